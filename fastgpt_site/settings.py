@@ -1,0 +1,162 @@
+"""All settings, read from the environment, `.env`, and the secrets file of the data folder, in that order."""
+
+from pathlib import Path
+
+import environ
+
+from fastgpt_site import local_secrets
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+env.read_env(env.str("ENV_FILE", default="") or BASE_DIR / ".env")
+
+# Where the embedded database, the secrets of the first start and nothing else lie.
+DATA_DIR = Path(env.str("DATA_DIR", default="") or BASE_DIR / "data").resolve()
+DATABASE_URL = env.str("DATABASE_URL", default="")
+# LISTEN needs a connection of its own that no transaction pooler hands round.
+DATABASE_DIRECT_URL = env.str("DATABASE_DIRECT_URL", default="")
+
+local_secrets.load(env, DATA_DIR, create=not DATABASE_URL)
+
+# Where `serve` and `quickstart` listen unless told otherwise.
+PORT = env.int("PORT", default=8000)
+
+DEBUG = env.bool("DEBUG", default=False)
+SECRET_KEY = local_secrets.require(env, "SECRET_KEY")
+API_KEY_PEPPERS = local_secrets.require_peppers(env, "API_KEY_PEPPERS")
+ENCRYPTION_KEYS = local_secrets.require_hex_keys(env, "ENCRYPTION_KEYS")
+
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+CORS_ALLOWED_ORIGINS = frozenset(env.list("CORS_ALLOWED_ORIGINS", default=[]))
+TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=[])
+OUTBOUND_ALLOWED_NETWORKS = env.list("OUTBOUND_ALLOWED_NETWORKS", default=[])
+DEFAULT_PROVIDER_URL = env.str("DEFAULT_PROVIDER_URL", default="")
+
+# Every route under these is an API endpoint: it declares its policy and answers JSON.
+API_ROOTS = ("api/", "v1/")
+
+# Limits of one API request. Seconds and bytes.
+API_MAX_BODY_BYTES = env.int("API_MAX_BODY_BYTES", default=2 * 1024 * 1024)
+DATA_UPLOAD_MAX_MEMORY_SIZE = API_MAX_BODY_BYTES
+API_BODY_SECONDS = env.int("API_BODY_SECONDS", default=30)
+STREAM_MAX_SECONDS = env.int("STREAM_MAX_SECONDS", default=900)
+STREAM_STALL_SECONDS = env.int("STREAM_STALL_SECONDS", default=60)
+# How many accepted requests may be running or waiting to be recorded in one process.
+RECORDER_QUEUE_SIZE = env.int("RECORDER_QUEUE_SIZE", default=2000)
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "apikeys",
+    "chat",
+    "fastgpt_site",
+]
+
+MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+ROOT_URLCONF = "fastgpt_site.urls"
+ASGI_APPLICATION = "fastgpt_site.asgi.application"
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+if DATABASE_URL:
+    DATABASES = {"default": env.db_url_config(DATABASE_URL)}
+else:
+    DATABASES = {
+        "default": {
+            "ENGINE": "fastgpt_site.postgres",
+            "NAME": "fastgpt",
+            "USER": "postgres",
+            "PASSWORD": local_secrets.require(env, "DATABASE_PASSWORD"),
+            "DATA_DIR": DATA_DIR,
+        }
+    }
+
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": f"django.contrib.auth.password_validation.{name}"}
+    for name in (
+        "UserAttributeSimilarityValidator",
+        "MinimumLengthValidator",
+        "CommonPasswordValidator",
+        "NumericPasswordValidator",
+    )
+]
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = env.str("TIME_ZONE", default="UTC")
+USE_TZ = True
+
+STATIC_URL = "static/"
+# The admin's few files are served from where they are installed; nothing has to be collected.
+WHITENOISE_USE_FINDERS = True
+
+# HTTPS=true says that the site is reached over HTTPS only (normally behind a proxy named in TRUSTED_PROXIES).
+HTTPS = env.bool("HTTPS", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
+SESSION_COOKIE_HTTPONLY = True
+X_FRAME_OPTIONS = "DENY"
+
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": [
+        "apikeys.authentication.ApiKeyAuthentication",
+        "apikeys.authentication.StaffSessionAuthentication",
+    ],
+    "DEFAULT_PERMISSION_CLASSES": ["apikeys.permissions.EndpointAccess"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": [],
+    "EXCEPTION_HANDLER": "fastgpt_site.errors.exception_handler",
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOGGING = {
+    "version": 1,
+    "disable_existing_loggers": False,
+    "formatters": {"json": {"()": "fastgpt_site.logs.JsonFormatter"}},
+    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
+    "loggers": {
+        # Django's own handlers would write each line a second time, as text.
+        "django": {"handlers": [], "propagate": True},
+        "django.server": {"handlers": [], "propagate": True},
+        "django.request": {"level": "ERROR"},
+        "uvicorn": {"handlers": [], "propagate": True},
+        "uvicorn.error": {"handlers": [], "propagate": True},
+        # Configuring "uvicorn" would wake its access log, which has query strings; the project writes its own.
+        "uvicorn.access": {"handlers": [], "propagate": False},
+    },
+}
