@@ -1,0 +1,403 @@
+"""Who may call: teams, their keys, the secrets of those keys, and what they used."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
+from django.db import models, transaction
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from apikeys import keys
+from apikeys.object_ids import new_object_id
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+MAXIMUM_OVERLAP = timedelta(days=30)
+
+
+class ObjectIdField(models.CharField):  # type: ignore[type-arg]
+    """A primary key of 24 hexadecimal characters, made by us."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs |= {"max_length": 24, "primary_key": True, "default": new_object_id, "editable": False}
+        super().__init__(**kwargs)
+
+
+class AccessKind(models.TextChoices):
+    """What a key is, as endpoints see it."""
+
+    APP = "app", "app key"
+    GLOBAL = "global", "global key"
+    GLOBAL_NAMING_APP = "global_naming_app", "global key that may name an app"
+
+
+class KeyStateError(Exception):
+    """The key's state does not allow what was asked. The message is for the person who asked."""
+
+
+class TeamQuerySet(models.QuerySet["Team"]):
+    def for_user(self, user: User) -> TeamQuerySet:
+        """The teams that a signed-in user may see: all for a superuser, otherwise their own."""
+        return self if user.is_superuser else self.filter(members=user)
+
+
+class Team(models.Model):
+    """A tenant: the one owner of its keys, apps, providers and everything in them."""
+
+    id = ObjectIdField()
+    name = models.CharField(max_length=100, unique=True)
+    members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="teams", blank=True)
+    disabled_at = models.DateTimeField(
+        null=True, blank=True, help_text="While this is set, no key of the team is accepted."
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects: ClassVar[Any] = TeamQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """One user belongs to one team. A key stops working when its owner's membership ends."""
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["team", "user"], name="membership_once")]
+
+    def __str__(self) -> str:
+        return f"{self.user} in {self.team}"
+
+
+class TeamOwnedQuerySet(models.QuerySet[Any]):
+    """Rows that belong to one team. Every query of the API and the admin starts at one of these."""
+
+    def for_team(self, team_id: str) -> TeamOwnedQuerySet:
+        return self.filter(team_id=team_id)
+
+    def for_user(self, user: User) -> TeamOwnedQuerySet:
+        return self if user.is_superuser else self.filter(team__members=user)
+
+
+class ApiKeyManager(models.Manager.from_queryset(TeamOwnedQuerySet)):  # type: ignore[misc]
+    def create_key(
+        self, *, team: Team, owner: User, name: str, app: Any = None, secret: str | None = None, **policy: Any
+    ) -> tuple[ApiKey, str]:
+        """Create a key and its first secret. Return both; the plaintext exists nowhere else.
+
+        `secret` imports the plaintext of another system instead of making one.
+        Raises ValidationError when the policy is not sound.
+        """
+        api_key = ApiKey(team=team, owner=owner, name=name, app=app, **policy)
+        api_key.full_clean()
+        with transaction.atomic():
+            api_key.save(force_insert=True)
+            plaintext = secret or keys.generate()
+            KeySecret.objects.create_for(api_key, plaintext, is_imported=secret is not None)
+        return api_key, plaintext
+
+
+def validate_network(value: str) -> None:
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        raise ValidationError(f"{value!r} is not a network in CIDR form: {error}.", code="invalid") from error
+
+
+class ApiKey(models.Model):
+    """One key: who it is and what it may do. Its secrets come and go; this row, its limits and its usage stay."""
+
+    id = ObjectIdField()
+    team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="api_keys")
+    app = models.ForeignKey(
+        "chat.App",
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="api_keys",
+        help_text="With an app this is an app key: it can talk to that app and do nothing else. "
+        "Without one it is a global key: it operates what the team owns, but cannot talk to an app.",
+    )
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        on_delete=models.PROTECT,
+        related_name="api_keys",
+        help_text="The member of the team who answers for this key. It stops working when they leave the team.",
+    )
+    name = models.CharField(max_length=100, help_text="What the key is for, so that a person can recognize it.")
+    note = models.TextField(blank=True, max_length=2000)
+    expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty means that the key never expires.")
+    can_name_app = models.BooleanField(
+        "may name an app",
+        default=False,
+        help_text="Lets a global key talk to any app of its team by naming it in the request.",
+    )
+    allowed_networks = ArrayField(
+        models.CharField(max_length=43, validators=[validate_network]),
+        default=list,
+        blank=True,
+        help_text="Networks in CIDR form, such as 203.0.113.0/24 or 2001:db8::/32. Empty means everywhere.",
+    )
+    allowed_endpoints = ArrayField(
+        models.CharField(max_length=100),
+        default=list,
+        blank=True,
+        help_text="Names of endpoints, such as chat.completions. Empty means all that this kind of key may call.",
+    )
+    allowed_models = ArrayField(
+        models.CharField(max_length=200),
+        default=list,
+        blank=True,
+        help_text="Names of models that an app may use when this key calls it. Empty means all.",
+    )
+    disabled_at = models.DateTimeField(null=True, blank=True, editable=False)
+    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    revoked_by = models.CharField(max_length=150, blank=True, editable=False)
+    revoked_reason = models.CharField(max_length=500, blank=True, editable=False)
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects: ClassVar[ApiKeyManager] = ApiKeyManager()
+
+    class Meta:
+        verbose_name = "API key"
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(app__isnull=True) | Q(can_name_app=False), name="apikey_app_key_names_no_app"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        if self.app_id and self.app.team_id != self.team_id:
+            raise ValidationError({"app": "The app belongs to another team."})
+        if self.app_id and self.can_name_app:
+            raise ValidationError({"can_name_app": "An app key talks to its own app; only a global key can name one."})
+        if not self.team.members.filter(pk=self.owner_id).exists():
+            raise ValidationError({"owner": "The owner must be a member of the team."})
+
+    @property
+    def kind(self) -> AccessKind:
+        if self.app_id:
+            return AccessKind.APP
+        return AccessKind.GLOBAL_NAMING_APP if self.can_name_app else AccessKind.GLOBAL
+
+    @property
+    def why_unusable(self) -> str | None:
+        """Why the key would be refused whoever calls, in one sentence; None when it works."""
+        now = timezone.now()
+        if self.revoked_at:
+            return "It was revoked."
+        if self.disabled_at:
+            return "It is disabled."
+        if self.expires_at and self.expires_at <= now:
+            return "It is expired."
+        if self.team.disabled_at:
+            return "Its team is disabled."
+        if not self.owner.is_active:
+            return "Its owner is inactive."
+        if not self.team.members.filter(pk=self.owner_id).exists():
+            return "Its owner has left the team."
+        if not self.secrets.live().exists():
+            return "It has no secret; rotate it to make one."
+        return None
+
+    @property
+    def last_four(self) -> str:
+        secret = self.secrets.order_by("-pk").first()
+        return secret.last_four if secret else ""
+
+    @transaction.atomic
+    def rotate(self, overlap: timedelta = timedelta(0)) -> str:
+        """Add a secret and return its plaintext; the old one ends now, or after `overlap`.
+
+        At most two secrets live at once: one that was in its own overlap ends now.
+        Raises KeyStateError for a revoked key or an overlap out of range.
+        """
+        if not timedelta(0) <= overlap <= MAXIMUM_OVERLAP:
+            raise KeyStateError(f"The overlap must be between 0 and {MAXIMUM_OVERLAP.days} days.")
+        locked = ApiKey.objects.select_for_update().get(pk=self.pk)
+        if locked.revoked_at:
+            raise KeyStateError("A revoked key cannot be rotated. Create a new key.")
+        now = timezone.now()
+        live = list(self.secrets.live().order_by("-pk"))
+        for secret in live[1:]:
+            secret.end(now)
+        for secret in live[:1]:
+            secret.end(now + overlap)
+        plaintext = keys.generate()
+        KeySecret.objects.create_for(self, plaintext)
+        return plaintext
+
+    def disable(self) -> None:
+        """Refuse the key until it is enabled again."""
+        self._change(disabled_at=timezone.now())
+
+    def enable(self) -> None:
+        self._change(disabled_at=None)
+
+    def revoke(self, *, by: str, reason: str) -> None:
+        """Refuse the key for good. Revoking twice keeps who did it first."""
+        if not reason.strip():
+            raise KeyStateError("Say why the key is revoked.")
+        now = timezone.now()
+        ApiKey.objects.filter(pk=self.pk, revoked_at=None).update(
+            revoked_at=now, revoked_by=by[:150], revoked_reason=reason.strip()[:500]
+        )
+        self.refresh_from_db()
+
+    def _change(self, **columns: Any) -> None:
+        """Change columns unless the key is revoked, in one statement, so that no revocation can slip between."""
+        if not ApiKey.objects.filter(pk=self.pk, revoked_at=None).update(**columns):
+            raise KeyStateError("A revoked key cannot be changed. Create a new key.")
+        self.refresh_from_db()
+
+
+class KeySecretQuerySet(models.QuerySet["KeySecret"]):
+    def live(self) -> KeySecretQuerySet:
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
+
+
+class KeySecretManager(models.Manager.from_queryset(KeySecretQuerySet)):  # type: ignore[misc]
+    def create_for(self, api_key: ApiKey, plaintext: str, *, is_imported: bool = False) -> KeySecret:
+        """Store the digest of `plaintext` under the first pepper."""
+        pepper_id, pepper = next(iter(settings.API_KEY_PEPPERS.items()))
+        secret: KeySecret = self.create(
+            key=api_key,
+            digest=keys.digest(plaintext, pepper),
+            pepper_id=pepper_id,
+            last_four=keys.last_four(plaintext),
+            is_imported=is_imported,
+        )
+        return secret
+
+
+class KeySecret(models.Model):
+    """One credential of a key: the keyed digest of a plaintext that is stored nowhere."""
+
+    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="secrets")
+    digest = models.BinaryField(unique=True, max_length=32)
+    pepper_id = models.CharField(max_length=20)
+    last_four = models.CharField(max_length=4)
+    is_imported = models.BooleanField(default=False)
+    expires_at = models.DateTimeField(null=True, help_text="When the overlap after a rotation ends.")
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects: ClassVar[KeySecretManager] = KeySecretManager()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["key"], condition=Q(expires_at=None), name="keysecret_one_current"),
+        ]
+
+    def __str__(self) -> str:
+        return f"******{self.last_four}"
+
+    def end(self, when: datetime) -> None:
+        """Let this secret end at `when`, unless it ends sooner."""
+        if self.expires_at is None or when < self.expires_at:
+            self.expires_at = when
+            self.save(update_fields=["expires_at"])
+
+
+class EndpointRule(models.Model):
+    """An administrator has lowered what keys may do at one endpoint. No row: what the code declares."""
+
+    endpoint = models.CharField(max_length=100, unique=True)
+    denied_kinds = ArrayField(
+        models.CharField(max_length=20, choices=AccessKind.choices),
+        default=list,
+        blank=True,
+        help_text="Kinds of key that may no longer call this endpoint.",
+    )
+    changed_at = models.DateTimeField(auto_now=True)
+
+    class Meta:
+        ordering = ["endpoint"]
+
+    def __str__(self) -> str:
+        return self.endpoint
+
+
+class KeyActivity(models.Model):
+    """When a key was last used. A table of its own, so that the write on every request wakes no trigger."""
+
+    key = models.OneToOneField(ApiKey, on_delete=models.CASCADE, primary_key=True, related_name="activity")
+    last_used_at = models.DateTimeField()
+    last_used_from = models.GenericIPAddressField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.key_id} at {self.last_used_at}"
+
+
+class Ending(models.TextChoices):
+    """How an accepted request ended."""
+
+    COMPLETE = "complete", "complete"
+    CANCELLED = "cancelled", "cancelled by the caller"
+    FAILED = "failed", "failed"
+    LOST = "lost", "lost with its server"
+
+
+class TokenSource(models.TextChoices):
+    """Where a token count comes from."""
+
+    PROVIDER = "provider", "reported by the provider"
+    BOUND = "bound", "our upper bound from the text"
+
+
+class UsageRecord(models.Model):
+    """One accepted request, written once. Its id is the answer's X-Request-Id.
+
+    The foreign keys have no database constraint: what they point at is never removed, and checking
+    them would lock the row of a busy key in every batch.
+    """
+
+    id = models.CharField(max_length=24, primary_key=True)
+    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+")
+    key = models.ForeignKey(ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, related_name="usage")
+    app = models.ForeignKey("chat.App", on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="+")
+    endpoint = models.CharField(max_length=100)
+    model = models.CharField(max_length=200, blank=True)
+    prompt_tokens = models.PositiveIntegerField(default=0)
+    completion_tokens = models.PositiveIntegerField(default=0)
+    token_source = models.CharField(max_length=10, choices=TokenSource.choices, blank=True)
+    cost_micropoints = models.PositiveBigIntegerField(default=0)
+    status = models.PositiveSmallIntegerField(help_text="The HTTP status of the answer.")
+    ending = models.CharField(max_length=10, choices=Ending.choices)
+    time_to_first_byte_ms = models.PositiveIntegerField(null=True)
+    duration_ms = models.PositiveIntegerField()
+    client_address = models.GenericIPAddressField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    class Meta:
+        indexes = [models.Index(fields=["key", "-created_at"], name="usage_by_key")]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+def live_secret_counts(pepper_ids: Sequence[str]) -> dict[str, int]:
+    """Secrets that could still be presented, by the pepper that signed them; 0 for a pepper that signed none."""
+    counts = dict.fromkeys(pepper_ids, 0)
+    usable = KeySecret.objects.live().filter(key__revoked_at=None)
+    for row in usable.values("pepper_id").annotate(count=models.Count("pk")):
+        counts[row["pepper_id"]] = row["count"]
+    return counts
