@@ -1,0 +1,96 @@
+"""Who calls: the holder of a key, or signed-in staff. What they may do is for `permissions` to say."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.request import Request
+
+from apikeys import policies
+from apikeys.access import PUBLIC, ApiCredential
+from apikeys.errors import CsrfFailed, MalformedKey
+from apikeys.keys import Credential, parse_credential
+from apikeys.policies import KeyPolicy, SiteRules
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOwner:
+    """`request.user` of a call with a key. Not the Django user: what the owner may do never widens the key."""
+
+    pk: int
+    username: str
+    is_authenticated: bool = True
+    is_anonymous: bool = False
+    is_active: bool = True
+    is_staff: bool = False
+    is_superuser: bool = False
+
+    def has_perm(self, permission: str, obj: Any = None) -> bool:
+        return False
+
+
+def credential_of(request: HttpRequest) -> Credential | None:
+    """The credential that the Authorization header carries; None without a header. Raises MalformedKey."""
+    # Two headers arrive joined by a comma, which no credential contains.
+    header = request.META.get("HTTP_AUTHORIZATION")
+    if header is None:
+        return None
+    scheme, _, rest = header.strip().partition(" ")
+    credential = parse_credential(rest.strip()) if scheme.lower() == "bearer" else None
+    if credential is None:
+        raise MalformedKey
+    return credential
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """`Authorization: Bearer <key>` or `<key>-<appId>`. A bad header is refused; it never falls back to a session."""
+
+    def authenticate(self, request: Request) -> tuple[KeyOwner, ApiCredential] | None:
+        view = request.parser_context["view"]
+        if view.staff_permission is PUBLIC:
+            return None
+        http_request: HttpRequest = request._request
+        found = getattr(http_request, "api_credential", None)
+        if found is None:
+            credential = credential_of(http_request)
+            if credential is None:
+                return None
+            rules = policies.site_rules_from_thread()
+            found = _found(credential, policies.find_policy_from_thread(credential.key, rules), rules)
+        found.policy.check_usable()
+        return KeyOwner(found.policy.owner_id, found.policy.owner_name), found
+
+    @staticmethod
+    async def prepare(http_request: HttpRequest) -> None:
+        """Look the key up without a thread, so that `authenticate` has nothing left to wait for."""
+        credential = credential_of(http_request)
+        if credential is not None:
+            rules = await policies.site_rules()
+            policy = await policies.find_policy(credential.key, rules)
+            http_request.api_credential = _found(credential, policy, rules)  # type: ignore[attr-defined]
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+def _found(credential: Credential, policy: KeyPolicy, rules: SiteRules) -> ApiCredential:
+    return ApiCredential(policy, credential.app_id, rules)
+
+
+class StaffSessionAuthentication(SessionAuthentication):
+    """Staff signed in to the admin, at endpoints that name a permission for them. CSRF is checked as usual."""
+
+    def authenticate(self, request: Request) -> tuple[Any, None] | None:
+        view = request.parser_context["view"]
+        if not isinstance(view.staff_permission, str):
+            return None
+        user = getattr(request._request, "user", None)
+        if user is None or not (user.is_active and user.is_staff):
+            return None
+        try:
+            self.enforce_csrf(request)
+        except PermissionDenied:
+            raise CsrfFailed from None
+        return user, None

@@ -1,0 +1,141 @@
+"""Read-through snapshots of policy, and the listener that ends them when the database changes."""
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Hashable
+from typing import Any, Generic, TypeVar
+
+import psycopg
+from django.db import Error as DjangoDatabaseError
+
+from apikeys.database import Connection, connect
+from apikeys.group_commit import Gate
+
+logger = logging.getLogger(__name__)
+
+Key = TypeVar("Key", bound=Hashable)
+Snapshot = TypeVar("Snapshot")
+
+# The channel that the triggers in the migrations notify.
+CHANNEL = "policy_changed"
+TTL_SECONDS = 10.0
+SILENCE_SECONDS = 3.0
+PING_SECONDS = 1.0
+MAX_ENTRIES = 10_000
+
+
+class Listener:
+    """Hears of every change of policy. While it has not heard its own ping for 3 s, nothing cached is believed."""
+
+    def __init__(self) -> None:
+        self.generation = 0
+        self._heard_at = float("-inf")
+        self._caches: list[Snapshots[Any, Any]] = []
+        self._thread: threading.Thread | None = None
+        self._stop = threading.Event()
+
+    @property
+    def is_alive(self) -> bool:
+        return time.monotonic() - self._heard_at < SILENCE_SECONDS
+
+    def register(self, snapshots: "Snapshots[Any, Any]") -> None:
+        self._caches.append(snapshots)
+
+    def start(self) -> None:
+        self._stop.clear()
+        self._thread = threading.Thread(target=self._run, name="policy-listener", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(PING_SECONDS * 3)
+        self._heard_at = float("-inf")
+
+    def invalidate(self) -> None:
+        """Forget everything. A load that is under way now belongs to the past and will not be kept."""
+        self.generation += 1
+        for snapshots in self._caches:
+            snapshots.clear()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                with connect(direct=True) as connection:
+                    self._listen(connection)
+            except (psycopg.Error, DjangoDatabaseError, OSError) as error:
+                logger.warning("policy listener: the database cannot be reached: %s", type(error).__name__)
+                self._stop.wait(PING_SECONDS)
+
+    def _listen(self, connection: Connection) -> None:
+        ping = f"ping_{uuid.uuid4().hex}"
+        connection.execute(f"LISTEN {CHANNEL}")
+        connection.execute(f"LISTEN {ping}")
+        # What changed before this connection listened was not heard.
+        self.invalidate()
+        while not self._stop.is_set():
+            connection.execute("SELECT pg_notify(%s, '')", [ping])
+            for notification in connection.notifies(timeout=PING_SECONDS):
+                if notification.channel == CHANNEL:
+                    self.invalidate()
+                else:
+                    self._heard_at = time.monotonic()
+
+
+class Snapshots(Generic[Key, Snapshot]):
+    """Immutable snapshots by key, at most 10 s old and dropped on any change of policy.
+
+    What does not exist is remembered too, in a map of its own, so that garbage cannot push out what is good.
+    """
+
+    def __init__(self, gate: Gate[Any, Snapshot | None], listener: Listener) -> None:
+        self._gate = gate
+        self._listener = listener
+        self._found: dict[Key, tuple[float, Snapshot]] = {}
+        self._absent: dict[Key, tuple[float, None]] = {}
+        listener.register(self)
+
+    def clear(self) -> None:
+        self._found = {}
+        self._absent = {}
+
+    def cached(self, key: Key) -> tuple[bool, Snapshot | None]:
+        """(whether it is known, what is known)."""
+        entry = self._found.get(key) or self._absent.get(key)
+        if entry is None or entry[0] < time.monotonic() or not self._listener.is_alive:
+            return False, None
+        return True, entry[1]
+
+    async def get(self, key: Key, item: Any) -> Snapshot | None:
+        """The snapshot of `key`, loaded by submitting `item` when it is not cached. Raises ServiceUnavailable."""
+        is_known, snapshot = self.cached(key)
+        if not is_known:
+            generation = self._listener.generation
+            snapshot = await self._gate.submit(item)
+            self._keep(key, snapshot, generation)
+        return snapshot
+
+    def get_from_thread(self, key: Key, item: Any) -> Snapshot | None:
+        """The same as `get`, for synchronous callers."""
+        is_known, snapshot = self.cached(key)
+        if not is_known:
+            generation = self._listener.generation
+            snapshot = self._gate.submit_from_thread(item)
+            self._keep(key, snapshot, generation)
+        return snapshot
+
+    def _keep(self, key: Key, snapshot: Snapshot | None, generation: int) -> None:
+        entries: dict[Key, Any] = self._absent if snapshot is None else self._found
+        # Loaded while a change was heard of: it may show what was before. Good for the request that was
+        # under way all the while, not for a later one. `clear` replaces the maps after the generation has
+        # moved on, so an entry that slips in behind this check lands in a map that is thrown away.
+        if generation != self._listener.generation:
+            return
+        while len(entries) >= MAX_ENTRIES:
+            entries.pop(next(iter(entries)), None)
+        entries[key] = (time.monotonic() + TTL_SECONDS, snapshot)
+
+
+listener = Listener()

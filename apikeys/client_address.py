@@ -1,0 +1,49 @@
+"""Where a request comes from. One rule, for access, logs and audit."""
+
+import ipaddress
+from collections.abc import Iterable, Sequence
+from functools import cache
+
+from django.conf import settings
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+def client_address(remote: str | None, forwarded_for: str) -> Address | None:
+    """The rightmost address that is not one of TRUSTED_PROXIES; None when it cannot be told.
+
+    Only a trusted proxy is believed about what stands left of it in X-Forwarded-For.
+    """
+    address = _parse(remote or "")
+    hops = [hop for hop in forwarded_for.split(",") if hop.strip()]
+    while address is not None and hops and is_in(address, trusted_proxies()):
+        address = _parse(hops.pop())
+    return address
+
+
+def is_in(address: Address, networks: Iterable[Network]) -> bool:
+    return any(address in network for network in networks if network.version == address.version)
+
+
+def parse_networks(texts: Sequence[str]) -> tuple[Network, ...]:
+    return tuple(ipaddress.ip_network(text) for text in texts)
+
+
+@cache
+def trusted_proxies() -> tuple[Network, ...]:
+    return parse_networks(settings.TRUSTED_PROXIES)
+
+
+def _parse(text: str) -> Address | None:
+    """An address, without a port or zone, and IPv4 out of its IPv6 wrapping."""
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address

@@ -1,0 +1,40 @@
+"""Connections outside Django's per-thread ones: for the group-commit threads and the listener."""
+
+from typing import Any
+
+import environ
+import psycopg
+from django.conf import settings
+from django.db import connections
+
+Connection = psycopg.Connection[tuple[Any, ...]]
+
+
+def connect(*, direct: bool = False) -> Connection:
+    """Open an autocommit connection. `direct` goes past a transaction pooler, where one is configured.
+
+    Raises django.db.OperationalError or psycopg.OperationalError when the database cannot be reached.
+    """
+    if direct and settings.DATABASE_DIRECT_URL:
+        url = environ.Env.db_url_config(settings.DATABASE_DIRECT_URL)
+        parameters = {
+            "dbname": url["NAME"],
+            "user": url["USER"],
+            "password": url["PASSWORD"],
+            "host": url["HOST"],
+            "port": url["PORT"] or 5432,
+            **url.get("OPTIONS", {}),
+        }
+    else:
+        parameters = connections["default"].get_connection_params()
+    options = {
+        name: value
+        for name, value in parameters.items()
+        if name not in {"cursor_factory", "context", "prepare_threshold", "server_side_binding", "pool"}
+        and value not in (None, "")
+    }
+    # Through a transaction pooler a prepared statement may land on a connection that never saw it.
+    prepare = None if settings.DATABASE_DIRECT_URL and not direct else 2
+    return psycopg.connect(
+        **{"connect_timeout": 5, **options, "autocommit": True, "prepare_threshold": prepare},
+    )

@@ -1,0 +1,92 @@
+"""The one client for every call that leaves this server.
+
+No redirects, no proxies from the environment, and no private address that OUTBOUND_ALLOWED_NETWORKS does not
+name. The address is checked where the socket is made, so a name that answers differently the second time it
+is asked gains nothing.
+"""
+
+import asyncio
+import ipaddress
+import socket
+from functools import cache
+from typing import Any
+
+import aiohttp
+from django.conf import settings
+
+from apikeys.client_address import Address, Network, is_in, parse_networks
+
+# Shorter than what servers commonly allow (uvicorn 5 s), so that a kept connection is rarely one that just closed.
+KEEPALIVE_SECONDS = 4.0
+_sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+
+
+class AddressRefused(OSError):
+    """The host's address is private and not in OUTBOUND_ALLOWED_NETWORKS."""
+
+
+@cache
+def allowed_networks() -> tuple[Network, ...]:
+    return parse_networks(settings.OUTBOUND_ALLOWED_NETWORKS)
+
+
+def is_allowed(address: Address) -> bool:
+    """Whether a call may go to this address: a public one, or one in an allowed network."""
+    address = getattr(address, "ipv4_mapped", None) or address
+    if is_in(address, allowed_networks()):
+        return True
+    embedded = getattr(address, "sixtofour", None)
+    return address.is_global and not address.is_multicast and (embedded is None or embedded.is_global)
+
+
+def _checked_socket(address_info: Any) -> socket.socket:
+    family, kind, protocol, _, destination = address_info
+    if not is_allowed(ipaddress.ip_address(destination[0].partition("%")[0])):
+        raise AddressRefused("This address may not be called. See OUTBOUND_ALLOWED_NETWORKS.")
+    return socket.socket(family, kind, protocol)
+
+
+def session() -> aiohttp.ClientSession:
+    """The running loop's session, made on first use."""
+    loop = asyncio.get_running_loop()
+    found = _sessions.get(loop)
+    if found is None or found.closed:
+        connector = aiohttp.TCPConnector(
+            limit=0, keepalive_timeout=KEEPALIVE_SECONDS, socket_factory=_checked_socket, ttl_dns_cache=30
+        )
+        found = aiohttp.ClientSession(
+            connector=connector,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=False,
+            auto_decompress=True,
+            headers={"User-Agent": "fastgpt-site", "Accept-Encoding": "identity"},
+        )
+        _sessions[loop] = found
+    return found
+
+
+async def post(url: str, *, body: bytes, headers: dict[str, str], connect_seconds: float) -> aiohttp.ClientResponse:
+    """POST, following nothing. A connection that could not be made is tried once more; nothing else is.
+
+    Raises aiohttp.ClientError, or TimeoutError when connecting takes too long. Time limits on the answer are
+    the caller's.
+    """
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
+    client = session()
+
+    async def attempt() -> aiohttp.ClientResponse:
+        return await client.post(url, data=body, headers=headers, timeout=timeout, allow_redirects=False)
+
+    try:
+        return await attempt()
+    except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, AddressRefused):
+            raise
+    return await attempt()
+
+
+async def close() -> None:
+    """Close the running loop's session."""
+    found = _sessions.pop(asyncio.get_running_loop(), None)
+    if found is not None:
+        await found.close()

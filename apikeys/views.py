@@ -1,0 +1,187 @@
+"""What every API view is: it declares its policy, and says yes or no in the contract's shape."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.renderers import BaseRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.views import APIView
+
+from apikeys.access import APP, GLOBAL, PUBLIC, ApiCredential, Public
+from apikeys.authentication import ApiKeyAuthentication
+from apikeys.errors import MethodNotAllowed, PathNotFound
+from apikeys.ledger import Usage, usage_gate
+from apikeys.models import AccessKind, ApiKey
+from apikeys.permissions import address_of
+from apikeys.trace import trace_of
+
+
+class AlwaysJson(BaseContentNegotiation):
+    """JSON whatever Accept says: clients send text/event-stream or */* and mean this."""
+
+    def select_parser(self, request: Request, parsers: Sequence[Any]) -> Any:
+        return parsers[0] if parsers else None
+
+    def select_renderer(
+        self, request: Request, renderers: Sequence[BaseRenderer], format_suffix: str | None = None
+    ) -> tuple[BaseRenderer, str]:
+        return renderers[0], renderers[0].media_type or ""
+
+
+class ApiView(APIView):
+    """Base of the synchronous endpoints. A subclass declares who may call it; the route check insists."""
+
+    endpoint: ClassVar[str]
+    api_key_access: ClassVar[frozenset[AccessKind]]
+    staff_permission: ClassVar[str | Public | None]
+
+    content_negotiation_class = AlwaysJson
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        trace = trace_of(request._request)
+        trace.endpoint = self.endpoint
+        # Before `super` asks for permission, so that the log names the key of a refused call too.
+        auth = request.auth
+        if isinstance(auth, ApiCredential):
+            trace.key_id = auth.policy.key_id
+        elif request.user.is_authenticated:
+            trace.user_id = request.user.pk
+        super().initial(request, *args, **kwargs)
+
+    def http_method_not_allowed(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        raise MethodNotAllowed(f"This endpoint answers {', '.join(self.methods)}, not {request.method}.")
+
+    @property
+    def methods(self) -> list[str]:
+        return [method for method in self.allowed_methods if method != "OPTIONS"]
+
+    def finalize_response(
+        self, request: Any, response: HttpResponseBase, *args: Any, **kwargs: Any
+    ) -> HttpResponseBase:
+        final = super().finalize_response(request, response, *args, **kwargs)  # type: ignore[arg-type]
+        auth = getattr(request, "auth", None) if response.status_code < 400 else None
+        if isinstance(auth, ApiCredential):
+            self._record(request._request, auth, response.status_code)
+        if response.status_code == 405:
+            final["Allow"] = ", ".join(self.allowed_methods)
+        return final
+
+    def _record(self, request: HttpRequest, credential: ApiCredential, status: int) -> None:
+        trace, address = trace_of(request), address_of(request)
+        usage = Usage(
+            id=trace.request_id,
+            team_id=credential.policy.team_id,
+            key_id=credential.policy.key_id,
+            endpoint=self.endpoint,
+            status=status,
+            duration_ms=trace.elapsed_ms,
+            client_address=None if address is None else str(address),
+        )
+        usage_gate.submit_from_thread(usage)
+
+
+class AsyncApiView(ApiView):
+    """Base of the endpoints on the hot path: the same decisions by the same objects, and no thread touched.
+
+    A subclass's handlers are coroutines. It records its own usage.
+    """
+
+    async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
+        self.args, self.kwargs, self.headers = args, kwargs, {}
+        drf_request = self.initialize_request(request, *args, **kwargs)
+        self.request = drf_request
+        response: HttpResponseBase
+        try:
+            await ApiKeyAuthentication.prepare(request)
+            self.initial(drf_request, *args, **kwargs)
+            handler = getattr(self, (request.method or "").lower(), None) or self.http_method_not_allowed
+            response = await handler(drf_request, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001 - the exception handler answers every one of them
+            response = self.handle_exception(error)
+            if response.status_code == 405:
+                response["Allow"] = ", ".join(self.allowed_methods)
+        return response
+
+
+def success(data: Any) -> Response:
+    """FastGPT's envelope of an answer that went well."""
+    return Response({"code": 200, "statusText": "", "message": "", "data": data})
+
+
+class KeySelfView(ApiView):
+    """`GET v1/key`: what a key is, what it may call and when it ends, told to its holder."""
+
+    endpoint = "key.self"
+    api_key_access = frozenset({APP, GLOBAL})
+    staff_permission = None
+
+    def get(self, request: Request) -> Response:
+        from apikeys.endpoints import routes
+
+        credential: ApiCredential = request.auth  # type: ignore[assignment]
+        policy = credential.policy
+        api_key = ApiKey.objects.for_team(policy.team_id).select_related("team").get(pk=policy.key_id)
+        callable_endpoints = {
+            route.view.endpoint
+            for route in routes()
+            if policy.kinds
+            & (route.view.api_key_access - credential.rules.denied_kinds.get(route.view.endpoint, set()))
+            and (not policy.allowed_endpoints or route.view.endpoint in policy.allowed_endpoints)
+        }
+        return success(
+            {
+                "id": policy.key_id,
+                "name": policy.name,
+                "lastFour": policy.last_four,
+                "kind": policy.kind.value,
+                "teamId": policy.team_id,
+                "team": api_key.team.name,
+                "appId": policy.app_id,
+                "canNameApp": policy.can_name_app,
+                "owner": policy.owner_name,
+                "createdAt": api_key.created_at,
+                "expiresAt": policy.expires_at,
+                "secretExpiresAt": policy.secret_expires_at,
+                "allowedNetworks": [str(network) for network in policy.allowed_networks],
+                "allowedModels": sorted(policy.allowed_models),
+                "allowedEndpoints": sorted(policy.allowed_endpoints),
+                "endpoints": sorted(callable_endpoints),
+                # Rates and budgets, and what is left of them. No limit is set on any key yet.
+                "limits": {},
+            }
+        )
+
+
+class BaseUrlView(ApiView):
+    """The BaseURL itself, which is no endpoint."""
+
+    endpoint = "base_url"
+    api_key_access = frozenset()
+    staff_permission = PUBLIC
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        trace_of(request._request).endpoint = self.endpoint
+        raise PathNotFound(
+            "This is the BaseURL, the root of all endpoints and no endpoint itself. "
+            "For a chat, POST to v1/chat/completions under it. The endpoints are listed in docs/api.md."
+        )
+
+
+class UnknownPathView(ApiView):
+    """Every path under an API root that is not routed. Also the answer to FastGPT's key in a URL."""
+
+    endpoint = "unknown_path"
+    api_key_access = frozenset()
+    staff_permission = PUBLIC
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        trace_of(request._request).endpoint = self.endpoint
+        if request.path.rstrip("/").endswith("support/openapi/health"):
+            raise PathNotFound(
+                "A key does not belong in a URL. Ask GET v1/key, with the key in the Authorization header."
+            )
+        raise PathNotFound
