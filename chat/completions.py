@@ -1,0 +1,261 @@
+"""One completion, from the question to the record of its answer. Knows nothing of HTTP.
+
+An accepted completion is recorded once, however it ends: complete, failed, or cancelled because nobody reads
+it any more. Its answer is complete to the caller only when the record is durable.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from apikeys.admission import Admission
+from apikeys.errors import ApiError, InvalidParameter
+from apikeys.ledger import Usage
+from apikeys.models import Ending, TokenSource
+from apikeys.object_ids import new_object_id
+from apikeys.policies import KeyPolicy
+from apikeys.text import storable
+from chat import histories, provider_calls, recorder
+from chat.app_snapshots import AppSnapshot
+from chat.payloads import (
+    ChatMessage,
+    CompletionRequest,
+    Content,
+    ProviderAnswer,
+    fill_variables,
+    finish_reason_of,
+    for_provider,
+    reported_tokens,
+    text_of,
+    token_bound,
+)
+
+MODULE_NAME = "AI Chat"
+PREVIEW_LENGTH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """On whose behalf, and under which id it is recorded."""
+
+    request_id: str
+    policy: KeyPolicy
+    endpoint: str
+    client_address: str | None
+
+
+@dataclass(slots=True)
+class Completion:
+    """One question to one app. `prepare`, then either `answer` or `stream`."""
+
+    request: CompletionRequest
+    app: AppSnapshot
+    caller: Caller
+    created: int = field(default_factory=lambda: int(time.time()))
+    started: float = field(default_factory=time.monotonic)
+    messages: list[dict[str, Any]] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    finish_reason: str = "stop"
+    first_byte_at: float | None = None
+    reported: dict[str, Any] | None = None
+
+    @property
+    def id(self) -> str:
+        return self.request.chatId or self.caller.request_id
+
+    @property
+    def variables(self) -> dict[str, Any]:
+        return self.request.variables or {}
+
+    @property
+    def question(self) -> ChatMessage:
+        return next(message for message in reversed(self.request.messages) if message.role == "user")
+
+    @property
+    def content(self) -> str:
+        return "".join(self.texts)
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """Tokens as OpenAI spells them: what the provider reported, otherwise an upper bound from the text."""
+        prompt = reported_tokens(self.reported, "prompt_tokens")
+        completion = reported_tokens(self.reported, "completion_tokens")
+        if prompt is None or completion is None:
+            prompt = token_bound(self.messages)
+            completion = min(len(self.content.encode()), self.max_tokens)
+        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+    @property
+    def token_source(self) -> TokenSource:
+        counts = (reported_tokens(self.reported, name) for name in ("prompt_tokens", "completion_tokens"))
+        return TokenSource.BOUND if None in counts else TokenSource.PROVIDER
+
+    @property
+    def max_tokens(self) -> int:
+        asked = (self.request.max_tokens, self.request.max_completion_tokens, self.app.max_tokens)
+        return min(limit for limit in asked if limit is not None)
+
+    async def prepare(self) -> None:
+        """Gather what the model will see. Raises InvalidParameter when the answer's id is taken already."""
+        request, app = self.request, self.app
+        seen: list[dict[str, Any]] = []
+        if app.system_prompt:
+            seen.append({"role": "system", "content": fill_variables(app.system_prompt, self.variables)})
+        if request.chatId:
+            history = await histories.gate.submit(
+                histories.Wanted(app.app_id, request.chatId, app.history_length, request.responseChatItemId or None)
+            )
+            if history.is_data_id_taken:
+                raise InvalidParameter("responseChatItemId: This chat has it already.", param="responseChatItemId")
+            seen += [for_provider(role, msgspec.convert(content, Content)) for role, content in history.messages]
+            seen.append(for_provider("user", self.question.content))
+        else:
+            seen += [for_provider(message.role, message.content) for message in request.messages]
+        self.messages = seen
+
+    async def answer(self) -> None:
+        """Ask for the whole answer and record it."""
+        with Admission(recorder.gate) as admission:
+            try:
+                answer = await provider_calls.complete(self.app, self._payload(stream=False))
+                self._take(answer)
+                await self._record(admission, Ending.COMPLETE)
+            except asyncio.CancelledError:
+                self._hand_over(admission, Ending.CANCELLED)
+                raise
+            except ApiError as error:
+                await self._record(admission, Ending.FAILED, error.status)
+                raise
+
+    async def stream(self) -> AsyncGenerator[list[str], None]:
+        """Yield the answer's text as it comes; the end of the iteration means that it is recorded."""
+        with Admission(recorder.gate) as admission:
+            try:
+                async with aclosing(provider_calls.stream(self.app, self._payload(stream=True))) as answers:
+                    async for batch in answers:
+                        texts = [text for answer in batch if (text := self._take(answer))]
+                        if texts:
+                            yield texts
+                await self._record(admission, Ending.COMPLETE)
+            except (asyncio.CancelledError, GeneratorExit):
+                self._hand_over(admission, Ending.CANCELLED)
+                raise
+            except ApiError as error:
+                await self._record(admission, Ending.FAILED, 200 if self.texts else error.status)
+                raise
+
+    def response_data(self) -> list[dict[str, Any]]:
+        """What each step did, as `detail` shows it and as it is stored with the answer."""
+        usage = self.usage
+        preview = [
+            {"obj": OBJECTS[message["role"]], "value": _preview(message["content"])} for message in self.messages
+        ]
+        return [
+            {
+                "moduleName": MODULE_NAME,
+                "moduleType": "chatNode",
+                "runningTime": round(time.monotonic() - self.started, 2),
+                "totalPoints": 0,
+                "model": self.app.model,
+                "inputTokens": usage["prompt_tokens"],
+                "outputTokens": usage["completion_tokens"],
+                "query": text_of(self.question.content),
+                "historyPreview": [*preview, {"obj": "AI", "value": _preview(self.content)}],
+            }
+        ]
+
+    def _payload(self, *, stream: bool) -> dict[str, Any]:
+        payload: dict[str, Any] = {
+            "model": self.app.model,
+            "messages": self.messages,
+            "max_tokens": self.max_tokens,
+            "stream": stream,
+        }
+        if stream:
+            payload["stream_options"] = {"include_usage": True}
+        if self.app.temperature is not None:
+            payload["temperature"] = self.app.temperature
+        if self.app.can_override:
+            asked = {name: getattr(self.request, name) for name in OVERRIDABLE}
+            payload |= {name: value for name, value in asked.items() if value is not None}
+        return payload
+
+    def _take(self, answer: ProviderAnswer) -> str:
+        """Add a whole answer or a chunk to what there is; return its text."""
+        if self.first_byte_at is None:
+            self.first_byte_at = time.monotonic()
+        self.reported = answer.usage or self.reported
+        if not answer.choices:
+            return ""
+        choice = answer.choices[0]
+        if choice.finish_reason:
+            self.finish_reason = finish_reason_of(choice.finish_reason)
+        said = choice.message or choice.delta
+        text = storable(said.content or "") if said is not None else ""
+        if text:
+            self.texts.append(text)
+        return text
+
+    async def _record(self, admission: Admission, ending: Ending, status: int = 200) -> None:
+        handed_over = self._hand_over(admission, ending, status)
+        if handed_over is not None:
+            await recorder.gate.wait(handed_over)
+
+    def _hand_over(self, admission: Admission, ending: Ending, status: int = 200) -> asyncio.Future[None] | None:
+        """Give the record to the recorder, which writes it whatever becomes of the caller; None if it has it."""
+        if not admission.is_open:
+            return None
+        usage, caller = self.usage, self.caller
+        record = Usage(
+            id=caller.request_id,
+            team_id=caller.policy.team_id,
+            key_id=caller.policy.key_id,
+            app_id=self.app.app_id,
+            endpoint=caller.endpoint,
+            model=self.app.model,
+            prompt_tokens=usage["prompt_tokens"],
+            completion_tokens=usage["completion_tokens"],
+            token_source=self.token_source,
+            status=status,
+            ending=ending,
+            time_to_first_byte_ms=self._since_start(self.first_byte_at),
+            duration_ms=self._since_start(time.monotonic()) or 0,
+            client_address=caller.client_address,
+        )
+        is_kept = ending == Ending.COMPLETE or (ending == Ending.CANCELLED and self.texts)
+        future: asyncio.Future[None] = admission.record((record, self._exchange() if is_kept else None))
+        return future
+
+    def _exchange(self) -> recorder.Exchange | None:
+        request = self.request
+        if not request.chatId:
+            return None
+        return recorder.Exchange(
+            chat_id=request.chatId,
+            question_id=new_object_id(),
+            question=self.question.content,
+            answer_id=request.responseChatItemId or new_object_id(),
+            answer=self.content,
+            response_data=self.response_data(),
+            custom_uid=request.customUid or "",
+            metadata=request.metadata,
+            variables=request.variables,
+        )
+
+    def _since_start(self, moment: float | None) -> int | None:
+        return None if moment is None else round((moment - self.started) * 1000)
+
+
+OBJECTS = {"system": "System", "user": "Human", "assistant": "AI"}
+OVERRIDABLE = ("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty", "user")
+
+
+def _preview(content: Any) -> str:
+    """Enough to recognize a message by. Whole ones are in the conversation."""
+    text = content if isinstance(content, str) else text_of(content)
+    return text if len(text) <= PREVIEW_LENGTH else text[: PREVIEW_LENGTH - 1] + "\u2026"

@@ -1,0 +1,63 @@
+"""The earlier messages of a conversation, read on the hot path for many conversations in one query."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from apikeys.database import Connection
+from apikeys.group_commit import Gate
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which messages are asked for, and an id that must not be taken yet."""
+
+    app_id: str
+    chat_id: str
+    limit: int
+    new_data_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """(role, content) of the latest messages, oldest first."""
+
+    messages: list[tuple[str, Any]]
+    is_data_id_taken: bool
+
+
+SQL = """
+SELECT wanted.ordinal, message.role, message.content,
+    wanted.new_data_id IS NOT NULL AND EXISTS (
+        SELECT 1 FROM chat_message AS taken
+        WHERE taken.conversation_id = conversation.id AND taken.data_id = wanted.new_data_id)
+FROM unnest(%s::int[], %s::text[], %s::text[], %s::int[], %s::text[])
+    AS wanted(ordinal, app_id, chat_id, row_limit, new_data_id)
+JOIN chat_conversation AS conversation
+    ON conversation.app_id = wanted.app_id AND conversation.chat_id = wanted.chat_id
+LEFT JOIN LATERAL (
+    SELECT id, role, content FROM chat_message
+    WHERE conversation_id = conversation.id ORDER BY id DESC LIMIT wanted.row_limit
+) AS message ON true
+ORDER BY wanted.ordinal, message.id
+"""
+
+
+def _load(connection: Connection, batch: Sequence[Wanted]) -> list[History]:
+    columns = [
+        list(range(len(batch))),
+        [wanted.app_id for wanted in batch],
+        [wanted.chat_id for wanted in batch],
+        [wanted.limit for wanted in batch],
+        [wanted.new_data_id for wanted in batch],
+    ]
+    messages: list[list[tuple[str, Any]]] = [[] for _ in batch]
+    taken = [False] * len(batch)
+    for ordinal, role, content, is_taken in connection.execute(SQL, columns).fetchall():
+        taken[ordinal] = is_taken
+        if role is not None:
+            messages[ordinal].append((role, content))
+    return [History(found, is_taken) for found, is_taken in zip(messages, taken, strict=True)]
+
+
+gate: Gate[Wanted, History] = Gate("history", _load, capacity=5_000, max_batch=64)

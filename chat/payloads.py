@@ -1,0 +1,289 @@
+"""The bodies of completions, as they come in, go to the provider, come back, and go out. Pure data."""
+
+import json
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from apikeys.bodies import decode
+from apikeys.errors import InvalidParameter
+from apikeys.text import storable_json
+
+MAX_MESSAGES_BYTES = 1024 * 1024
+
+
+class TextPart(Struct, tag_field="type", tag="text", frozen=True):
+    text: str
+
+
+class ImageUrl(Struct, frozen=True, omit_defaults=True):
+    url: str
+    detail: str | None = None
+
+
+class ImagePart(Struct, tag_field="type", tag="image_url", frozen=True):
+    """An image by its URL, which is passed on and never fetched by this server."""
+
+    image_url: ImageUrl
+
+
+class FilePart(Struct, tag_field="type", tag="file_url", frozen=True):
+    """FastGPT's: a document by its URL. The model sees it as a link."""
+
+    url: str
+    name: str = ""
+
+
+Content = str | list[TextPart | ImagePart | FilePart]
+
+
+class ChatMessage(Struct, frozen=True):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Content
+
+
+class StreamOptions(Struct, frozen=True):
+    include_usage: bool | None = None
+
+
+Tokens = Annotated[int, Meta(ge=1, lt=2**31)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+
+
+class CompletionRequest(Struct, frozen=True):
+    """`POST v1/chat/completions`. null means absent; unknown fields are ignored."""
+
+    messages: Annotated[list[ChatMessage], Meta(min_length=1)]
+    chatId: Annotated[str, Meta(max_length=250)] | None = None
+    stream: bool | None = None
+    detail: bool | None = None
+    variables: dict[str, Any] | None = None
+    responseChatItemId: Annotated[str, Meta(max_length=250)] | None = None
+    customUid: Annotated[str, Meta(max_length=1024)] | None = None
+    metadata: dict[str, Any] | None = None
+    appId: str | None = None
+    model: str | None = None
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    stop: str | list[str] | None = None
+    seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    user: str | None = None
+    stream_options: StreamOptions | None = None
+    # What would change the form of the answer.
+    tools: Any = None
+    tool_choice: Any = None
+    functions: Any = None
+    function_call: Any = None
+    n: int | None = None
+    response_format: dict[str, Any] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    audio: Any = None
+    modalities: list[str] | None = None
+
+
+_request_decoder = msgspec.json.Decoder(CompletionRequest)
+
+
+def parse_request(raw: bytes) -> CompletionRequest:
+    """Decode and check a request's body. Raises InvalidParameter."""
+    request = decode(raw, _request_decoder)
+    for name in ("chatId", "responseChatItemId"):
+        if "\0" in (getattr(request, name) or ""):
+            raise InvalidParameter(f"{name}: It holds a NUL character.", param=name)
+    if b"\\u0000" in raw:
+        # No database column and few providers take a NUL; in text it carries nothing.
+        request = _request_decoder.decode(msgspec.json.encode(storable_json(msgspec.json.decode(raw))))
+    field = unsupported_field(request)
+    if field is not None:
+        raise InvalidParameter(f"{field}: This is not supported.", param=field)
+    if sum(_size(message.content) for message in request.messages) > MAX_MESSAGES_BYTES:
+        raise InvalidParameter(f"messages: They hold more than {MAX_MESSAGES_BYTES} bytes.", param="messages")
+    if not any(message.role == "user" for message in request.messages):
+        raise InvalidParameter("messages: There is no message of the user.", param="messages")
+    return request
+
+
+def _size(content: Content) -> int:
+    if isinstance(content, str):
+        return len(content.encode())
+    return sum(len(msgspec.json.encode(part)) for part in content)
+
+
+def unsupported_field(request: CompletionRequest) -> str | None:
+    """The first field that asks for an answer in a form that is not supported; None if there is none."""
+    asked = {
+        "tools": _is_asked(request.tools),
+        "tool_choice": _is_asked(request.tool_choice) and request.tool_choice != "none",
+        "functions": _is_asked(request.functions),
+        "function_call": _is_asked(request.function_call) and request.function_call != "none",
+        "n": request.n not in (None, 1),
+        "response_format": request.response_format is not None and request.response_format.get("type") != "text",
+        "logprobs": bool(request.logprobs),
+        "top_logprobs": bool(request.top_logprobs),
+        "audio": _is_asked(request.audio),
+        "modalities": request.modalities not in (None, [], ["text"]),
+    }
+    return next((name for name, is_asked in asked.items() if is_asked), None)
+
+
+def _is_asked(value: Any) -> bool:
+    return value not in (None, [])
+
+
+def text_of(content: Content) -> str:
+    """What a person would read of it: the text, with links for what is not text."""
+    if isinstance(content, str):
+        return content
+    lines = []
+    for part in content:
+        if isinstance(part, TextPart):
+            lines.append(part.text)
+        elif isinstance(part, FilePart):
+            lines.append(_link(part))
+        else:
+            lines.append(f"![]({part.image_url.url})" if not part.image_url.url.startswith("data:") else "![image]")
+    return "\n".join(lines)
+
+
+def _link(part: FilePart) -> str:
+    return f"[{part.name or part.url}]({part.url})"
+
+
+def for_provider(role: str, content: Content) -> dict[str, Any]:
+    """A message as OpenAI-compatible providers take it."""
+    role = "system" if role == "developer" else role
+    if isinstance(content, str):
+        return {"role": role, "content": content}
+    parts: list[TextPart | ImagePart] = [
+        TextPart(_link(part)) if isinstance(part, FilePart) else part for part in content
+    ]
+    if all(isinstance(part, TextPart) for part in parts):
+        # Many providers know no parts.
+        return {"role": role, "content": text_of(content)}
+    return {"role": role, "content": parts}
+
+
+_VARIABLE = re.compile(r"\{\{\s*([^{}\s]+)\s*\}\}")
+
+
+def fill_variables(prompt: str, variables: dict[str, Any]) -> str:
+    """Replace {{key}} by the variable of that name; unknown ones stay as they are."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in variables:
+            return match[0]
+        found = variables[match[1]]
+        return found if isinstance(found, str) else msgspec.json.encode(found).decode()
+
+    return _VARIABLE.sub(value, prompt)
+
+
+# Constants of the upper bound: what a chat template adds to a message, and what an image may cost.
+MESSAGE_OVERHEAD_TOKENS = 16
+IMAGE_TOKENS = 2_000
+
+
+def token_bound(messages: list[dict[str, Any]]) -> int:
+    """An upper bound of the prompt's tokens. A token of a byte-level vocabulary is at least one byte of UTF-8."""
+    bound = 0
+    for message in messages:
+        content = message["content"]
+        bound += MESSAGE_OVERHEAD_TOKENS
+        if isinstance(content, str):
+            bound += len(content.encode("utf-8", "replace"))
+        else:
+            bound += sum(
+                len(part.text.encode("utf-8", "replace")) if isinstance(part, TextPart) else IMAGE_TOKENS
+                for part in content
+            )
+    return bound
+
+
+class ProviderDelta(Struct, frozen=True):
+    content: str | None = None
+
+
+class ProviderChoice(Struct, frozen=True):
+    delta: ProviderDelta | None = None
+    message: ProviderDelta | None = None
+    finish_reason: str | None = None
+
+
+class ProviderAnswer(Struct, frozen=True):
+    """A whole answer, or one chunk of a streamed one; only what is read of it."""
+
+    choices: list[ProviderChoice] | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+_answer_decoder = msgspec.json.Decoder(ProviderAnswer)
+
+
+def decode_answer(raw: bytes) -> ProviderAnswer:
+    """What a provider sent. Raises ValueError when it is not such JSON."""
+    try:
+        return _answer_decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+    except msgspec.DecodeError:
+        # Half a surrogate pair is legal JSON to some: the standard library reads it, and then it is mended.
+        return msgspec.convert(json.loads(raw, parse_constant=_refuse_constant), ProviderAnswer)
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def reported_tokens(usage: dict[str, Any] | None, name: str) -> int | None:
+    """A count that a provider reported, if it is one that could be true."""
+    count = (usage or {}).get(name)
+    return count if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**31 else None
+
+
+def finish_reason_of(reason: str | None) -> str:
+    """OpenAI's reasons as they are; whatever else a provider says means that it stopped."""
+    return reason if reason in ("stop", "length", "content_filter") else "stop"
+
+
+def completion(
+    *, id: str, created: int, model: str, content: str, finish_reason: str, usage: dict[str, int]
+) -> dict[str, Any]:
+    return {
+        "id": id,
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "usage": usage,
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish_reason}],
+    }
+
+
+def chunk(
+    *, id: str, created: int, model: str, delta: dict[str, str], finish_reason: str | None = None
+) -> dict[str, Any]:
+    return {
+        "id": id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
+    }
+
+
+def usage_chunk(*, id: str, created: int, model: str, usage: dict[str, int]) -> dict[str, Any]:
+    return {
+        "id": id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": [],
+        "usage": usage,
+    }

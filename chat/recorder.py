@@ -1,0 +1,90 @@
+"""Writes a finished completion: its usage, its question and its answer, in one transaction for many at once."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+from django.conf import settings
+
+from apikeys.database import Connection
+from apikeys.group_commit import Gate
+from apikeys.ledger import ACTIVITY_SQL, ITEM_COLUMNS, RECORD_SQL, WAIT_SECONDS, Usage
+from apikeys.object_ids import new_object_id
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """A question and its answer, for the conversation that `chat_id` names in the app. All text is storable."""
+
+    chat_id: str
+    question_id: str
+    question: Any
+    answer_id: str
+    answer: str
+    response_data: list[dict[str, Any]]
+    custom_uid: str = ""
+    metadata: dict[str, Any] | None = None
+    variables: dict[str, Any] | None = None
+
+
+# Upserting the conversation locks its row until the commit, so that two requests on one chat store their pairs
+# one after the other. Rows are taken in one order everywhere, so that no two batches wait for each other.
+# An answer id that a faster request has taken meanwhile is replaced by a new one: the answer is given already.
+SQL = f"""
+WITH item AS (
+    SELECT * FROM jsonb_to_recordset(%s::text::jsonb) AS item({ITEM_COLUMNS}, ordinal int, chat_id text,
+        question_id text, question jsonb, answer_id text, spare_id text, answer jsonb, response_data jsonb,
+        custom_uid text, metadata jsonb, variables jsonb)
+),
+recorded AS ({RECORD_SQL}),
+activity AS ({ACTIVITY_SQL}),
+exchange AS (SELECT item.* FROM item JOIN recorded USING (id) WHERE item.chat_id IS NOT NULL),
+conversation AS (
+    INSERT INTO chat_conversation (app_id, chat_id, custom_uid, metadata, variables)
+    SELECT DISTINCT ON (app_id, chat_id) app_id, chat_id, coalesce(custom_uid, ''),
+        coalesce(metadata, '{{}}'), coalesce(variables, '{{}}')
+    FROM exchange ORDER BY app_id, chat_id, ordinal DESC
+    ON CONFLICT (app_id, chat_id) DO UPDATE SET
+        updated_at = statement_timestamp(),
+        custom_uid = coalesce(nullif(excluded.custom_uid, ''), chat_conversation.custom_uid),
+        metadata = chat_conversation.metadata || excluded.metadata,
+        variables = chat_conversation.variables || excluded.variables
+    RETURNING id, app_id, chat_id
+),
+message AS (
+    INSERT INTO chat_message (conversation_id, data_id, role, content, response_data, ending, request_id, created_at)
+    SELECT conversation.id, part.data_id, part.role, part.content, part.response_data, exchange.ending, exchange.id,
+        clock_timestamp()
+    FROM exchange
+    JOIN conversation USING (app_id, chat_id)
+    CROSS JOIN LATERAL (VALUES
+        (0, 'user', exchange.question_id, exchange.question, NULL::jsonb),
+        (1, 'assistant',
+            CASE WHEN EXISTS (
+                SELECT 1 FROM chat_message AS taken
+                WHERE taken.conversation_id = conversation.id AND taken.data_id = exchange.answer_id
+            ) THEN exchange.spare_id ELSE exchange.answer_id END,
+            exchange.answer, exchange.response_data)
+    ) AS part(ordinal, role, data_id, content, response_data)
+    ORDER BY exchange.ordinal, part.ordinal
+)
+SELECT count(*) FROM recorded
+"""  # noqa: S608 - built from constants only
+
+Item = tuple[Usage, Exchange | None]
+
+
+def _write(connection: Connection, batch: Sequence[Item]) -> list[None]:
+    rows: list[dict[str, Any]] = []
+    for ordinal, (usage, exchange) in enumerate(batch):
+        row = msgspec.structs.asdict(usage)
+        if exchange is not None:
+            row |= msgspec.structs.asdict(exchange) | {"ordinal": ordinal, "spare_id": new_object_id()}
+        rows.append(row)
+    connection.execute(SQL, [msgspec.json.encode(rows).decode()])
+    return [None] * len(batch)
+
+
+# One batch must not hold the rows of a busy chat for long.
+gate: Gate[Item, None] = Gate(
+    "recorder", _write, capacity=settings.RECORDER_QUEUE_SIZE, max_batch=128, retry=True, wait_seconds=WAIT_SECONDS
+)

@@ -1,0 +1,55 @@
+"""Server-sent events as bytes, both ways. Knows nothing of what the events mean.
+
+https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+# More than any provider's chunk; what is longer is not an event but a fault.
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+
+
+class EventTooLong(ValueError):
+    """An event did not end within MAX_EVENT_BYTES."""
+
+
+def encode(data: bytes, event: str | None = None) -> bytes:
+    """One event. `data` holds no line break (JSON escapes them)."""
+    if event is None:
+        return b"data: " + data + b"\n\n"
+    return b"event: " + event.encode() + b"\ndata: " + data + b"\n\n"
+
+
+class Decoder:
+    """Cuts a byte stream, in whatever pieces it comes, into the data of its events."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+        self._data: list[bytes] = []
+        self._size = 0
+
+    def feed(self, piece: bytes) -> list[bytes]:
+        """The data of each event that `piece` completes. Raises EventTooLong."""
+        lines = (self._rest + piece).splitlines(keepends=True) if b"\r" in piece or b"\r" in self._rest else None
+        if lines is None:
+            *whole, self._rest = (self._rest + piece).split(b"\n")
+        else:
+            whole, self._rest = _whole_lines(lines)
+        events: list[bytes] = []
+        for line in whole:
+            if not line:
+                if self._data:
+                    events.append(b"\n".join(self._data))
+                self._data, self._size = [], 0
+            elif line.startswith(b"data:"):
+                self._data.append(line[6:] if line[5:6] == b" " else line[5:])
+                self._size += len(line)
+        if self._size + len(self._rest) > MAX_EVENT_BYTES:
+            raise EventTooLong
+        return events
+
+
+def _whole_lines(lines: list[bytes]) -> tuple[list[bytes], bytes]:
+    """Lines without their ends, and the last one as it is when it may go on (a final CR may be half a CRLF)."""
+    rest = b""
+    if lines and not lines[-1].endswith(b"\n"):
+        rest = lines.pop()
+    return [line.rstrip(b"\r\n") for line in lines], rest
