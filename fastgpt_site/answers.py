@@ -1,0 +1,103 @@
+"""What every answer carries, whoever made it: the request id, CORS for configured origins, and its log line."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpResponse
+
+from apikeys.client_address import client_address
+from apikeys.trace import Trace
+from fastgpt_site.logs import access_logger
+
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+class Answer:
+    """One answer on its way out. `send` stands in for the server's own."""
+
+    def __init__(self, scope: dict[str, Any], send: Send, trace: Trace) -> None:
+        self.scope = scope
+        self.trace = trace
+        self.is_api = is_api_path(scope["path"])
+        self.is_gone = False
+        self.close_connection = False
+        self.status: int | None = None
+        self._send = send
+
+    async def send(self, message: dict[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], *self._own_headers()]
+        await self._send(message)
+
+    def abort(self) -> None:
+        """Drop the connection, with all that a stalled reader has not taken. ASGI has no message for that."""
+        self.is_gone = True
+        transport = getattr(getattr(self._send, "__self__", None), "transport", None)
+        if transport is not None:
+            transport.abort()
+
+    def _own_headers(self) -> list[tuple[bytes, bytes]]:
+        headers = [(b"x-request-id", self.trace.request_id.encode())]
+        if self.close_connection:
+            headers.append((b"connection", b"close"))
+        if self.is_api and settings.CORS_ALLOWED_ORIGINS:
+            headers += cors_headers(self.scope)
+        return headers
+
+    def log(self) -> None:
+        """One line: never a query string, a body, a credential."""
+        trace = self.trace
+        remote = self.scope.get("client")
+        forwarded = header_of(self.scope, b"x-forwarded-for")
+        address = client_address(remote[0] if remote else None, forwarded)
+        fields: dict[str, Any] = {
+            "request_id": trace.request_id,
+            "method": self.scope["method"],
+            "path": self.scope["path"],
+            "endpoint": trace.endpoint,
+            "key_id": trace.key_id,
+            "status": self.status,
+            "duration_ms": trace.elapsed_ms,
+            "client": None if address is None else str(address),
+        }
+        if trace.error_code:
+            fields["error"] = trace.error_code
+        if trace.user_id is not None:
+            fields["user_id"] = trace.user_id
+        if self.is_gone:
+            fields["client_gone"] = True
+        access_logger.info("request", extra={"fields": fields})
+
+
+def is_api_path(path: str) -> bool:
+    return path.startswith(("/api/", "/v1/")) or path in ("/api", "/v1")
+
+
+def header_of(scope: dict[str, Any], name: bytes) -> str:
+    """All values of a request header, joined as one."""
+    values: list[str] = [value.decode("latin1") for key, value in scope["headers"] if key == name]
+    return ",".join(values)
+
+
+def cors_headers(scope: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    """What a browser at a configured origin may read. Never with credentials: a key is not a cookie."""
+    headers = [(b"vary", b"Origin")]
+    origin = header_of(scope, b"origin")
+    if origin in settings.CORS_ALLOWED_ORIGINS:
+        headers += [
+            (b"access-control-allow-origin", origin.encode("latin1")),
+            (b"access-control-expose-headers", b"X-Request-Id, Retry-After"),
+        ]
+    return headers
+
+
+def preflight(scope: dict[str, Any]) -> HttpResponse:
+    """The answer to OPTIONS, whoever asks: what could be sent here."""
+    response = HttpResponse(status=204, headers={"Allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
+    if header_of(scope, b"origin") in settings.CORS_ALLOWED_ORIGINS:
+        response["Access-Control-Allow-Methods"] = "GET, POST, PUT, DELETE"
+        response["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
+        response["Access-Control-Max-Age"] = "600"
+    return response

@@ -1,0 +1,256 @@
+"""The ASGI entry point: Django's handler, and a short way past it for the views of the hot path.
+
+An async API view needs no middleware, no thread and no signals. It is called directly, with what it does need:
+its body (bounded in bytes and time), its client's disconnect, an end for readers that stall, and its headers.
+Everything else goes through Django as usual, behind the same bounds.
+"""
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from io import BytesIO
+from typing import Any
+
+import django
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fastgpt_site.settings")
+django.setup(set_prefix=False)
+
+from django.conf import settings  # noqa: E402
+from django.core.checks import ERROR, run_checks  # noqa: E402
+from django.core.exceptions import ImproperlyConfigured  # noqa: E402
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest  # noqa: E402
+from django.http import HttpResponse  # noqa: E402
+from django.http.response import HttpResponseBase  # noqa: E402
+from django.urls import Resolver404, get_resolver  # noqa: E402
+
+from apikeys.errors import ApiError, BodyTooLarge, BodyTooSlow  # noqa: E402
+from apikeys.streams import EventStream  # noqa: E402
+from apikeys.trace import Trace  # noqa: E402
+from apikeys.views import AsyncApiView  # noqa: E402
+from fastgpt_site import lifespan  # noqa: E402
+from fastgpt_site.answers import Answer, preflight  # noqa: E402
+from fastgpt_site.errors import respond  # noqa: E402
+
+Scope = dict[str, Any]
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+# A refused body is read on for a while, so that the client gets to read the answer before the connection ends.
+DRAIN_BYTES = 16 * 1024 * 1024
+DRAIN_SECONDS = 5.0
+
+
+class ClientGone(Exception):
+    """The client closed the connection before it had sent its body."""
+
+
+class Application(ASGIHandler):
+    """One process's application. Open requests are counted, so that shutdown can wait for their records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open_requests: set[asyncio.Task[Any]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan.run(receive, send, self.open_requests)
+        elif scope["type"] == "http":
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - a coroutine always runs in one
+            self.open_requests.add(task)
+            try:
+                await self.answer(scope, receive, send)
+            finally:
+                self.open_requests.discard(task)
+        else:
+            await send({"type": "websocket.close"})
+
+    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        scope["trace"] = trace = Trace()
+        answer = Answer(scope, send, trace)
+        try:
+            if answer.is_api and scope["method"] == "OPTIONS":
+                await send_whole(answer, preflight(scope))
+                return
+            try:
+                body = await read_body(scope, receive)
+            except ApiError as error:
+                answer.close_connection = True
+                await send_whole(answer, respond(error, trace))
+                return
+            view = async_view(scope["path"]) if answer.is_api else None
+            if view is None:
+                await super().__call__(scope, replay(body, receive), answer.send)
+            else:
+                request = ASGIRequest(scope, BytesIO(body))
+                request.trace = trace
+                await answer_until_gone(request, view, receive, answer)
+        except ClientGone:
+            answer.is_gone = True
+        except asyncio.CancelledError:
+            answer.is_gone = True
+            raise
+        finally:
+            answer.log()
+
+    def create_request(self, scope: Scope, body_file: Any) -> tuple[ASGIRequest | None, HttpResponseBase | None]:
+        request, error_response = super().create_request(scope, body_file)
+        if request is not None:
+            request.trace = scope["trace"]
+        return request, error_response
+
+
+def async_view(path: str) -> Callable[..., Any] | None:
+    """The view on the hot path that this path leads to, with its arguments bound; None if it leads elsewhere."""
+    try:
+        match = get_resolver().resolve(path)
+    except Resolver404:
+        return None
+    view_class = getattr(match.func, "view_class", None) or getattr(match.func, "cls", None)
+    if view_class is None or not issubclass(view_class, AsyncApiView):
+        return None
+    return lambda request: match.func(request, *match.args, **match.kwargs)
+
+
+async def read_body(scope: Scope, receive: Receive) -> bytes:
+    """The whole body. Raises BodyTooLarge, BodyTooSlow or ClientGone."""
+    limit = settings.API_MAX_BODY_BYTES
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(settings.API_BODY_SECONDS):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                chunk = message.get("body", b"")
+                size += len(chunk)
+                if size > limit:
+                    break
+                chunks.append(chunk)
+                if not message.get("more_body", False):
+                    return b"".join(chunks)
+    except TimeoutError:
+        raise BodyTooSlow from None
+    await drain(receive)
+    raise BodyTooLarge(f"The body is larger than {limit} bytes.")
+
+
+async def drain(receive: Receive) -> None:
+    """Read and drop the rest of a body, within bounds."""
+    dropped = 0
+    try:
+        async with asyncio.timeout(DRAIN_SECONDS):
+            while dropped < DRAIN_BYTES:
+                message = await receive()
+                dropped += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return
+    except TimeoutError:
+        return
+
+
+def replay(body: bytes, receive: Receive) -> Receive:
+    """A `receive` for Django that gives the body that was read already, then what comes after it."""
+    is_given = False
+
+    async def replayed() -> dict[str, Any]:
+        nonlocal is_given
+        if is_given:
+            return await receive()
+        is_given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replayed
+
+
+async def answer_until_gone(request: ASGIRequest, view: Any, receive: Receive, answer: Answer) -> None:
+    """Run the view and send what it answers; cancel both as soon as the client goes away."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine always runs in one
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            continue
+        answer.is_gone = True
+        task.cancel()
+
+    watcher = asyncio.create_task(watch())
+    try:
+        response = await view(request)
+        if isinstance(response, EventStream):
+            await send_stream(answer, response)
+        else:
+            await send_whole(answer, response)
+    except asyncio.CancelledError:
+        # Ours, because the client went: the request ends here. Any other, the server's own end, goes on.
+        if not answer.is_gone or task.uncancel() > 0:
+            raise
+    finally:
+        watcher.cancel()
+
+
+def head(response: HttpResponseBase) -> dict[str, Any]:
+    headers = [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
+    return {"type": "http.response.start", "status": response.status_code, "headers": headers}
+
+
+async def send_whole(answer: Answer, response: HttpResponse) -> None:
+    content = response.content
+    start = head(response)
+    start["headers"].append((b"content-length", b"%d" % len(content)))
+    await answer.send(start)
+    await answer.send({"type": "http.response.body", "body": content, "more_body": False})
+
+
+async def send_stream(answer: Answer, response: EventStream) -> None:
+    """Send each piece as it comes. A comment breaks every silence; a reader that takes nothing is given up."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine always runs in one
+    loop = asyncio.get_running_loop()
+    last_sent = loop.time()
+    is_sending = False
+
+    async def send(piece: bytes, more: bool = True) -> None:
+        nonlocal is_sending, last_sent
+        is_sending, last_sent = True, loop.time()
+        await answer.send({"type": "http.response.body", "body": piece, "more_body": more})
+        is_sending, last_sent = False, loop.time()
+
+    async def keep_awake() -> None:
+        while True:
+            limit = settings.STREAM_STALL_SECONDS if is_sending else response.silence_seconds
+            await asyncio.sleep(max(last_sent + limit - loop.time(), 0.05))
+            quiet = loop.time() - last_sent
+            if is_sending and quiet >= settings.STREAM_STALL_SECONDS:
+                break
+            if not is_sending and quiet >= response.silence_seconds:
+                try:
+                    async with asyncio.timeout(settings.STREAM_STALL_SECONDS):
+                        await send(response.comment)
+                except TimeoutError:
+                    break
+        answer.abort()
+        task.cancel()
+
+    companion = asyncio.create_task(keep_awake())
+    try:
+        async with response.pieces() as pieces:
+            await answer.send(head(response))
+            async for piece in pieces:
+                await send(piece)
+            await send(b"", more=False)
+    finally:
+        companion.cancel()
+
+
+def get_application() -> Application:
+    """The application of this process. A route that does not declare its policy stops it here."""
+    errors = [error for error in run_checks() if error.level >= ERROR]
+    if errors:
+        raise ImproperlyConfigured("\n".join(str(error) for error in errors))
+    return Application()
+
+
+application = get_application()

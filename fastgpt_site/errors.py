@@ -1,0 +1,54 @@
+"""Every exception of an API view, answered in the contract's one shape."""
+
+import logging
+from typing import Any
+
+from django.core.exceptions import PermissionDenied, RequestDataTooBig
+from django.db import InterfaceError, OperationalError
+from django.http import Http404, HttpResponse
+from rest_framework.exceptions import APIException
+
+from apikeys.errors import (
+    ApiError,
+    BodyTooLarge,
+    InternalError,
+    InvalidParameter,
+    PathNotFound,
+    ServiceUnavailable,
+    StaffNotAllowed,
+)
+from apikeys.trace import Trace, trace_of
+
+logger = logging.getLogger(__name__)
+
+
+def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse:
+    """DRF's hook: the answer to whatever a view raised."""
+    return respond(error, trace_of(context["request"]._request))
+
+
+def respond(error: Exception, trace: Trace) -> HttpResponse:
+    refusal = as_api_error(error, trace)
+    trace.error_code = refusal.error_code
+    return HttpResponse(
+        refusal.json(), status=refusal.status, content_type="application/json", headers=refusal.headers()
+    )
+
+
+def as_api_error(error: Exception, trace: Trace) -> ApiError:
+    """The refusal that stands for any exception; what is not foreseen is logged and becomes a 500 without detail."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, Http404):
+        return PathNotFound()
+    if isinstance(error, PermissionDenied):
+        return StaffNotAllowed()
+    if isinstance(error, RequestDataTooBig):
+        return BodyTooLarge("The request's body is too large.")
+    if isinstance(error, OperationalError | InterfaceError):
+        logger.warning("the database cannot be reached: %s", type(error).__name__)
+        return ServiceUnavailable()
+    if isinstance(error, APIException) and 400 <= error.status_code < 500:
+        return InvalidParameter(str(error.detail))
+    logger.error("request %s failed", trace.request_id, exc_info=error)
+    return InternalError(trace.request_id)

@@ -1,0 +1,72 @@
+"""Whether this process is alive, and whether it is ready; which part is not."""
+
+import socket
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+import psycopg
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, JsonResponse
+from django.views.decorators.http import require_safe
+
+from apikeys.cache import listener
+
+
+@require_safe
+def healthz(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"status": "alive"})
+
+
+@require_safe
+def readyz(request: HttpRequest) -> JsonResponse:
+    """200 when every part is ready, otherwise 503; each part is "ok" or what is wrong with it."""
+    parts = {name: check() for name, check in PARTS.items()}
+    is_ready = all(state == "ok" for state in parts.values())
+    body = {"status": "ready" if is_ready else "not ready", "parts": parts}
+    return JsonResponse(body, status=200 if is_ready else 503)
+
+
+def database() -> str:
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+    except (DatabaseError, psycopg.Error, OSError):
+        return "cannot be reached"
+    return "ok"
+
+
+def migrations() -> str:
+    try:
+        executor = MigrationExecutor(connections["default"])
+        pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    except (DatabaseError, psycopg.Error, OSError):
+        return "cannot be told"
+    return f"{len(pending)} to be applied" if pending else "ok"
+
+
+def policy_listener() -> str:
+    return "ok" if listener.is_alive else "silent; every key is looked up in the database"
+
+
+def default_provider() -> str:
+    """Whether something accepts a connection at DEFAULT_PROVIDER_URL; "ok" where none is configured."""
+    if not settings.DEFAULT_PROVIDER_URL:
+        return "ok"
+    url = urlsplit(settings.DEFAULT_PROVIDER_URL)
+    port = url.port or (443 if url.scheme == "https" else 80)
+    try:
+        socket.create_connection((url.hostname, port), timeout=2).close()
+    except OSError:
+        return "cannot be reached"
+    return "ok"
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "database": database,
+    "migrations": migrations,
+    "listener": policy_listener,
+    "default_provider": default_provider,
+}

@@ -1,0 +1,51 @@
+"""What a server process starts before its first request, and ends after its last."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from apikeys import outbound, policies
+from apikeys.cache import listener
+from apikeys.ledger import usage_gate
+from chat import app_snapshots, histories, recorder
+
+logger = logging.getLogger(__name__)
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+GATES = (
+    policies.policy_gate,
+    policies.site_rules_gate,
+    app_snapshots.gate,
+    histories.gate,
+    recorder.gate,
+    usage_gate,
+)
+DRAIN_SECONDS = 5.0
+
+
+async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]]) -> None:
+    """Speak the ASGI lifespan protocol until shutdown."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            listener.start()
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await shut_down(open_requests)
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+async def shut_down(open_requests: set[asyncio.Task[Any]]) -> None:
+    """Let requests that were cut off hand over their records, then write every record that is queued."""
+    if open_requests:
+        await asyncio.wait(set(open_requests), timeout=DRAIN_SECONDS)
+    await outbound.close()
+    await asyncio.gather(*(asyncio.to_thread(gate.close) for gate in GATES))
+    unwritten = recorder.gate.queue_length + usage_gate.queue_length
+    if unwritten:
+        logger.error("%d records could not be written before the end", unwritten)
+    await asyncio.to_thread(listener.stop)

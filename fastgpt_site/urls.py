@@ -1,0 +1,34 @@
+"""Every address of the site. What stands under an API root declares its policy, or the server does not start."""
+
+from django.contrib import admin
+from django.urls import URLPattern, URLResolver, include, path, re_path
+from django.views.generic import RedirectView
+
+from apikeys.views import BaseUrlView, KeySelfView, UnknownPathView
+from chat.views import AppListView, CompletionsView, ModelListView
+from fastgpt_site.health import healthz, readyz
+
+# Each path with and without a trailing slash, so that no POST is redirected.
+v1 = [
+    re_path(r"^chat/completions/?$", CompletionsView.as_view()),
+    re_path(r"^models/?$", ModelListView.as_view()),
+    re_path(r"^key/?$", KeySelfView.as_view()),
+]
+fastgpt = [
+    re_path(r"^core/app/list/?$", AppListView.as_view()),
+]
+
+urlpatterns: list[URLPattern | URLResolver] = [
+    path("healthz", healthz),
+    path("readyz", readyz),
+    path("api/v1/", include(v1)),
+    path("api/openapi/v1/", include(v1)),
+    path("v1/", include(v1)),
+    path("api/", include(fastgpt)),
+    re_path(r"^api/?$", BaseUrlView.as_view()),
+    re_path(r"^api/", UnknownPathView.as_view()),
+    re_path(r"^v1/?$", BaseUrlView.as_view()),
+    re_path(r"^v1/", UnknownPathView.as_view()),
+    path("admin/", admin.site.urls),
+    path("", RedirectView.as_view(pattern_name="admin:index")),
+]
