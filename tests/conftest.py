@@ -1,0 +1,151 @@
+"""What most tests stand on: a real database that keeps what is committed, a real server, a scripted provider."""
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from django.db import connection
+from django.test.utils import setup_databases, teardown_databases
+
+from tests.fake_provider import FakeProvider
+from tests.processes import wait_for
+
+logging.getLogger("httpx2").setLevel(logging.WARNING)
+
+PROJECT = Path(__file__).resolve().parent.parent
+# Short limits, so that a test of one does not take long.
+SERVER_SETTINGS = {
+    "OUTBOUND_ALLOWED_NETWORKS": "127.0.0.0/8",
+    "TRUSTED_PROXIES": "127.0.0.9/32",
+    "CORS_ALLOWED_ORIGINS": "https://chat.example",
+    "API_BODY_SECONDS": "2",
+    "STREAM_STALL_SECONDS": "2",
+}
+
+
+@dataclass
+class Server:
+    """A server process, and how to speak to it."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+    log_path: Path
+    client: httpx2.Client = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.client = httpx2.Client(base_url=self.url, timeout=30, trust_env=False)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def base_url(self) -> str:
+        return f"{self.url}/api"
+
+    def request(self, method: str, path: str, key: str | None = None, **options: Any) -> httpx2.Response:
+        headers = dict(options.pop("headers", {}))
+        if key is not None:
+            headers["Authorization"] = f"Bearer {key}"
+        return self.client.request(method, path, headers=headers, **options)
+
+    def get(self, path: str, key: str | None = None, **options: Any) -> httpx2.Response:
+        return self.request("GET", path, key, **options)
+
+    def post(self, path: str, key: str | None = None, **options: Any) -> httpx2.Response:
+        return self.request("POST", path, key, **options)
+
+    def ask(self, key: str, question: str = "hello", **body: Any) -> httpx2.Response:
+        """A completion."""
+        messages = body.pop("messages", [{"role": "user", "content": question}])
+        return self.post("/api/v1/chat/completions", key, json={"messages": messages, **body})
+
+    def log(self) -> str:
+        return self.log_path.read_text()
+
+    def is_up(self) -> bool:
+        try:
+            return self.client.get("/healthz").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def is_ready(self) -> bool:
+        return self.get("/readyz").status_code == 200
+
+
+@contextmanager
+def running_server(log_path: Path, changes: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """One server process of the project, on the test database, with its own port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    descriptor = listener.fileno()
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "fastgpt_site.settings",
+        **SERVER_SETTINGS,
+        **(changes or {}),
+    }
+    name = str(connection.settings_dict["NAME"])
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.server_process", str(descriptor), name],
+            cwd=PROJECT,
+            env=environment,
+            stderr=log,
+            pass_fds=[descriptor],
+        )
+        server = Server(process, listener.getsockname()[1], log_path)
+        listener.close()
+        try:
+            wait_for(server.is_up, "the server", seconds=30)
+            wait_for(server.is_ready, "ready: " + server.get("/readyz").text, seconds=10)
+            yield server
+        finally:
+            server.client.close()
+            process.terminate()
+            process.wait(20)
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
+    """The test database, made anew and dropped. pytest-django's own makes it for marked tests only."""
+    with django_db_blocker.unblock():
+        databases = setup_databases(verbosity=0, interactive=False, aliases={"default"})
+        yield
+        teardown_databases(databases, verbosity=0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """Open to every test, and what they write is really there: server processes must see it."""
+    with django_db_blocker.unblock():
+        yield
+        close_gates()
+
+
+def close_gates() -> None:
+    """End what tests began in this process, so that the database has no other users when it is dropped."""
+    from fastgpt_site.lifespan import GATES
+
+    for gate in GATES:
+        gate.close()
+
+
+@pytest.fixture(scope="session")
+def server(database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("server") / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def provider() -> Iterator[FakeProvider]:
+    with FakeProvider() as provider:
+        yield provider

@@ -1,0 +1,52 @@
+"""Rows for tests. Everything is really committed and shared by the session, so each has names of its own."""
+
+import itertools
+import os
+from typing import Any
+
+from django.contrib.auth.models import Permission, User
+
+from apikeys.models import ApiKey, Membership, Team
+from chat.models import App, Provider
+
+PASSWORD = "correct horse battery staple"
+_numbers = itertools.count(1)
+
+
+def unique(name: str) -> str:
+    return f"{name}-{os.getpid()}-{next(_numbers)}"
+
+
+def make_team(**fields: Any) -> Team:
+    return Team.objects.create(**{"name": unique("team"), **fields})
+
+
+def make_user(
+    team: Team | None = None, *, is_staff: bool = True, is_superuser: bool = False, permissions: tuple[str, ...] = ()
+) -> User:
+    """`permissions` as Django spells them: "chat.view_app"."""
+    user = User.objects.create_user(unique("user"), password=PASSWORD, is_staff=is_staff, is_superuser=is_superuser)
+    for permission in permissions:
+        app_label, codename = permission.split(".")
+        user.user_permissions.add(Permission.objects.get(content_type__app_label=app_label, codename=codename))
+    if team is not None:
+        Membership.objects.create(team=team, user=user)
+    return user
+
+
+def make_provider(team: Team, base_url: str = "http://127.0.0.1:9/v1", **fields: Any) -> Provider:
+    return Provider.objects.create(**{"team": team, "name": unique("provider"), "base_url": base_url, **fields})
+
+
+def make_app(team: Team, provider: Provider | None = None, **fields: Any) -> App:
+    provider = provider or make_provider(team)
+    return App.objects.create(**{"team": team, "name": unique("app"), "provider": provider, "model": "echo", **fields})
+
+
+def make_key(
+    team: Team | None = None, app: App | None = None, owner: User | None = None, **policy: Any
+) -> tuple[ApiKey, str]:
+    """A key and its plaintext. Without a team it is the app's, or a new one; without an owner, a new member."""
+    team = team or (app.team if app else make_team())
+    owner = owner or make_user(team)
+    return ApiKey.objects.create_key(**{"team": team, "owner": owner, "name": unique("key"), "app": app, **policy})

@@ -1,0 +1,244 @@
+"""A provider under the test's control: the model's name says how it behaves."""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+
+ROUTE = "/v1/chat/completions"
+Behavior = Callable[["FakeProvider", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+
+
+class FakeProvider:
+    """Runs in a thread. `calls` holds the bodies it was sent; `ended` when a caller left in the middle."""
+
+    def __init__(self) -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.headers: list[dict[str, str]] = []
+        self.left_at: dict[str, float] = {}
+        self.release = threading.Event()
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.port = 0
+
+    def __enter__(self) -> "FakeProvider":
+        self._thread.start()
+        self._ready.wait(10)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def calls_about(self, text: str) -> list[dict[str, Any]]:
+        """The calls whose messages hold this text."""
+        return [call for call in self.calls if text in json.dumps(call["messages"], ensure_ascii=False)]
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_post(ROUTE, self._answer)
+        runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
+        self._loop.run_until_complete(runner.setup())
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        self._loop.run_until_complete(site.start())
+        self.port = runner.addresses[0][1]
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(runner.cleanup())
+        self._loop.close()
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.calls.append(body)
+        self.headers.append(dict(request.headers))
+        try:
+            return await BEHAVIORS[body["model"]](self, request, body)
+        except (asyncio.CancelledError, ConnectionResetError):
+            self.left_at[last_text(body)] = time.monotonic()
+            raise
+
+
+def last_text(body: dict[str, Any]) -> str:
+    content = body["messages"][-1]["content"]
+    return content if isinstance(content, str) else json.dumps(content)
+
+
+def usage(prompt: int = 11, completion: int = 7) -> dict[str, int]:
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+
+
+def whole(text: Any, finish_reason: str = "stop", **more: Any) -> web.Response:
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish_reason}
+    return web.json_response({"choices": [choice], "usage": usage(), **more})
+
+
+def chunk(text: str | None, finish_reason: str | None = None) -> bytes:
+    delta = {} if text is None else {"content": text}
+    return b"data: " + json.dumps({"choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}]}).encode()
+
+
+async def begin(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    return response
+
+
+async def end(response: web.StreamResponse, finish_reason: str = "stop", *, with_usage: bool = True) -> None:
+    await response.write(chunk(None, finish_reason) + b"\n\n")
+    if with_usage:
+        await response.write(b"data: " + json.dumps({"choices": [], "usage": usage()}).encode() + b"\n\n")
+    await response.write(b"data: [DONE]\n\n")
+
+
+async def echo(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    words = [f"{len(body['messages'])} ", "messages, ", "the last: ", last_text(body)]
+    if not body["stream"]:
+        return whole("".join(words))
+    response = await begin(request)
+    for word in words:
+        await response.write(chunk(word) + b"\n\n")
+    await end(response)
+    return response
+
+
+def status(code: int) -> Behavior:
+    async def answer(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+        text = f"refused {request.headers.get('Authorization')} at {provider.url}"
+        return web.json_response({"error": {"message": text}}, status=code)
+
+    return answer
+
+
+async def html(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    return web.Response(text="<html>Sign in first</html>", content_type="text/html")
+
+
+async def redirect(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    raise web.HTTPTemporaryRedirect(ROUTE)
+
+
+async def half(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    if not body["stream"]:
+        return web.Response(text='{"choices": [{"index": 0, "mess', content_type="application/json")
+    response = await begin(request)
+    await response.write(chunk("half ") + b"\n\n" + chunk("an event")[:-20])
+    return response
+
+
+async def nul(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    text = "a\0b \ud83d c"
+    if not body["stream"]:
+        return whole(text)
+    response = await begin(request)
+    await response.write(chunk(text) + b"\n\n")
+    await end(response)
+    return response
+
+
+async def nothing(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    kind = "text/event-stream" if body["stream"] else "application/json"
+    return web.Response(body=b"", content_type=kind)
+
+
+async def never(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    await asyncio.sleep(60)
+    return web.Response()
+
+
+async def stall(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    response = await begin(request)
+    await response.write(chunk("one word ") + b"\n\n")
+    await asyncio.sleep(60)
+    return response
+
+
+async def slow(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    response = await begin(request)
+    for number in range(600):
+        await response.write(chunk(f"word{number} ") + b"\n\n")
+        await asyncio.sleep(0.05)
+    await end(response)
+    return response
+
+
+async def flood(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    response = await begin(request)
+    for _ in range(4000):
+        await response.write(chunk("x" * 4000) + b"\n\n")
+    await end(response)
+    return response
+
+
+async def late(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    await asyncio.sleep(11)
+    return await echo(provider, request, body)
+
+
+async def error_event(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    response = await begin(request)
+    await response.write(chunk("fine so far") + b"\n\n")
+    await response.write(b'data: {"error": {"message": "out of memory on ' + provider.url.encode() + b'"}}\n\n')
+    return response
+
+
+async def cut_short(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    if not body["stream"]:
+        return whole("cut", "length")
+    response = await begin(request)
+    await response.write(chunk("cut") + b"\n\n")
+    await end(response, "length")
+    return response
+
+
+async def no_usage(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    if not body["stream"]:
+        return web.json_response({"choices": [{"message": {"content": "abc"}, "finish_reason": "stop"}]})
+    response = await begin(request)
+    await response.write(chunk("abc") + b"\n\n")
+    await end(response, with_usage=False)
+    return response
+
+
+async def pieces(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    """Events cut at every byte, with CRLF line ends, comments and unknown fields, as the standard allows."""
+    response = await begin(request)
+    raw = (
+        b": hello\r\n\r\nid: 1\r\nevent: x\r\n" + chunk("\u5bfc\u6f14") + b"\r\n\r\n" + chunk("!", "stop") + b"\r\n\r\n"
+    )
+    for index in range(len(raw)):
+        await response.write(raw[index : index + 1])
+    await response.write(b"data: [DONE]\r\n\r\n")
+    return response
+
+
+BEHAVIORS: dict[str, Behavior] = {
+    "echo": echo,
+    "html": html,
+    "redirect": redirect,
+    "half": half,
+    "nul": nul,
+    "nothing": nothing,
+    "never": never,
+    "stall": stall,
+    "slow": slow,
+    "flood": flood,
+    "late": late,
+    "error_event": error_event,
+    "cut_short": cut_short,
+    "no_usage": no_usage,
+    "pieces": pieces,
+    "status_400": status(400),
+    "status_401": status(401),
+    "status_429": status(429),
+    "status_500": status(500),
+}

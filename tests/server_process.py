@@ -1,0 +1,15 @@
+"""The project's server process on the test database: `python -m tests.server_process FD DATABASE`."""
+
+import sys
+
+import django
+from django.conf import settings
+
+if __name__ == "__main__":
+    descriptor, name = int(sys.argv[1]), sys.argv[2]
+    settings.DATABASES["default"]["NAME"] = name
+    django.setup()
+
+    from fastgpt_site.worker import main
+
+    main(descriptor)
