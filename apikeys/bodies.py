@@ -8,7 +8,7 @@ import msgspec
 from apikeys.errors import InvalidParameter
 
 Body = TypeVar("Body", bound=msgspec.Struct)
-_PATH = re.compile(r" - at `\$(?P<path>[^`]*)`$")
+_MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 def decode(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
@@ -20,11 +20,9 @@ def decode(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     except RecursionError:
         raise InvalidParameter("The body's JSON is nested too deeply.") from None
     except msgspec.ValidationError as error:
-        text = str(error)
-        match = _PATH.search(text)
-        if match is None:
-            raise InvalidParameter(f"The body is not as expected: {text}.") from None
-        param = match["path"].lstrip(".")
-        raise InvalidParameter(f"{param}: {text[: match.start()]}.", param=param) from None
+        text, _, path = str(error).partition(" - at `$")
+        missing = _MISSING.search(text)
+        param = ".".join(filter(None, [path.rstrip("`").lstrip("."), missing and missing[1]]))
+        raise InvalidParameter(f"{param or 'The body'}: {text}.", param=param or None) from None
     except msgspec.DecodeError as error:
         raise InvalidParameter(f"The body is not valid JSON: {error}.") from None

@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Any
 
 import aiohttp
@@ -60,12 +61,14 @@ async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[li
                 events = decoder.feed(piece)
                 is_done = b"[DONE]" in events
                 chunks = [decode_answer(data) for data in events if data != b"[DONE]"]
-                for chunk in chunks:
-                    if chunk.error is not None:
-                        raise _failure(app, "an error in its stream")
-                    is_finished = is_finished or any(choice.finish_reason for choice in chunk.choices or ())
-                if chunks:
-                    yield chunks
+                good = list(takewhile(lambda chunk: chunk.error is None, chunks))
+                is_finished = is_finished or any(
+                    choice.finish_reason for chunk in good for choice in chunk.choices or ()
+                )
+                if good:
+                    yield good
+                if len(good) < len(chunks):
+                    raise _failure(app, "an error in its stream")
                 if is_done:
                     await _read_tail(response)
                     return

@@ -43,7 +43,6 @@ def test_forms_of_the_header(server: Server, form: str) -> None:
     [
         "",
         "Bearer",
-        "Bearer ",
         "Basic {}",
         "{}",
         "Bearer {} {}",

@@ -1,0 +1,158 @@
+"""Bodies that are wrong: each gets its line of the contract, and the next request is answered as ever."""
+
+import http.client
+import json
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from apikeys.models import UsageRecord
+from chat.models import Conversation, Message
+from tests import factories
+from tests.api.conversations import content_of, make_app, make_app_key
+from tests.api.refusals import check_body, check_refusal
+from tests.conftest import Server
+from tests.fake_provider import FakeProvider
+
+PATH = "/api/v1/chat/completions"
+USER = {"role": "user", "content": "hi"}
+DEEP = "[" * 10_000 + "]" * 10_000
+
+WRONG_BODIES: dict[str, tuple[str | bytes, str | None]] = {
+    "empty": (b"", None),
+    "not JSON": (b"chatId=111", None),
+    "a list": (b"[]", None),
+    "a string": (b'"hi"', None),
+    "half": (b'{"messages": [', None),
+    "invalid UTF-8": (b'{"messages": [{"role": "user", "content": "\xff\xfe"}]}', None),
+    "lone surrogate": (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', None),
+    "NaN": (b'{"messages": [{"role": "user", "content": "hi"}], "temperature": NaN}', None),
+    "deep": (DEEP, None),
+    "deep in messages": (f'{{"messages": {DEEP}}}', "messages[0]"),
+    "deep in an unknown field": (f'{{"messages": [{json.dumps(USER)}], "x": {DEEP}}}', None),
+    "no messages": (b"{}", "messages"),
+    "null messages": (b'{"messages": null}', "messages"),
+    "messages as text": (b'{"messages": "hi"}', "messages"),
+}
+
+WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
+    ({"messages": []}, "messages"),
+    ({"messages": ["hi"]}, "messages[0]"),
+    ({"messages": [{"role": "wizard", "content": "hi"}]}, "messages[0].role"),
+    ({"messages": [USER, {"role": "user"}]}, "messages[1].content"),
+    ({"messages": [{"role": "user", "content": None}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
+    ({"messages": [{"role": "user", "content": [{"type": "smell"}]}]}, "messages[0].content[0].type"),
+    ({"messages": [{"role": "assistant", "content": "hi"}]}, "messages"),
+    ({"messages": [{"role": "user", "content": "x" * (1024 * 1024 + 1)}]}, "messages"),
+    ({"chatId": 111}, "chatId"),
+    ({"chatId": "x" * 251}, "chatId"),
+    ({"chatId": "a\0b"}, "chatId"),
+    ({"responseChatItemId": "x" * 251}, "responseChatItemId"),
+    ({"customUid": "x" * 1025}, "customUid"),
+    ({"stream": "yes"}, "stream"),
+    ({"detail": 1}, "detail"),
+    ({"variables": []}, "variables"),
+    ({"metadata": "x"}, "metadata"),
+    ({"max_tokens": 0}, "max_tokens"),
+    ({"max_tokens": 2**31}, "max_tokens"),
+    ({"temperature": 3}, "temperature"),
+    ({"temperature": "hot"}, "temperature"),
+    ({"n": 2}, "n"),
+    ({"tools": [{"type": "function"}]}, "tools"),
+    ({"functions": [{}]}, "functions"),
+    ({"response_format": {"type": "json_object"}}, "response_format"),
+    ({"logprobs": True}, "logprobs"),
+    ({"audio": {}}, "audio"),
+]
+
+
+@pytest.fixture(scope="module")
+def key(provider: FakeProvider, database: None) -> str:
+    return make_app_key(provider)
+
+
+@pytest.mark.parametrize("name", WRONG_BODIES)
+def test_wrong_body(server: Server, key: str, name: str) -> None:
+    body, param = WRONG_BODIES[name]
+    check_refusal(server.post(PATH, key, content=body), "invalid_parameter", param=param)
+
+
+@pytest.mark.parametrize(("fields", "param"), WRONG_FIELDS, ids=[str(fields)[:40] for fields, _ in WRONG_FIELDS])
+def test_wrong_field(server: Server, key: str, fields: dict[str, Any], param: str) -> None:
+    response = server.post(PATH, key, json={"messages": [USER], **fields})
+    message = check_refusal(response, "invalid_parameter", param=param)
+    assert param.partition("[")[0] in message
+
+
+def test_null_means_absent_and_unknown_fields_are_ignored(server: Server, key: str) -> None:
+    optional = [
+        *("chatId", "stream", "detail", "variables", "responseChatItemId", "customUid", "metadata", "appId", "model"),
+        *("max_tokens", "temperature", "top_p", "stop", "seed", "user", "stream_options", "tools", "functions", "n"),
+        *("response_format", "logprobs", "audio"),
+    ]
+    body = {"messages": [USER], "outLinkUid": "x", "shareId": 7, **dict.fromkeys(optional)}
+    assert content_of(server.post(PATH, key, json=body)) == "1 messages, the last: hi"
+
+
+def test_what_asks_for_the_usual_form_is_accepted(server: Server, key: str) -> None:
+    usual = {"n": 1, "tools": [], "response_format": {"type": "text"}, "logprobs": False, "tool_choice": "none"}
+    assert server.post(PATH, key, json={"messages": [USER], **usual}).status_code == 200
+
+
+def test_ten_megabytes(server: Server, key: str) -> None:
+    body = json.dumps({"messages": [USER], "x": "y" * 10_000_000})
+    check_refusal(server.post(PATH, key, content=body), "body_too_large")
+
+
+def test_ten_megabytes_in_chunks_of_unknown_length(server: Server, key: str) -> None:
+    def chunks() -> Iterator[bytes]:
+        for _ in range(160):
+            yield b"x" * 65536
+
+    check_refusal(server.post(PATH, key, content=chunks()), "body_too_large")
+
+
+def test_a_chunked_body(server: Server, key: str) -> None:
+    body = json.dumps({"messages": [USER]}).encode()
+    response = server.post(PATH, key, content=iter([body[:10], body[10:]]))
+    assert content_of(response) == "1 messages, the last: hi"
+
+
+def test_a_body_that_never_ends(server: Server, key: str) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: 100\r\n\r\n"
+        started = time.monotonic()
+        connection.sendall(head.encode() + b'{"messages"')
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        assert response.status == 408
+        check_body(json.loads(response.read()), "request_timeout")
+        assert response.getheader("connection") == "close"
+        # Two seconds in these tests. Others were not kept waiting by it.
+        assert time.monotonic() - started < 8
+        response.close()
+    assert server.post(PATH, key, json={"messages": [USER]}).status_code == 200
+
+
+def test_nul_in_a_message_and_in_what_is_kept(server: Server, provider: FakeProvider) -> None:
+    app = make_app(provider)
+    _, key = factories.make_key(app=app)
+    response = server.ask(key, "a\0b", chatId="c", metadata={"k\0": ["v\0"]}, customUid="u\0")
+    assert content_of(response) == "1 messages, the last: a\ufffdb"
+    assert Message.objects.get(conversation__app=app, role="user").content == "a\ufffdb"
+    conversation = Conversation.objects.get(app=app)
+    assert conversation.metadata == {"k\ufffd": ["v\ufffd"]}
+    assert conversation.custom_uid == "u\ufffd"
+
+
+def test_nothing_of_a_refused_request_is_kept(server: Server, provider: FakeProvider) -> None:
+    app = make_app(provider)
+    api_key, key = factories.make_key(app=app)
+    for fields, _ in WRONG_FIELDS:
+        server.post(PATH, key, json={"messages": [USER], "chatId": "c", **fields})
+    assert not Conversation.objects.filter(app=app).exists()
+    assert not UsageRecord.objects.filter(key=api_key).exists()
