@@ -8,6 +8,7 @@ from rest_framework.request import Request
 
 from apikeys.errors import InvalidParameter
 from apikeys.models import AccessKind, Team
+from apikeys.object_ids import is_object_id
 from apikeys.policies import KeyPolicy, SiteRules
 
 APP = AccessKind.APP
@@ -45,7 +46,7 @@ def team_id_of(request: Request) -> str:
     teams = Team.objects.for_user(user)
     wanted = request.query_params.get("teamId")
     if wanted is not None:
-        teams = teams.filter(pk=wanted)
+        teams = teams.filter(pk=wanted) if is_object_id(wanted) else teams.none()
     team_ids = list(teams.values_list("pk", flat=True)[:2])
     if len(team_ids) != 1:
         raise InvalidParameter(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +11,7 @@ from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.db import models, transaction
-from django.db.models import Q
+from django.db.models import Exists, OuterRef, Q, Subquery
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -94,22 +94,55 @@ class TeamOwnedQuerySet(models.QuerySet[Any]):
         return self if user.is_superuser else self.filter(team__members=user)
 
 
-class ApiKeyManager(models.Manager.from_queryset(TeamOwnedQuerySet)):  # type: ignore[misc]
+class ApiKeyQuerySet(TeamOwnedQuerySet):
+    def with_state(self) -> ApiKeyQuerySet:
+        """With all that `why_unusable`, `last_four` and a list's columns need, in one query for all rows."""
+        memberships = Membership.objects.filter(team=OuterRef("team"), user=OuterRef("owner"))
+        secrets = KeySecret.objects.filter(key=OuterRef("pk"))
+        rows: ApiKeyQuerySet = self.select_related("team", "app", "owner", "activity").annotate(
+            owner_is_member=Exists(memberships),
+            has_live_secret=Exists(secrets.live()),
+            newest_last_four=Subquery(secrets.order_by("-pk").values("last_four")[:1]),
+        )
+        return rows
+
+
+class ApiKeyManager(models.Manager.from_queryset(ApiKeyQuerySet)):  # type: ignore[misc]
     def create_key(
         self, *, team: Team, owner: User, name: str, app: Any = None, secret: str | None = None, **policy: Any
     ) -> tuple[ApiKey, str]:
         """Create a key and its first secret. Return both; the plaintext exists nowhere else.
 
         `secret` imports the plaintext of another system instead of making one.
-        Raises ValidationError when the policy is not sound.
+        Raises ValidationError when the policy is not sound or the secret cannot be imported.
         """
         api_key = ApiKey(team=team, owner=owner, name=name, app=app, **policy)
         api_key.full_clean()
+        if secret is not None:
+            validate_foreign_secret(secret)
+        plaintext = keys.generate() if secret is None else secret
         with transaction.atomic():
             api_key.save(force_insert=True)
-            plaintext = secret or keys.generate()
             KeySecret.objects.create_for(api_key, plaintext, is_imported=secret is not None)
         return api_key, plaintext
+
+
+def validate_foreign_secret(secret: str) -> None:
+    """Raise ValidationError, without the plaintext, unless callers could present it and it is still free."""
+    credential = keys.parse_credential(secret)
+    if credential is None:
+        raise ValidationError(
+            {"secret": "An imported key has 16 to 250 characters: letters, digits, '_', '.' and '-'."}, code="invalid"
+        )
+    if credential.app_id is not None:
+        raise ValidationError(
+            {"secret": "It ends like a key that names an app ('-' and 24 hexadecimal digits), so it would be cut."},
+            code="invalid",
+        )
+    # Under every pepper: the unique index sees two digests of one plaintext as two plaintexts.
+    digests = keys.digests(secret, settings.API_KEY_PEPPERS).values()
+    if KeySecret.objects.filter(digest__in=digests).exists():
+        raise ValidationError({"secret": "It is in use already."}, code="unique")
 
 
 def validate_network(value: str) -> None:
@@ -186,7 +219,9 @@ class ApiKey(models.Model):
         return self.name
 
     def clean(self) -> None:
-        if self.app_id and self.app.team_id != self.team_id:
+        if self.team_id is None:
+            return
+        if self.app and self.app.team_id != self.team_id:
             raise ValidationError({"app": "The app belongs to another team."})
         if self.app_id and self.can_name_app:
             raise ValidationError({"can_name_app": "An app key talks to its own app; only a global key can name one."})
@@ -213,16 +248,20 @@ class ApiKey(models.Model):
             return "Its team is disabled."
         if not self.owner.is_active:
             return "Its owner is inactive."
-        if not self.team.members.filter(pk=self.owner_id).exists():
+        if not self._told("owner_is_member", self.team.members.filter(pk=self.owner_id).exists):
             return "Its owner has left the team."
-        if not self.secrets.live().exists():
+        if not self._told("has_live_secret", self.secrets.live().exists):
             return "It has no secret; rotate it to make one."
         return None
 
     @property
     def last_four(self) -> str:
-        secret = self.secrets.order_by("-pk").first()
-        return secret.last_four if secret else ""
+        newest = self.secrets.order_by("-pk").values_list("last_four", flat=True)
+        return str(self._told("newest_last_four", newest.first) or "")
+
+    def _told(self, name: str, ask: Callable[[], Any]) -> Any:
+        """What `with_state()` brought along; without it, what the database answers."""
+        return self.__dict__[name] if name in self.__dict__ else ask()
 
     @transaction.atomic
     def rotate(self, overlap: timedelta = timedelta(0)) -> str:
@@ -244,6 +283,8 @@ class ApiKey(models.Model):
             secret.end(now + overlap)
         plaintext = keys.generate()
         KeySecret.objects.create_for(self, plaintext)
+        for told in ("has_live_secret", "newest_last_four"):
+            self.__dict__.pop(told, None)
         return plaintext
 
     def disable(self) -> None:

@@ -220,8 +220,9 @@ async def send_stream(answer: Answer, response: EventStream) -> None:
 
     async def keep_awake() -> None:
         while True:
-            limit = settings.STREAM_STALL_SECONDS if is_sending else response.silence_seconds
-            await asyncio.sleep(max(last_sent + limit - loop.time(), 0.05))
+            # Asleep for no longer than either limit: a send may begin to stall in the meantime.
+            limit = min(settings.STREAM_STALL_SECONDS, response.silence_seconds)
+            await asyncio.sleep(max(last_sent + limit - loop.time(), 0.05 if not is_sending else 0.5))
             quiet = loop.time() - last_sent
             if is_sending and quiet >= settings.STREAM_STALL_SECONDS:
                 break

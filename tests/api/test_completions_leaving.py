@@ -1,0 +1,157 @@
+"""Callers that leave, stall, or come at once; and a server that is told to end."""
+
+import http.client
+import json
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx2
+
+from apikeys.models import Ending, UsageRecord
+from tests import factories
+from tests.api.conversations import content_of, make_app, messages_of, record_of
+from tests.conftest import Server, running_server
+from tests.fake_provider import FakeProvider
+from tests.processes import wait_for
+
+PATH = "/api/v1/chat/completions"
+
+
+def open_stream(server: Server, key: str, question: str, **body: object) -> tuple[socket.socket, str]:
+    """Ask for a stream, read its head and its first text; return the connection and the request's id."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    raw = json.dumps({"messages": [{"role": "user", "content": question}], "stream": True, **body}).encode()
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(raw)}\r\n\r\n"
+    )
+    connection.sendall(head.encode() + raw)
+    received = b""
+    while b'"content":"w' not in received and b'"content":"x' not in received:
+        piece = connection.recv(4096)
+        assert piece, received
+        received += piece
+    _, _, rest = received.partition(b"x-request-id: ")
+    return connection, rest[:24].decode()
+
+
+def recorded(request_id: str) -> UsageRecord:
+    return wait_for(lambda: UsageRecord.objects.filter(pk=request_id).first(), "the request is recorded", seconds=5)
+
+
+def test_a_client_that_leaves_in_the_middle(server: Server, provider: FakeProvider) -> None:
+    app = make_app(provider, "slow")
+    _, key = factories.make_key(app=app)
+    question = factories.unique("leaving")
+    connection, request_id = open_stream(server, key, question, chatId="c")
+    left = time.monotonic()
+    connection.close()
+    provider_left = wait_for(lambda: provider.left_at.get(question), "the provider's call is cancelled", seconds=3)
+    assert provider_left - left < 1
+    record = recorded(request_id)
+    assert (record.ending, record.status) == (Ending.CANCELLED, 200)
+    assert record.completion_tokens > 0
+    (asked, answered) = messages_of(app, "c")
+    assert asked == ("user", question, "cancelled")
+    assert answered[1].startswith("word0 ")
+    assert answered[2] == "cancelled"
+
+
+def test_a_client_that_leaves_before_the_answer(server: Server, provider: FakeProvider) -> None:
+    for stream in (False, True):
+        app = make_app(provider, "never")
+        api_key, key = factories.make_key(app=app)
+        question = factories.unique("leaving early")
+        body = json.dumps({"messages": [{"role": "user", "content": question}], "stream": stream, "chatId": "c"})
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        connection.request("POST", PATH, body, {"Authorization": f"Bearer {key}"})
+        wait_for(lambda question=question: provider.calls_about(question), "the provider is asked")
+        connection.close()
+        wait_for(lambda question=question: provider.left_at.get(question), "the call is cancelled", seconds=2)
+        record = wait_for(
+            lambda api_key=api_key: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5
+        )
+        assert record.ending == Ending.CANCELLED
+        assert messages_of(app, "c") == []
+
+
+def test_a_reader_that_takes_nothing_is_ended(server: Server, provider: FakeProvider) -> None:
+    """Two seconds in these tests. Meanwhile the provider is slowed down, and the server's memory does not grow."""
+    app = make_app(provider, "flood")
+    _, key = factories.make_key(app=app)
+    connection, request_id = open_stream(server, key, "flood me")
+    before = memory_of(server)
+    record = recorded(request_id)
+    assert record.ending == Ending.CANCELLED
+    assert record.duration_ms >= 2000
+    assert memory_of(server) - before < 30 * 1024 * 1024
+    connection.close()
+
+
+def memory_of(server: Server) -> int:
+    status = Path(f"/proc/{server.process.pid}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
+
+
+def test_two_requests_on_one_chat_at_once(server: Server, provider: FakeProvider) -> None:
+    app = make_app(provider)
+    _, key = factories.make_key(app=app)
+    questions = [f"question {number}" for number in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        responses = list(pool.map(lambda question: ask_alone(server, key, question), questions))
+    answers = {question: content_of(response) for question, response in zip(questions, responses, strict=True)}
+    stored = messages_of(app, "shared")
+    assert len(stored) == 48
+    for asked, answered in zip(stored[::2], stored[1::2], strict=True):
+        assert (asked[0], answered[0]) == ("user", "assistant")
+        assert answered[1] == answers[asked[1]]
+
+
+def ask_alone(server: Server, key: str, question: str, **body: object) -> httpx2.Response:
+    with httpx2.Client(timeout=30, trust_env=False) as client:
+        return client.post(
+            server.url + PATH,
+            headers={"Authorization": f"Bearer {key}"},
+            json={"messages": [{"role": "user", "content": question}], "chatId": "shared", **body},
+        )
+
+
+def test_racing_for_one_answer_id(server: Server, provider: FakeProvider) -> None:
+    """Both passed the check before either was stored: both are stored, one of them under an id of ours."""
+    app = make_app(provider)
+    _, key = factories.make_key(app=app)
+    with ThreadPoolExecutor(8) as pool:
+        responses = list(
+            pool.map(lambda number: ask_alone(server, key, f"q{number}", responseChatItemId="mine"), range(8))
+        )
+    accepted = [response for response in responses if response.status_code == 200]
+    assert {response.status_code for response in responses} <= {200, 400}
+    assert accepted
+    stored = messages_of(app, "shared")
+    assert len(stored) == 2 * len(accepted)
+
+
+def test_a_server_told_to_end_records_what_is_open(provider: FakeProvider, tmp_path: Path) -> None:
+    app = make_app(provider, "slow")
+    _, key = factories.make_key(app=app)
+    with running_server(tmp_path / "log") as server:
+        connection, request_id = open_stream(server, key, factories.unique("ending"), chatId="c")
+        server.process.send_signal(signal.SIGTERM)
+        # uvicorn ends by the signal that ended it, once everything is done.
+        assert server.process.wait(25) in (0, -signal.SIGTERM)
+    connection.close()
+    record = UsageRecord.objects.get(pk=request_id)
+    assert record.ending == Ending.CANCELLED
+    assert len(messages_of(app, "c")) == 2
+
+
+def test_a_second_server_process_hears_of_a_revocation(server: Server, provider: FakeProvider, tmp_path: Path) -> None:
+    api_key, key = factories.make_key(app=make_app(provider))
+    with running_server(tmp_path / "log") as other:
+        assert record_of(server.ask(key)).key_id == record_of(other.ask(key)).key_id == api_key.pk
+        api_key.revoke(by="test", reason="leaked")
+        for each in (server, other):
+            wait_for(lambda each=each: each.ask(key).status_code == 401, "the revocation acts", seconds=2)

@@ -1,0 +1,54 @@
+"""`GET v1/key`: a key about itself."""
+
+from datetime import timedelta
+
+from django.utils import timezone
+
+from apikeys.models import UsageRecord
+from tests import factories
+from tests.conftest import Server
+
+PATH = "/api/v1/key"
+
+
+def test_it_works_for_a_global_key(server: Server) -> None:
+    expires_at = timezone.now() + timedelta(days=30)
+    api_key, key = factories.make_key(expires_at=expires_at, allowed_networks=["127.0.0.0/8"], allowed_models=["m"])
+    response = server.get(PATH, key)
+    data = response.json()["data"]
+    assert data["id"] == api_key.pk
+    assert data["kind"] == "global"
+    assert data["appId"] is None
+    assert data["team"] == api_key.team.name
+    assert data["allowedNetworks"] == ["127.0.0.0/8"]
+    assert data["allowedModels"] == ["m"]
+    assert data["expiresAt"].startswith(expires_at.isoformat()[:19])
+    assert data["endpoints"] == ["app.list", "key.self", "models.list"]
+    assert key not in response.text
+
+
+def test_it_works_for_an_app_key(server: Server) -> None:
+    app = factories.make_app(factories.make_team())
+    _, key = factories.make_key(app=app)
+    data = server.get(PATH, key).json()["data"]
+    assert (data["kind"], data["appId"]) == ("app", app.pk)
+    assert data["endpoints"] == ["chat.completions", "key.self"]
+
+
+def test_a_key_that_may_name_an_app(server: Server) -> None:
+    _, key = factories.make_key(can_name_app=True)
+    data = server.get(PATH, key).json()["data"]
+    assert data["kind"] == "global_naming_app"
+    assert "chat.completions" in data["endpoints"]
+
+
+def test_its_own_list_narrows_what_it_says(server: Server) -> None:
+    _, key = factories.make_key(allowed_endpoints=["key.self"])
+    assert server.get(PATH, key).json()["data"]["endpoints"] == ["key.self"]
+
+
+def test_the_call_is_in_the_ledger(server: Server) -> None:
+    api_key, key = factories.make_key()
+    response = server.get(PATH, key)
+    record = UsageRecord.objects.get(pk=response.headers["x-request-id"])
+    assert (record.key_id, record.endpoint, record.status) == (api_key.pk, "key.self", 200)
