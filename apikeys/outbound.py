@@ -18,6 +18,9 @@ from apikeys.client_address import Address, Network, is_in, parse_networks
 
 # Shorter than what servers commonly allow (uvicorn 5 s), so that a kept connection is rarely one that just closed.
 KEEPALIVE_SECONDS = 4.0
+# RFC 6052 and RFC 8215: IPv6 addresses behind which a gateway may have IPv4 ones, private ones too.
+NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
 _sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
 
 
@@ -32,11 +35,19 @@ def allowed_networks() -> tuple[Network, ...]:
 
 def is_allowed(address: Address) -> bool:
     """Whether a call may go to this address: a public one, or one in an allowed network."""
-    address = getattr(address, "ipv4_mapped", None) or address
+    address = _unwrapped(address)
     if is_in(address, allowed_networks()):
         return True
-    embedded = getattr(address, "sixtofour", None)
-    return address.is_global and not address.is_multicast and (embedded is None or embedded.is_global)
+    return address.is_global and not address.is_multicast and not is_in(address, [LOCAL_NAT64])
+
+
+def _unwrapped(address: Address) -> Address:
+    """The IPv4 address that an IPv6 one leads to by mapping, 6to4 or NAT64; otherwise the address itself."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address in NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.ipv4_mapped or address.sixtofour or address
 
 
 def _checked_socket(address_info: Any) -> socket.socket:

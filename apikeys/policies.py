@@ -131,16 +131,12 @@ def _load_policies(connection: Connection, batch: Sequence[dict[str, bytes]]) ->
 
 
 def _policy(columns: Sequence[Any]) -> KeyPolicy:
-    *plain, networks, endpoints, models = columns
-    return KeyPolicy(
-        *plain,
-        tuple(ipaddress.ip_network(network) for network in networks),
-        frozenset(endpoints),
-        frozenset(models),
-    )
+    networks, endpoints, models = columns[-3:]
+    parsed = tuple(ipaddress.ip_network(network) for network in networks)
+    return KeyPolicy(*[*columns[:-3], parsed, frozenset(endpoints), frozenset(models)])
 
 
-def _load_site_rules(connection: Connection, batch: Sequence[None]) -> list[SiteRules]:
+def _load_site_rules(connection: Connection, batch: Sequence[None]) -> list[SiteRules | None]:
     rows = connection.execute(
         "SELECT endpoint, denied_kinds FROM apikeys_endpointrule "
         "UNION ALL SELECT NULL, NULL WHERE EXISTS (SELECT 1 FROM apikeys_keysecret WHERE is_imported)"
@@ -149,11 +145,11 @@ def _load_site_rules(connection: Connection, batch: Sequence[None]) -> list[Site
         denied_kinds={endpoint: frozenset(kinds) for endpoint, kinds in rows if endpoint is not None},
         has_imported=any(endpoint is None for endpoint, _ in rows),
     )
-    return [rules] * len(batch)
+    return [rules for _ in batch]
 
 
 policy_gate: Gate[dict[str, bytes], KeyPolicy | None] = Gate("key-lookup", _load_policies, capacity=LOOKUP_CAPACITY)
-site_rules_gate: Gate[None, SiteRules] = Gate("site-rules", _load_site_rules, capacity=LOOKUP_CAPACITY)
+site_rules_gate: Gate[None, SiteRules | None] = Gate("site-rules", _load_site_rules, capacity=LOOKUP_CAPACITY)
 _policies: Snapshots[bytes, KeyPolicy] = Snapshots(policy_gate, listener)
 _site_rules: Snapshots[str, SiteRules] = Snapshots(site_rules_gate, listener)
 

@@ -31,5 +31,9 @@ def trace_of(request: HttpRequest) -> Trace:
     trace: Trace | None = getattr(request, "trace", None)
     if trace is None:
         trace = Trace()
-        request.trace = trace  # type: ignore[attr-defined]
+        attach(request, trace)
     return trace
+
+
+def attach(request: HttpRequest, trace: Trace) -> None:
+    request.trace = trace  # type: ignore[attr-defined]

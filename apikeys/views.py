@@ -1,11 +1,12 @@
 """What every API view is: it declares its policy, and says yes or no in the contract's shape."""
 
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, ClassVar, NoReturn
 
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.negotiation import BaseContentNegotiation
+from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -23,13 +24,14 @@ from apikeys.trace import trace_of
 class AlwaysJson(BaseContentNegotiation):
     """JSON whatever Accept says: clients send text/event-stream or */* and mean this."""
 
-    def select_parser(self, request: Request, parsers: Sequence[Any]) -> Any:
-        return parsers[0] if parsers else None
+    def select_parser(self, request: Request, parsers: Iterable[BaseParser]) -> BaseParser | None:
+        return next(iter(parsers), None)
 
     def select_renderer(
-        self, request: Request, renderers: Sequence[BaseRenderer], format_suffix: str | None = None
+        self, request: Request, renderers: Iterable[BaseRenderer], format_suffix: str | None = None
     ) -> tuple[BaseRenderer, str]:
-        return renderers[0], renderers[0].media_type or ""
+        renderer = next(iter(renderers))
+        return renderer, renderer.media_type or ""
 
 
 class ApiView(APIView):
@@ -52,17 +54,15 @@ class ApiView(APIView):
             trace.user_id = request.user.pk
         super().initial(request, *args, **kwargs)
 
-    def http_method_not_allowed(self, request: Request, *args: Any, **kwargs: Any) -> HttpResponseBase:
+    def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise MethodNotAllowed(f"This endpoint answers {', '.join(self.methods)}, not {request.method}.")
 
     @property
     def methods(self) -> list[str]:
         return [method for method in self.allowed_methods if method != "OPTIONS"]
 
-    def finalize_response(
-        self, request: Any, response: HttpResponseBase, *args: Any, **kwargs: Any
-    ) -> HttpResponseBase:
-        final = super().finalize_response(request, response, *args, **kwargs)  # type: ignore[arg-type]
+    def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
+        final = super().finalize_response(request, response, *args, **kwargs)
         auth = getattr(request, "auth", None) if response.status_code < 400 else None
         if isinstance(auth, ApiCredential):
             self._record(request._request, auth, response.status_code)
@@ -98,7 +98,9 @@ class AsyncApiView(ApiView):
         try:
             await ApiKeyAuthentication.prepare(request)
             self.initial(drf_request, *args, **kwargs)
-            handler = getattr(self, (request.method or "").lower(), None) or self.http_method_not_allowed
+            handler: Callable[..., Awaitable[HttpResponseBase]] = getattr(
+                self, (request.method or "").lower(), self.http_method_not_allowed
+            )
             response = await handler(drf_request, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - the exception handler answers every one of them
             response = self.handle_exception(error)

@@ -50,14 +50,15 @@ WHERE app.id = ANY(%s) AND app.archived_at IS NULL
 
 def _load(connection: Connection, batch: Sequence[str]) -> list[AppSnapshot | None]:
     found: dict[str, AppSnapshot] = {}
-    for *columns, encrypted in connection.execute(SQL, [sorted(set(batch))]).fetchall():
+    for row in connection.execute(SQL, [sorted(set(batch))]).fetchall():
+        columns, encrypted = row[:-1], row[-1]
         secret, is_lost = None, False
         if encrypted is not None:
             try:
                 secret = encryption.decrypt(encrypted)
             except encryption.DecryptionError:
                 is_lost = True
-        found[columns[0]] = AppSnapshot(*columns, secret, is_lost)
+        found[columns[0]] = AppSnapshot(*[*columns, secret, is_lost])
     return [found.get(app_id) for app_id in batch]
 
 

@@ -26,7 +26,7 @@ from django.urls import Resolver404, get_resolver  # noqa: E402
 
 from apikeys.errors import ApiError, BodyTooLarge, BodyTooSlow  # noqa: E402
 from apikeys.streams import EventStream  # noqa: E402
-from apikeys.trace import Trace  # noqa: E402
+from apikeys.trace import Trace, attach  # noqa: E402
 from apikeys.views import AsyncApiView  # noqa: E402
 from fastgpt_site import lifespan  # noqa: E402
 from fastgpt_site.answers import Answer, preflight  # noqa: E402
@@ -52,7 +52,7 @@ class Application(ASGIHandler):
         super().__init__()
         self.open_requests: set[asyncio.Task[Any]] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await lifespan.run(receive, send, self.open_requests)
         elif scope["type"] == "http":
@@ -81,10 +81,10 @@ class Application(ASGIHandler):
                 return
             view = async_view(scope["path"]) if answer.is_api else None
             if view is None:
-                await super().__call__(scope, replay(body, receive), answer.send)
+                await super().__call__(scope, replay(body, receive), answer.send)  # type: ignore[arg-type]
             else:
                 request = ASGIRequest(scope, BytesIO(body))
-                request.trace = trace
+                attach(request, trace)
                 await answer_until_gone(request, view, receive, answer)
         except ClientGone:
             answer.is_gone = True
@@ -94,10 +94,10 @@ class Application(ASGIHandler):
         finally:
             answer.log()
 
-    def create_request(self, scope: Scope, body_file: Any) -> tuple[ASGIRequest | None, HttpResponseBase | None]:
+    def create_request(self, scope: Any, body_file: Any) -> Any:
         request, error_response = super().create_request(scope, body_file)
         if request is not None:
-            request.trace = scope["trace"]
+            attach(request, scope["trace"])
         return request, error_response
 
 

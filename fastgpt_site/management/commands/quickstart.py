@@ -1,0 +1,155 @@
+"""The demo: everything from an empty data folder to an app that answers, in one command."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import shlex
+import sys
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+from django.db import OperationalError, connections
+
+from fastgpt_site import demo, serving
+from fastgpt_site.supervisor import StartError, Supervisor, answers, bind, free_port
+
+LOOPBACK = "127.0.0.0/8"
+
+REPORT = """
+The demo is running. Ctrl-C ends it.
+
+  BaseURL     {base_url}
+  Admin       {admin_url}
+  Login       {login}
+  App key     {app_key}
+  Global key  {global_key}
+{notes}
+Ask the app:
+
+{curl}
+"""
+
+CURL = """curl --location --request POST '{base_url}/v1/chat/completions' \\
+  --header 'Authorization: Bearer {key}' \\
+  --header 'Content-Type: application/json' \\
+  --data-raw '{body}'"""
+
+BODY = '{"chatId":"111","stream":false,"detail":false,"messages":[{"content":"Who are you?","role":"user"}]}'
+
+
+class Command(BaseCommand):
+    help = "Start the demo: database, local model, server, and a team with an app and keys, made on the first run."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        serving.add_options(parser)
+        parser.add_argument("--json", action="store_true", help="Print what was made as one line of JSON.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            with (
+                only_demo(settings.DATA_DIR),
+                bind(options["host"], options["port"]) as listener,
+                Supervisor(self.stderr.write, serving.embedded_data_dir()) as supervisor,
+                # Closed again before the server drains: new clients are refused and do not wait in vain.
+                contextlib.closing(listener),
+            ):
+                serving.migrate(supervisor)
+                supervisor.say("Starting the local model.")
+                model_url = start_model(supervisor)
+                supervisor.say("Starting the server.")
+                serving.start_workers(supervisor, listener, 1, environment(options["host"], model_url))
+                site = serving.origin(listener)
+                self._report(site, demo.seed(model_url), as_json=options["json"])
+                connections.close_all()
+                supervisor.watch()
+        except (StartError, ImproperlyConfigured, OperationalError) as error:
+            raise CommandError(str(error)) from error
+
+    def _report(self, site: str, made: demo.Demo, *, as_json: bool) -> None:
+        facts = {
+            "base_url": f"{site}/api",
+            "admin_url": f"{site}/admin/",
+            "admin_username": demo.ADMIN,
+            "admin_password": made.admin_password,
+            "team": made.team.name,
+            "app_id": made.app.pk,
+            "app_key": made.app_key,
+            "global_key": made.global_key,
+        }
+        self.stdout.write(json.dumps(facts) if as_json else text(facts, made))
+        self.stdout.flush()
+
+
+def text(facts: dict[str, Any], made: demo.Demo) -> str:
+    """The same for people: what cannot be shown again is replaced by how to make it anew."""
+    manage = manage_command()
+    notes = []
+    if made.app_key is None or made.global_key is None:
+        notes += ["Keys are shown only once, when they are made. For a new one in place of the old:"]
+        if made.app_key is None:
+            notes += [f"  {manage} apikey rotate {made.app_key_id}     # app key"]
+        if made.global_key is None:
+            notes += [f"  {manage} apikey rotate {made.global_key_id}     # global key"]
+    if made.admin_password is None:
+        notes += [f"A new password: {manage} changepassword {demo.ADMIN}"]
+    hidden = "(shown only once; see below)"
+    return REPORT.format(
+        base_url=facts["base_url"],
+        admin_url=facts["admin_url"],
+        login=f"{demo.ADMIN} / {made.admin_password or hidden}",
+        app_key=made.app_key or hidden,
+        global_key=made.global_key or hidden,
+        notes="".join(f"\n{line}" for line in notes) + "\n" * bool(notes),
+        curl=CURL.format(base_url=facts["base_url"], key=made.app_key or "<app key>", body=BODY),
+    )
+
+
+def manage_command() -> str:
+    """How to call manage.py on this data from the project's folder."""
+    python = Path(sys.executable)
+    if python.is_relative_to(settings.BASE_DIR):
+        python = python.relative_to(settings.BASE_DIR)
+    prefix = (
+        "" if settings.DATA_DIR == settings.BASE_DIR / "data" else f"DATA_DIR={shlex.quote(str(settings.DATA_DIR))} "
+    )
+    return f"{prefix}{python} manage.py"
+
+
+def start_model(supervisor: Supervisor) -> str:
+    """Return the model's base URL when it answers. The port stays the same when it has to be started again."""
+    port = free_port()
+    manage = str(settings.BASE_DIR / "manage.py")
+    supervisor.start("the local model", [sys.executable, manage, "localmodel", "--port", str(port)])
+    supervisor.wait_until(lambda: answers("127.0.0.1", port, "/health"), "The local model")
+    return f"http://127.0.0.1:{port}/v1"
+
+
+def environment(host: str, model_url: str) -> dict[str, str]:
+    """What the demo's server needs beyond the settings of its user, which win."""
+    variables = {"ALLOWED_HOSTS": ",".join([*settings.ALLOWED_HOSTS, host])}
+    if not settings.OUTBOUND_ALLOWED_NETWORKS:
+        variables["OUTBOUND_ALLOWED_NETWORKS"] = LOOPBACK
+    if not settings.DEFAULT_PROVIDER_URL:
+        variables["DEFAULT_PROVIDER_URL"] = model_url
+    return variables
+
+
+@contextlib.contextmanager
+def only_demo(data_dir: Path) -> Iterator[None]:
+    """Refuse a second demo on one data folder: the local model's address is in its database once."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / "quickstart.lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StartError(
+                f"A demo is already running on {data_dir}. End it first, or choose another folder with DATA_DIR."
+            ) from error
+        yield

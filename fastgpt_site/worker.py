@@ -1,0 +1,34 @@
+"""One server process: `python -m fastgpt_site.worker FD`, started by the supervisor on a listening socket it shares."""
+
+import os
+import socket
+import sys
+
+import uvicorn
+
+# How long a stopping server lets open requests end by themselves.
+DRAIN_SECONDS = 10
+
+
+def main(descriptor: int) -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fastgpt_site.settings")
+    config = uvicorn.Config(
+        "fastgpt_site.asgi:application",
+        lifespan="on",
+        ws="none",
+        # The client's address is derived in one place, apikeys.client_address, from the peer and TRUSTED_PROXIES.
+        proxy_headers=False,
+        server_header=False,
+        # The access log of the project has no query string; uvicorn's has.
+        access_log=False,
+        log_config=None,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    server.run(sockets=[socket.socket(fileno=descriptor)])
+    if not server.started:
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

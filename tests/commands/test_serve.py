@@ -1,0 +1,77 @@
+"""Serving without the demo."""
+
+import os
+import signal
+import socket
+
+import pytest
+
+from tests.processes import free_port, get, manage, processes_of, running, wait_for
+
+
+def test_it_works(data_dir):
+    port = free_port()
+    with running("serve", "--workers", "2", data_dir=data_dir, PORT=str(port)) as command:
+        command.wait_for_output(f"Serving http://127.0.0.1:{port}/api")
+        assert get(port, "/healthz")[0] == 200
+        workers = processes_of(data_dir, "fastgpt_site.worker")
+        assert len(workers) == 2
+        assert not processes_of(data_dir, "localmodel")
+
+        # One worker crashes: the other answers meanwhile, and a new one takes its place.
+        crashed = min(workers)
+        os.kill(crashed, signal.SIGKILL)
+        wait_for(lambda: len(set(processes_of(data_dir, "fastgpt_site.worker")) - {crashed}) == 2, "two workers")
+        assert get(port, "/healthz")[0] == 200
+
+        # Ctrl-C in a terminal reaches the foreground group, which is the supervisor alone.
+        os.killpg(command.process.pid, signal.SIGINT)
+        assert command.wait() == 0, command.all_output
+    assert processes_of(data_dir) == {}
+
+
+def test_two_supervisors_share_the_database_and_the_last_one_stops_it(data_dir):
+    ports = free_port(), free_port()
+    with running("serve", "--port", str(ports[0]), data_dir=data_dir) as first:
+        with running("serve", "--no-migrate", "--port", str(ports[1]), data_dir=data_dir) as second:
+            for command in (first, second):
+                command.wait_for_output("Serving")
+            assert second.end() == 0
+        assert processes_of(data_dir, "postgres")
+        assert first.end() == 0
+    assert processes_of(data_dir) == {}
+
+
+def test_port_in_use(data_dir):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        result = manage("serve", "--port", str(port), data_dir=data_dir)
+    assert result.returncode == 1
+    assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use." in result.stderr
+    assert processes_of(data_dir) == {}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [(["--workers", "0"], "--workers must be at least 1."), (["--worker", "x"], "invalid int value: 'x'")],
+)
+def test_bad_options(data_dir, arguments, complaint):
+    result = manage("serve", *arguments, data_dir=data_dir)
+    assert result.returncode in {1, 2}
+    assert complaint in result.stderr
+
+
+def test_database_that_cannot_be_reached(data_dir):
+    secrets = {"SECRET_KEY": "s" * 64, "API_KEY_PEPPERS": f"p1:{'ab' * 32}", "ENCRYPTION_KEYS": "cd" * 32}
+    result = manage(
+        "serve",
+        "--port",
+        str(free_port()),
+        data_dir=data_dir,
+        DATABASE_URL=f"postgres://nobody:x@127.0.0.1:{free_port()}/x",
+        **secrets,
+    )
+    assert result.returncode == 1
+    assert "CommandError: " in result.stderr
+    assert "Connection refused" in result.stderr
+    assert "Traceback" not in result.stderr
