@@ -83,7 +83,9 @@ class Server:
 
 
 @contextmanager
-def running_server(log_path: Path, changes: Mapping[str, str] | None = None) -> Iterator[Server]:
+def running_server(
+    log_path: Path, changes: Mapping[str, str] | None = None, *, is_ready: bool = True
+) -> Iterator[Server]:
     """One server process of the project, on the test database, with its own port."""
     listener = socket.create_server(("127.0.0.1", 0))
     descriptor = listener.fileno()
@@ -106,7 +108,8 @@ def running_server(log_path: Path, changes: Mapping[str, str] | None = None) -> 
         listener.close()
         try:
             wait_for(server.is_up, "the server", seconds=30)
-            wait_for(server.is_ready, "ready: " + server.get("/readyz").text, seconds=10)
+            if is_ready:
+                wait_for(server.is_ready, "ready: " + server.get("/readyz").text, seconds=10)
             yield server
         finally:
             server.client.close()

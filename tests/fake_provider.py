@@ -20,7 +20,7 @@ class FakeProvider:
         self.calls: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.left_at: dict[str, float] = {}
-        self.release = threading.Event()
+        self.on_call: Callable[[], None] | None = None
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -61,6 +61,8 @@ class FakeProvider:
         body = await request.json()
         self.calls.append(body)
         self.headers.append(dict(request.headers))
+        if self.on_call is not None:
+            self.on_call()
         try:
             return await BEHAVIORS[body["model"]](self, request, body)
         except (asyncio.CancelledError, ConnectionResetError):

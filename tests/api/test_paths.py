@@ -94,8 +94,6 @@ def test_json_whatever_is_accepted(server: Server, accept: str) -> None:
     assert response.json()["code"] == 200
 
 
-@pytest.mark.parametrize(
-    "path", ["/api/v1/%00", "/api/%ff", "/api/v1/chat/completions%0a", "/api/../api"]
-)
+@pytest.mark.parametrize("path", ["/api/v1/%00", "/api/%ff", "/api/v1/chat/completions%0a", "/api/../api"])
 def test_strange_paths(server: Server, path: str) -> None:
     assert server.get(path).status_code in (400, 404)

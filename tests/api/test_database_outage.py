@@ -1,0 +1,118 @@
+"""The database goes away and comes back: nobody is told that a good key is bad, and no record is lost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.db import connection
+
+from apikeys import keys
+from apikeys.models import UsageRecord
+from fastgpt_site.postgres import cluster
+from tests import factories
+from tests.api.conversations import events_of, make_app, messages_of
+from tests.api.refusals import check_body, check_refusal
+from tests.conftest import Server, running_server
+from tests.database_proxy import DatabaseProxy
+from tests.fake_provider import FakeProvider
+from tests.processes import wait_for
+
+
+@pytest.fixture(scope="module")
+def proxy() -> Iterator[DatabaseProxy]:
+    socket_path = cluster.folder(settings.DATA_DIR) / f".s.PGSQL.{cluster.PORT}"
+    proxy = DatabaseProxy(socket_path)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture(scope="module")
+def far_server(proxy: DatabaseProxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that reaches the database by DATABASE_URL, through the proxy."""
+    database = settings.DATABASES["default"]
+    peppers = ",".join(f"{name}:{pepper.hex()}" for name, pepper in settings.API_KEY_PEPPERS.items())
+    variables = {
+        "DATABASE_URL": f"postgres://{database['USER']}:{database['PASSWORD']}@127.0.0.1:{proxy.port}/"
+        + str(connection.settings_dict["NAME"]),
+        "SECRET_KEY": settings.SECRET_KEY,
+        "API_KEY_PEPPERS": peppers,
+        "ENCRYPTION_KEYS": settings.ENCRYPTION_KEYS[0].hex(),
+    }
+    with running_server(tmp_path_factory.mktemp("far") / "log", variables) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def mended(proxy: DatabaseProxy) -> Iterator[None]:
+    yield
+    proxy.mend()
+
+
+def test_a_key_that_cannot_be_looked_up_is_not_called_bad(far_server: Server, proxy: DatabaseProxy) -> None:
+    _, key = factories.make_key()
+    assert far_server.get("/api/v1/key", key).status_code == 200
+    proxy.cut()
+    _, other = factories.make_key()
+    for each in (other, keys.generate()):
+        check_refusal(far_server.ask(each), "service_unavailable")
+    for each in (key, other, keys.generate()):
+        check_refusal(far_server.get("/api/core/app/list", each), "service_unavailable")
+    # What needs no database still has its own answer.
+    check_refusal(far_server.get("/api/core/app/list"), "missing_api_key")
+    proxy.mend()
+    wait_for(lambda: far_server.get("/api/v1/key", other).status_code == 200, "it recovers by itself", seconds=5)
+
+
+def test_readiness_says_what_is_missing(far_server: Server, proxy: DatabaseProxy) -> None:
+    assert far_server.get("/readyz").json() == {
+        "status": "ready",
+        "parts": {"database": "ok", "migrations": "ok", "listener": "ok", "default_provider": "ok"},
+    }
+    proxy.cut()
+    response = far_server.get("/readyz")
+    assert response.status_code == 503
+    assert response.json()["parts"]["database"] == "cannot be reached"
+    assert far_server.get("/healthz").status_code == 200
+    wait_for(lambda: far_server.get("/readyz").json()["parts"]["listener"] != "ok", "the listener is silent", seconds=6)
+    proxy.mend()
+    wait_for(lambda: far_server.get("/readyz").status_code == 200, "it is ready again", seconds=6)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_answer_whose_record_cannot_be_written_yet(
+    far_server: Server, proxy: DatabaseProxy, provider: FakeProvider, stream: bool
+) -> None:
+    """The caller hears after ten seconds that it is not complete; the record is written when it can be."""
+    app = make_app(provider)
+    _, key = factories.make_key(app=app)
+    assert far_server.ask(key, stream=stream).status_code == 200
+    provider.on_call = proxy.cut
+    try:
+        response = far_server.ask(key, "hello", stream=stream, chatId="c")
+    finally:
+        provider.on_call = None
+    if stream:
+        assert response.status_code == 200
+        assert "[DONE]" not in response.text
+        name, body = events_of(response.text)[-1]
+        assert name == "error"
+        check_body(body, "service_unavailable")
+    else:
+        check_refusal(response, "service_unavailable")
+    proxy.mend()
+    request_id = response.headers["x-request-id"]
+    wait_for(lambda: UsageRecord.objects.filter(pk=request_id).exists(), "the record is written", seconds=5)
+    assert len(messages_of(app, "c")) == 2
+
+
+def test_health_needs_nothing(server: Server) -> None:
+    assert server.get("/healthz").json() == {"status": "alive"}
+
+
+def test_an_unreachable_default_provider_is_named(tmp_path: Path) -> None:
+    changes = {"DEFAULT_PROVIDER_URL": "http://127.0.0.1:9/v1"}
+    with running_server(tmp_path / "log", changes, is_ready=False) as server:
+        response = server.get("/readyz")
+        assert response.status_code == 503
+        assert response.json()["parts"]["default_provider"] == "cannot be reached"

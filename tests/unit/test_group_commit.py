@@ -1,0 +1,155 @@
+"""The gate, on the real database."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import psycopg
+import pytest
+
+from apikeys.database import Connection
+from apikeys.errors import ServiceUnavailable
+from apikeys.group_commit import Gate
+
+
+@contextmanager
+def closing(gate: Gate[int, int]) -> Iterator[Gate[int, int]]:
+    try:
+        yield gate
+    finally:
+        gate.close()
+
+
+class Doubler:
+    """A flush that remembers its batches. It divides by what is 0, and waits while it is held."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, connection: Connection, batch: Sequence[int]) -> list[int]:
+        self.go_on.wait(10)
+        self.batches.append(list(batch))
+        query = "SELECT 2 * item * (item / nullif(item, 0) + 0 * (1 / item)) FROM unnest(%s::int[]) AS item"
+        return [row[0] for row in connection.execute(query, [list(batch)]).fetchall()]
+
+
+def test_it_works() -> None:
+    with closing(Gate("test", Doubler(), capacity=10)) as gate:
+        assert asyncio.run(gate.submit(21)) == 42
+        assert gate.submit_from_thread(4) == 8
+
+
+def test_what_gathers_meanwhile_goes_in_one_batch() -> None:
+    flush = Doubler()
+    with closing(Gate("test", flush, capacity=1000, max_batch=256)) as gate:
+
+        async def many() -> list[int]:
+            flush.go_on.clear()
+            tasks = [asyncio.ensure_future(gate.submit(number)) for number in range(1, 301)]
+            await asyncio.sleep(0)
+            flush.go_on.set()
+            return await asyncio.gather(*tasks)
+
+        assert asyncio.run(many()) == [2 * number for number in range(1, 301)]
+    assert sum(len(batch) for batch in flush.batches) == 300
+    assert len(flush.batches) <= 4
+    assert max(len(batch) for batch in flush.batches) <= 256
+
+
+def test_each_caller_gets_its_own_from_many_threads() -> None:
+    with closing(Gate("test", Doubler(), capacity=1000)) as gate, ThreadPoolExecutor(16) as pool:
+        numbers = range(1, 400)
+        assert list(pool.map(gate.submit_from_thread, numbers)) == [2 * number for number in numbers]
+
+
+def test_one_bad_item_fails_alone() -> None:
+    flush = Doubler()
+    with closing(Gate("test", flush, capacity=100)) as gate:
+
+        async def many() -> list[object]:
+            flush.go_on.clear()
+            tasks = [asyncio.ensure_future(gate.submit(number)) for number in (1, 2, 0, 3, 4)]
+            await asyncio.sleep(0)
+            flush.go_on.set()
+            return await asyncio.gather(*tasks, return_exceptions=True)
+
+        one, two, zero, three, four = asyncio.run(many())
+    assert (one, two, three, four) == (2, 4, 6, 8)
+    assert isinstance(zero, psycopg.errors.DivisionByZero)
+
+
+def test_a_full_queue_refuses() -> None:
+    flush = Doubler()
+    with closing(Gate("test", flush, capacity=2)) as gate:
+
+        async def overfill() -> None:
+            flush.go_on.clear()
+            waiting = [gate.begin(1), gate.begin(2)]
+            with pytest.raises(ServiceUnavailable):
+                gate.begin(3)
+            flush.go_on.set()
+            assert await asyncio.gather(*waiting) == [2, 4]
+            assert await gate.submit(3) == 6
+
+        asyncio.run(overfill())
+
+
+def test_reserved_room_counts_until_it_is_used_or_given_back() -> None:
+    with closing(Gate("test", Doubler(), capacity=1)) as gate:
+
+        async def reserve() -> None:
+            gate.reserve()
+            with pytest.raises(ServiceUnavailable):
+                gate.reserve()
+            with pytest.raises(ServiceUnavailable):
+                gate.begin(1)
+            assert await gate.begin(5, reserved=True) == 10
+            gate.reserve()
+            gate.release()
+            assert await gate.submit(1) == 2
+
+        asyncio.run(reserve())
+
+
+def test_the_item_of_a_caller_that_left_is_carried_out() -> None:
+    flush = Doubler()
+    with closing(Gate("test", flush, capacity=10)) as gate:
+
+        async def leave() -> None:
+            flush.go_on.clear()
+            task = asyncio.ensure_future(gate.submit(7))
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            flush.go_on.set()
+
+        asyncio.run(leave())
+    assert flush.batches == [[7]]
+
+
+def test_a_connection_that_died_while_idle_is_replaced() -> None:
+    with closing(Gate("test", Doubler(), capacity=10)) as gate:
+        assert gate.submit_from_thread(1) == 2
+        assert gate._connection is not None
+        gate._connection.close()
+        assert gate.submit_from_thread(2) == 4
+
+
+def test_a_closed_gate_has_done_everything_and_takes_nothing_more() -> None:
+    flush = Doubler()
+    gate = Gate("test", flush, capacity=100)
+
+    async def fill() -> None:
+        for number in range(1, 51):
+            gate.begin(number)
+
+    asyncio.run(fill())
+    gate.close()
+    assert sum(len(batch) for batch in flush.batches) == 50
+    with pytest.raises(ServiceUnavailable):
+        gate.submit_from_thread(1)

@@ -1,0 +1,78 @@
+import json
+
+import pytest
+
+from chat import payloads
+from chat.payloads import FilePart, ImagePart, ImageUrl, TextPart
+
+
+def test_variables() -> None:
+    filled = payloads.fill_variables("{{a}} {{ b }} {{c}} {{}} {a} {{a b}}", {"a": "x", "b": [1, "y"]})
+    assert filled == 'x [1,"y"] {{c}} {{}} {a} {{a b}}'
+
+
+def test_a_variable_is_not_filled_a_second_time() -> None:
+    assert payloads.fill_variables("{{a}}", {"a": "{{b}}", "b": "secret"}) == "{{b}}"
+
+
+def test_text_of_parts() -> None:
+    parts = [
+        TextPart("look"),
+        ImagePart(ImageUrl("https://x.example/a.png")),
+        ImagePart(ImageUrl("data:image/png;base64,AAAA")),
+        FilePart("https://x.example/b.pdf", "b.pdf"),
+    ]
+    assert payloads.text_of(parts) == ("look\n![](https://x.example/a.png)\n![image]\n[b.pdf](https://x.example/b.pdf)")
+
+
+def test_parts_that_are_all_text_go_out_as_text() -> None:
+    message = payloads.for_provider("developer", [TextPart("a"), FilePart("https://x.example")])
+    assert message == {"role": "system", "content": "a\n[https://x.example](https://x.example)"}
+
+
+def test_the_token_bound_is_never_less_than_the_bytes() -> None:
+    messages = [{"role": "user", "content": "\u5bfc\u6f14\u662f\u8c01"}]
+    assert payloads.token_bound(messages) == 12 + payloads.MESSAGE_OVERHEAD_TOKENS
+
+
+def test_the_token_bound_counts_images() -> None:
+    content = [TextPart("abc"), ImagePart(ImageUrl("https://x.example"))]
+    bound = payloads.token_bound([{"role": "user", "content": content}])
+    assert bound == 3 + payloads.IMAGE_TOKENS + payloads.MESSAGE_OVERHEAD_TOKENS
+
+
+@pytest.mark.parametrize(
+    ("usage", "count"),
+    [
+        ({"prompt_tokens": 7}, 7),
+        ({"prompt_tokens": 0}, 0),
+        ({"prompt_tokens": None}, None),
+        ({"prompt_tokens": -1}, None),
+        ({"prompt_tokens": 2**31}, None),
+        ({"prompt_tokens": "7"}, None),
+        ({"prompt_tokens": True}, None),
+        ({"prompt_tokens": 7.5}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_only_counts_that_could_be_true_are_believed(usage: dict[str, object] | None, count: int | None) -> None:
+    assert payloads.reported_tokens(usage, "prompt_tokens") == count
+
+
+@pytest.mark.parametrize("raw", [b"", b"<html>", b"[]", b'"x"', b'{"choices": 7}', b'{"choices": [NaN]}', b"\xff"])
+def test_what_is_no_answer_is_refused(raw: bytes) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - each of its kinds will do
+        payloads.decode_answer(raw)
+
+
+def test_an_answer_with_half_a_surrogate_pair_is_read() -> None:
+    raw = json.dumps({"choices": [{"delta": {"content": "\ud83d"}}]}).encode()
+    (choice,) = payloads.decode_answer(raw).choices or []
+    assert choice.delta is not None
+    assert choice.delta.content == "\ud83d"
+
+
+@pytest.mark.parametrize(("said", "reason"), [("stop", "stop"), ("length", "length"), ("eos", "stop"), (None, "stop")])
+def test_finish_reasons(said: str | None, reason: str) -> None:
+    assert payloads.finish_reason_of(said) == reason
