@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from django.conf import settings
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
+from django.core.validators import MaxLengthValidator
 from django.db import models, transaction
 from django.db.models import Exists, OuterRef, Q, Subquery
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 
 from apikeys import keys
@@ -173,7 +174,7 @@ class ApiKey(models.Model):
         help_text="The member of the team who answers for this key. It stops working when they leave the team.",
     )
     name = models.CharField(max_length=100, help_text="What the key is for, so that a person can recognize it.")
-    note = models.TextField(blank=True, max_length=2000)
+    note = models.TextField(blank=True, max_length=2000, validators=[MaxLengthValidator(2000)])
     expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty means that the key never expires.")
     can_name_app = models.BooleanField(
         "may name an app",
@@ -288,8 +289,8 @@ class ApiKey(models.Model):
         return plaintext
 
     def disable(self) -> None:
-        """Refuse the key until it is enabled again."""
-        self._change(disabled_at=timezone.now())
+        """Refuse the key until it is enabled again. Disabling twice keeps when it was first."""
+        self._change(disabled_at=Coalesce("disabled_at", timezone.now()))
 
     def enable(self) -> None:
         self._change(disabled_at=None)

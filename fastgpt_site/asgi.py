@@ -7,6 +7,7 @@ Everything else goes through Django as usual, behind the same bounds.
 
 import asyncio
 import os
+import warnings
 from collections.abc import Awaitable, Callable
 from io import BytesIO
 from typing import Any
@@ -15,6 +16,8 @@ import django
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fastgpt_site.settings")
 django.setup(set_prefix=False)
+# Whitenoise reads the admin's files synchronously. They are small.
+warnings.filterwarnings("ignore", "StreamingHttpResponse must consume synchronous iterators")
 
 from django.conf import settings  # noqa: E402
 from django.core.checks import ERROR, run_checks  # noqa: E402

@@ -13,12 +13,15 @@ from typing import Any
 
 import httpx2
 import pytest
+from django.conf import settings
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 
 from tests.fake_provider import FakeProvider
 from tests.processes import wait_for
 
+# Users of tests need no slow password hash.
+settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -8,6 +8,7 @@ from django.conf import settings
 if __name__ == "__main__":
     descriptor, name = int(sys.argv[1]), sys.argv[2]
     settings.DATABASES["default"]["NAME"] = name
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     django.setup()
 
     from fastgpt_site.worker import main

@@ -3,6 +3,7 @@
 import apikeys.models
 import apikeys.object_ids
 import django.contrib.postgres.fields
+import django.core.validators
 import django.db.models.deletion
 import django.db.models.functions.datetime
 from django.db import migrations, models
@@ -33,7 +34,12 @@ class Migration(migrations.Migration):
                         help_text="What the key is for, so that a person can recognize it.", max_length=100
                     ),
                 ),
-                ("note", models.TextField(blank=True, max_length=2000)),
+                (
+                    "note",
+                    models.TextField(
+                        blank=True, max_length=2000, validators=[django.core.validators.MaxLengthValidator(2000)]
+                    ),
+                ),
                 (
                     "expires_at",
                     models.DateTimeField(blank=True, help_text="Empty means that the key never expires.", null=True),
