@@ -1,0 +1,143 @@
+"""Measure the server: `python -m tests.bench [--quick] [--json FILE] [--only NAME]`. Exit code 1: a floor is missed
+or the run proves nothing."""
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import uvloop
+
+from tests.bench import machine, report
+from tests.bench.gateway import running_gateway
+from tests.bench.ground import FULL, QUICK, Ground, Scale, upstream_stat
+from tests.bench.load import BenchError
+from tests.bench.machine import Process
+from tests.bench.measures import MEASURES
+from tests.bench.report import Row
+from tests.bench.traffic import CONVERSATIONS
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+Measured = tuple[list[Row], int]
+
+
+def main() -> int:
+    options = _options()
+    for number in SIGNALS:
+        signal.signal(number, _interrupt)
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    described = machine.describe()
+    try:
+        rows, context = _run(QUICK if options.quick else FULL, options.only or list(MEASURES))
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
+    holds = report.hold_to_floors(rows)
+    print(report.table(rows))
+    print(_notes(context))
+    if report.disturbance(rows) > report.DISTURBANCE:
+        print(
+            f"Others took up to {report.disturbance(rows):.0%} of the server's core: on a quiet machine it is faster."
+        )
+    if options.json:
+        options.json.write_text(report.as_json(rows, machine=described, quick=options.quick, **context) + "\n")
+    return 0 if holds else 1
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds: for a first impression")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every round to this file too")
+    parser.add_argument("--only", action="append", choices=MEASURES, metavar="NAME", help=f"of {', '.join(MEASURES)}")
+    return parser.parse_args()
+
+
+def _interrupt(_number: int | None = None, _frame: FrameType | None = None) -> None:
+    # Once: the clean-up that follows is not to be interrupted itself.
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _run(scale: Scale, names: Iterable[str]) -> tuple[list[Row], dict[str, object]]:
+    cores = machine.cores()
+    machine.raise_file_limit()
+    # Load, and by inheritance the database, run where the server does not.
+    os.sched_setaffinity(0, {cores.rest})
+    upstream = Process([sys.executable, "-m", "tests.bench.upstream"], core=cores.rest)
+    try:
+        upstream_port = int(upstream.read_line())
+        with running_gateway(cores, upstream_port) as gateway:
+            ground = Ground(cores, gateway, upstream_port, scale)
+            rows, upstream_requests = _interruptible(_measure(ground, names))
+            return rows, _verified(ground, upstream_requests)
+    finally:
+        upstream.stop()
+
+
+def _interruptible(measuring: Coroutine[Any, Any, Measured]) -> Measured:
+    """Run the event loop, where a signal may only cancel: an exception amid a callback of the loop could get lost."""
+
+    async def main() -> Measured:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        assert task is not None
+        for number in SIGNALS:
+            loop.add_signal_handler(number, task.cancel)
+        return await measuring
+
+    try:
+        return asyncio.run(main())
+    except asyncio.CancelledError:
+        _interrupt()
+        raise
+    finally:
+        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
+            for number in SIGNALS:
+                signal.signal(number, _interrupt)
+
+
+async def _measure(ground: Ground, names: Iterable[str]) -> Measured:
+    """The rows, and how many requests the upstream has answered in all."""
+    await ground.warm_up()
+    rows = []
+    for name in names:
+        print(f"measuring {name} ...", file=sys.stderr, flush=True)
+        rows += await MEASURES[name](ground)
+    return rows, await upstream_stat(ground, "completions") + await upstream_stat(ground, "streams")
+
+
+def _verified(ground: Ground, upstream: int) -> dict[str, object]:
+    """The counts of the run. Raises BenchError unless load, upstream and database agree."""
+    ledger, messages = ground.gateway.stored()
+    counted = {
+        "rows in the ledger": (ledger, ground.accepted),
+        "messages in conversations": (messages, ground.messages),
+        "requests at the upstream": (upstream, ground.accepted + ground.direct),
+    }
+    for what, (found, expected) in counted.items():
+        if found != expected:
+            raise BenchError(f"the counts differ: {found} {what} where the answers say {expected}")
+    return {"accepted": ground.accepted, "direct": ground.direct, "ledger_rows": ledger, "messages": messages}
+
+
+def _notes(context: dict[str, object]) -> str:
+    return (
+        "Best of the rounds; every answer was checked. direct: the same load on the upstream without the server.\n"
+        "server us: CPU time of the server's process for one. server core: how busy that process was; other core:\n"
+        f"how busy load, upstream and database kept theirs. With chatId: {CONVERSATIONS} conversations in turn, new\n"
+        "ones in each round. Streamed events come in step, each when the one before has arrived, so that each is\n"
+        "read and written alone; in bursts, as fast as the upstream can.\n"
+        f"{context['accepted']:,} accepted requests, as many rows in the ledger."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""The server under test with a data folder of its own: database, seed, process, and what it stored."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import django
+
+from fastgpt_site import supervisor
+from tests.bench.load import BenchError
+from tests.bench.machine import Cores, Process
+from tests.bench.upstream import MODEL
+from tests.environment import temporary_data_dir
+
+START_SECONDS = 60
+PATH = "/api/v1/chat/completions"
+
+
+class Gateway:
+    """One server process, which can be started anew on the same data."""
+
+    process: Process
+    port: int
+
+    def __init__(self, core: int, key: str, log_path: Path) -> None:
+        self.core = core
+        self.key = key
+        self.log_path = log_path
+
+    def start(self) -> None:
+        """Start the server as the project's own entry points do, alone on its core, and wait until it answers."""
+        with supervisor.bind("127.0.0.1", 0) as listener, self.log_path.open("ab") as log:
+            self.port = listener.getsockname()[1]
+            command = [sys.executable, "-m", "fastgpt_site.worker", str(listener.fileno())]
+            self.process = Process(command, core=self.core, descriptors=[listener.fileno()], log=log)
+        deadline = time.monotonic() + START_SECONDS
+        while not supervisor.answers("127.0.0.1", self.port, "/healthz"):
+            if self.process.has_ended():
+                raise BenchError(f"the server ended with {self.process.popen.returncode} while starting")
+            if time.monotonic() > deadline:
+                raise BenchError(f"the server did not answer within {START_SECONDS} s")
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        if hasattr(self, "process"):
+            self.process.stop()
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def last_words(self) -> str:
+        """The end of its log, without what merely tells of requests."""
+        lines = self.log_path.read_text(errors="replace").splitlines() if self.log_path.exists() else []
+        return "\n".join([line for line in lines if '"level":"info"' not in line][-20:])
+
+    def stored(self) -> tuple[int, int]:
+        """How many accepted requests the ledger knows, and how many messages are in conversations."""
+        from apikeys.models import UsageRecord
+        from chat.models import Message
+
+        return UsageRecord.objects.count(), Message.objects.count()
+
+    def unknown_keys(self, count: int) -> list[str]:
+        """Well-formed keys with a right checksum that nobody was given."""
+        from apikeys import keys
+
+        return [keys.generate() for _ in range(count)]
+
+
+@contextmanager
+def running_gateway(cores: Cores, upstream_port: int) -> Iterator[Gateway]:
+    """A server on a new database. Django runs in this process too, to seed it and to read the ledger."""
+    with temporary_data_dir() as data_dir:
+        os.environ |= {"DATA_DIR": str(data_dir), "OUTBOUND_ALLOWED_NETWORKS": "127.0.0.0/8"}
+        os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fastgpt_site.settings")
+        django.setup()
+        from django.core.management import call_command
+        from django.db import connections
+
+        try:
+            # The first connection starts the database, which so inherits the core of this process.
+            call_command("migrate", verbosity=0)
+            gateway = Gateway(cores.server, _seed(upstream_port), data_dir / "server.log")
+            try:
+                gateway.start()
+                yield gateway
+            except BenchError:
+                print("the server's last words:", gateway.last_words(), sep="\n", file=sys.stderr)
+                raise
+            finally:
+                gateway.stop()
+        finally:
+            connections.close_all()
+
+
+def _seed(upstream_port: int) -> str:
+    """A team with one app on the upstream; the plaintext of the app's key."""
+    from django.contrib.auth.models import User
+
+    from apikeys.models import ApiKey, Membership, Team
+    from chat.models import App, Provider
+
+    team = Team.objects.create(name="Bench")
+    owner = User.objects.create_user("bench")
+    Membership.objects.create(team=team, user=owner)
+    base_url = f"http://127.0.0.1:{upstream_port}/v1"
+    provider = Provider.objects.create(team=team, name="Loopback", base_url=base_url)
+    app = App.objects.create(team=team, name="Bench", provider=provider, model=MODEL, max_tokens=1000, history_length=6)
+    _, plaintext = ApiKey.objects.create_key(team=team, owner=owner, name="Bench", app=app)
+    return plaintext
