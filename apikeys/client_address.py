@@ -2,12 +2,16 @@
 
 import ipaddress
 from collections.abc import Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 
 from django.conf import settings
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+# An IPv6 address in brackets with a zone and a port. What is longer is not remembered, nor even parsed.
+LONGEST = 80
 
 
 def client_address(remote: str | None, forwarded_for: str) -> Address | None:
@@ -38,6 +42,11 @@ def trusted_proxies() -> tuple[Network, ...]:
 def _parse(text: str) -> Address | None:
     """An address, without a port or zone, and IPv4 out of its IPv6 wrapping."""
     text = text.strip()
+    return _parse_short(text) if len(text) <= LONGEST else None
+
+
+@lru_cache(maxsize=4096)
+def _parse_short(text: str) -> Address | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -97,10 +97,11 @@ class Gate(Generic[Item, Result]):
 
     async def wait(self, future: asyncio.Future[Result]) -> Result:
         """Await what `begin` returned. The item is carried out even if this is cancelled."""
-        done, _ = await asyncio.wait({future}, timeout=self._wait_seconds)
-        if not done:
-            raise ServiceUnavailable
-        return future.result()
+        give_up = future.get_loop().call_later(self._wait_seconds, _settle, future, ServiceUnavailable())
+        try:
+            return await future
+        finally:
+            give_up.cancel()
 
     def submit_from_thread(self, item: Item) -> Result:
         """The same as `submit`, for synchronous callers."""

@@ -112,7 +112,7 @@ class Completion:
             )
             if history.is_data_id_taken:
                 raise InvalidParameter("responseChatItemId: This chat has it already.", param="responseChatItemId")
-            seen += [for_provider(role, msgspec.convert(content, Content)) for role, content in history.messages]
+            seen += [for_provider(role, _stored(content)) for role, content in history.messages]
             seen.append(for_provider("user", self.question.content))
         else:
             seen += [for_provider(message.role, message.content) for message in request.messages]
@@ -253,6 +253,11 @@ class Completion:
 
 OBJECTS = {"system": "System", "user": "Human", "assistant": "AI"}
 OVERRIDABLE = ("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty", "user")
+
+
+def _stored(content: Any) -> Content:
+    """A message's content as it was kept. Nearly all are plain text, which needs no conversion."""
+    return content if isinstance(content, str) else msgspec.convert(content, Content)
 
 
 def _preview(content: Any) -> str:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import warnings
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
@@ -104,6 +105,7 @@ class Application(ASGIHandler):
         return request, error_response
 
 
+@lru_cache(maxsize=256)
 def async_view(path: str) -> Callable[..., Any] | None:
     """The view on the hot path that this path leads to, with its arguments bound; None if it leads elsewhere."""
     try:

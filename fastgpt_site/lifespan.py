@@ -1,6 +1,7 @@
 """What a server process starts before its first request, and ends after its last."""
 
 import asyncio
+import gc
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -31,12 +32,20 @@ async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
+            settle_memory()
             listener.start()
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await shut_down(open_requests)
             await send({"type": "lifespan.shutdown.complete"})
             return
+
+
+def settle_memory() -> None:
+    """Keep what was imported out of garbage collections, and hold those less often: a sixth of a request's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 async def shut_down(open_requests: set[asyncio.Task[Any]]) -> None:
