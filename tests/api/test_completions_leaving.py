@@ -13,6 +13,7 @@ import httpx2
 from apikeys.models import Ending, UsageRecord
 from tests import factories
 from tests.api.conversations import content_of, make_app, messages_of, record_of
+from tests.api.refusals import check_refusal
 from tests.conftest import Server, running_server
 from tests.fake_provider import FakeProvider
 from tests.processes import wait_for
@@ -155,3 +156,15 @@ def test_a_second_server_process_hears_of_a_revocation(server: Server, provider:
         api_key.revoke(by="test", reason="leaked")
         for each in (server, other):
             wait_for(lambda each=each: each.ask(key).status_code == 401, "the revocation acts", seconds=2)
+
+
+def test_a_full_server_refuses_and_recovers(provider: FakeProvider, tmp_path: Path) -> None:
+    """Room for a record is held from the start: what could not be recorded is not begun."""
+    _, slow = factories.make_key(app=make_app(provider, "slow"))
+    _, quick = factories.make_key(app=make_app(provider))
+    with running_server(tmp_path / "log", {"RECORDER_QUEUE_SIZE": "1"}) as server:
+        connection, _ = open_stream(server, slow, factories.unique("occupying"))
+        check_refusal(server.ask(quick), "service_unavailable")
+        check_refusal(server.ask(quick, stream=True), "service_unavailable")
+        connection.close()
+        wait_for(lambda: server.ask(quick).status_code == 200, "there is room again", seconds=5)
