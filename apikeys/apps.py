@@ -7,6 +7,7 @@ class ApiKeysConfig(AppConfig):
     verbose_name = "API keys"
 
     def ready(self) -> None:
-        from apikeys.checks import check_routes
+        from apikeys.checks import check_networks, check_routes
 
         register(check_routes, "urls")
+        register(check_networks)

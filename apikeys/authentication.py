@@ -10,7 +10,7 @@ from rest_framework.request import Request
 
 from apikeys import policies
 from apikeys.access import PUBLIC, ApiCredential
-from apikeys.errors import CsrfFailed, MalformedKey
+from apikeys.errors import CsrfFailed, MalformedKey, MissingKey
 from apikeys.keys import Credential, parse_credential
 from apikeys.policies import KeyPolicy, SiteRules
 
@@ -64,12 +64,16 @@ class ApiKeyAuthentication(BaseAuthentication):
 
     @staticmethod
     async def prepare(http_request: HttpRequest) -> None:
-        """Look the key up without a thread, so that `authenticate` has nothing left to wait for."""
+        """Look the key up without a thread, so that `authenticate` has nothing left to wait for.
+
+        Only for views that take nothing but keys. Raises an AuthenticationError, or ServiceUnavailable.
+        """
         credential = credential_of(http_request)
-        if credential is not None:
-            rules = await policies.site_rules()
-            policy = await policies.find_policy(credential.key, rules)
-            http_request.api_credential = _found(credential, policy, rules)  # type: ignore[attr-defined]
+        if credential is None:
+            raise MissingKey
+        rules = await policies.site_rules()
+        policy = await policies.find_policy(credential.key, rules)
+        http_request.api_credential = _found(credential, policy, rules)  # type: ignore[attr-defined]
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"

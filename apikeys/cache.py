@@ -95,6 +95,7 @@ class Snapshots(Generic[Key, Snapshot]):
         self._listener = listener
         self._found: dict[Key, tuple[float, Snapshot]] = {}
         self._absent: dict[Key, tuple[float, None]] = {}
+        self._filling = threading.Lock()
         listener.register(self)
 
     def clear(self) -> None:
@@ -133,9 +134,11 @@ class Snapshots(Generic[Key, Snapshot]):
         # moved on, so an entry that slips in behind this check lands in a map that is thrown away.
         if generation != self._listener.generation:
             return
-        while len(entries) >= MAX_ENTRIES:
-            entries.pop(next(iter(entries)), None)
-        entries[key] = (time.monotonic() + TTL_SECONDS, snapshot)
+        # Threads fill the maps as well as the event loop.
+        with self._filling:
+            while len(entries) >= MAX_ENTRIES:
+                entries.pop(next(iter(entries)))
+            entries[key] = (time.monotonic() + TTL_SECONDS, snapshot)
 
 
 listener = Listener()

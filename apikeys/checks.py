@@ -1,12 +1,26 @@
 """System checks: a route that does not declare who may call it must not be served."""
 
+import ipaddress
 from collections.abc import Sequence
 from typing import Any
 
 from django.apps import AppConfig
+from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
 from apikeys.endpoints import routes
+
+
+def check_networks(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Networks in settings are read when they are first needed; a mistake in one is better said at the start."""
+    errors: list[CheckMessage] = []
+    for name in ("TRUSTED_PROXIES", "OUTBOUND_ALLOWED_NETWORKS"):
+        for text in getattr(settings, name):
+            try:
+                ipaddress.ip_network(text)
+            except ValueError as error:
+                errors.append(Error(f"{name}: {error}.", hint="Write it as 203.0.113.0/24.", id="apikeys.E002"))
+    return errors
 
 
 def check_routes(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:

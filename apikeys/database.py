@@ -7,6 +7,15 @@ import psycopg
 from django.conf import settings
 from django.db import connections
 
+# A connection whose other end vanished without a word is given up within seconds, and not when TCP sees fit.
+NETWORK = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+STATEMENT_SECONDS = 15
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -35,6 +44,7 @@ def connect(*, direct: bool = False) -> Connection:
     }
     # Through a transaction pooler a prepared statement may land on a connection that never saw it.
     prepare = None if settings.DATABASE_DIRECT_URL and not direct else 2
-    return psycopg.connect(
-        **{"connect_timeout": 5, **options, "autocommit": True, "prepare_threshold": prepare},
-    )
+    connection = psycopg.connect(**{**NETWORK, **options, "autocommit": True, "prepare_threshold": prepare})
+    if not direct:
+        connection.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
+    return connection

@@ -11,6 +11,7 @@ from apikeys.access import PUBLIC
 from apikeys.models import AccessKind
 
 UNDECLARED = object()
+ROOTS = tuple(f"/{root}" for root in settings.API_ROOTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +52,8 @@ def routes(resolver: URLResolver | None = None, prefix: str = "") -> Iterator[Ro
 def endpoint_names() -> list[str]:
     """The names that rules and keys may use, sorted."""
     return sorted({route.view.endpoint for route in routes() if route.view and route.view.api_key_access})
+
+
+def is_api_path(path: str) -> bool:
+    """Whether a request's path is an API root or lies under one."""
+    return f"{path}/".startswith(ROOTS)

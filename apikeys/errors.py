@@ -101,6 +101,10 @@ class EndpointNotAllowed(AccessError):
     error_code, message = "endpoint_not_allowed", "This API key may not call this endpoint."
 
 
+class HttpsRequired(AccessError):
+    error_code, message = "https_required", "This site is reached over HTTPS only. Replace a key that was sent without."
+
+
 class WrongKeyKind(AccessError):
     error_code = "wrong_key_kind"
 
@@ -166,6 +170,10 @@ class UpstreamError(ApiError):
 class UpstreamTimeout(UpstreamError):
     status, code, error_code = 504, 504, "upstream_timeout"
     message = "The model's provider did not answer in time."
+
+
+class Rejected(ApiError):
+    message = "The database does not take what was asked or answered."
 
 
 class InternalError(ApiError):

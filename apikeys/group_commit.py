@@ -15,10 +15,11 @@ from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
 
 import psycopg
+from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DjangoDatabaseError
 
 from apikeys.database import Connection, connect
-from apikeys.errors import ServiceUnavailable
+from apikeys.errors import Rejected, ServiceUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,12 @@ Result = TypeVar("Result")
 # A caller's own future, with its loop when it waits in one.
 Waiter = tuple[asyncio.AbstractEventLoop | None, Any]
 Pending = tuple[Any, Waiter]
-BROKEN = (psycopg.OperationalError, psycopg.InterfaceError, DjangoDatabaseError, OSError)
+DATABASE_ERRORS = (psycopg.Error, DjangoDatabaseError, ImproperlyConfigured, OSError)
+# Classes of SQLSTATE that are an item's own fault: data, integrity, program limits. So is running out of memory:
+# tried again, a batch that is too large would stop everything behind it. Whatever else a database says, a table
+# that is missing or a server that became read-only, passes, and the same batch may succeed later.
+ITEM_CLASSES = {"22", "23", "54"}
+OUT_OF_MEMORY = "53200"
 
 
 class Gate(Generic[Item, Result]):
@@ -37,7 +43,8 @@ class Gate(Generic[Item, Result]):
     `flush` must do its work in one transaction (the connection is in autocommit mode, so one statement is one).
     At most `capacity` items wait; beyond that ServiceUnavailable is raised. With `retry`, a batch that met a
     broken database is kept and tried again until it is written or the gate is closed; without, its callers get
-    ServiceUnavailable after one reconnect. An item that the database rejects fails alone.
+    ServiceUnavailable after one reconnect. An item that the database rejects fails alone, with Rejected; what
+    `salvage` makes of it, if anything, is carried out in its place.
     """
 
     def __init__(
@@ -49,12 +56,14 @@ class Gate(Generic[Item, Result]):
         max_batch: int = 256,
         retry: bool = False,
         wait_seconds: float = 5.0,
+        salvage: Callable[[Item], Item | None] | None = None,
     ) -> None:
         self.name = name
         self._flush = flush
         self._capacity = capacity
         self._max_batch = max_batch
         self._retry = retry
+        self._salvage = salvage
         self._wait_seconds = wait_seconds
         self._pending: deque[Pending] = deque()
         self._reserved = 0
@@ -124,6 +133,9 @@ class Gate(Generic[Item, Result]):
 
     def _enqueue(self, item: Item, waiter: Waiter, reserved: bool) -> None:
         with self._lock:
+            if self._thread is not None and not self._thread.is_alive():
+                # Closed, and nobody is left who would carry it out.
+                raise ServiceUnavailable
             if reserved:
                 self._reserved -= 1
             elif self._is_closing or self._reserved + self.queue_length >= self._capacity:
@@ -137,7 +149,6 @@ class Gate(Generic[Item, Result]):
     def _take(self) -> list[Pending]:
         """Wait for items; an empty list means that the gate is closed and nothing is left."""
         with self._lock:
-            self._in_flight = 0
             while not self._pending and not self._is_closing:
                 self._wake.wait()
             batch = [self._pending.popleft() for _ in range(min(len(self._pending), self._max_batch))]
@@ -147,6 +158,9 @@ class Gate(Generic[Item, Result]):
     def _run(self) -> None:
         while batch := self._take():
             outcomes = self._carry_out([item for item, _ in batch])
+            # Room first, results second: whoever has a result may rely on the room that it took.
+            with self._lock:
+                self._in_flight = 0
             _deliver([waiter for _, waiter in batch], outcomes)
         if self._connection is not None:
             self._connection.close()
@@ -159,31 +173,45 @@ class Gate(Generic[Item, Result]):
                 if self._connection is None or self._connection.closed:
                     self._connection = connect()
                 return list(self._flush(self._connection, items))
-            except BROKEN as error:
-                attempts += 1
-                self._drop_connection()
-                # The first failure may only be a connection that died while idle: a new one is tried at once.
-                if attempts > 1:
-                    logger.warning("%s: the database cannot be reached: %s", self.name, type(error).__name__)
-                    if not self._retry or time.monotonic() > self._give_up_at:
-                        return [ServiceUnavailable()] * len(items)
-                    time.sleep(delay)
-                    delay = min(delay * 2, 1.0)
             except Exception as error:  # noqa: BLE001 - whatever is wrong with one item must not end the thread
-                return self._bisect(items, error)
+                attempts += 1
+                if not isinstance(error, psycopg.DataError | psycopg.IntegrityError):
+                    self._drop_connection()
+                # The first failure may only be a connection that died while idle, a plan that became stale, or a
+                # race that a new snapshot decides.
+                if attempts == 1 and isinstance(error, DATABASE_ERRORS) and not isinstance(error, psycopg.DataError):
+                    continue
+                if is_items_fault(error):
+                    return self._bisect(items, error)
+                logger.warning("%s: the database cannot be used: %s", self.name, type(error).__name__)
+                if not self._retry or time.monotonic() > self._give_up_at:
+                    return [ServiceUnavailable()] * len(items)
+                time.sleep(delay)
+                delay = min(delay * 2, 1.0)
 
     def _bisect(self, items: list[Any], error: Exception) -> list[Any]:
-        if len(items) == 1:
-            # The text of a database error quotes values; its class says enough.
-            logger.error("%s: an item was rejected: %s", self.name, type(error).__name__)
-            return [error]
-        middle = len(items) // 2
-        return self._carry_out(items[:middle]) + self._carry_out(items[middle:])
+        if len(items) > 1:
+            middle = len(items) // 2
+            return self._carry_out(items[:middle]) + self._carry_out(items[middle:])
+        # The text of a database error quotes values; its class says enough.
+        logger.error("%s: an item was rejected: %s", self.name, type(error).__name__)
+        rest = self._salvage(items[0]) if self._salvage is not None else None
+        if rest is not None:
+            self._carry_out([rest])
+        return [Rejected()]
 
     def _drop_connection(self) -> None:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def is_items_fault(error: Exception) -> bool:
+    """Whether an item is to blame, and not the database."""
+    state = getattr(error, "sqlstate", None)
+    if state is not None:
+        return state[:2] in ITEM_CLASSES or state == OUT_OF_MEMORY
+    return not isinstance(error, DATABASE_ERRORS)
 
 
 def _retrieve(future: asyncio.Future[Any]) -> None:

@@ -20,7 +20,14 @@ from apikeys.client_address import Address, Network, is_in, parse_networks
 KEEPALIVE_SECONDS = 4.0
 # RFC 6052 and RFC 8215: IPv6 addresses behind which a gateway may have IPv4 ones, private ones too.
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-LOCAL_NAT64 = ipaddress.IPv6Network("64:ff9b:1::/48")
+# Networks that are not private by their registration, or not yet in every Python, and lead inside all the same:
+# clouds' metadata services, and old ways of writing IPv4 in IPv6.
+REFUSED = parse_networks(
+    [
+        *("192.0.0.0/24", "168.63.129.16/32", "192.88.99.0/24"),
+        *("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10", "5f00::/16"),
+    ]
+)
 _sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
 
 
@@ -38,7 +45,7 @@ def is_allowed(address: Address) -> bool:
     address = _unwrapped(address)
     if is_in(address, allowed_networks()):
         return True
-    return address.is_global and not address.is_multicast and not is_in(address, [LOCAL_NAT64])
+    return address.is_global and not address.is_multicast and not is_in(address, REFUSED)
 
 
 def _unwrapped(address: Address) -> Address:

@@ -17,6 +17,7 @@ from apikeys.errors import (
     WrongKeyKind,
 )
 from apikeys.models import AccessKind
+from apikeys.policies import KeyPolicy, SiteRules
 
 # FastGPT's own sentence, which its users search for.
 APP_KEY_NEEDED = "Key is error. You need to use the app key rather than the account key."
@@ -45,14 +46,20 @@ class EndpointAccess(BasePermission):
             if address is None or not is_in(address, policy.allowed_networks):
                 raise AddressNotAllowed
         check_kind(policy.kinds, view.api_key_access)
-        if not policy.kinds & (view.api_key_access - credential.rules.denied_kinds.get(view.endpoint, frozenset())):
+        if not is_open(policy, view, credential.rules):
             raise EndpointNotAllowed("An administrator has closed this endpoint to this kind of API key.")
         if policy.allowed_endpoints and view.endpoint not in policy.allowed_endpoints:
             raise EndpointNotAllowed(f"This API key may not call {view.endpoint}: it is not in the key's own list.")
-        if credential.named_app_id is not None and APP not in view.api_key_access:
+        if credential.named_app_id is not None and GLOBAL_NAMING_APP not in view.api_key_access:
             raise InvalidParameter(
                 "Only chat endpoints take an app id behind the key. Send the key alone.", param="Authorization"
             )
+
+
+def is_open(policy: KeyPolicy, view: Any, rules: SiteRules) -> bool:
+    """Whether this kind of key may call it: by its declaration, and by the rule that lowered that."""
+    denied = rules.denied_kinds.get(view.endpoint, frozenset())
+    return policy.kind not in denied and bool(policy.kinds & (view.api_key_access - denied))
 
 
 def check_kind(kinds: frozenset[AccessKind], accepted: frozenset[AccessKind]) -> None:

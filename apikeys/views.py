@@ -14,10 +14,10 @@ from rest_framework.views import APIView
 
 from apikeys.access import APP, GLOBAL, PUBLIC, ApiCredential, Public
 from apikeys.authentication import ApiKeyAuthentication
-from apikeys.errors import MethodNotAllowed, PathNotFound
+from apikeys.errors import ApiError, MethodNotAllowed, PathNotFound
 from apikeys.ledger import Usage, usage_gate
 from apikeys.models import AccessKind, ApiKey
-from apikeys.permissions import address_of
+from apikeys.permissions import address_of, is_open
 from apikeys.trace import trace_of
 
 
@@ -65,7 +65,11 @@ class ApiView(APIView):
         final = super().finalize_response(request, response, *args, **kwargs)
         auth = getattr(request, "auth", None) if response.status_code < 400 else None
         if isinstance(auth, ApiCredential):
-            self._record(request._request, auth, response.status_code)
+            try:
+                self._record(request._request, auth, response.status_code)
+            except ApiError as error:
+                # What is not recorded is not answered.
+                final = super().finalize_response(request, self.handle_exception(error), *args, **kwargs)
         if response.status_code == 405:
             final["Allow"] = ", ".join(self.allowed_methods)
         return final
@@ -96,17 +100,32 @@ class AsyncApiView(ApiView):
         self.request = drf_request
         response: HttpResponseBase
         try:
-            await ApiKeyAuthentication.prepare(request)
+            await self.prepare(request)
             self.initial(drf_request, *args, **kwargs)
-            handler: Callable[..., Awaitable[HttpResponseBase]] = getattr(
-                self, (request.method or "").lower(), self.http_method_not_allowed
-            )
-            response = await handler(drf_request, *args, **kwargs)
+            response = await self.handler_of(request)(drf_request, *args, **kwargs)
         except Exception as error:  # noqa: BLE001 - the exception handler answers every one of them
             response = self.handle_exception(error)
             if response.status_code == 405:
                 response["Allow"] = ", ".join(self.allowed_methods)
         return response
+
+    @classmethod
+    async def prepare(cls, request: HttpRequest) -> None:
+        """Look the key up, if that has not been done. It needs no body: the entry point asks before it reads one.
+
+        Raises what `ApiKeyAuthentication` raises for a header that is missing, malformed or of no key.
+        """
+        if getattr(request, "api_credential", None) is None:
+            trace_of(request).endpoint = cls.endpoint
+            await ApiKeyAuthentication.prepare(request)
+
+    def handler_of(self, request: HttpRequest) -> Callable[..., Awaitable[HttpResponseBase]]:
+        name = (request.method or "").lower()
+        is_known = name in self.http_method_names
+        handler: Callable[..., Awaitable[HttpResponseBase]] = getattr(
+            self, name if is_known else "http_method_not_allowed", self.http_method_not_allowed
+        )
+        return handler
 
 
 def success(data: Any) -> Response:
@@ -130,8 +149,7 @@ class KeySelfView(ApiView):
         callable_endpoints = {
             route.view.endpoint
             for route in routes()
-            if policy.kinds
-            & (route.view.api_key_access - credential.rules.denied_kinds.get(route.view.endpoint, set()))
+            if is_open(policy, route.view, credential.rules)
             and (not policy.allowed_endpoints or route.view.endpoint in policy.allowed_endpoints)
         }
         return success(

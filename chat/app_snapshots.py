@@ -42,7 +42,8 @@ class AppSnapshot:
 SQL = """
 SELECT app.id, app.team_id, app.name, app.model, app.system_prompt, app.max_tokens, app.temperature,
     app.history_length, app.can_override, app.dialect, provider.base_url, provider.connect_seconds,
-    provider.first_byte_seconds, provider.between_chunks_seconds, provider.total_seconds, provider.encrypted_secret
+    provider.first_byte_seconds, provider.between_chunks_seconds, provider.total_seconds, provider.encrypted_secret,
+    provider.base_url
 FROM chat_app AS app JOIN chat_provider AS provider ON provider.id = app.provider_id
 WHERE app.id = ANY(%s) AND app.archived_at IS NULL
 """
@@ -51,11 +52,13 @@ WHERE app.id = ANY(%s) AND app.archived_at IS NULL
 def _load(connection: Connection, batch: Sequence[str]) -> list[AppSnapshot | None]:
     found: dict[str, AppSnapshot] = {}
     for row in connection.execute(SQL, [sorted(set(batch))]).fetchall():
-        columns, encrypted = row[:-1], row[-1]
+        *columns, encrypted, base_url = row
         secret, is_lost = None, False
         if encrypted is not None:
             try:
-                secret = encryption.decrypt(encrypted)
+                # Written for one URL, and good for no other: a race of two saves cannot send it elsewhere.
+                meant_for, _, secret = encryption.decrypt(encrypted).partition("\n")
+                is_lost = meant_for != base_url
             except encryption.DecryptionError:
                 is_lost = True
         found[columns[0]] = AppSnapshot(*[*columns, secret, is_lost])

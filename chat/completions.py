@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from apikeys.admission import Admission
-from apikeys.errors import ApiError, InvalidParameter
+from apikeys.errors import ApiError, InvalidParameter, UpstreamError
 from apikeys.ledger import Usage
 from apikeys.models import Ending, TokenSource
 from apikeys.object_ids import new_object_id
@@ -60,6 +60,7 @@ class Completion:
     started: float = field(default_factory=time.monotonic)
     messages: list[dict[str, Any]] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
+    length: int = 0
     finish_reason: str = "stop"
     first_byte_at: float | None = None
     reported: dict[str, Any] | None = None
@@ -131,6 +132,9 @@ class Completion:
             except ApiError as error:
                 await self._record(admission, Ending.FAILED, error.status)
                 raise
+            except Exception:
+                self._hand_over(admission, Ending.FAILED, 500)
+                raise
 
     async def stream(self) -> AsyncGenerator[list[str], None]:
         """Yield the answer's text as it comes; the end of the iteration means that it is recorded."""
@@ -147,6 +151,9 @@ class Completion:
                 raise
             except ApiError as error:
                 await self._record(admission, Ending.FAILED, 200 if self.texts else error.status)
+                raise
+            except Exception:
+                self._hand_over(admission, Ending.FAILED, 500)
                 raise
 
     def response_data(self) -> list[dict[str, Any]]:
@@ -199,6 +206,9 @@ class Completion:
         text = storable(said.content or "") if said is not None else ""
         if text:
             self.texts.append(text)
+            self.length += len(text)
+            if self.length > provider_calls.MAX_ANSWER_BYTES:
+                raise UpstreamError("The model's answer is too long.")
         return text
 
     async def _record(self, admission: Admission, ending: Ending, status: int = 200) -> None:

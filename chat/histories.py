@@ -26,7 +26,10 @@ class History:
     is_data_id_taken: bool
 
 
-SQL = """
+# As much as a request's own messages may hold; older messages beyond it are left out.
+MAX_BYTES = 1024 * 1024
+
+SQL = f"""
 SELECT wanted.ordinal, message.role, message.content,
     wanted.new_data_id IS NOT NULL AND EXISTS (
         SELECT 1 FROM chat_message AS taken
@@ -36,11 +39,16 @@ FROM unnest(%s::int[], %s::text[], %s::text[], %s::int[], %s::text[])
 JOIN chat_conversation AS conversation
     ON conversation.app_id = wanted.app_id AND conversation.chat_id = wanted.chat_id
 LEFT JOIN LATERAL (
-    SELECT id, role, content FROM chat_message
-    WHERE conversation_id = conversation.id ORDER BY id DESC LIMIT wanted.row_limit
+    SELECT id, role, content FROM (
+        SELECT id, role, content, sum(octet_length(content::text)) OVER (ORDER BY id DESC) AS bytes FROM (
+            SELECT id, role, content FROM chat_message
+            WHERE conversation_id = conversation.id ORDER BY id DESC LIMIT wanted.row_limit
+        ) AS latest
+    ) AS summed
+    WHERE bytes <= {MAX_BYTES}
 ) AS message ON true
 ORDER BY wanted.ordinal, message.id
-"""
+"""  # noqa: S608 - built from a constant
 
 
 def _load(connection: Connection, batch: Sequence[Wanted]) -> list[History]:

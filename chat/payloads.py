@@ -12,6 +12,8 @@ from apikeys.errors import InvalidParameter
 from apikeys.text import storable_json
 
 MAX_MESSAGES_BYTES = 1024 * 1024
+# Of `metadata` and `variables`, each.
+MAX_OBJECT_BYTES = 64 * 1024
 
 
 class TextPart(Struct, tag_field="type", tag="text", frozen=True):
@@ -99,7 +101,11 @@ def parse_request(raw: bytes) -> CompletionRequest:
             raise InvalidParameter(f"{name}: It holds a NUL character.", param=name)
     if b"\\u0000" in raw:
         # No database column and few providers take a NUL; in text it carries nothing.
-        request = _request_decoder.decode(msgspec.json.encode(storable_json(msgspec.json.decode(raw))))
+        request = decode(_storable_body(raw), _request_decoder)
+    for name in ("metadata", "variables"):
+        value = getattr(request, name)
+        if value is not None and len(msgspec.json.encode(value)) > MAX_OBJECT_BYTES:
+            raise InvalidParameter(f"{name}: It holds more than {MAX_OBJECT_BYTES} bytes.", param=name)
     field = unsupported_field(request)
     if field is not None:
         raise InvalidParameter(f"{field}: This is not supported.", param=field)
@@ -108,6 +114,13 @@ def parse_request(raw: bytes) -> CompletionRequest:
     if not any(message.role == "user" for message in request.messages):
         raise InvalidParameter("messages: There is no message of the user.", param="messages")
     return request
+
+
+def _storable_body(raw: bytes) -> bytes:
+    try:
+        return msgspec.json.encode(storable_json(msgspec.json.decode(raw)))
+    except RecursionError:
+        raise InvalidParameter("The body's JSON is nested too deeply.") from None
 
 
 def _size(content: Content) -> int:

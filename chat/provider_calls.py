@@ -1,6 +1,7 @@
 """One call to an app's provider: whole or streamed, within its time limits, every failure one of two errors."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
@@ -72,7 +73,11 @@ async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[li
                 if is_done:
                     await _read_tail(response)
                     return
-                async with asyncio.timeout(min(app.between_chunks_seconds, deadline - loop.time())):
+                left = deadline - loop.time()
+                if left <= 0:
+                    # Said here, since a time limit never interrupts a read that has its bytes at hand.
+                    raise TimeoutError
+                async with asyncio.timeout(min(app.between_chunks_seconds, left)):
                     piece = await response.content.readany()
         finally:
             response.release()
@@ -110,13 +115,11 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 
 
 async def _read_tail(response: aiohttp.ClientResponse) -> None:
-    """Read past the end, briefly, so that the connection can be used again."""
-    try:
+    """Read past the end, briefly, so that the connection can be used again. The answer is complete already."""
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
         async with asyncio.timeout(TAIL_SECONDS):
             while await response.content.readany():
                 continue
-    except TimeoutError:
-        return
 
 
 @contextmanager

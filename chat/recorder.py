@@ -46,8 +46,9 @@ conversation AS (
     ON CONFLICT (app_id, chat_id) DO UPDATE SET
         updated_at = statement_timestamp(),
         custom_uid = coalesce(nullif(excluded.custom_uid, ''), chat_conversation.custom_uid),
-        metadata = chat_conversation.metadata || excluded.metadata,
-        variables = chat_conversation.variables || excluded.variables
+        -- The latest that were given, and not merged: merging would let a chat grow without end.
+        metadata = CASE excluded.metadata WHEN '{{}}' THEN chat_conversation.metadata ELSE excluded.metadata END,
+        variables = CASE excluded.variables WHEN '{{}}' THEN chat_conversation.variables ELSE excluded.variables END
     RETURNING id, app_id, chat_id
 ),
 message AS (
@@ -84,7 +85,19 @@ def _write(connection: Connection, batch: Sequence[Item]) -> list[None]:
     return [None] * len(batch)
 
 
-# One batch must not hold the rows of a busy chat for long.
+def _usage_alone(item: Item) -> Item | None:
+    """What must be written even where the exchange cannot be kept: the answer was given, and is charged."""
+    usage, exchange = item
+    return None if exchange is None else (usage, None)
+
+
 gate: Gate[Item, None] = Gate(
-    "recorder", _write, capacity=settings.RECORDER_QUEUE_SIZE, max_batch=128, retry=True, wait_seconds=WAIT_SECONDS
+    "recorder",
+    _write,
+    capacity=settings.RECORDER_QUEUE_SIZE,
+    # One batch must not hold the rows of a busy chat for long.
+    max_batch=128,
+    retry=True,
+    wait_seconds=WAIT_SECONDS,
+    salvage=_usage_alone,
 )

@@ -78,9 +78,16 @@ async def streamed(completion: Completion, trace: Trace) -> EventStream:
         source = events(completion, trace, first, texts)
         return EventStream(await anext(source), source)
     except asyncio.CancelledError:
-        first.cancel()
-        await asyncio.wait({first})
+        await ended(first)
+        await texts.aclose()
         raise
+
+
+async def ended(future: asyncio.Future[Any]) -> None:
+    """Cancel a future and wait until it has ended: a generator that still runs cannot be closed."""
+    if not future.done():
+        future.cancel()
+        await asyncio.wait({future})
 
 
 async def events(
@@ -108,7 +115,7 @@ async def events(
             trace.error_code = InternalError.error_code
             yield form.error(InternalError(trace.request_id))
         finally:
-            first.cancel()
+            await ended(first)
 
 
 class AppListView(ApiView):

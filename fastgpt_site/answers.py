@@ -1,5 +1,6 @@
 """What every answer carries, whoever made it: the request id, CORS for configured origins, and its log line."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -7,10 +8,15 @@ from django.conf import settings
 from django.http import HttpResponse
 
 from apikeys.client_address import client_address
+from apikeys.endpoints import is_api_path
+from apikeys.keys import PATTERN
 from apikeys.trace import Trace
 from fastgpt_site.logs import access_logger
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+LOOK_SECONDS = 0.8
 
 
 class Answer:
@@ -24,6 +30,7 @@ class Answer:
         self.close_connection = False
         self.status: int | None = None
         self._send = send
+        self._look: asyncio.TimerHandle | None = None
 
     async def send(self, message: dict[str, Any]) -> None:
         if message["type"] == "http.response.start":
@@ -31,12 +38,36 @@ class Answer:
             message["headers"] = [*message["headers"], *self._own_headers()]
         await self._send(message)
 
+    @property
+    def _transport(self) -> asyncio.Transport | None:
+        """uvicorn's connection, for what ASGI has no message for."""
+        transport: asyncio.Transport | None = getattr(getattr(self._send, "__self__", None), "transport", None)
+        return transport
+
     def abort(self) -> None:
-        """Drop the connection, with all that a stalled reader has not taken. ASGI has no message for that."""
+        """Drop the connection, with all that a stalled reader has not taken."""
         self.is_gone = True
-        transport = getattr(getattr(self._send, "__self__", None), "transport", None)
-        if transport is not None:
-            transport.abort()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def when_connection_is_lost(self, leave: Callable[[], None]) -> None:
+        """Call `leave` within a second of the connection's end.
+
+        The server itself tells only the last of several requests that came at once on one connection.
+        """
+        loop = asyncio.get_running_loop()
+
+        def look() -> None:
+            if self._transport is not None and self._transport.is_closing():
+                leave()
+            else:
+                self._look = loop.call_later(LOOK_SECONDS, look)
+
+        self._look = loop.call_later(LOOK_SECONDS, look)
+
+    def forget_connection(self) -> None:
+        if self._look is not None:
+            self._look.cancel()
 
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", self.trace.request_id.encode())]
@@ -45,6 +76,13 @@ class Answer:
         if self.is_api and settings.CORS_ALLOWED_ORIGINS:
             headers += cors_headers(self.scope)
         return headers
+
+    def _path(self) -> str:
+        """The path as it may be written down: without a key that somebody put there, whatever system it is of."""
+        path = PATTERN.sub("fastgpt-******", self.scope["path"])
+        if self.is_api and self.trace.endpoint in (None, "unknown_path"):
+            return "/".join(path.split("/")[:3])
+        return path
 
     def log(self) -> None:
         """One line: never a query string, a body, a credential."""
@@ -55,7 +93,7 @@ class Answer:
         fields: dict[str, Any] = {
             "request_id": trace.request_id,
             "method": self.scope["method"],
-            "path": self.scope["path"],
+            "path": self._path(),
             "endpoint": trace.endpoint,
             "key_id": trace.key_id,
             "status": self.status,
@@ -69,10 +107,6 @@ class Answer:
         if self.is_gone:
             fields["client_gone"] = True
         access_logger.info("request", extra={"fields": fields})
-
-
-def is_api_path(path: str) -> bool:
-    return path.startswith(("/api/", "/v1/")) or path in ("/api", "/v1")
 
 
 def header_of(scope: dict[str, Any], name: bytes) -> str:

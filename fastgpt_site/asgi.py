@@ -28,7 +28,8 @@ from django.http import HttpResponse  # noqa: E402
 from django.http.response import HttpResponseBase  # noqa: E402
 from django.urls import Resolver404, get_resolver  # noqa: E402
 
-from apikeys.errors import ApiError, BodyTooLarge, BodyTooSlow  # noqa: E402
+from apikeys.client_address import client_address, is_in, trusted_proxies  # noqa: E402
+from apikeys.errors import ApiError, BodyTooLarge, BodyTooSlow, HttpsRequired  # noqa: E402
 from apikeys.streams import EventStream  # noqa: E402
 from apikeys.trace import Trace, attach  # noqa: E402
 from apikeys.views import AsyncApiView  # noqa: E402
@@ -45,6 +46,9 @@ DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_SECONDS = 5.0
 
 
+MAX_SYNC_REQUESTS = 32
+
+
 class ClientGone(Exception):
     """The client closed the connection before it had sent its body."""
 
@@ -55,6 +59,8 @@ class Application(ASGIHandler):
     def __init__(self) -> None:
         super().__init__()
         self.open_requests: set[asyncio.Task[Any]] = set()
+        # Each of these takes a thread and a database connection.
+        self.sync_room = asyncio.Semaphore(MAX_SYNC_REQUESTS)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -73,23 +79,21 @@ class Application(ASGIHandler):
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["trace"] = trace = Trace()
         answer = Answer(scope, send, trace)
+        drop_forged_scheme(scope)
         try:
+            hot = hot_view(scope["path"]) if answer.is_api else None
             if answer.is_api and scope["method"] == "OPTIONS":
                 await send_whole(answer, preflight(scope))
-                return
-            try:
-                body = await read_body(scope, receive)
-            except ApiError as error:
-                answer.close_connection = True
-                await send_whole(answer, respond(error, trace))
-                return
-            view = async_view(scope["path"]) if answer.is_api else None
-            if view is None:
-                await super().__call__(scope, replay(body, receive), answer.send)  # type: ignore[arg-type]
+            elif hot is not None:
+                await self.answer_hot(scope, receive, answer, *hot)
             else:
-                request = ASGIRequest(scope, BytesIO(body))
-                attach(request, trace)
-                await answer_until_gone(request, view, receive, answer)
+                body = await read_body(scope, receive)
+                async with self.sync_room:
+                    await super().__call__(scope, replay(body, receive), answer.send)  # type: ignore[arg-type]
+        except ApiError as error:
+            # Of the body only: what a view raises is answered by its own exception handler.
+            answer.close_connection = True
+            await send_whole(answer, respond(error, trace))
         except ClientGone:
             answer.is_gone = True
         except asyncio.CancelledError:
@@ -97,6 +101,25 @@ class Application(ASGIHandler):
             raise
         finally:
             answer.log()
+
+    async def answer_hot(
+        self, scope: Scope, receive: Receive, answer: Answer, view_class: type[AsyncApiView], view: Any
+    ) -> None:
+        """The short way: who asks is known before a body is read, so that nobody without a key fills the memory."""
+        body = BytesIO()
+        request = ASGIRequest(scope, body)
+        attach(request, answer.trace)
+        try:
+            if settings.SECURE_SSL_REDIRECT and not request.is_secure():
+                raise HttpsRequired
+            await view_class.prepare(request)
+        except ApiError as error:
+            await drain(receive)
+            await send_whole(answer, respond(error, answer.trace))
+            return
+        body.write(await read_body(scope, receive))
+        body.seek(0)
+        await answer_until_gone(request, view, receive, answer)
 
     def create_request(self, scope: Any, body_file: Any) -> Any:
         request, error_response = super().create_request(scope, body_file)
@@ -106,8 +129,8 @@ class Application(ASGIHandler):
 
 
 @lru_cache(maxsize=256)
-def async_view(path: str) -> Callable[..., Any] | None:
-    """The view on the hot path that this path leads to, with its arguments bound; None if it leads elsewhere."""
+def hot_view(path: str) -> tuple[type[AsyncApiView], Callable[..., Any]] | None:
+    """The async view that this path leads to, and how to call it; None if it leads elsewhere."""
     try:
         match = get_resolver().resolve(path)
     except Resolver404:
@@ -115,7 +138,16 @@ def async_view(path: str) -> Callable[..., Any] | None:
     view_class = getattr(match.func, "view_class", None) or getattr(match.func, "cls", None)
     if view_class is None or not issubclass(view_class, AsyncApiView):
         return None
-    return lambda request: match.func(request, *match.args, **match.kwargs)
+    return view_class, lambda request: match.func(request, *match.args, **match.kwargs)
+
+
+def drop_forged_scheme(scope: Scope) -> None:
+    """Only a trusted proxy may say that its client came over HTTPS."""
+    if not settings.SECURE_PROXY_SSL_HEADER:
+        return
+    peer = client_address(scope["client"][0], "") if scope.get("client") else None
+    if peer is None or not is_in(peer, trusted_proxies()):
+        scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"x-forwarded-proto"]
 
 
 async def read_body(scope: Scope, receive: Receive) -> bytes:
@@ -175,13 +207,17 @@ async def answer_until_gone(request: ASGIRequest, view: Any, receive: Receive, a
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine always runs in one
 
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            continue
+    def leave() -> None:
         answer.is_gone = True
         task.cancel()
 
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            continue
+        leave()
+
     watcher = asyncio.create_task(watch())
+    answer.when_connection_is_lost(leave)
     try:
         response = await view(request)
         if isinstance(response, EventStream):
@@ -194,6 +230,7 @@ async def answer_until_gone(request: ASGIRequest, view: Any, receive: Receive, a
             raise
     finally:
         watcher.cancel()
+        answer.forget_connection()
 
 
 def head(response: HttpResponseBase) -> dict[str, Any]:
@@ -214,7 +251,7 @@ async def send_stream(answer: Answer, response: EventStream) -> None:
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine always runs in one
     loop = asyncio.get_running_loop()
-    last_sent = loop.time()
+    began = last_sent = loop.time()
     is_sending = False
 
     async def send(piece: bytes, more: bool = True) -> None:
@@ -230,6 +267,9 @@ async def send_stream(answer: Answer, response: EventStream) -> None:
             await asyncio.sleep(max(last_sent + limit - loop.time(), 0.05 if not is_sending else 0.5))
             quiet = loop.time() - last_sent
             if is_sending and quiet >= settings.STREAM_STALL_SECONDS:
+                break
+            # The flow ends a stream that is too old by itself, unless its reader holds it back.
+            if loop.time() - began > settings.STREAM_MAX_SECONDS + settings.STREAM_STALL_SECONDS:
                 break
             if not is_sending and quiet >= response.silence_seconds:
                 try:

@@ -5,9 +5,11 @@ from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
 from django.db import InterfaceError, OperationalError
-from django.http import Http404, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
+from django.views import defaults
 from rest_framework.exceptions import APIException
 
+from apikeys.endpoints import is_api_path
 from apikeys.errors import (
     ApiError,
     BodyTooLarge,
@@ -52,3 +54,20 @@ def as_api_error(error: Exception, trace: Trace) -> ApiError:
         return InvalidParameter(str(error.detail))
     logger.error("request %s failed", trace.request_id, exc_info=error)
     return InternalError(trace.request_id)
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
+    """Django's hook for what it refuses before any view, such as an unknown Host."""
+    if is_api_path(request.path):
+        return respond(
+            InvalidParameter("The request is malformed, or names a host that is not served here."), trace_of(request)
+        )
+    return defaults.bad_request(request, exception)
+
+
+def server_error(request: HttpRequest) -> HttpResponse:
+    """Django's hook for what no view caught."""
+    if is_api_path(request.path):
+        trace = trace_of(request)
+        return respond(InternalError(trace.request_id), trace)
+    return defaults.server_error(request)

@@ -62,7 +62,8 @@ def start_workers(
             "the server",
             [sys.executable, "-m", "fastgpt_site.worker", str(listener.fileno())],
             environment=environment,
-            stop_seconds=worker.DRAIN_SECONDS + 5,
+            # Then come the records of requests that were cut off, and everything that is queued.
+            stop_seconds=worker.DRAIN_SECONDS + 20,
             descriptors=[listener.fileno()],
         )
     host, number = listener.getsockname()[:2]

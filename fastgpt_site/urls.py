@@ -18,6 +18,9 @@ fastgpt = [
     re_path(r"^core/app/list/?$", AppListView.as_view()),
 ]
 
+handler400 = "fastgpt_site.errors.bad_request"
+handler500 = "fastgpt_site.errors.server_error"
+
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", healthz),
     path("readyz", readyz),

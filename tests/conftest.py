@@ -77,7 +77,7 @@ class Server:
 
     def is_up(self) -> bool:
         try:
-            return self.client.get("/healthz").status_code == 200
+            return self.client.get("/healthz").status_code < 500
         except httpx2.TransportError:
             return False
 

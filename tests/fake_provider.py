@@ -223,6 +223,15 @@ async def pieces(provider: FakeProvider, request: web.Request, body: dict[str, A
     return response
 
 
+async def rude(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    """Everything that matters, and then the connection is gone without its last chunk."""
+    response = await begin(request)
+    await response.write(chunk("complete", "stop") + b"\n\ndata: [DONE]\n\n")
+    assert request.transport is not None
+    request.transport.abort()
+    return response
+
+
 BEHAVIORS: dict[str, Behavior] = {
     "echo": echo,
     "html": html,
@@ -239,6 +248,7 @@ BEHAVIORS: dict[str, Behavior] = {
     "cut_short": cut_short,
     "no_usage": no_usage,
     "pieces": pieces,
+    "rude": rude,
     "status_400": status(400),
     "status_401": status(401),
     "status_429": status(429),

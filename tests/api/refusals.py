@@ -15,6 +15,7 @@ TABLE = {
     "endpoint_not_allowed": (403, 403, "unAuthorization", "permission_error"),
     "wrong_key_kind": (403, 403, "unAuthorization", "permission_error"),
     "permission_denied": (403, 403, "unAuthorization", "permission_error"),
+    "https_required": (403, 403, "unAuthorization", "permission_error"),
     "csrf_failed": (403, 403, "unAuthorization", "permission_error"),
     "appUnExist": (404, 502000, "appUnExist", "not_found_error"),
     "model_not_allowed": (403, 511, "unAuthModel", "permission_error"),

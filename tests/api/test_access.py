@@ -61,6 +61,20 @@ def test_rule_closes_an_endpoint_to_one_kind(server: Server) -> None:
     wait_for(lambda: server.get(KEY_SELF, app_key).status_code == 200, "the rule is gone", seconds=2)
 
 
+def test_rule_closes_an_endpoint_to_keys_that_may_name_an_app(server: Server) -> None:
+    """Such a key is a global key too; closed to it means closed to it."""
+    team = factories.make_team()
+    _, naming = factories.make_key(team, can_name_app=True)
+    _, plain = factories.make_key(team)
+    rule = EndpointRule.objects.create(endpoint="models.list", denied_kinds=["global_naming_app"])
+    try:
+        wait_for(lambda: server.get("/api/v1/models", naming).status_code == 403, "the rule acts", seconds=2)
+        assert "models.list" not in server.get(KEY_SELF, naming).json()["data"]["endpoints"]
+        assert server.get("/api/v1/models", plain).status_code == 200
+    finally:
+        rule.delete()
+
+
 def test_models(server: Server, provider: FakeProvider) -> None:
     team = factories.make_team()
     app = factories.make_app(team, factories.make_provider(team, provider.url), model="echo")
@@ -81,7 +95,8 @@ def test_a_bare_update_is_heard(server: Server) -> None:
 def test_suffix_outside_chat(server: Server) -> None:
     app = factories.make_app(factories.make_team())
     _, key = factories.make_key(app.team)
-    check_refusal(server.get("/api/core/app/list", f"{key}-{app.pk}"), "invalid_parameter", param="Authorization")
+    for path in ("/api/core/app/list", KEY_SELF):
+        check_refusal(server.get(path, f"{key}-{app.pk}"), "invalid_parameter", param="Authorization")
 
 
 @pytest.mark.parametrize("kind", ["app", "global"])

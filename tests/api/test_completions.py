@@ -251,7 +251,7 @@ def test_what_the_caller_says_of_the_chat_is_kept(server: Server, provider: Fake
     server.ask(key, chatId="c", metadata={"b": 2})
     conversation = Conversation.objects.get(app=app)
     assert conversation.custom_uid == "u1"
-    assert conversation.metadata == {"a": 1, "b": 2}
+    assert conversation.metadata == {"b": 2}
     assert conversation.variables == {"v": "x"}
     answer = conversation.messages.get(data_id=answer_id)
     assert answer.role == "assistant"

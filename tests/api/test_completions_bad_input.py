@@ -57,6 +57,8 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"detail": 1}, "detail"),
     ({"variables": []}, "variables"),
     ({"metadata": "x"}, "metadata"),
+    ({"metadata": {"x": "y" * 65536}}, "metadata"),
+    ({"variables": {"x": "y" * 65536}}, "variables"),
     ({"max_tokens": 0}, "max_tokens"),
     ({"max_tokens": 2**31}, "max_tokens"),
     ({"temperature": 3}, "temperature"),
@@ -136,6 +138,31 @@ def test_a_body_that_never_ends(server: Server, key: str) -> None:
         assert time.monotonic() - started < 8
         response.close()
     assert server.post(PATH, key, json={"messages": [USER]}).status_code == 200
+
+
+def test_nul_and_depth_together(server: Server, key: str) -> None:
+    body = f'{{"messages": [{json.dumps(USER)}], "x": ["\\u0000", {"[" * 600}{"]" * 600}]}}'
+    check_refusal(server.post(PATH, key, content=body), "invalid_parameter")
+
+
+def test_without_a_key_no_body_is_kept(server: Server) -> None:
+    """The refusal comes although the body does not: it is not waited for as that of a known key is."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=15) as connection:
+        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n"
+        connection.sendall(head.encode() + b"x" * 1000)
+        response = http.client.HTTPResponse(connection)
+        response.begin()
+        assert response.status == 401
+        check_body(json.loads(response.read()), "missing_api_key")
+        response.close()
+
+
+def test_a_head_without_end(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=15) as connection:
+        connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nX-Long: ".encode())
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            connection.sendall(b"x" * 64 * 1024 * 1024)
+    assert server.get("/healthz").status_code == 200
 
 
 def test_nul_in_a_message_and_in_what_is_kept(server: Server, provider: FakeProvider) -> None:

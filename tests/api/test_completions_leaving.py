@@ -78,6 +78,24 @@ def test_a_client_that_leaves_before_the_answer(server: Server, provider: FakePr
         assert messages_of(app, "c") == []
 
 
+def test_a_client_that_asked_for_more_before_it_left(server: Server, provider: FakeProvider) -> None:
+    """Two requests in one packet: the server is told of the end by the second one only."""
+    app = make_app(provider, "never")
+    api_key, key = factories.make_key(app=app)
+    question = factories.unique("pipelined")
+    body = json.dumps({"messages": [{"role": "user", "content": question}]}).encode()
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    connection.sendall(head.encode() + body + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    wait_for(lambda: provider.calls_about(question), "the provider is asked")
+    connection.close()
+    wait_for(lambda: provider.left_at.get(question), "the call is cancelled", seconds=3)
+    record = wait_for(lambda: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5)
+    assert record.ending == Ending.CANCELLED
+
+
 def test_a_reader_that_takes_nothing_is_ended(server: Server, provider: FakeProvider) -> None:
     """Two seconds in these tests. Meanwhile the provider is slowed down, and the server's memory does not grow."""
     app = make_app(provider, "flood")
@@ -133,6 +151,22 @@ def test_racing_for_one_answer_id(server: Server, provider: FakeProvider) -> Non
     assert accepted
     stored = messages_of(app, "shared")
     assert len(stored) == 2 * len(accepted)
+
+
+def test_racing_for_one_answer_id_in_two_processes(server: Server, provider: FakeProvider, tmp_path: Path) -> None:
+    app = make_app(provider)
+    _, key = factories.make_key(app=app)
+    with running_server(tmp_path / "log") as other, ThreadPoolExecutor(12) as pool:
+        for round_number in range(4):
+            each = [server, other] * 6
+            responses = list(
+                pool.map(lambda s, n=round_number: ask_alone(s, key, "q", responseChatItemId=f"mine{n}"), each)
+            )
+            for response in responses:
+                if response.status_code == 200:
+                    assert record_of(response).ending == Ending.COMPLETE
+                else:
+                    check_refusal(response, "invalid_parameter", param="responseChatItemId")
 
 
 def test_a_server_told_to_end_records_what_is_open(provider: FakeProvider, tmp_path: Path) -> None:

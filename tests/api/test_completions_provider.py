@@ -110,6 +110,14 @@ def test_events_in_any_pieces(server: Server, provider: FakeProvider) -> None:
     assert events[-1][1] == "[DONE]"
 
 
+def test_a_provider_that_hangs_up_after_the_end(server: Server, provider: FakeProvider) -> None:
+    response = server.ask(make_app_key(provider, "rude"), stream=True)
+    events = events_of(response.text)
+    assert text_of(events) == "complete"
+    assert events[-1][1] == "[DONE]"
+    assert record_of(response).ending == Ending.COMPLETE
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_cut_short_says_so(server: Server, provider: FakeProvider, stream: bool) -> None:
     response = server.ask(make_app_key(provider, "cut_short"), stream=stream)

@@ -70,9 +70,9 @@ def test_readiness_says_what_is_missing(far_server: Server, proxy: DatabaseProxy
         "parts": {"database": "ok", "migrations": "ok", "listener": "ok", "default_provider": "ok"},
     }
     proxy.cut()
-    response = far_server.get("/readyz")
-    assert response.status_code == 503
-    assert response.json()["parts"]["database"] == "cannot be reached"
+    # What was found is kept for a second.
+    wait_for(lambda: far_server.get("/readyz").status_code == 503, "it is not ready", seconds=5)
+    assert far_server.get("/readyz").json()["parts"]["database"] == "cannot be reached"
     assert far_server.get("/healthz").status_code == 200
     wait_for(lambda: far_server.get("/readyz").json()["parts"]["listener"] != "ok", "the listener is silent", seconds=6)
     proxy.mend()

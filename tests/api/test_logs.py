@@ -55,6 +55,14 @@ def test_no_query_string(server: Server) -> None:
     assert "do-not-log-me" not in server.log()
 
 
+def test_no_key_that_somebody_put_into_a_path(server: Server) -> None:
+    _, key = factories.make_key()
+    for path in (f"/api/v1/{key}/models", f"/{key}", "/api/v1/sk-of-another-system-0123456789/x"):
+        line_of(server, server.get(path))
+    assert key not in server.log()
+    assert "sk-of-another-system" not in server.log()
+
+
 def test_what_is_not_foreseen_is_a_500_that_quotes_the_request(server: Server, provider: FakeProvider) -> None:
     """A row that no code of ours writes: the caller learns the id, the log has the rest."""
     app = make_app(provider)

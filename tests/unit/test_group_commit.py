@@ -8,10 +8,11 @@ from contextlib import contextmanager
 
 import psycopg
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 
 from apikeys.database import Connection
-from apikeys.errors import ServiceUnavailable
-from apikeys.group_commit import Gate
+from apikeys.errors import Rejected, ServiceUnavailable
+from apikeys.group_commit import Gate, is_items_fault
 
 
 @contextmanager
@@ -79,7 +80,37 @@ def test_one_bad_item_fails_alone() -> None:
 
         one, two, zero, three, four = asyncio.run(many())
     assert (one, two, three, four) == (2, 4, 6, 8)
-    assert isinstance(zero, psycopg.errors.DivisionByZero)
+    assert isinstance(zero, Rejected)
+
+
+def test_what_can_be_saved_of_a_bad_item_is_carried_out() -> None:
+    flush = Doubler()
+    gate = Gate("test", flush, capacity=10, salvage=lambda number: 7 if number == 0 else None)
+    with closing(gate), pytest.raises(Rejected):
+        gate.submit_from_thread(0)
+    assert flush.batches[-1] == [7]
+
+
+@pytest.mark.parametrize(
+    ("error", "is_fault"),
+    [
+        (psycopg.errors.NumericValueOutOfRange(), True),
+        (psycopg.errors.UniqueViolation(), True),
+        (psycopg.errors.ProgramLimitExceeded(), True),
+        (psycopg.errors.OutOfMemory(), True),
+        (TypeError(), True),
+        (psycopg.errors.ReadOnlySqlTransaction(), False),
+        (psycopg.errors.UndefinedTable(), False),
+        (psycopg.errors.DeadlockDetected(), False),
+        (psycopg.errors.AdminShutdown(), False),
+        (psycopg.errors.DiskFull(), False),
+        (psycopg.OperationalError(), False),
+        (ImproperlyConfigured(), False),
+        (OSError(), False),
+    ],
+)
+def test_who_is_to_blame(error: Exception, is_fault: bool) -> None:
+    assert is_items_fault(error) is is_fault
 
 
 def test_a_full_queue_refuses() -> None:

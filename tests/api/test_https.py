@@ -1,0 +1,50 @@
+"""A site that is reached over HTTPS only, behind a proxy that says so."""
+
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from tests import factories
+from tests.api.conversations import make_app_key
+from tests.api.refusals import check_refusal
+from tests.conftest import Server, running_server
+from tests.fake_provider import FakeProvider
+
+PROXY, STRANGER = "127.0.0.9", "127.0.0.8"
+
+
+@pytest.fixture(scope="module")
+def secure_server(database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("secure") / "log", {"HTTPS": "true"}, is_ready=False) as server:
+        yield server
+
+
+def ask_from(server: Server, address: str, key: str, scheme: str | None) -> httpx2.Response:
+    headers = {"Authorization": f"Bearer {key}"} | ({"X-Forwarded-Proto": scheme} if scheme else {})
+    with httpx2.Client(transport=httpx2.HTTPTransport(local_address=address), trust_env=False) as client:
+        body = {"messages": [{"role": "user", "content": "hi"}]}
+        return client.post(f"{server.url}/api/v1/chat/completions", headers=headers, json=body)
+
+
+def test_it_works_through_the_proxy(secure_server: Server, provider: FakeProvider) -> None:
+    assert ask_from(secure_server, PROXY, make_app_key(provider), "https").status_code == 200
+
+
+@pytest.mark.parametrize(("address", "scheme"), [(PROXY, None), (PROXY, "http"), (STRANGER, "https"), (STRANGER, None)])
+def test_without_https(secure_server: Server, provider: FakeProvider, address: str, scheme: str | None) -> None:
+    check_refusal(ask_from(secure_server, address, make_app_key(provider), scheme), "https_required")
+
+
+def test_what_is_not_recorded_is_not_answered(database: None, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """In the contract's shape, also where the record is written after the view."""
+    _, key = factories.make_key()
+    changes = {"RECORDER_QUEUE_SIZE": "0"}
+    with running_server(tmp_path_factory.mktemp("full") / "log", changes) as server:
+        check_refusal(server.get("/api/v1/key", key), "service_unavailable")
+
+
+def test_an_unknown_host(server: Server) -> None:
+    _, key = factories.make_key()
+    response = server.get("/api/v1/key", key, headers={"Host": "evil.example"})
+    check_refusal(response, "invalid_parameter")
