@@ -226,7 +226,7 @@ class ApiKey(models.Model):
             raise ValidationError({"app": "The app belongs to another team."})
         if self.app_id and self.can_name_app:
             raise ValidationError({"can_name_app": "An app key talks to its own app; only a global key can name one."})
-        if not self.team.members.filter(pk=self.owner_id).exists():
+        if self.owner_id and not self.team.members.filter(pk=self.owner_id).exists():
             raise ValidationError({"owner": "The owner must be a member of the team."})
 
     @property
@@ -260,22 +260,32 @@ class ApiKey(models.Model):
         newest = self.secrets.order_by("-pk").values_list("last_four", flat=True)
         return str(self._told("newest_last_four", newest.first) or "")
 
+    @property
+    def newest_secret_id(self) -> int:
+        """0 when the key never had one."""
+        return self.secrets.order_by("-pk").values_list("pk", flat=True).first() or 0
+
     def _told(self, name: str, ask: Callable[[], Any]) -> Any:
         """What `with_state()` brought along; without it, what the database answers."""
         return self.__dict__[name] if name in self.__dict__ else ask()
 
     @transaction.atomic
-    def rotate(self, overlap: timedelta = timedelta(0)) -> str:
+    def rotate(self, overlap: timedelta = timedelta(0), *, replacing: int | None = None) -> str:
         """Add a secret and return its plaintext; the old one ends now, or after `overlap`.
 
-        At most two secrets live at once: one that was in its own overlap ends now.
-        Raises KeyStateError for a revoked key or an overlap out of range.
+        At most two secrets live at once: one that was in its own overlap ends now. `replacing` is the secret that
+        the caller saw as the newest: if it no longer is, another call was faster, and nothing is rotated.
+        Raises KeyStateError then, for a revoked key, and for an overlap out of range.
         """
         if not timedelta(0) <= overlap <= MAXIMUM_OVERLAP:
             raise KeyStateError(f"The overlap must be between 0 and {MAXIMUM_OVERLAP.days} days.")
         locked = ApiKey.objects.select_for_update().get(pk=self.pk)
         if locked.revoked_at:
             raise KeyStateError("A revoked key cannot be rotated. Create a new key.")
+        if replacing is not None and locked.newest_secret_id != replacing:
+            raise KeyStateError(
+                "The key was rotated in the meantime and its new secret shown once. If lost, rotate it."
+            )
         now = timezone.now()
         live = list(self.secrets.live().order_by("-pk"))
         for secret in live[1:]:

@@ -1,0 +1,175 @@
+"""The admin of teams, keys, rules and usage. What a user meets there is decided in `team_scope`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.auth.admin import GroupAdmin, UserAdmin
+from django.contrib.auth.models import Group, User
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+
+from apikeys.endpoints import routes
+from apikeys.key_admin import ApiKeyAdmin
+from apikeys.models import AccessKind, EndpointRule, KeyActivity, Membership, Team, UsageRecord
+from apikeys.team_scope import (
+    AnyBaseModelAdmin,
+    AnyModelAdmin,
+    ProtectionShown,
+    ReadOnlyAdmin,
+    ScopedChoices,
+    ScopedListFilter,
+    TeamScopedAdmin,
+)
+
+__all__ = ["ApiKeyAdmin"]
+
+if TYPE_CHECKING:
+    MembershipTabularInline = admin.TabularInline[Membership, Team]
+    RuleModelForm = forms.ModelForm[EndpointRule]
+else:
+    MembershipTabularInline = admin.TabularInline
+    RuleModelForm = forms.ModelForm
+
+admin.site.site_header = "FastGPT API keys"
+admin.site.site_title = "FastGPT API keys"
+admin.site.index_title = "Administration"
+
+
+class SuperusersOnly(AnyBaseModelAdmin):
+    """Pages that decide for the whole site, whatever permissions staff were given."""
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_superuser(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_superuser(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_superuser(request)
+
+
+def is_superuser(request: HttpRequest) -> bool:
+    user: Any = request.user
+    return bool(user.is_active and user.is_superuser)
+
+
+admin.site.unregister([User, Group])
+
+
+@admin.register(User)
+class SiteUserAdmin(SuperusersOnly, ProtectionShown, UserAdmin):  # type: ignore[type-arg]
+    """Who may change users can give any permission to anybody."""
+
+
+@admin.register(Group)
+class SiteGroupAdmin(SuperusersOnly, GroupAdmin):
+    """Likewise."""
+
+
+class MembershipInline(ScopedChoices, MembershipTabularInline):
+    model = Membership
+    extra = 1
+
+
+@admin.register(Team)
+class TeamAdmin(TeamScopedAdmin):
+    """Only superusers make new teams, and bring people in with whom a team's staff share none."""
+
+    team_path = "pk"
+    list_display = ("name", "id", "disabled_at", "created_at")
+    search_fields = ("name", "=id")
+    readonly_fields = ("id", "created_at")
+    inlines = [MembershipInline]
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+
+def declared_kinds() -> dict[str, frozenset[AccessKind]]:
+    """Which kinds of key each endpoint takes, of those that take any."""
+    return {route.view.endpoint: route.view.api_key_access for route in routes() if route.view.api_key_access}
+
+
+class EndpointRuleForm(RuleModelForm):
+    endpoint = forms.ChoiceField(help_text="It takes the kinds of key that are named behind it.")
+    denied_kinds = forms.MultipleChoiceField(
+        required=False,
+        choices=AccessKind.choices,
+        widget=forms.CheckboxSelectMultiple,
+        help_text="Kinds of key that may no longer call this endpoint. A rule lowers; it cannot open anything.",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.declared = declared_kinds()
+        if self.instance.pk:
+            kinds = self.declared.get(self.instance.endpoint, frozenset()) | set(self.instance.denied_kinds)
+            choices = [(kind, label) for kind, label in AccessKind.choices if kind in kinds]
+            self.fields["denied_kinds"].choices = choices  # type: ignore[attr-defined]
+        else:
+            self.fields["endpoint"].choices = [  # type: ignore[attr-defined]
+                (name, f"{name}: {', '.join(sorted(kind.label for kind in kinds))}")
+                for name, kinds in sorted(self.declared.items())
+            ]
+
+    def clean(self) -> dict[str, Any]:
+        answers: dict[str, Any] = super().clean() or {}
+        if "endpoint" in answers:
+            taken = self.declared[answers["endpoint"]]
+            never = [kind.label for kind in AccessKind if kind in answers.get("denied_kinds", []) and kind not in taken]
+            if never:
+                raise ValidationError({"denied_kinds": f"This endpoint never takes: {', '.join(never)}."})
+        return answers
+
+
+@admin.register(EndpointRule)
+class EndpointRuleAdmin(SuperusersOnly, AnyModelAdmin):
+    """A rule holds for the whole site."""
+
+    form = EndpointRuleForm
+    list_display = ("endpoint", "denied_kinds", "changed_at")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("endpoint", "changed_at") if obj else ()
+
+
+@admin.register(KeyActivity)
+class KeyActivityAdmin(ReadOnlyAdmin):
+    team_path = "key__team"
+    list_display = ("key", "last_used_at", "last_used_from")
+    list_select_related = ("key",)
+    search_fields = ("key__name", "=key__id")
+    ordering = ("-last_used_at",)
+
+
+@admin.register(UsageRecord)
+class UsageRecordAdmin(ReadOnlyAdmin):
+    list_display = (
+        "id",
+        "created_at",
+        "team",
+        "key",
+        "app",
+        "endpoint",
+        "model",
+        "prompt_tokens",
+        "completion_tokens",
+        "status",
+        "ending",
+        "duration_ms",
+    )
+    list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), "ending")
+    list_select_related = ("team", "key", "app")
+    search_fields = ("=id", "=key__id", "key__name")
+    # A ledger grows long: no second count of it, and the order of its primary key, which is the order in time.
+    show_full_result_count = False
+    ordering = ("-id",)

@@ -1,0 +1,253 @@
+"""The admin's pages of keys. A plaintext is on one of them only: in the answer to the POST that made it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import partial
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.utils import quote, unquote
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import IntegrityError, transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+
+from apikeys.key_changes import KEY_CHANGES, Done, KeyChange
+from apikeys.key_forms import KeyForm, LinesField, NewKeyForm, reserve_id, reserved_id
+from apikeys.models import AccessKind, ApiKey, KeyStateError
+from apikeys.team_scope import ScopedListFilter, TeamScopedAdmin
+
+LIMITS = ("expires_at", "can_name_app", "allowed_networks", "allowed_endpoints", "allowed_models")
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(TeamScopedAdmin):
+    list_display = ("name", "kind_", "team", "app", "owner", "last_four_", "state", "last_used", "expires")
+    list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), ("owner", ScopedListFilter))
+    search_fields = ("name", "=id", "app__name", "owner__username", "=secrets__last_four")
+    search_help_text = "Name, id, app, owner, or the last four characters. Never the key itself."
+    formfield_overrides = {ArrayField: {"form_class": LinesField}}
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows: Any = super().get_queryset(request)
+        return rows.with_state()  # type: ignore[no-any-return]
+
+    def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_field_queryset(db, db_field, request)
+        return rows.filter(archived_at=None) if db_field.name == "app" else rows
+
+    # Permissions: a revoked key is only read, and no key is ever deleted.
+
+    def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
+        return (obj is None or obj.revoked_at is None) and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    # The form
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        return super().get_form(request, obj, change, **{"form": KeyForm if change else NewKeyForm, **kwargs})
+
+    def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
+        if obj is None:
+            identity: tuple[str, ...] = ("team", "app", "owner", "name", "note", "reservation")
+            return [(None, {"fields": identity}), ("Limits", {"fields": LIMITS})]
+        limits = tuple(name for name in LIMITS if not (name == "can_name_app" and obj.app_id))
+        life: tuple[str, ...] = ("created_at", "last_used", "last_used_from")
+        life += ("disabled_at",) if obj.disabled_at else ()
+        life += ("revoked_at", "revoked_by", "revoked_reason") if obj.revoked_at else ()
+        return [
+            (None, {"fields": ("id", "state", "kind_", "team", "app", "owner", "name", "note")}),
+            ("Limits", {"fields": limits}),
+            ("Life", {"fields": (*life, "secrets")}),
+        ]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
+        if obj is None:
+            return ()
+        told = ("id", "state", "kind_", "team", "app", "created_at", "last_used", "last_used_from", "secrets")
+        return (*told, "disabled_at", "revoked_at", "revoked_by", "revoked_reason")
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        user: Any = request.user
+        initial = {"owner": user.pk, **super().get_changeform_initial_data(request)}
+        return initial | {"reservation": reserve_id(user.pk)}
+
+    def render_change_form(self, request: HttpRequest, context: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
+        api_key: ApiKey | None = kwargs.get("obj")
+        # The answer to a new key is the key itself, so there is nothing to go on to.
+        context |= {"show_save_and_add_another": False, "show_save_and_continue": api_key is not None}
+        if api_key is not None and self.has_change_permission(request, api_key):
+            context["key_changes"] = [
+                (change.label, self._url(change.name, api_key.pk))
+                for change in KEY_CHANGES
+                if change.applies_to(api_key)
+            ]
+        return super().render_change_form(request, context, **kwargs)
+
+    # Making a key
+
+    def changeform_view(
+        self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
+    ) -> Any:
+        # Django takes "_saveasnew" for an addition, whatever the address.
+        is_addition = request.method == "POST" and (object_id is None or "_saveasnew" in request.POST)
+        if not is_addition or not self.has_add_permission(request):
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        key_id = self._reserved_id(request)
+        if key_id is None:
+            self.message_user(request, "That form can no longer be used. Fill in this one.", messages.ERROR)
+            return HttpResponseRedirect(reverse("admin:apikeys_apikey_add"))
+        if self._is_made(request, key_id):
+            return self._made_already(request, key_id)
+        try:
+            return super().changeform_view(request, object_id, form_url, extra_context)
+        except (IntegrityError, ValidationError):
+            # The same form, sent at the same time, was quicker.
+            if not self._is_made(request, key_id):
+                raise
+            return self._made_already(request, key_id)
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        if change:
+            # Only what was edited: another column may have been changed in the meantime, by a revocation say.
+            obj.save(update_fields=form.changed_data)
+            return
+        policy = {name: value for name, value in form.cleaned_data.items() if name != "reservation"}
+        made, plaintext = ApiKey.objects.create_key(id=self._reserved_id(request), **policy)
+        obj.pk = made.pk
+        # From here to `response_add`, within this one request and nowhere else.
+        request.new_plaintext = plaintext  # type: ignore[attr-defined]
+
+    def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: Any = None) -> HttpResponse:
+        made = self.get_queryset(request).get(pk=obj.pk)
+        return self._shown_once(request, made, request.new_plaintext, "Created.")  # type: ignore[attr-defined]
+
+    def _reserved_id(self, request: HttpRequest) -> str | None:
+        user: Any = request.user
+        return reserved_id(request.POST.get("reservation", ""), user.pk)
+
+    def _is_made(self, request: HttpRequest, key_id: str) -> bool:
+        return self.get_queryset(request).filter(pk=key_id).exists()
+
+    def _made_already(self, request: HttpRequest, key_id: str) -> HttpResponse:
+        self.message_user(
+            request,
+            "The form that you sent has made this key already, and the key was shown once. If it is lost, rotate it.",
+            messages.WARNING,
+        )
+        return HttpResponseRedirect(self._url("change", key_id))
+
+    def _shown_once(self, request: HttpRequest, api_key: ApiKey, plaintext: str, done: str) -> HttpResponse:
+        """The page with the plaintext: the answer to the POST that made it, kept by no cache and no history."""
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{done} Store the key now",
+            "opts": self.opts,
+            "api_key": api_key,
+            "plaintext": plaintext,
+            "base_url": request.build_absolute_uri("/api"),
+            "is_app_key": api_key.kind == AccessKind.APP,
+            "key_url": self._url("change", api_key.pk),
+        }
+        headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
+        return TemplateResponse(request, "admin/apikeys/apikey/new_key.html", context, headers=headers)
+
+    # Rotating, disabling, enabling, revoking
+
+    def get_urls(self) -> list[URLPattern]:
+        pages = [
+            path(
+                f"<path:object_id>/{change.name}/",
+                self.admin_site.admin_view(partial(self.key_change_view, change=change)),
+                name=f"apikeys_apikey_{change.name}",
+            )
+            for change in KEY_CHANGES
+        ]
+        return pages + super().get_urls()
+
+    def key_change_view(self, request: HttpRequest, object_id: str, change: KeyChange) -> HttpResponse:
+        api_key: ApiKey | None = self.get_object(request, unquote(object_id))
+        if not self.has_change_permission(request):
+            raise PermissionDenied
+        if api_key is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[no-any-return, attr-defined]
+        form = change.form_class(request.POST if request.method == "POST" else None, initial=change.initial(api_key))
+        if form.is_valid():
+            return self._carry_out(request, api_key, change, form.cleaned_data)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"{change.label} this API key?",
+            "opts": self.opts,
+            "api_key": api_key,
+            "change": change,
+            "form": form,
+            "key_url": self._url("change", api_key.pk),
+        }
+        return TemplateResponse(request, "admin/apikeys/apikey/confirm_change.html", context)
+
+    def _carry_out(
+        self, request: HttpRequest, api_key: ApiKey, change: KeyChange, answers: dict[str, Any]
+    ) -> HttpResponse:
+        user: Any = request.user
+        try:
+            with transaction.atomic():
+                done: Done = change.carry_out(api_key, answers, by=user.get_username())
+                self.log_change(request, api_key, done.history)
+        except KeyStateError as error:
+            self.message_user(request, str(error), messages.ERROR)
+            return HttpResponseRedirect(self._url("change", api_key.pk))
+        if done.plaintext is not None:
+            return self._shown_once(request, api_key, done.plaintext, done.history)
+        self.message_user(request, done.history, messages.SUCCESS)
+        return HttpResponseRedirect(self._url("change", api_key.pk))
+
+    @staticmethod
+    def _url(page: str, key_id: str) -> str:
+        return reverse(f"admin:apikeys_apikey_{page}", args=[quote(key_id)])
+
+    # Columns
+
+    @admin.display(description="kind")
+    def kind_(self, api_key: ApiKey) -> str:
+        return api_key.kind.label.replace(" key", "")
+
+    @admin.display(description="last four")
+    def last_four_(self, api_key: ApiKey) -> str:
+        return api_key.last_four
+
+    @admin.display(description="state")
+    def state(self, api_key: ApiKey) -> str:
+        return api_key.why_unusable or "usable"
+
+    @admin.display(description="expires", ordering="expires_at")
+    def expires(self, api_key: ApiKey) -> str:
+        return moment(api_key.expires_at)
+
+    @admin.display(description="last used", ordering="activity__last_used_at")
+    def last_used(self, api_key: ApiKey) -> str:
+        activity = getattr(api_key, "activity", None)
+        return moment(activity.last_used_at if activity else None)
+
+    @admin.display(description="last used from")
+    def last_used_from(self, api_key: ApiKey) -> str:
+        activity = getattr(api_key, "activity", None)
+        return activity.last_used_from or "-" if activity else "-"
+
+    @admin.display(description="secrets")
+    def secrets(self, api_key: ApiKey) -> str:
+        """What may be known of them, to be recognized and not to be touched."""
+        secrets = api_key.secrets.defer("digest").order_by("-pk")
+        return render_to_string("admin/apikeys/apikey/secrets.html", {"secrets": secrets})
+
+
+def moment(when: datetime | None) -> str:
+    """Short enough for a column."""
+    return f"{timezone.localtime(when):%Y-%m-%d %H:%M}" if when else "never"

@@ -1,0 +1,105 @@
+"""What staff meet in the admin: their own teams and what belongs to those. Superusers meet everything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.options import BaseModelAdmin
+from django.contrib.auth.models import User
+from django.db.models import ForeignKey, Model, QuerySet
+from django.http import HttpRequest
+
+from apikeys.models import Team
+
+if TYPE_CHECKING:
+    AnyModelAdmin = admin.ModelAdmin[Any]
+    AnyBaseModelAdmin = BaseModelAdmin[Any]
+    AnyModelChoiceField = forms.ModelChoiceField[Any]
+else:
+    AnyModelAdmin, AnyBaseModelAdmin = admin.ModelAdmin, BaseModelAdmin
+    AnyModelChoiceField = forms.ModelChoiceField
+
+
+def rows_for(model: type[Model], user: Any) -> QuerySet[Any]:
+    """The rows that a form or a filter may offer to this user. Of users, those they share a team with."""
+    if model is User:
+        users = User.objects.order_by("username")
+        return users if user.is_superuser else users.filter(teams__in=Team.objects.for_user(user)).distinct()
+    rows: QuerySet[Any] = model._default_manager.for_user(user)  # type: ignore[attr-defined]
+    return rows
+
+
+class ChoiceInTeam(AnyModelChoiceField):
+    """A choice that names its team, since those of several teams may stand in one list."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        return f"{obj} ({obj.team})"
+
+
+class ScopedChoices(AnyBaseModelAdmin):
+    """Offers in its forms, and accepts from them, only what the user may see."""
+
+    def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
+        rows = rows_for(db_field.related_model, request.user)
+        return rows.select_related("team") if is_in_team(db_field.related_model) else rows
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if is_in_team(db_field.related_model):
+            kwargs.setdefault("form_class", ChoiceInTeam)
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field: Any = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if isinstance(db_field, ForeignKey) and field is not None:
+            # Without the four icons: a key's form is no place to delete a user or edit a team.
+            field.widget = field.widget.widget
+            field.widget.choices = field.choices
+        return field
+
+
+def is_in_team(model: type[Model]) -> bool:
+    return any(field.name == "team" for field in model._meta.fields)
+
+
+class ProtectionShown(AnyModelAdmin):
+    """Says what protects a row from deletion. Django would rather say that the keys behind it may not be deleted."""
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        rows, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        return rows, counts, set() if protected else lacking, protected
+
+
+class TeamScopedAdmin(ScopedChoices, ProtectionShown):
+    """Pages of rows that belong to a team. What is foreign to the user's teams answers like what is absent."""
+
+    # From the model to its team, as a lookup.
+    team_path = "team"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request)
+        user: Any = request.user
+        return rows if user.is_superuser else rows.filter(**{f"{self.team_path}__in": Team.objects.for_user(user)})
+
+
+class ReadOnlyAdmin(TeamScopedAdmin):
+    """Pages of rows that the server writes and people only read."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class ScopedListFilter(admin.RelatedFieldListFilter):
+    """A filter by a related row that names only rows which the user may see."""
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
+        rows = rows_for(field.related_model, request.user).order_by().values("pk")
+        ordering = self.field_admin_ordering(field, request, model_admin)
+        return field.get_choices(include_blank=False, ordering=ordering, limit_choices_to={"pk__in": rows})

@@ -1,0 +1,169 @@
+"""The admin of providers, apps and conversations. What a user meets there is decided in `apikeys.team_scope`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import ValidationError
+from django.core.validators import RegexValidator
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.html import format_html
+
+from apikeys.team_scope import ReadOnlyAdmin, ScopedListFilter, TeamScopedAdmin
+from chat.models import App, Conversation, Message, Provider
+
+if TYPE_CHECKING:
+    ProviderModelForm = forms.ModelForm[Provider]
+else:
+    ProviderModelForm = forms.ModelForm
+
+
+class ProviderForm(ProviderModelForm):
+    secret = forms.CharField(
+        required=False,
+        max_length=2000,
+        # It travels in an HTTP header.
+        validators=[RegexValidator(r"\A[\x21-\x7e]*\Z", "Only printable ASCII characters without blanks.")],
+        widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "class": "vTextField"}),
+        help_text="The provider's own key. It is stored encrypted and never shown again. Empty leaves it as it is. "
+        "Changing the base URL clears it, unless a new one is given here.",
+    )
+    clear_secret = forms.BooleanField(required=False, help_text="Forget the secret that is stored.")
+
+    def clean(self) -> dict[str, Any]:
+        answers: dict[str, Any] = super().clean() or {}
+        if answers.get("secret") and answers.get("clear_secret"):
+            raise ValidationError({"clear_secret": "Give a new secret or clear the old one, not both."})
+        return answers
+
+    def validate_unique(self) -> None:
+        """Also what is unique in the team, which is set but not in the form of a provider that exists."""
+        super().validate_unique()
+        if "team" not in self.fields:
+            try:
+                self.instance.validate_constraints()
+            except ValidationError as error:
+                self.add_error(None, error)
+
+
+@admin.register(Provider)
+class ProviderAdmin(TeamScopedAdmin):
+    form = ProviderForm
+    list_display = ("name", "team", "base_url", "has_secret")
+    list_filter = (("team", ScopedListFilter),)
+    list_select_related = ("team",)
+    search_fields = ("name", "=id", "base_url")
+
+    def get_fieldsets(self, request: HttpRequest, obj: Provider | None = None) -> Any:
+        identity = ["team", "name", "base_url"]
+        secret = ["secret"]
+        if obj is not None:
+            identity = ["id", *identity]
+            secret = ["has_secret"]
+            secret += ["secret", "clear_secret"] if self.has_change_permission(request, obj) else []
+        limits = ("connect_seconds", "first_byte_seconds", "between_chunks_seconds", "total_seconds")
+        return [(None, {"fields": identity}), ("Secret", {"fields": secret}), ("Time limits", {"fields": limits})]
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Provider | None = None) -> tuple[str, ...]:
+        return ("id", "team", "has_secret") if obj else ()
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
+        return not lookup.startswith("encrypted_secret") and super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
+
+    def save_model(self, request: HttpRequest, obj: Provider, form: Any, change: bool) -> None:
+        answers = form.cleaned_data
+        # Only what was edited, so that a secret stored in the meantime is not written over.
+        edited = [name for name in form.changed_data if name not in ("secret", "clear_secret")]
+        if answers["secret"] or answers.get("clear_secret"):
+            obj.set_secret(answers["secret"])
+            edited.append("encrypted_secret")
+        had_secret = obj.has_secret
+        if not change:
+            obj.save(force_insert=True)
+            return
+        obj.save(update_fields=edited)
+        obj.refresh_from_db(fields=["encrypted_secret"])
+        if had_secret and not obj.has_secret:
+            self.message_user(request, "The base URL changed, so the secret was cleared.", messages.WARNING)
+
+    @admin.display(boolean=True, description="has a secret")
+    def has_secret(self, provider: Provider) -> bool:
+        return provider.has_secret
+
+
+@admin.register(App)
+class AppAdmin(TeamScopedAdmin):
+    """Apps are archived, not deleted: their keys and usage name them for good."""
+
+    list_display = ("name", "team", "provider", "model", "archived_at")
+    list_filter = (("team", ScopedListFilter), ("archived_at", admin.EmptyFieldListFilter))
+    list_select_related = ("team", "provider")
+    search_fields = ("name", "=id", "model")
+    actions = ["archive", "unarchive"]
+
+    def get_fields(self, request: HttpRequest, obj: App | None = None) -> Any:
+        editable = ["team", "name", "intro", "provider", "model", "system_prompt", "max_tokens", "temperature"]
+        editable += ["history_length", "can_override", "dialect"]
+        return ["id", *editable, "archived_at", "created_at", "updated_at"] if obj else editable
+
+    def get_readonly_fields(self, request: HttpRequest, obj: App | None = None) -> tuple[str, ...]:
+        return ("id", "team", "archived_at", "created_at", "updated_at") if obj else ()
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @admin.action(description="Archive: refuse all calls of the selected apps", permissions=["change"])
+    def archive(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
+        for app in queryset.filter(archived_at=None):
+            App.objects.filter(pk=app.pk).update(archived_at=timezone.now())
+            self.log_change(request, app, "Archived.")
+            self.message_user(request, f"Archived {app}.", messages.SUCCESS)
+
+    @admin.action(description="Unarchive: accept calls of the selected apps again", permissions=["change"])
+    def unarchive(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
+        for app in queryset.exclude(archived_at=None):
+            App.objects.filter(pk=app.pk).update(archived_at=None)
+            self.log_change(request, app, "Unarchived.")
+            self.message_user(request, f"Unarchived {app}.", messages.SUCCESS)
+
+
+@admin.register(Conversation)
+class ConversationAdmin(ReadOnlyAdmin):
+    team_path = "app__team"
+    list_display = ("chat_id", "app", "custom_uid", "created_at", "updated_at")
+    list_filter = (("app", ScopedListFilter),)
+    list_select_related = ("app",)
+    search_fields = ("chat_id", "custom_uid", "app__name")
+    fields = ("app", "chat_id", "custom_uid", "metadata", "variables", "created_at", "updated_at", "its_messages")
+    show_full_result_count = False
+
+    @admin.display(description="messages")
+    def its_messages(self, conversation: Conversation) -> str:
+        url = reverse("admin:chat_message_changelist")
+        return format_html('<a href="{}?conversation__id__exact={}">Show them</a>', url, conversation.pk)
+
+
+@admin.register(Message)
+class MessageAdmin(ReadOnlyAdmin):
+    team_path = "conversation__app__team"
+    fields = readonly_fields = (
+        "conversation",
+        "data_id",
+        "role",
+        "content",
+        "response_data",
+        "ending",
+        "request_id",
+        "created_at",
+    )
+    list_display = ("data_id", "conversation", "role", "ending", "created_at")
+    list_filter = ("role", "ending")
+    list_select_related = ("conversation",)
+    search_fields = ("=data_id", "=conversation__chat_id", "=request_id")
+    ordering = ("-pk",)
+    show_full_result_count = False

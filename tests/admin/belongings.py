@@ -1,0 +1,38 @@
+"""One row of every model that belongs to a team."""
+
+from typing import Any
+
+from django.db.models import Model
+from django.utils import timezone
+
+from apikeys.models import Ending, KeyActivity, Team, UsageRecord
+from apikeys.object_ids import new_object_id
+from chat.models import Conversation, Message, Role
+from tests import factories
+
+
+def make_belongings(team: Team) -> dict[type[Model], Any]:
+    app = factories.make_app(team)
+    api_key, _ = factories.make_key(app=app)
+    usage = UsageRecord.objects.create(
+        id=new_object_id(),
+        team=team,
+        key=api_key,
+        app=app,
+        endpoint="chat.completions",
+        model=factories.unique("model"),
+        status=200,
+        ending=Ending.COMPLETE,
+        duration_ms=7,
+    )
+    conversation = Conversation.objects.create(app=app, chat_id=factories.unique("chat"))
+    message = Message.objects.create(
+        conversation=conversation,
+        data_id=factories.unique("data"),
+        role=Role.USER,
+        content=factories.unique("words"),
+        request_id=usage.pk,
+    )
+    activity = KeyActivity.objects.create(key=api_key, last_used_at=timezone.now())
+    rows = (team, app.provider, app, api_key, activity, usage, conversation, message)
+    return {type(row): row for row in rows}

@@ -1,0 +1,154 @@
+"""A key's page: what of it can be changed."""
+
+import re
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from apikeys.models import ApiKey
+from tests import factories
+from tests.admin.pages import KEY, LIST, browser, key_form, page_of, staff, text
+
+
+def test_it_works():
+    api_key, _ = factories.make_key()
+    _, client = staff(api_key.team)
+    form = key_form(api_key, name="renamed", allowed_networks="192.0.2.0/24", can_name_app="on")
+    assert client.post(page_of(api_key), form)["Location"] == LIST
+    api_key.refresh_from_db()
+    assert (api_key.name, api_key.allowed_networks, api_key.can_name_app) == ("renamed", ["192.0.2.0/24"], True)
+
+
+def test_unchanged_form_changes_nothing():
+    endpoints, models = ["chat.completions", "key.self"], ["one", "two"]
+    api_key, _ = factories.make_key(
+        allowed_endpoints=endpoints, allowed_models=models, allowed_networks=["10.0.0.0/8", "::1/128"]
+    )
+    _, client = staff(api_key.team)
+    before = ApiKey.objects.values().get(pk=api_key.pk)
+    assert client.post(page_of(api_key), key_form(api_key)).status_code == 302
+    assert ApiKey.objects.values().get(pk=api_key.pk) == before
+
+
+def test_team_and_app_stay():
+    app = factories.make_app(factories.make_team())
+    api_key, _ = factories.make_key(app=app)
+    client = browser(factories.make_user(is_superuser=True))
+    form = key_form(api_key, name="renamed", team=factories.make_team().pk, app=factories.make_app(app.team).pk)
+    assert client.post(page_of(api_key), form).status_code == 302
+    api_key.refresh_from_db()
+    assert (api_key.name, api_key.team, api_key.app) == ("renamed", app.team, app)
+
+
+def test_owner_must_be_a_member():
+    api_key, _ = factories.make_key()
+    client = browser(factories.make_user(is_superuser=True))
+    response = client.post(page_of(api_key), key_form(api_key, owner=factories.make_user().pk))
+    assert "The owner must be a member of the team." in text(response)
+
+
+def test_endpoint_that_is_gone_is_kept():
+    """Dropped from the form without a word, the list would become empty, and that means everything."""
+    api_key, _ = factories.make_key(allowed_endpoints=["gone.endpoint"])
+    _, client = staff(api_key.team)
+    assert "gone.endpoint (no longer exists)" in text(client.get(page_of(api_key)))
+    assert client.post(page_of(api_key), key_form(api_key, name="renamed")).status_code == 302
+    api_key.refresh_from_db()
+    assert (api_key.name, api_key.allowed_endpoints) == ("renamed", ["gone.endpoint"])
+
+
+def test_edit_writes_only_what_was_edited():
+    """Written whole, the row would undo what was disabled between its reading and its writing."""
+    api_key, _ = factories.make_key()
+    _, client = staff(api_key.team)
+    with CaptureQueriesContext(connection) as queries:
+        assert client.post(page_of(api_key), key_form(api_key, name="renamed")).status_code == 302
+    updates = [query["sql"] for query in queries if query["sql"].startswith('UPDATE "apikeys_apikey"')]
+    assert [update.partition(" WHERE ")[0] for update in updates] == [
+        """UPDATE "apikeys_apikey" SET "name" = 'renamed'"""
+    ]
+
+
+def test_secrets_are_listed_without_digest_or_plaintext():
+    api_key, key = factories.make_key()
+    new = api_key.rotate()
+    _, client = staff(api_key.team)
+    page = text(client.get(page_of(api_key)))
+    assert f"******{key[-4:]}" in page
+    assert f"******{new[-4:]}" in page
+    for pages in (page, text(client.get(LIST)), text(client.get(page_of(api_key, "history")))):
+        assert not KEY.search(pages)
+        assert "digest" not in pages
+        assert all(bytes(secret.digest).hex() not in pages for secret in api_key.secrets.all())
+
+
+def test_secrets_cannot_be_added_changed_or_deleted():
+    api_key, _ = factories.make_key()
+    secret = api_key.secrets.get()
+    client = browser(factories.make_user(is_superuser=True))
+    forged = {
+        "secrets-TOTAL_FORMS": 2,
+        "secrets-INITIAL_FORMS": 1,
+        "secrets-0-id": secret.pk,
+        "secrets-0-key": api_key.pk,
+        "secrets-0-last_four": "evil",
+        "secrets-0-DELETE": "on",
+        "secrets-1-id": "",
+        "secrets-1-key": api_key.pk,
+        "secrets-1-last_four": "evil",
+    }
+    assert client.post(page_of(api_key), key_form(api_key, **forged)).status_code == 302
+    assert [row.last_four for row in api_key.secrets.all()] == [secret.last_four]
+
+
+def test_revoked_key_is_read_only():
+    api_key, _ = factories.make_key()
+    api_key.revoke(by="ann", reason="leaked in a log")
+    client = browser(factories.make_user(is_superuser=True))
+    page = text(client.get(page_of(api_key)))
+    assert "It was revoked." in page
+    assert "leaked in a log" in page
+    assert 'name="name"' not in page
+    assert client.post(page_of(api_key), key_form(api_key, name="renamed")).status_code == 403
+
+
+def buttons(page):
+    return set(re.findall(r"/(rotate|disable|enable|revoke|delete)/", page))
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        ("usable", {"rotate", "disable", "revoke"}),
+        ("disabled", {"rotate", "enable", "revoke"}),
+        ("revoked", set()),
+    ],
+)
+def test_buttons_by_state(state, expected):
+    api_key, _ = factories.make_key()
+    if state == "disabled":
+        api_key.disable()
+    elif state == "revoked":
+        api_key.revoke(by="ann", reason="leaked")
+    _, client = staff(api_key.team, "apikeys.view_apikey", "apikeys.change_apikey", "apikeys.delete_apikey")
+    assert buttons(text(client.get(page_of(api_key)))) == expected
+
+
+def test_without_the_permission():
+    api_key, _ = factories.make_key()
+    _, client = staff(api_key.team, "apikeys.view_apikey")
+    page = text(client.get(page_of(api_key)))
+    assert api_key.name in page
+    assert buttons(page) == set()
+    assert client.post(page_of(api_key), key_form(api_key, name="renamed")).status_code == 403
+
+
+def test_no_key_is_deleted():
+    api_key, _ = factories.make_key()
+    client = browser(factories.make_user(is_superuser=True))
+    assert client.get(page_of(api_key, "delete")).status_code == 403
+    assert client.post(page_of(api_key, "delete"), {"post": "yes"}).status_code == 403
+    client.post(LIST, {"action": "delete_selected", "_selected_action": [api_key.pk], "post": "yes"})
+    assert ApiKey.objects.filter(pk=api_key.pk).exists()
+    assert "delete_selected" not in text(client.get(LIST))

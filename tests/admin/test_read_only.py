@@ -1,0 +1,64 @@
+"""What the server writes is only read, also by superusers."""
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from apikeys.models import KeyActivity, UsageRecord
+from chat.models import Conversation, Message
+from tests import factories
+from tests.admin.belongings import make_belongings
+from tests.admin.pages import browser, staff, text, url
+
+MODELS = [KeyActivity, UsageRecord, Conversation, Message]
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_it_works(model):
+    belongings = make_belongings(factories.make_team())
+    row = belongings[model]
+    _, client = staff(row_team(belongings), f"{model._meta.app_label}.view_{model._meta.model_name}")
+    assert url(model, "change", row.pk) in text(client.get(url(model, "changelist")))
+    assert client.get(url(model, "change", row.pk)).status_code == 200
+
+
+def row_team(belongings):
+    return next(iter(belongings.values()))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_nobody_changes_it(model):
+    row = make_belongings(factories.make_team())[model]
+    client = browser(factories.make_user(is_superuser=True))
+    before = model.objects.values().get(pk=row.pk)
+    assert client.get(url(model, "add")).status_code == 403
+    assert client.post(url(model, "add"), {}).status_code == 403
+    assert client.post(url(model, "change", row.pk), {"status": 500}).status_code == 403
+    assert client.post(url(model, "delete", row.pk), {"post": "yes"}).status_code == 403
+    delete = {"action": "delete_selected", "_selected_action": [row.pk], "post": "yes"}
+    client.post(url(model, "changelist"), delete)
+    assert model.objects.values().get(pk=row.pk) == before
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_query_count_does_not_grow_with_rows(model):
+    team = factories.make_team()
+    _, client = staff(team, f"{model._meta.app_label}.view_{model._meta.model_name}")
+    counts = []
+    for rows in (2, 4):
+        for _ in range(rows):
+            make_belongings(team)
+        with CaptureQueriesContext(connection) as queries:
+            assert client.get(url(model, "changelist")).status_code == 200
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
+
+
+def test_conversation_leads_to_its_messages():
+    belongings = make_belongings(factories.make_team())
+    conversation, message = belongings[Conversation], belongings[Message]
+    _, client = staff(row_team(belongings), "chat.view_conversation", "chat.view_message")
+    link = f"{url(Message, 'changelist')}?conversation__id__exact={conversation.pk}"
+    assert link in text(client.get(url(Conversation, "change", conversation.pk)))
+    assert message.data_id in text(client.get(link))
+    assert message.content in text(client.get(url(Message, "change", message.pk)))

@@ -1,0 +1,53 @@
+"""A real browser. Chromium is taken from the system; without one these tests skip, or fail under REQUIRE_BROWSER=1."""
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+from playwright.sync_api import Browser, Page, sync_playwright
+
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+# No longer than a module: Playwright keeps an event loop running in this thread, where other tests use the ORM.
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        complaint = "No Chromium was found. On Debian: apt-get install chromium"
+        if os.environ.get("REQUIRE_BROWSER") == "1":
+            pytest.fail(complaint)
+        pytest.skip(complaint)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium: Browser, server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+    """A fresh browser window on the server, 1440 pixels wide. What goes wrong in its scripts fails the test."""
+    # Django takes Playwright's loop, which only waits for the browser here, for a caller of the ORM in async code.
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+    context = chromium.new_context(
+        base_url=server.url, viewport={"width": 1440, "height": 900}, permissions=["clipboard-read", "clipboard-write"]
+    )
+    context.set_default_timeout(10_000)
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    # While that loop runs, the ORM has a connection of its own, which nobody else would end.
+    connection.close()
+    context.close()
+    assert errors == []

@@ -1,0 +1,154 @@
+"""The life of a key, as an administrator sees it in a browser and its holder over HTTP."""
+
+import re
+
+import pytest
+from playwright.sync_api import Error, Page, expect
+
+from apikeys import keys
+from apikeys.models import ApiKey
+from tests import factories
+from tests.admin.pages import ADD, KEY_RIGHTS, page_of
+from tests.processes import wait_for
+
+
+@pytest.fixture
+def team():
+    return factories.make_team()
+
+
+@pytest.fixture
+def user(team, page: Page):
+    """Staff of the team, signed in through the form."""
+    user = factories.make_user(team, permissions=KEY_RIGHTS)
+    page.goto("/admin/")
+    page.get_by_label("Username").fill(user.username)
+    page.get_by_label("Password").fill(factories.PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    expect(page.get_by_role("link", name="API keys", exact=True).first).to_be_visible()
+    return user
+
+
+def make_key(page: Page, team, user, name: str) -> str:
+    """Make a key through the form, and read it where it is shown."""
+    page.goto(ADD)
+    page.get_by_label("Team").select_option(label=team.name)
+    page.get_by_label("Owner").select_option(label=user.username)
+    page.get_by_label("Name:", exact=True).fill(name)
+    page.get_by_role("button", name="Save").click()
+    return shown_key(page)
+
+
+def shown_key(page: Page) -> str:
+    expect(page.get_by_text("This is the only time that the key is shown.")).to_be_visible()
+    key = page.locator("#new-key").input_value()
+    assert keys.is_ours(key)
+    return key
+
+
+def status(server, key: str) -> int:
+    return server.get("/api/v1/key", key).status_code
+
+
+def wait_for_refusal(server, key: str) -> str:
+    """The error code, once the key is refused. A change is heard within milliseconds; two seconds are plenty."""
+    wait_for(lambda: status(server, key) == 401, "the key is refused", seconds=2)
+    return server.get("/api/v1/key", key).json()["error"]["code"]
+
+
+def test_it_works(server, page: Page, team, user):
+    key = make_key(page, team, user, "for the shop")
+    answer = server.get("/api/v1/key", key)
+    assert answer.status_code == 200
+    assert answer.json()["data"]["name"] == "for the shop"
+    assert page.locator("#base-url").input_value() == f"{server.url}/api"
+    assert key in page.locator("#curl").input_value()
+
+
+def test_copy_button(page: Page, team, user):
+    key = make_key(page, team, user, "k")
+    page.locator("#copy-key").click()
+    expect(page.locator("#copy-key")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == key
+    # The curl is copied whole, with its lines.
+    page.locator("[data-copies=curl]").click()
+    expect(page.locator("[data-copies=curl]")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == page.locator("#curl").input_value()
+
+
+def test_copy_button_without_a_clipboard(page: Page, team, user):
+    """As on a page over plain HTTP from another machine: the button copies the old way."""
+    key = make_key(page, team, user, "k")
+    page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')) }")
+    page.locator("#copy-key").click()
+    expect(page.locator("#copy-key")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == key
+
+
+def test_reload_makes_no_second_key(page: Page, team, user):
+    key = make_key(page, team, user, "k")
+    # The browser sends the form again, as it does when a person confirms its question.
+    page.reload()
+    api_key = ApiKey.objects.get(team=team)
+    expect(page).to_have_url(re.compile(re.escape(page_of(api_key)) + "$"))
+    expect(page.get_by_text("the key was shown once")).to_be_visible()
+    assert key not in page.content()
+    assert api_key.secrets.count() == 1
+
+
+def test_going_back_shows_no_key(page: Page, team, user):
+    make_key(page, team, user, "k")
+    page.get_by_role("link", name="I have stored it").click()
+    expect(page.get_by_role("link", name="Rotate")).to_be_visible()
+    # The page was kept nowhere, so Chromium asks whether to send the form again instead of showing it.
+    with pytest.raises(Error, match="ERR_CACHE_MISS"):
+        page.go_back()
+    expect(page.locator("#new-key")).to_have_count(0)
+    assert ApiKey.objects.filter(team=team).count() == 1
+
+
+def test_rotate(server, page: Page, team, user):
+    old = make_key(page, team, user, "k")
+    page.get_by_role("link", name="I have stored it").click()
+    page.get_by_role("link", name="Rotate").click()
+    page.get_by_label("The old secret ends").select_option(label="after 1 hour")
+    page.get_by_role("button", name="Rotate").click()
+    new = shown_key(page)
+    assert new != old
+    assert (status(server, old), status(server, new)) == (200, 200)
+    page.get_by_role("link", name="I have stored it").click()
+    page.get_by_role("link", name="Rotate").click()
+    page.get_by_role("button", name="Rotate").click()
+    newest = shown_key(page)
+    assert wait_for_refusal(server, new) == wait_for_refusal(server, old) == "rotated_api_key"
+    assert status(server, newest) == 200
+
+
+def test_disable_and_enable(server, page: Page, team, user):
+    key = make_key(page, team, user, "k")
+    page.get_by_role("link", name="I have stored it").click()
+    page.get_by_role("link", name="Disable").click()
+    page.get_by_label("Reason").fill("under suspicion")
+    page.get_by_role("button", name="Disable").click()
+    expect(page.get_by_text("It is disabled.")).to_be_visible()
+    assert wait_for_refusal(server, key) == "disabled_api_key"
+    page.get_by_role("link", name="Enable").click()
+    page.get_by_role("button", name="Enable").click()
+    wait_for(lambda: status(server, key) == 200, "the key is accepted again", seconds=2)
+    page.get_by_role("link", name="History").click()
+    expect(page.get_by_text("Disabled. Reason: under suspicion")).to_be_visible()
+
+
+def test_revoke(server, page: Page, team, user):
+    key = make_key(page, team, user, "k")
+    assert status(server, key) == 200
+    page.get_by_role("link", name="I have stored it").click()
+    page.get_by_role("link", name="Revoke").click()
+    page.get_by_role("button", name="Revoke").click()
+    expect(page.get_by_text("This field is required.")).to_be_visible()
+    assert status(server, key) == 200
+    page.get_by_label("Reason").fill("leaked")
+    page.get_by_role("button", name="Revoke").click()
+    expect(page.get_by_text("It was revoked.")).to_be_visible()
+    assert wait_for_refusal(server, key) == "revoked_api_key"
+    expect(page.get_by_role("link", name="Rotate")).to_have_count(0)
