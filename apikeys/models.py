@@ -395,6 +395,9 @@ class KeyActivity(models.Model):
     last_used_at = models.DateTimeField()
     last_used_from = models.GenericIPAddressField(null=True)
 
+    class Meta:
+        verbose_name_plural = "key activity"
+
     def __str__(self) -> str:
         return f"{self.key_id} at {self.last_used_at}"
 

@@ -88,7 +88,7 @@ class ProviderAdmin(TeamScopedAdmin):
             return
         obj.save(update_fields=edited)
         obj.refresh_from_db(fields=["encrypted_secret"])
-        if had_secret and not obj.has_secret:
+        if had_secret and not obj.has_secret and "base_url" in edited:
             self.message_user(request, "The base URL changed, so the secret was cleared.", messages.WARNING)
 
     @admin.display(boolean=True, description="has a secret")

@@ -230,5 +230,8 @@ class Migration(migrations.Migration):
                 ("last_used_at", models.DateTimeField()),
                 ("last_used_from", models.GenericIPAddressField(null=True)),
             ],
+            options={
+                "verbose_name_plural": "key activity",
+            },
         ),
     ]
