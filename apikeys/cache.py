@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
 import psycopg
@@ -35,6 +35,7 @@ class Listener:
         self._caches: list[Snapshots[Any, Any]] = []
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
+        self._on_ping: Callable[[Connection], None] | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -43,7 +44,9 @@ class Listener:
     def register(self, snapshots: "Snapshots[Any, Any]") -> None:
         self._caches.append(snapshots)
 
-    def start(self) -> None:
+    def start(self, on_ping: Callable[[Connection], None] | None = None) -> None:
+        """Listen in a thread. `on_ping` is called there about once a second, with the listener's connection."""
+        self._on_ping = on_ping
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="policy-listener", daemon=True)
         self._thread.start()
@@ -77,6 +80,8 @@ class Listener:
         self.invalidate()
         while not self._stop.is_set():
             connection.execute("SELECT pg_notify(%s, '')", [ping])
+            if self._on_ping is not None:
+                self._on_ping(connection)
             for notification in connection.notifies(timeout=PING_SECONDS):
                 if notification.channel == CHANNEL:
                     self.invalidate()

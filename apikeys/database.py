@@ -15,7 +15,16 @@ NETWORK = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-STATEMENT_SECONDS = 15
+# Every statement of the gates finds its rows by their keys, and is run over and over. Planning it each time would
+# cost more than a better plan could save; and a plan made while a table was small must not read it whole when it
+# has grown.
+SESSION = """
+SET statement_timeout = '15s';
+SET plan_cache_mode = force_generic_plan;
+SET enable_seqscan = off;
+SET enable_hashjoin = off;
+SET enable_mergejoin = off;
+"""
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
@@ -46,5 +55,5 @@ def connect(*, direct: bool = False) -> Connection:
     prepare = None if settings.DATABASE_DIRECT_URL and not direct else 2
     connection = psycopg.connect(**{**NETWORK, **options, "autocommit": True, "prepare_threshold": prepare})
     if not direct:
-        connection.execute(f"SET statement_timeout = '{STATEMENT_SECONDS}s'")
+        connection.execute(SESSION)
     return connection

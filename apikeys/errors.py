@@ -21,7 +21,7 @@ class ApiError(APIException):
     type: ClassVar[str] = "api_error"
     error_code: str = "internal_error"
     message: str = "Something went wrong on our side."
-    retry_after: ClassVar[int | None] = None
+    retry_after: int | None = None
 
     def __init__(self, message: str | None = None, *, error_code: str | None = None, param: str | None = None) -> None:
         if message is not None:
@@ -155,6 +155,28 @@ class BodyTooSlow(ApiError):
 class BodyTooLarge(ApiError):
     status, code, status_text = 413, 413, "invalidParams"
     type, error_code = "invalid_request_error", "body_too_large"
+
+
+class RateLimited(ApiError):
+    """There is no room now, and there will be: in the next minute, or when requests under way have ended."""
+
+    status, code, status_text = 429, 429, "rateLimited"
+    type, error_code = "rate_limit_error", "rate_limit_exceeded"
+
+    def __init__(self, message: str, retry_after: int) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class InsufficientQuota(ApiError):
+    """A budget is spent."""
+
+    status, code, status_text = 429, 510, "insufficientQuota"
+    type, error_code = "insufficient_quota", "insufficient_quota"
+
+    def __init__(self, last_four: str, retry_after: int | None) -> None:
+        super().__init__(f"Key ******{last_four} is over usage")
+        self.retry_after = retry_after
 
 
 class ServiceUnavailable(ApiError):

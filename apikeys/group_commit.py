@@ -64,7 +64,7 @@ class Gate(Generic[Item, Result]):
         self._max_batch = max_batch
         self._retry = retry
         self._salvage = salvage
-        self._wait_seconds = wait_seconds
+        self.wait_seconds = wait_seconds
         self._pending: deque[Pending] = deque()
         self._reserved = 0
         self._lock = threading.Lock()
@@ -106,7 +106,7 @@ class Gate(Generic[Item, Result]):
 
     async def wait(self, future: asyncio.Future[Result]) -> Result:
         """Await what `begin` returned. The item is carried out even if this is cancelled."""
-        give_up = future.get_loop().call_later(self._wait_seconds, _settle, future, ServiceUnavailable())
+        give_up = future.get_loop().call_later(self.wait_seconds, _settle, future, ServiceUnavailable())
         try:
             return await future
         finally:
@@ -114,12 +114,16 @@ class Gate(Generic[Item, Result]):
 
     def submit_from_thread(self, item: Item) -> Result:
         """The same as `submit`, for synchronous callers."""
-        future: Future[Result] = Future()
-        self._enqueue(item, (None, future), False)
         try:
-            return future.result(self._wait_seconds)
+            return self.begin_from_thread(item).result(self.wait_seconds)
         except TimeoutError:
             raise ServiceUnavailable from None
+
+    def begin_from_thread(self, item: Item) -> Future[Result]:
+        """The same as `begin`, for synchronous callers."""
+        future: Future[Result] = Future()
+        self._enqueue(item, (None, future), False)
+        return future
 
     def close(self, patience: float = 5.0) -> None:
         """Carry out what is queued, at most `patience` seconds, then end the thread."""

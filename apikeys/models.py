@@ -1,4 +1,4 @@
-"""Who may call: teams, their keys, the secrets of those keys, and what they used."""
+"""Who may call: teams, their keys, and the secrets of those keys."""
 
 from __future__ import annotations
 
@@ -214,6 +214,8 @@ class ApiKey(models.Model):
             models.CheckConstraint(
                 condition=Q(app__isnull=True) | Q(can_name_app=False), name="apikey_app_key_names_no_app"
             ),
+            # What the composite foreign key (key, team) of a limit points at.
+            models.UniqueConstraint(fields=["id", "team"], name="apikey_in_team"),
         ]
 
     def __str__(self) -> str:
@@ -386,67 +388,6 @@ class EndpointRule(models.Model):
 
     def __str__(self) -> str:
         return self.endpoint
-
-
-class KeyActivity(models.Model):
-    """When a key was last used. A table of its own, so that the write on every request wakes no trigger."""
-
-    key = models.OneToOneField(ApiKey, on_delete=models.CASCADE, primary_key=True, related_name="activity")
-    last_used_at = models.DateTimeField()
-    last_used_from = models.GenericIPAddressField(null=True)
-
-    class Meta:
-        verbose_name_plural = "key activity"
-
-    def __str__(self) -> str:
-        return f"{self.key_id} at {self.last_used_at}"
-
-
-class Ending(models.TextChoices):
-    """How an accepted request ended."""
-
-    COMPLETE = "complete", "complete"
-    CANCELLED = "cancelled", "cancelled by the caller"
-    FAILED = "failed", "failed"
-    LOST = "lost", "lost with its server"
-
-
-class TokenSource(models.TextChoices):
-    """Where a token count comes from."""
-
-    PROVIDER = "provider", "reported by the provider"
-    BOUND = "bound", "our upper bound from the text"
-
-
-class UsageRecord(models.Model):
-    """One accepted request, written once. Its id is the answer's X-Request-Id.
-
-    The foreign keys have no database constraint: what they point at is never removed, and checking
-    them would lock the row of a busy key in every batch.
-    """
-
-    id = models.CharField(max_length=24, primary_key=True)
-    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+")
-    key = models.ForeignKey(ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, related_name="usage")
-    app = models.ForeignKey("chat.App", on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="+")
-    endpoint = models.CharField(max_length=100)
-    model = models.CharField(max_length=200, blank=True)
-    prompt_tokens = models.PositiveIntegerField(default=0)
-    completion_tokens = models.PositiveIntegerField(default=0)
-    token_source = models.CharField(max_length=10, choices=TokenSource.choices, blank=True)
-    cost_micropoints = models.PositiveBigIntegerField(default=0)
-    status = models.PositiveSmallIntegerField(help_text="The HTTP status of the answer.")
-    ending = models.CharField(max_length=10, choices=Ending.choices)
-    time_to_first_byte_ms = models.PositiveIntegerField(null=True)
-    duration_ms = models.PositiveIntegerField()
-    client_address = models.GenericIPAddressField(null=True)
-    created_at = models.DateTimeField(db_default=Now())
-
-    class Meta:
-        indexes = [models.Index(fields=["key", "-created_at"], name="usage_by_key")]
-
-    def __str__(self) -> str:
-        return self.id
 
 
 def live_secret_counts(pepper_ids: Sequence[str]) -> dict[str, int]:

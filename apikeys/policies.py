@@ -39,6 +39,8 @@ class KeyPolicy:
     allowed_networks: tuple[Network, ...]
     allowed_endpoints: frozenset[str]
     allowed_models: frozenset[str]
+    # Of its own or of its team's. Without any, admission costs no round trip.
+    has_limits: bool
 
     @property
     def kind(self) -> AccessKind:
@@ -88,16 +90,19 @@ WITH wanted AS (
 ), moved AS (
     UPDATE apikeys_keysecret AS secret SET digest = wanted.first_digest, pepper_id = %(pepper_id)s
     FROM wanted
-    WHERE secret.digest = wanted.digest AND wanted.digest <> wanted.first_digest
+    WHERE secret.digest = ANY (%(digests)s::bytea[])
+        AND secret.digest = wanted.digest AND wanted.digest <> wanted.first_digest
     RETURNING secret.id
 )
 SELECT DISTINCT ON (wanted.ordinal)
     wanted.ordinal, key.id, key.team_id, key.owner_id, owner.username, key.name, secret.last_four, key.app_id,
     key.can_name_app, key.revoked_at IS NOT NULL,
     key.disabled_at IS NOT NULL OR team.disabled_at IS NOT NULL OR NOT owner.is_active OR membership.id IS NULL,
-    key.expires_at, secret.expires_at, key.allowed_networks, key.allowed_endpoints, key.allowed_models
+    key.expires_at, secret.expires_at, key.allowed_networks, key.allowed_endpoints, key.allowed_models,
+    EXISTS (SELECT 1 FROM apikeys_limit AS a_limit
+        WHERE a_limit.key_id = key.id OR (a_limit.key_id IS NULL AND a_limit.team_id = key.team_id))
 FROM wanted
-JOIN apikeys_keysecret AS secret ON secret.digest = wanted.digest
+JOIN apikeys_keysecret AS secret ON secret.digest = ANY (%(digests)s::bytea[]) AND secret.digest = wanted.digest
 JOIN apikeys_apikey AS key ON key.id = secret.key_id
 JOIN apikeys_team AS team ON team.id = key.team_id
 JOIN auth_user AS owner ON owner.id = key.owner_id
@@ -131,9 +136,9 @@ def _load_policies(connection: Connection, batch: Sequence[dict[str, bytes]]) ->
 
 
 def _policy(columns: Sequence[Any]) -> KeyPolicy:
-    networks, endpoints, models = columns[-3:]
+    *plain, networks, endpoints, models, has_limits = columns
     parsed = tuple(ipaddress.ip_network(network) for network in networks)
-    return KeyPolicy(*[*columns[:-3], parsed, frozenset(endpoints), frozenset(models)])
+    return KeyPolicy(*[*plain, parsed, frozenset(endpoints), frozenset(models), has_limits])
 
 
 def _load_site_rules(connection: Connection, batch: Sequence[None]) -> list[SiteRules | None]:

@@ -3,6 +3,8 @@
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar, NoReturn
 
+import msgspec
+from django.db.models import Q
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from rest_framework.negotiation import BaseContentNegotiation
@@ -13,9 +15,11 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apikeys.access import APP, GLOBAL, PUBLIC, ApiCredential, Public
+from apikeys.admission import Asked, limit_headers, reserve_from_thread
 from apikeys.authentication import ApiKeyAuthentication
 from apikeys.errors import ApiError, MethodNotAllowed, PathNotFound
 from apikeys.ledger import Usage, usage_gate
+from apikeys.limits import Limit
 from apikeys.models import AccessKind, ApiKey
 from apikeys.permissions import address_of, is_open
 from apikeys.trace import trace_of
@@ -42,6 +46,8 @@ class ApiView(APIView):
     staff_permission: ClassVar[str | Public | None]
 
     content_negotiation_class = AlwaysJson
+    # False where what a request asks for is known only from its body.
+    asks_limits_first: ClassVar[bool] = True
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         trace = trace_of(request._request)
@@ -53,6 +59,8 @@ class ApiView(APIView):
         elif request.user.is_authenticated:
             trace.user_id = request.user.pk
         super().initial(request, *args, **kwargs)
+        if isinstance(auth, ApiCredential) and auth.policy.has_limits and self.asks_limits_first:
+            self._reserve(request._request, auth)
 
     def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise MethodNotAllowed(f"This endpoint answers {', '.join(self.methods)}, not {request.method}.")
@@ -63,10 +71,14 @@ class ApiView(APIView):
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         final = super().finalize_response(request, response, *args, **kwargs)
+        usage: Usage | None = getattr(self, "usage", None)
         auth = getattr(request, "auth", None) if response.status_code < 400 else None
-        if isinstance(auth, ApiCredential):
+        if usage is None and isinstance(auth, ApiCredential):
+            usage = self._usage(request._request, auth)
+        if usage is not None:
+            ended = {"status": response.status_code, "duration_ms": trace_of(request._request).elapsed_ms}
             try:
-                self._record(request._request, auth, response.status_code)
+                usage_gate.submit_from_thread(msgspec.structs.replace(usage, **ended))
             except ApiError as error:
                 # What is not recorded is not answered.
                 final = super().finalize_response(request, self.handle_exception(error), *args, **kwargs)
@@ -74,25 +86,36 @@ class ApiView(APIView):
             final["Allow"] = ", ".join(self.allowed_methods)
         return final
 
-    def _record(self, request: HttpRequest, credential: ApiCredential, status: int) -> None:
+    def _reserve(self, request: HttpRequest, credential: ApiCredential) -> None:
+        """Ask the limits; what they let in is recorded, whatever becomes of it."""
+        usage = self._usage(request, credential)
+        policy = credential.policy
+        asked = Asked(id=usage.id, team_id=policy.team_id, key_id=policy.key_id, endpoint=self.endpoint)
+        verdict = reserve_from_thread(asked, lambda: usage)
+        trace_of(request).headers += limit_headers(verdict)
+        verdict.check(policy)
+        self.usage = usage
+
+    def _usage(self, request: HttpRequest, credential: ApiCredential) -> Usage:
         trace, address = trace_of(request), address_of(request)
-        usage = Usage(
+        return Usage(
             id=trace.request_id,
             team_id=credential.policy.team_id,
             key_id=credential.policy.key_id,
             endpoint=self.endpoint,
-            status=status,
+            status=503,
             duration_ms=trace.elapsed_ms,
             client_address=None if address is None else str(address),
         )
-        usage_gate.submit_from_thread(usage)
 
 
 class AsyncApiView(ApiView):
     """Base of the endpoints on the hot path: the same decisions by the same objects, and no thread touched.
 
-    A subclass's handlers are coroutines. It records its own usage.
+    A subclass's handlers are coroutines. It asks the limits and records its usage itself.
     """
+
+    asks_limits_first = False
 
     async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
         self.args, self.kwargs, self.headers = args, kwargs, {}
@@ -146,6 +169,8 @@ class KeySelfView(ApiView):
         credential: ApiCredential = request.auth  # type: ignore[assignment]
         policy = credential.policy
         api_key = ApiKey.objects.for_team(policy.team_id).select_related("team").get(pk=policy.key_id)
+        of_team = Limit.objects.for_team(policy.team_id)
+        limits = of_team.filter(Q(key=None) | Q(key=policy.key_id)).select_related("counter")
         callable_endpoints = {
             route.view.endpoint
             for route in routes()
@@ -170,10 +195,13 @@ class KeySelfView(ApiView):
                 "allowedModels": sorted(policy.allowed_models),
                 "allowedEndpoints": sorted(policy.allowed_endpoints),
                 "endpoints": sorted(callable_endpoints),
-                # Rates and budgets, and what is left of them. No limit is set on any key yet.
-                "limits": {},
+                "limits": [limit_report(limit) for limit in limits],
             }
         )
+
+
+def limit_report(limit: Limit) -> dict[str, Any]:
+    return {"id": limit.pk, "scope": "team" if limit.key_id is None else "key", **limit.state()}
 
 
 class BaseUrlView(ApiView):

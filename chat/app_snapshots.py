@@ -33,6 +33,13 @@ class AppSnapshot:
     # None when there is no secret; a secret that cannot be decrypted must not be mistaken for that.
     secret: str | None = field(repr=False)
     is_secret_lost: bool
+    # In millionths of a point for 1,000 tokens.
+    prompt_price: int
+    completion_price: int
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
+        """Millionths of a point, rounded up."""
+        return -(-(prompt_tokens * self.prompt_price + completion_tokens * self.completion_price) // 1000)
 
     @property
     def is_classic(self) -> bool:
@@ -43,8 +50,9 @@ SQL = """
 SELECT app.id, app.team_id, app.name, app.model, app.system_prompt, app.max_tokens, app.temperature,
     app.history_length, app.can_override, app.dialect, provider.base_url, provider.connect_seconds,
     provider.first_byte_seconds, provider.between_chunks_seconds, provider.total_seconds, provider.encrypted_secret,
-    provider.base_url
+    provider.base_url, coalesce(price.prompt_micropoints, 0), coalesce(price.completion_micropoints, 0)
 FROM chat_app AS app JOIN chat_provider AS provider ON provider.id = app.provider_id
+LEFT JOIN chat_price AS price ON price.provider_id = app.provider_id AND price.model = app.model
 WHERE app.id = ANY(%s) AND app.archived_at IS NULL
 """
 
@@ -52,7 +60,7 @@ WHERE app.id = ANY(%s) AND app.archived_at IS NULL
 def _load(connection: Connection, batch: Sequence[str]) -> list[AppSnapshot | None]:
     found: dict[str, AppSnapshot] = {}
     for row in connection.execute(SQL, [sorted(set(batch))]).fetchall():
-        *columns, encrypted, base_url = row
+        *columns, encrypted, base_url, prompt_price, completion_price = row
         secret, is_lost = None, False
         if encrypted is not None:
             try:
@@ -61,7 +69,7 @@ def _load(connection: Connection, batch: Sequence[str]) -> list[AppSnapshot | No
                 is_lost = meant_for != base_url
             except encryption.DecryptionError:
                 is_lost = True
-        found[columns[0]] = AppSnapshot(*[*columns, secret, is_lost])
+        found[columns[0]] = AppSnapshot(*[*columns, secret, is_lost, prompt_price, completion_price])
     return [found.get(app_id) for app_id in batch]
 
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import msgspec
 
-from apikeys.admission import Admission
+from apikeys.admission import Admission, Asked, Verdict
 from apikeys.errors import ApiError, InvalidParameter, UpstreamError
 from apikeys.ledger import Usage
-from apikeys.models import Ending, TokenSource
 from apikeys.object_ids import new_object_id
 from apikeys.policies import KeyPolicy
 from apikeys.text import storable
+from apikeys.usage import Ending, TokenSource
 from chat import histories, provider_calls, recorder
 from chat.app_snapshots import AppSnapshot
 from chat.payloads import (
@@ -64,6 +64,8 @@ class Completion:
     finish_reason: str = "stop"
     first_byte_at: float | None = None
     reported: dict[str, Any] | None = None
+    # What the limits said, once they were asked.
+    verdict: Verdict | None = None
 
     @property
     def id(self) -> str:
@@ -122,6 +124,7 @@ class Completion:
     async def answer(self) -> None:
         """Ask for the whole answer and record it."""
         with Admission(recorder.gate) as admission:
+            await self._reserve(admission)
             try:
                 answer = await provider_calls.complete(self.app, self._payload(stream=False))
                 self._take(answer)
@@ -139,6 +142,7 @@ class Completion:
     async def stream(self) -> AsyncGenerator[list[str], None]:
         """Yield the answer's text as it comes; the end of the iteration means that it is recorded."""
         with Admission(recorder.gate) as admission:
+            await self._reserve(admission)
             try:
                 async with aclosing(provider_calls.stream(self.app, self._payload(stream=True))) as answers:
                     async for batch in answers:
@@ -167,7 +171,7 @@ class Completion:
                 "moduleName": MODULE_NAME,
                 "moduleType": "chatNode",
                 "runningTime": round(time.monotonic() - self.started, 2),
-                "totalPoints": 0,
+                "totalPoints": self.app.cost(usage["prompt_tokens"], usage["completion_tokens"]) / 1_000_000,
                 "model": self.app.model,
                 "inputTokens": usage["prompt_tokens"],
                 "outputTokens": usage["completion_tokens"],
@@ -175,6 +179,28 @@ class Completion:
                 "historyPreview": [*preview, {"obj": "AI", "value": _preview(self.content)}],
             }
         ]
+
+    async def _reserve(self, admission: Admission) -> None:
+        """Ask the limits, if there are any. Raises RateLimited or InsufficientQuota; nothing is recorded then."""
+        caller, app = self.caller, self.app
+        if not caller.policy.has_limits:
+            return
+        prompt = token_bound(self.messages)
+        asked = Asked(
+            id=caller.request_id,
+            team_id=caller.policy.team_id,
+            key_id=caller.policy.key_id,
+            app_id=app.app_id,
+            endpoint=caller.endpoint,
+            model=app.model,
+            prompt_tokens=prompt,
+            tokens=prompt + self.max_tokens,
+            prompt_micropoints=app.cost(prompt, 0),
+            micropoints=app.cost(prompt, self.max_tokens),
+        )
+        nothing = {"prompt_tokens": 0, "completion_tokens": 0}
+        self.verdict = await admission.reserve(asked, lambda: (self._usage(Ending.CANCELLED, 503, nothing), None))
+        self.verdict.check(caller.policy)
 
     def _payload(self, *, stream: bool) -> dict[str, Any]:
         payload: dict[str, Any] = {
@@ -220,26 +246,34 @@ class Completion:
         """Give the record to the recorder, which writes it whatever becomes of the caller; None if it has it."""
         if not admission.is_open:
             return None
-        usage, caller = self.usage, self.caller
-        record = Usage(
+        charged = self.usage
+        if ending == Ending.FAILED and self.first_byte_at is None:
+            # The provider gave nothing: nothing is charged.
+            charged = {"prompt_tokens": 0, "completion_tokens": 0}
+        record = self._usage(ending, status, charged)
+        is_kept = ending == Ending.COMPLETE or (ending == Ending.CANCELLED and self.texts)
+        future: asyncio.Future[None] = admission.record((record, self._exchange() if is_kept else None))
+        return future
+
+    def _usage(self, ending: Ending, status: int, tokens: dict[str, int]) -> Usage:
+        caller = self.caller
+        return Usage(
             id=caller.request_id,
             team_id=caller.policy.team_id,
             key_id=caller.policy.key_id,
             app_id=self.app.app_id,
             endpoint=caller.endpoint,
             model=self.app.model,
-            prompt_tokens=usage["prompt_tokens"],
-            completion_tokens=usage["completion_tokens"],
+            prompt_tokens=tokens["prompt_tokens"],
+            completion_tokens=tokens["completion_tokens"],
             token_source=self.token_source,
+            cost_micropoints=self.app.cost(tokens["prompt_tokens"], tokens["completion_tokens"]),
             status=status,
             ending=ending,
             time_to_first_byte_ms=self._since_start(self.first_byte_at),
             duration_ms=self._since_start(time.monotonic()) or 0,
             client_address=caller.client_address,
         )
-        is_kept = ending == Ending.COMPLETE or (ending == Ending.CANCELLED and self.texts)
-        future: asyncio.Future[None] = admission.record((record, self._exchange() if is_kept else None))
-        return future
 
     def _exchange(self) -> recorder.Exchange | None:
         request = self.request

@@ -36,8 +36,10 @@ SELECT wanted.ordinal, message.role, message.content,
         WHERE taken.conversation_id = conversation.id AND taken.data_id = wanted.new_data_id)
 FROM unnest(%s::int[], %s::text[], %s::text[], %s::int[], %s::text[])
     AS wanted(ordinal, app_id, chat_id, row_limit, new_data_id)
-JOIN chat_conversation AS conversation
-    ON conversation.app_id = wanted.app_id AND conversation.chat_id = wanted.chat_id
+CROSS JOIN LATERAL (
+    -- The limit makes it a look-up for each, whatever the planner believes of the table's size.
+    SELECT id FROM chat_conversation WHERE app_id = wanted.app_id AND chat_id = wanted.chat_id LIMIT 1
+) AS conversation
 LEFT JOIN LATERAL (
     SELECT id, role, content FROM (
         SELECT id, role, content, sum(octet_length(content::text)) OVER (ORDER BY id DESC) AS bytes FROM (

@@ -10,7 +10,8 @@ from django.db import models
 from django.db.models.functions import Now
 
 from apikeys import encryption
-from apikeys.models import Ending, ObjectIdField, Team, TeamOwnedQuerySet
+from apikeys.models import ObjectIdField, Team, TeamOwnedQuerySet
+from apikeys.usage import Ending
 
 
 class Provider(models.Model):
@@ -69,6 +70,22 @@ class Provider(models.Model):
     @property
     def has_secret(self) -> bool:
         return self.encrypted_secret is not None
+
+
+class Price(models.Model):
+    """What a model of a provider costs, in millionths of a point for 1,000 tokens. No row: nothing."""
+
+    provider = models.ForeignKey(Provider, on_delete=models.CASCADE, related_name="prices")
+    model = models.CharField(max_length=200, help_text="The model's name, as the provider spells it.")
+    prompt_micropoints = models.PositiveBigIntegerField(default=0, validators=[MaxValueValidator(10**12)])
+    completion_micropoints = models.PositiveBigIntegerField(default=0, validators=[MaxValueValidator(10**12)])
+
+    class Meta:
+        ordering = ["model"]
+        constraints = [models.UniqueConstraint(fields=["provider", "model"], name="price_once_a_model")]
+
+    def __str__(self) -> str:
+        return self.model
 
 
 class Dialect(models.TextChoices):

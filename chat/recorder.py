@@ -8,7 +8,7 @@ from django.conf import settings
 
 from apikeys.database import Connection
 from apikeys.group_commit import Gate
-from apikeys.ledger import ACTIVITY_SQL, ITEM_COLUMNS, RECORD_SQL, WAIT_SECONDS, Usage
+from apikeys.ledger import WAIT_SECONDS, Usage
 from apikeys.object_ids import new_object_id
 
 
@@ -29,26 +29,25 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 # Upserting the conversation locks its row until the commit, so that two requests on one chat store their pairs
 # one after the other. Rows are taken in one order everywhere, so that no two batches wait for each other.
 # An answer id that a faster request has taken meanwhile is replaced by a new one: the answer is given already.
-SQL = f"""
+SQL = """
 WITH item AS (
-    SELECT * FROM jsonb_to_recordset(%s::text::jsonb) AS item({ITEM_COLUMNS}, ordinal int, chat_id text,
-        question_id text, question jsonb, answer_id text, spare_id text, answer jsonb, response_data jsonb,
-        custom_uid text, metadata jsonb, variables jsonb)
+    SELECT * FROM jsonb_to_recordset(%(items)s::text::jsonb) AS item(id text, app_id text, ending text, ordinal int,
+        chat_id text, question_id text, question jsonb, answer_id text, spare_id text, answer jsonb,
+        response_data jsonb, custom_uid text, metadata jsonb, variables jsonb)
 ),
-recorded AS ({RECORD_SQL}),
-activity AS ({ACTIVITY_SQL}),
+recorded AS MATERIALIZED (SELECT id FROM settle(%(items)s::text::jsonb) AS settled(id)),
 exchange AS (SELECT item.* FROM item JOIN recorded USING (id) WHERE item.chat_id IS NOT NULL),
 conversation AS (
     INSERT INTO chat_conversation (app_id, chat_id, custom_uid, metadata, variables)
     SELECT DISTINCT ON (app_id, chat_id) app_id, chat_id, coalesce(custom_uid, ''),
-        coalesce(metadata, '{{}}'), coalesce(variables, '{{}}')
+        coalesce(metadata, '{}'), coalesce(variables, '{}')
     FROM exchange ORDER BY app_id, chat_id, ordinal DESC
     ON CONFLICT (app_id, chat_id) DO UPDATE SET
         updated_at = statement_timestamp(),
         custom_uid = coalesce(nullif(excluded.custom_uid, ''), chat_conversation.custom_uid),
         -- The latest that were given, and not merged: merging would let a chat grow without end.
-        metadata = CASE excluded.metadata WHEN '{{}}' THEN chat_conversation.metadata ELSE excluded.metadata END,
-        variables = CASE excluded.variables WHEN '{{}}' THEN chat_conversation.variables ELSE excluded.variables END
+        metadata = CASE excluded.metadata WHEN '{}' THEN chat_conversation.metadata ELSE excluded.metadata END,
+        variables = CASE excluded.variables WHEN '{}' THEN chat_conversation.variables ELSE excluded.variables END
     RETURNING id, app_id, chat_id
 ),
 message AS (
@@ -69,7 +68,7 @@ message AS (
     ORDER BY exchange.ordinal, part.ordinal
 )
 SELECT count(*) FROM recorded
-"""  # noqa: S608 - built from constants only
+"""
 
 Item = tuple[Usage, Exchange | None]
 
@@ -81,7 +80,7 @@ def _write(connection: Connection, batch: Sequence[Item]) -> list[None]:
         if exchange is not None:
             row |= msgspec.structs.asdict(exchange) | {"ordinal": ordinal, "spare_id": new_object_id()}
         rows.append(row)
-    connection.execute(SQL, [msgspec.json.encode(rows).decode()])
+    connection.execute(SQL, {"items": msgspec.json.encode(rows).decode()})
     return [None] * len(batch)
 
 

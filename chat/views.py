@@ -12,6 +12,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apikeys.access import APP, GLOBAL, GLOBAL_NAMING_APP, ApiCredential, team_id_of
+from apikeys.admission import limit_headers
 from apikeys.errors import ApiError, InternalError
 from apikeys.models import AccessKind
 from apikeys.permissions import address_of
@@ -46,9 +47,13 @@ class CompletionsView(AsyncApiView):
         caller = Caller(trace.request_id, credential.policy, self.endpoint, None if address is None else str(address))
         completion = Completion(body, app, caller)
         await completion.prepare()
-        if body.stream:
-            return await streamed(completion, trace)
-        await completion.answer()
+        try:
+            if body.stream:
+                return await streamed(completion, trace)
+            await completion.answer()
+        finally:
+            if completion.verdict is not None:
+                trace.headers += limit_headers(completion.verdict)
         return HttpResponse(msgspec.json.encode(whole(completion)), content_type="application/json")
 
 

@@ -70,7 +70,7 @@ class Answer:
             self._look.cancel()
 
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
-        headers = [(b"x-request-id", self.trace.request_id.encode())]
+        headers = [(b"x-request-id", self.trace.request_id.encode()), *self.trace.headers]
         if self.close_connection:
             headers.append((b"connection", b"close"))
         if self.is_api and settings.CORS_ALLOWED_ORIGINS:
@@ -122,7 +122,7 @@ def cors_headers(scope: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     if origin in settings.CORS_ALLOWED_ORIGINS:
         headers += [
             (b"access-control-allow-origin", origin.encode("latin1")),
-            (b"access-control-expose-headers", b"X-Request-Id, Retry-After"),
+            (b"access-control-expose-headers", b"X-Request-Id, Retry-After, RateLimit, RateLimit-Policy"),
         ]
     return headers
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from apikeys import outbound, policies
+from apikeys import admission, outbound, policies, servers
 from apikeys.cache import listener
 from apikeys.ledger import usage_gate
 from chat import app_snapshots, histories, recorder
@@ -19,6 +19,7 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 GATES = (
     policies.policy_gate,
     policies.site_rules_gate,
+    admission.reserve_gate,
     app_snapshots.gate,
     histories.gate,
     recorder.gate,
@@ -33,7 +34,7 @@ async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]
         message = await receive()
         if message["type"] == "lifespan.startup":
             settle_memory()
-            listener.start()
+            listener.start(servers.beat)
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await shut_down(open_requests)
@@ -58,3 +59,4 @@ async def shut_down(open_requests: set[asyncio.Task[Any]]) -> None:
     if unwritten:
         logger.error("%d records could not be written before the end", unwritten)
     await asyncio.to_thread(listener.stop)
+    await asyncio.to_thread(servers.leave)

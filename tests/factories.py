@@ -10,11 +10,11 @@ from apikeys.models import ApiKey, Membership, Team
 from chat.models import App, Provider
 
 PASSWORD = "correct horse battery staple"
-_numbers = itertools.count(1)
+numbers = itertools.count(1)
 
 
 def unique(name: str) -> str:
-    return f"{name}-{os.getpid()}-{next(_numbers)}"
+    return f"{name}-{os.getpid()}-{next(numbers)}"
 
 
 def make_team(**fields: Any) -> Team:

@@ -23,6 +23,8 @@ TABLE = {
     "body_too_large": (413, 413, "invalidParams", "invalid_request_error"),
     "request_timeout": (408, 408, "invalidParams", "invalid_request_error"),
     "not_found": (404, 404, "notFound", "invalid_request_error"),
+    "rate_limit_exceeded": (429, 429, "rateLimited", "rate_limit_error"),
+    "insufficient_quota": (429, 510, "insufficientQuota", "insufficient_quota"),
     "method_not_allowed": (405, 405, "methodNotAllowed", "invalid_request_error"),
     "service_unavailable": (503, 503, "serviceUnavailable", "api_error"),
     "upstream_error": (502, 502, "upstreamError", "api_error"),

@@ -8,7 +8,7 @@ from django.conf import settings
 from django.db import connection
 
 from apikeys import keys
-from apikeys.models import UsageRecord
+from apikeys.usage import UsageRecord
 from fastgpt_site.postgres import cluster
 from tests import factories
 from tests.api.conversations import events_of, make_app, messages_of

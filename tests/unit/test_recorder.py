@@ -7,9 +7,9 @@ from django.db import connection
 
 from apikeys.errors import Rejected
 from apikeys.ledger import Usage
-from apikeys.models import UsageRecord
 from apikeys.object_ids import new_object_id
 from apikeys.policies import SiteRules, find_policy_from_thread
+from apikeys.usage import UsageRecord
 from chat import histories, recorder
 from chat.models import App, Conversation, Message
 from tests import factories

@@ -1,0 +1,154 @@
+"""How much a key and a team may use: limits, what counts against them, and what is reserved for requests under way."""
+
+from __future__ import annotations
+
+import zoneinfo
+from decimal import Decimal
+from typing import Any, ClassVar
+
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+
+from apikeys.models import ApiKey, Team, TeamOwnedQuerySet
+
+MICROPOINTS = 1_000_000
+# Every client reads an integer up to here exactly.
+MAXIMUM_AMOUNT = 2**53
+
+
+class Measure(models.TextChoices):
+    """What a limit counts."""
+
+    REQUESTS = "requests", "requests"
+    TOKENS = "tokens", "tokens"
+    MICROPOINTS = "micropoints", "millionths of a point"
+    OPEN = "open", "requests at the same time"
+
+
+class Period(models.TextChoices):
+    """Over which time a limit counts. Calendar periods begin at midnight of the limit's time zone."""
+
+    NOW = "now", "at any moment"
+    MINUTE = "minute", "a minute"
+    DAY = "day", "a day"
+    WEEK = "week", "a week, from Monday"
+    MONTH = "month", "a month"
+    TOTAL = "total", "in all"
+
+
+def validate_time_zone(value: str) -> None:
+    if value not in zoneinfo.available_timezones():
+        raise ValidationError(f"{value!r} is not a time zone, such as Europe/Berlin.", code="invalid")
+
+
+class Limit(models.Model):
+    """So much of one measure in one period, for a key, or for a whole team. All limits of both apply."""
+
+    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="limits")
+    key = models.ForeignKey(
+        ApiKey,
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="limits",
+        help_text="Empty: all keys of the team together.",
+    )
+    measure = models.CharField(max_length=12, choices=Measure.choices)
+    period = models.CharField(max_length=6, choices=Period.choices)
+    amount = models.PositiveBigIntegerField(
+        validators=[MinValueValidator(0), MaxValueValidator(MAXIMUM_AMOUNT)],
+        help_text="A request that would go beyond it is refused. 0 refuses every one. Points are given in millionths.",
+    )
+    time_zone = models.CharField(
+        max_length=64, default="UTC", validators=[validate_time_zone], help_text="Where the day begins at midnight."
+    )
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    objects: ClassVar[Any] = TeamOwnedQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["pk"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(measure="open", period="now") | (~Q(measure="open") & ~Q(period="now")),
+                name="limit_open_requests_are_counted_now",
+            ),
+            models.CheckConstraint(condition=Q(amount__lte=MAXIMUM_AMOUNT), name="limit_amount_is_exact"),
+        ]
+
+    def __str__(self) -> str:
+        if self.measure == Measure.MICROPOINTS:
+            return f"{Decimal(self.amount) / MICROPOINTS:,} points {self.get_period_display()}"
+        return f"{self.amount:,} {self.get_measure_display()} {self.get_period_display()}"
+
+    def clean(self) -> None:
+        if self.measure and self.period and (self.measure == Measure.OPEN) != (self.period == Period.NOW):
+            raise ValidationError({"period": "Requests at the same time are counted at any moment, and only they are."})
+        if self.key is not None and self.team_id != self.key.team_id:
+            raise ValidationError({"key": "The key belongs to another team."})
+
+    def state(self) -> dict[str, Any]:
+        """What it allows and what is left, as its holder and operators see it. Points in millionths."""
+        counter = self.counter
+        has_no_start = self.period in (Period.NOW, Period.TOTAL)
+        return {
+            "measure": self.measure,
+            "period": self.period,
+            "timeZone": self.time_zone,
+            "amount": self.amount,
+            "used": counter.used,
+            "reserved": counter.reserved,
+            "left": max(0, self.amount - counter.used - counter.reserved),
+            "since": None if has_no_start else counter.period_start.isoformat(),
+        }
+
+
+class Counter(models.Model):
+    """What counts against one limit in its current period. Changed by the database's own functions only."""
+
+    limit = models.OneToOneField(Limit, on_delete=models.CASCADE, primary_key=True, related_name="counter")
+    period_start = models.DateTimeField()
+    used = models.BigIntegerField(default=0)
+    reserved = models.BigIntegerField(default=0)
+
+    def __str__(self) -> str:
+        return f"{self.used} + {self.reserved} since {self.period_start}"
+
+
+class ServerProcess(models.Model):
+    """One running server process. What one holds reserved is given back when its heartbeat is gone."""
+
+    id = models.CharField(max_length=24, primary_key=True)
+    started_at = models.DateTimeField(db_default=Now())
+    heartbeat_at = models.DateTimeField(db_default=Now())
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class Reservation(models.Model):
+    """What one admitted request may still use: its prompt's bound and the longest answer, at every limit it met."""
+
+    id = models.CharField(max_length=24, primary_key=True)
+    server_id = models.CharField(max_length=24)
+    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+")
+    key = models.ForeignKey(ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+")
+    app = models.ForeignKey("chat.App", on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="+")
+    endpoint = models.CharField(max_length=100)
+    model = models.CharField(max_length=200, blank=True)
+    prompt_tokens = models.PositiveIntegerField()
+    prompt_micropoints = models.PositiveBigIntegerField()
+    limit_ids = ArrayField(models.BigIntegerField())
+    amounts = ArrayField(models.BigIntegerField())
+    period_starts = ArrayField(models.DateTimeField())
+    admitted_at = models.DateTimeField()
+
+    class Meta:
+        indexes = [models.Index(fields=["server_id"], name="reservation_by_server")]
+
+    def __str__(self) -> str:
+        return self.id

@@ -1,0 +1,302 @@
+"""What a key and a team may use: counted exactly, refused clearly, given back when it was not used."""
+
+import re
+import signal
+import time
+from collections import Counter as Tally
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from apikeys.limits import Counter, Limit, Reservation, ServerProcess
+from apikeys.models import ApiKey
+from apikeys.reconciliation import reconcile
+from apikeys.usage import Ending, UsageRecord
+from chat.models import Price
+from tests import factories
+from tests.api.conversations import make_app, record_of
+from tests.api.refusals import check_refusal
+from tests.api.test_completions_leaving import PATH, open_stream
+from tests.conftest import Server, running_server
+from tests.fake_provider import FakeProvider
+from tests.processes import wait_for
+
+
+def limit(api_key: ApiKey, measure: str, period: str, amount: int, *, of_team: bool = False) -> Limit:
+    return Limit.objects.create(
+        team=api_key.team, key=None if of_team else api_key, measure=measure, period=period, amount=amount
+    )
+
+
+def counts(made: Limit) -> tuple[int, int]:
+    """(used, reserved)"""
+    counter = Counter.objects.get(limit=made)
+    return counter.used, counter.reserved
+
+
+def early_in_a_minute() -> None:
+    """So that what follows happens within one minute."""
+    wait_for(lambda: time.time() % 60 < 45, "a minute begins", seconds=20)
+
+
+@pytest.fixture(autouse=True)
+def no_drift() -> Iterator[None]:
+    """After each test counters and ledger agree, for every limit that there is."""
+    yield
+
+    def drifts() -> list[Any]:
+        return reconcile()[1]
+
+    wait_for(lambda: not drifts(), "drift is 0", seconds=5)
+
+
+@pytest.fixture
+def keyed(provider: FakeProvider) -> tuple[ApiKey, str]:
+    return factories.make_key(app=make_app(provider))
+
+
+def test_requests_per_minute(server: Server, keyed: tuple[ApiKey, str]) -> None:
+    early_in_a_minute()
+    api_key, key = keyed
+    made = limit(api_key, "requests", "minute", 3)
+    left = []
+    for _ in range(3):
+        response = server.ask(key)
+        assert response.status_code == 200
+        left.append(response.headers["x-ratelimit-remaining-requests"])
+    assert left == ["2", "1", "0"]
+    assert response.headers["x-ratelimit-limit-requests"] == "3"
+    assert re.fullmatch(r"\d+s", response.headers["x-ratelimit-reset-requests"])
+    assert response.headers["ratelimit-policy"] == f'"key-requests-minute-{made.pk}";q=3'
+    assert response.headers["ratelimit"].startswith(f'"key-requests-minute-{made.pk}";r=0;t=')
+    refused = server.ask(key)
+    message = check_refusal(refused, "rate_limit_exceeded")
+    assert message == f"Key ******{key[-4:]} may use 3 requests a minute."
+    assert 1 <= int(refused.headers["retry-after"]) <= 60
+    assert counts(made) == (3, 0)
+    assert not UsageRecord.objects.filter(pk=refused.headers["x-request-id"]).exists()
+
+
+def test_endpoints_without_a_model_count_too(server: Server) -> None:
+    early_in_a_minute()
+    api_key, key = factories.make_key()
+    made = limit(api_key, "requests", "minute", 2)
+    assert [server.get("/api/v1/key", key).status_code for _ in range(3)] == [200, 200, 429]
+    assert counts(made) == (2, 0)
+
+
+def test_a_budget(server: Server, keyed: tuple[ApiKey, str]) -> None:
+    api_key, key = keyed
+    made = limit(api_key, "requests", "total", 2)
+    assert [server.ask(key).status_code for _ in range(2)] == [200, 200]
+    message = check_refusal(server.ask(key), "insufficient_quota")
+    assert message == f"Key ******{key[-4:]} is over usage"
+    Limit.objects.filter(pk=made.pk).update(amount=3)
+    assert server.ask(key).status_code == 200
+    Limit.objects.filter(pk=made.pk).update(amount=1)
+    check_refusal(server.ask(key, stream=True), "insufficient_quota")
+    made.delete()
+    wait_for(lambda: server.ask(key).status_code == 200, "the limit is gone", seconds=2)
+
+
+def test_tokens_are_reserved_at_their_most_and_charged_as_used(server: Server, provider: FakeProvider) -> None:
+    api_key, key = factories.make_key(app=make_app(provider, max_tokens=100))
+    made = limit(api_key, "tokens", "day", 140)
+    # 21 for the prompt "hello" with its overhead and 100 for the answer fit; 18 are used.
+    assert server.ask(key, "hello").status_code == 200
+    assert counts(made) == (18, 0)
+    assert server.ask(key, "hello").status_code == 200
+    assert counts(made) == (36, 0)
+    # What is left would do for a shorter answer only.
+    check_refusal(server.ask(key, "hello"), "insufficient_quota")
+    assert server.ask(key, "hello", max_tokens=50).status_code == 200
+    assert counts(made) == (54, 0)
+
+
+def test_more_than_was_reserved_is_charged_all_the_same(server: Server, provider: FakeProvider) -> None:
+    """The provider's count wins, also over the bound that was reserved."""
+    api_key, key = factories.make_key(app=make_app(provider, max_tokens=1))
+    made = limit(api_key, "tokens", "day", 20)
+    assert server.ask(key, "x", max_tokens=1).status_code == 200
+    assert counts(made) == (18, 0)
+
+
+def test_points(server: Server, provider: FakeProvider) -> None:
+    app = make_app(provider, max_tokens=10)
+    Price.objects.create(provider=app.provider, model="echo", prompt_micropoints=1_500_000, completion_micropoints=333)
+    api_key, key = factories.make_key(app=app)
+    made = limit(api_key, "micropoints", "month", 10_000_000)
+    response = server.ask(key, detail=True)
+    # 11 prompt tokens at 1.5 points a thousand, 7 at 0.000333: rounded up to the next millionth.
+    assert record_of(response).cost_micropoints == 16_503
+    assert response.json()["responseData"][0]["totalPoints"] == 0.016503
+    assert counts(made) == (16_503, 0)
+
+
+def test_requests_at_the_same_time(server: Server, provider: FakeProvider) -> None:
+    api_key, key = factories.make_key(app=make_app(provider, "slow"))
+    made = limit(api_key, "open", "now", 1)
+    connection, _ = open_stream(server, key, factories.unique("open"))
+    assert counts(made) == (0, 1)
+    refused = server.ask(key, stream=True)
+    check_refusal(refused, "rate_limit_exceeded")
+    assert refused.headers["retry-after"] == "1"
+    connection.close()
+    wait_for(lambda: counts(made) == (0, 0), "its place is given back", seconds=3)
+    other, _ = open_stream(server, key, factories.unique("open"))
+    other.close()
+
+
+def test_room_that_only_others_hold_is_waited_for(server: Server, provider: FakeProvider) -> None:
+    """A budget that open requests have reserved is not spent: the refusal says to try again."""
+    api_key, key = factories.make_key(app=make_app(provider, "slow"))
+    limit(api_key, "requests", "day", 1)
+    connection, _ = open_stream(server, key, factories.unique("holding"))
+    check_refusal(server.ask(key, stream=True), "rate_limit_exceeded")
+    connection.close()
+    wait_for(lambda: not Reservation.objects.filter(key=api_key).exists(), "it is settled", seconds=3)
+    check_refusal(server.ask(key, stream=True), "insufficient_quota")
+
+
+def test_a_team_limits_all_its_keys(server: Server, provider: FakeProvider) -> None:
+    app = make_app(provider)
+    one, first = factories.make_key(app=app)
+    _, second = factories.make_key(app=app)
+    of_team, of_key = limit(one, "requests", "day", 3, of_team=True), limit(one, "requests", "day", 2)
+    assert [server.ask(key).status_code for key in (first, second, first)] == [200, 200, 200]
+    check_refusal(server.ask(second), "insufficient_quota")
+    assert counts(of_team) == (3, 0)
+    assert counts(of_key) == (2, 0)
+    # Refused by its team, a request costs nothing at the key's own limits.
+    Limit.objects.filter(pk=of_key.pk).update(amount=9)
+    check_refusal(server.ask(first), "insufficient_quota")
+    assert counts(of_key) == (2, 0)
+
+
+def test_a_failed_provider_costs_no_tokens(server: Server, provider: FakeProvider) -> None:
+    api_key, key = factories.make_key(app=make_app(provider, "status_500"))
+    tokens, requests = limit(api_key, "tokens", "day", 10_000), limit(api_key, "requests", "day", 10)
+    check_refusal(server.ask(key), "upstream_error")
+    assert counts(tokens) == (0, 0)
+    assert counts(requests) == (1, 0)
+
+
+def test_a_new_limit_counts_what_its_period_has_seen(server: Server, keyed: tuple[ApiKey, str]) -> None:
+    api_key, key = keyed
+    assert [server.ask(key).status_code for _ in range(2)] == [200, 200]
+    made = limit(api_key, "requests", "month", 3)
+    assert counts(made) == (2, 0)
+    wait_for(lambda: "ratelimit" in server.ask(key).headers, "the limit is heard of", seconds=2)
+
+
+def test_the_key_tells_what_is_left(server: Server, keyed: tuple[ApiKey, str]) -> None:
+    api_key, key = keyed
+    made = limit(api_key, "requests", "day", 10)
+    server.ask(key)
+    (told,) = server.get("/api/v1/key", key).json()["data"]["limits"]
+    assert told.pop("since")
+    # Its own request is open while it answers.
+    assert told == {
+        "id": made.pk,
+        "scope": "key",
+        "measure": "requests",
+        "period": "day",
+        "timeZone": "UTC",
+        "amount": 10,
+        "used": 1,
+        "reserved": 1,
+        "left": 8,
+    }
+
+
+@pytest.mark.parametrize(
+    ("measure", "period", "error_code"),
+    [("requests", "total", "insufficient_quota"), ("requests", "minute", "rate_limit_exceeded")],
+)
+def test_exact_under_fire(provider: FakeProvider, tmp_path: Path, measure: str, period: str, error_code: str) -> None:
+    """Four server processes, 400 requests at once, a limit of exactly 100."""
+    api_key, key = factories.make_key(app=make_app(provider))
+    made = limit(api_key, measure, period, 100)
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running_server(tmp_path / f"log{number}")) for number in range(4)]
+        wait_for(lambda: time.time() % 60 < 25, "a minute begins", seconds=40)
+        clients = [stack.enter_context(httpx2.Client(timeout=60, trust_env=False)) for _ in range(32)]
+
+        def ask(number: int) -> int:
+            return (
+                clients[number % 32]
+                .post(
+                    servers[number % 4].url + PATH,
+                    headers={"Authorization": f"Bearer {key}"},
+                    json={"messages": [{"role": "user", "content": "x"}]},
+                )
+                .status_code
+            )
+
+        with ThreadPoolExecutor(32) as pool:
+            tally = Tally(pool.map(ask, range(400)))
+    assert tally == {200: 100, 429: 300}
+    assert counts(made) == (100, 0)
+    assert UsageRecord.objects.filter(key=api_key).count() == 100
+
+
+def forget(server_id: str) -> None:
+    """Make it look as if this process had been silent for a minute."""
+    past = timezone.now() - timedelta(minutes=1)
+    ServerProcess.objects.filter(pk=server_id).update(heartbeat_at=past)
+    Reservation.objects.filter(server_id=server_id).update(admitted_at=past)
+
+
+def test_a_killed_server(provider: FakeProvider, tmp_path: Path) -> None:
+    """kill -9 in the middle of 40 streams: each is written off, what it reserved is given back."""
+    api_key, key = factories.make_key(app=make_app(provider, "slow", max_tokens=1000))
+    tokens, places = limit(api_key, "tokens", "day", 10**9), limit(api_key, "open", "now", 40)
+    with running_server(tmp_path / "log") as server:
+        streams = [open_stream(server, key, "killed") for _ in range(40)]
+        assert counts(places) == (0, 40)
+        server.process.send_signal(signal.SIGKILL)
+        server.process.wait(5)
+    for stream, _ in streams:
+        stream.close()
+    (server_id,) = set(Reservation.objects.filter(key=api_key).values_list("server_id", flat=True))
+    forget(server_id)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT expire_reservations(interval '30 s')")
+        assert cursor.fetchone()[0] == 40
+    assert counts(places) == (0, 0)
+    records = UsageRecord.objects.filter(key=api_key)
+    assert {record.ending for record in records} == {Ending.LOST}
+    assert {request_id for _, request_id in streams} == {record.pk for record in records}
+    # Each is charged its prompt's bound: "killed" and the overhead of a message.
+    assert counts(tokens) == (40 * (6 + 16), 0)
+
+
+def test_a_late_settlement_replaces_what_was_written_off(server: Server, provider: FakeProvider) -> None:
+    api_key, key = factories.make_key(app=make_app(provider, "slow"))
+    tokens = limit(api_key, "tokens", "day", 10**9)
+    stream, request_id = open_stream(server, key, "late", chatId="c")
+    (server_id,) = set(Reservation.objects.filter(key=api_key).values_list("server_id", flat=True))
+    Reservation.objects.filter(pk=request_id).update(server_id="gone")
+    forget("gone")
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT expire_reservations(interval '30 s')")
+    assert UsageRecord.objects.get(pk=request_id).ending == Ending.LOST
+    assert counts(tokens) == (4 + 16, 0)
+    stream.close()
+    record = wait_for(
+        lambda: UsageRecord.objects.filter(pk=request_id, ending=Ending.CANCELLED).first(), "it is settled", seconds=5
+    )
+    assert counts(tokens) == (record.prompt_tokens + record.completion_tokens, 0)
+    assert server_id
+
+
+def test_processes_that_are_alive_are_known(server: Server) -> None:
+    assert ServerProcess.objects.filter(heartbeat_at__gt=timezone.now() - timedelta(seconds=15)).exists()
