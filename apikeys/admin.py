@@ -13,7 +13,8 @@ from django.http import HttpRequest
 
 from apikeys.endpoints import routes
 from apikeys.key_admin import ApiKeyAdmin
-from apikeys.models import AccessKind, EndpointRule, KeyActivity, Membership, Team, UsageRecord
+from apikeys.limit_admin import LimitAdmin
+from apikeys.models import AccessKind, EndpointRule, Membership, Team
 from apikeys.team_scope import (
     AnyBaseModelAdmin,
     AnyModelAdmin,
@@ -23,8 +24,9 @@ from apikeys.team_scope import (
     ScopedListFilter,
     TeamScopedAdmin,
 )
+from apikeys.usage import KeyActivity, UsageRecord
 
-__all__ = ["ApiKeyAdmin"]
+__all__ = ["ApiKeyAdmin", "LimitAdmin"]
 
 if TYPE_CHECKING:
     MembershipTabularInline = admin.TabularInline[Membership, Team]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -14,12 +15,17 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
+from apikeys.limits import MICROPOINTS
 from apikeys.team_scope import ReadOnlyAdmin, ScopedListFilter, TeamScopedAdmin
-from chat.models import App, Conversation, Message, Provider
+from chat.models import App, Conversation, Message, Price, Provider
 
 if TYPE_CHECKING:
     ProviderModelForm = forms.ModelForm[Provider]
+    PriceModelForm = forms.ModelForm[Price]
+    PriceTabularInline = admin.TabularInline[Price, Provider]
 else:
+    PriceModelForm = forms.ModelForm
+    PriceTabularInline = admin.TabularInline
     ProviderModelForm = forms.ModelForm
 
 
@@ -51,6 +57,49 @@ class ProviderForm(ProviderModelForm):
                 self.add_error(None, error)
 
 
+class PointsField(forms.DecimalField):
+    """Points with six decimals, kept as whole millionths."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**{**kwargs, "min_value": 0, "max_digits": 12, "decimal_places": 6})
+
+    def prepare_value(self, value: Any) -> Any:
+        return Decimal(value) / MICROPOINTS if isinstance(value, int) else value
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return super().has_changed(self.prepare_value(initial), data)
+
+    def clean(self, value: Any) -> Any:
+        points = super().clean(value)
+        return None if points is None else int(points * MICROPOINTS)
+
+
+class PriceForm(PriceModelForm):
+    prompt_micropoints = PointsField(label="points for 1,000 prompt tokens", initial=0)
+    completion_micropoints = PointsField(label="points for 1,000 tokens of the answer", initial=0)
+
+
+class PriceInline(PriceTabularInline):
+    model = Price
+    form = PriceForm
+    extra = 1
+    fields = ("model", "prompt_micropoints", "completion_micropoints")
+
+    # A price is part of its provider.
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("chat.view_provider") or request.user.has_perm("chat.change_provider")
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("chat.change_provider") or request.user.has_perm("chat.add_provider")
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("chat.change_provider")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm("chat.change_provider")
+
+
 @admin.register(Provider)
 class ProviderAdmin(TeamScopedAdmin):
     form = ProviderForm
@@ -58,6 +107,7 @@ class ProviderAdmin(TeamScopedAdmin):
     list_filter = (("team", ScopedListFilter),)
     list_select_related = ("team",)
     search_fields = ("name", "=id", "base_url")
+    inlines = [PriceInline]
 
     def get_fieldsets(self, request: HttpRequest, obj: Provider | None = None) -> Any:
         identity = ["team", "name", "base_url"]

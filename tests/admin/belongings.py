@@ -5,8 +5,10 @@ from typing import Any
 from django.db.models import Model
 from django.utils import timezone
 
-from apikeys.models import Ending, KeyActivity, Team, UsageRecord
+from apikeys.limits import Limit
+from apikeys.models import Team
 from apikeys.object_ids import new_object_id
+from apikeys.usage import Ending, KeyActivity, UsageRecord
 from chat.models import Conversation, Message, Role
 from tests import factories
 
@@ -34,5 +36,8 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
         request_id=usage.pk,
     )
     activity = KeyActivity.objects.create(key=api_key, last_used_at=timezone.now())
-    rows = (team, app.provider, app, api_key, activity, usage, conversation, message)
+    limit = Limit.objects.create(
+        team=team, key=api_key, measure="requests", period="day", amount=next(factories.numbers) + 10_000
+    )
+    rows = (team, app.provider, app, api_key, activity, usage, conversation, message, limit)
     return {type(row): row for row in rows}

@@ -19,7 +19,8 @@ def page_of(provider):
 
 
 def provider_form(provider, **fields):
-    return {name: getattr(provider, name) for name in ("name", "base_url", *LIMITS)} | fields
+    no_prices = {"prices-TOTAL_FORMS": 0, "prices-INITIAL_FORMS": 0}
+    return {name: getattr(provider, name) for name in ("name", "base_url", *LIMITS)} | no_prices | fields
 
 
 def secret_of(provider):
@@ -47,6 +48,8 @@ def client(provider):
 
 def test_it_works(provider, client):
     form = {
+        "prices-TOTAL_FORMS": 0,
+        "prices-INITIAL_FORMS": 0,
         "team": provider.team_id,
         "name": "new",
         "base_url": "https://api.example.com/v1/",

@@ -4,7 +4,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from apikeys.models import KeyActivity, UsageRecord
+from apikeys.usage import KeyActivity, UsageRecord
 from chat.models import Conversation, Message
 from tests import factories
 from tests.admin.belongings import make_belongings

@@ -1,0 +1,109 @@
+"""The admin's pages of limits: how much a key or a team may use, and what is left of it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin
+from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from apikeys.limits import MAXIMUM_AMOUNT, MICROPOINTS, Limit, Measure
+from apikeys.team_scope import ScopedListFilter, TeamScopedAdmin
+
+if TYPE_CHECKING:
+    LimitModelForm = forms.ModelForm[Limit]
+else:
+    LimitModelForm = forms.ModelForm
+
+
+class LimitForm(LimitModelForm):
+    """Points are given as people count them, with decimals; inside they are whole millionths."""
+
+    amount = forms.DecimalField(
+        min_value=0,
+        max_digits=22,
+        decimal_places=6,
+        help_text="A request that would go beyond it is refused. 0 refuses every one. Points may have six decimals.",
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        limit = kwargs.get("instance")
+        if limit is not None:
+            kwargs["initial"] = {"amount": shown(limit.measure, limit.amount), **(kwargs.get("initial") or {})}
+        super().__init__(*args, **kwargs)
+        if "measure" in self.fields:
+            self.fields["measure"].choices = [  # type: ignore[attr-defined]
+                (value, "points" if value == Measure.MICROPOINTS else label) for value, label in Measure.choices
+            ]
+
+    def clean(self) -> dict[str, Any]:
+        answers: dict[str, Any] = super().clean() or {}
+        amount = answers.get("amount")
+        if amount is None:
+            return answers
+        measure = answers.get("measure") or self.instance.measure
+        exact = amount * MICROPOINTS if measure == Measure.MICROPOINTS else amount
+        if exact != exact.to_integral_value():
+            raise ValidationError({"amount": f"{measure.capitalize()} are counted whole."})
+        if exact > MAXIMUM_AMOUNT:
+            raise ValidationError({"amount": f"The most is {shown(measure, MAXIMUM_AMOUNT):,}."})
+        answers["amount"] = int(exact)
+        return answers
+
+
+def shown(measure: str, amount: int) -> Decimal | int:
+    """An amount as people see it: points, not millionths of them."""
+    return Decimal(amount) / MICROPOINTS if measure == Measure.MICROPOINTS else amount
+
+
+@admin.register(Limit)
+class LimitAdmin(TeamScopedAdmin):
+    form = LimitForm
+    list_display = ("name", "team", "key", "used", "reserved", "left")
+    list_filter = (("team", ScopedListFilter), "measure", "period")
+    list_select_related = ("team", "key", "counter")
+    search_fields = ("team__name", "key__name", "=key__id")
+
+    def get_fields(self, request: HttpRequest, obj: Limit | None = None) -> Any:
+        fields = ("team", "key", "measure", "period", "amount", "time_zone")
+        return fields if obj is None else (*fields, "used", "reserved", "left", "counted_since")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Limit | None = None) -> tuple[str, ...]:
+        # What a limit counts stays; for something else there is another limit.
+        told = ("used", "reserved", "left", "counted_since")
+        return () if obj is None else ("team", "key", "measure", "period", "time_zone", *told)
+
+    def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_field_queryset(db, db_field, request)
+        return rows.filter(revoked_at=None) if db_field.name == "key" else rows
+
+    def save_model(self, request: HttpRequest, obj: Limit, form: Any, change: bool) -> None:
+        if change:
+            obj.save(update_fields=form.changed_data)
+        else:
+            obj.save(force_insert=True)
+
+    @admin.display(description="limit")
+    def name(self, limit: Limit) -> str:
+        return str(limit)
+
+    @admin.display(description="used")
+    def used(self, limit: Limit) -> str:
+        return f"{shown(limit.measure, limit.counter.used):,}"
+
+    @admin.display(description="reserved by open requests")
+    def reserved(self, limit: Limit) -> str:
+        return f"{shown(limit.measure, limit.counter.reserved):,}"
+
+    @admin.display(description="left")
+    def left(self, limit: Limit) -> str:
+        left = max(0, limit.amount - limit.counter.used - limit.counter.reserved)
+        return f"{shown(limit.measure, left):,}"
+
+    @admin.display(description="counted since")
+    def counted_since(self, limit: Limit) -> Any:
+        return None if limit.period in ("now", "total") else limit.counter.period_start

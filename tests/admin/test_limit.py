@@ -1,0 +1,89 @@
+"""Limits in the admin, and prices of a provider's models."""
+
+from decimal import Decimal
+from typing import Any
+
+from django.urls import reverse
+
+from apikeys.limits import Limit
+from chat.models import Price
+from tests import factories
+from tests.admin.pages import browser
+
+ADD = reverse("admin:apikeys_limit_add")
+
+
+def staff_of(team: Any) -> Any:
+    rights = ("apikeys.view_limit", "apikeys.add_limit", "apikeys.change_limit", "chat.view_provider")
+    return browser(factories.make_user(team, permissions=(*rights, "chat.change_provider")))
+
+
+def form(team: Any, **fields: Any) -> dict[str, Any]:
+    return {
+        "team": team.pk,
+        "key": "",
+        "measure": "requests",
+        "period": "day",
+        "amount": "5",
+        "time_zone": "UTC",
+        **fields,
+    }
+
+
+def test_it_works() -> None:
+    api_key, _ = factories.make_key()
+    client = staff_of(api_key.team)
+    assert client.post(ADD, form(api_key.team, key=api_key.pk)).status_code == 302
+    limit = Limit.objects.get(key=api_key)
+    assert limit.amount == 5
+    page = reverse("admin:apikeys_limit_change", args=[limit.pk])
+    assert client.post(page, {"amount": "7"}).status_code == 302
+    limit.refresh_from_db()
+    assert limit.amount == 7
+    assert "7 requests a day" in client.get(reverse("admin:apikeys_limit_changelist")).content.decode()
+
+
+def test_points_have_decimals() -> None:
+    team = factories.make_team()
+    client = staff_of(team)
+    assert client.post(ADD, form(team, measure="micropoints", period="month", amount="1.25")).status_code == 302
+    limit = Limit.objects.get(team=team)
+    assert limit.amount == 1_250_000
+    page = client.get(reverse("admin:apikeys_limit_change", args=[limit.pk]))
+    assert page.context["adminform"].form.initial["amount"] == Decimal("1.25")
+
+
+def test_what_cannot_be_is_refused() -> None:
+    team, other = factories.make_team(), factories.make_key()[0]
+    client = staff_of(team)
+    wrong = [
+        ({"amount": "1.5"}, "Requests are counted whole"),
+        ({"amount": "-1"}, "greater than or equal to 0"),
+        ({"amount": str(2**53 + 1)}, "The most is"),
+        ({"measure": "open"}, "counted at any moment"),
+        ({"period": "now"}, "counted at any moment"),
+        ({"time_zone": "Mars/Base"}, "is not a time zone"),
+        ({"key": other.pk}, "not one of the available choices"),
+    ]
+    for fields, complaint in wrong:
+        assert complaint in client.post(ADD, form(team, **fields)).content.decode(), fields
+    assert not Limit.objects.filter(team=team).exists()
+
+
+def test_prices() -> None:
+    provider = factories.make_provider(factories.make_team())
+    client = staff_of(provider.team)
+    names = ["name", "base_url", "connect_seconds", "first_byte_seconds", "between_chunks_seconds", "total_seconds"]
+    rows = {
+        "prices-TOTAL_FORMS": 1,
+        "prices-INITIAL_FORMS": 0,
+        "prices-0-model": "echo",
+        "prices-0-prompt_micropoints": "1.5",
+        "prices-0-completion_micropoints": "0.000333",
+    }
+    page = reverse("admin:chat_provider_change", args=[provider.pk])
+    response = client.post(page, {name: getattr(provider, name) for name in names} | rows)
+    assert response.status_code == 302, response.content.decode()
+    price = Price.objects.get(provider=provider)
+    assert (price.prompt_micropoints, price.completion_micropoints) == (1_500_000, 333)
+    assert 'value="1.5"' in client.get(page).content.decode()
