@@ -1,0 +1,100 @@
+"""`manage.py limit` and `manage.py reconcile`."""
+
+import json
+
+import pytest
+from django.core.management.base import CommandError
+
+from apikeys.limits import Counter, Limit
+from tests import factories
+from tests.commands.runs import call, manage
+
+
+def add(*arguments: str) -> dict[str, object]:
+    made: dict[str, object] = json.loads(call("limit", "add", "--json", *arguments)[0])
+    return made
+
+
+def test_it_works() -> None:
+    api_key, _ = factories.make_key()
+    made = add("--key", api_key.pk, "requests/minute", "60")
+    limit = Limit.objects.get(pk=made["id"])
+    assert (limit.team, limit.key, limit.measure, limit.period, limit.amount) == (
+        api_key.team,
+        api_key,
+        "requests",
+        "minute",
+        60,
+    )
+    assert (made["used"], made["reserved"], made["left"]) == (0, 0, 60)
+    assert json.loads(call("limit", "list", "--team", api_key.team.name, "--json")[0])[0]["id"] == limit.pk
+    assert api_key.name in call("limit", "list", "--team", api_key.team.name)[0]
+    assert "Changed: 5 requests a minute" in call("limit", "change", str(limit.pk), "5")[0]
+    limit.refresh_from_db()
+    assert limit.amount == 5
+    call("limit", "remove", str(limit.pk))
+    assert not Limit.objects.filter(pk=limit.pk).exists()
+
+
+def test_points_of_a_team() -> None:
+    team = factories.make_team()
+    made = add("--team", team.pk, "points/month", "12.5", "--time-zone", "Asia/Shanghai")
+    assert (made["key"], made["measure"], made["amount"]) == (None, "micropoints", 12_500_000)
+    assert made["timeZone"] == "Asia/Shanghai"
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount", "complaint"),
+    [
+        ("requests/minute", "-1", "greater than or equal to 0"),
+        ("requests/minute", "1.5", "cannot be counted"),
+        ("points/day", "0.0000001", "cannot be counted"),
+        ("tokens/day", "nan", "cannot be counted"),
+        ("tokens/day", "inf", "cannot be counted"),
+        ("tokens/day", str(2**53 + 1), "less than or equal to"),
+        ("tokens/day", "many", "is not a number"),
+        ("requests/now", "1", "invalid choice"),
+        ("open/day", "1", "invalid choice"),
+    ],
+)
+def test_amounts_that_cannot_be(kind: str, amount: str, complaint: str) -> None:
+    api_key, _ = factories.make_key()
+    with pytest.raises(CommandError, match=complaint):
+        call("limit", "add", "--key", api_key.pk, kind, "--", amount)
+    assert not Limit.objects.filter(key=api_key).exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["add", "requests/day", "1"], "Name a key"),
+        (["add", "--key", "nobody", "requests/day", "1"], "There is no key"),
+        (["add", "--team", "nobody", "requests/day", "1"], "There is no team"),
+        (["change", "0", "1"], "There is no limit 0"),
+        (["remove", "0"], "There is no limit 0"),
+        (["add", "--typo"], "required|unrecognized"),
+    ],
+)
+def test_mistakes(arguments: list[str], complaint: str) -> None:
+    with pytest.raises(CommandError, match=complaint):
+        call("limit", *arguments)
+
+
+def test_an_unknown_time_zone() -> None:
+    team = factories.make_team()
+    with pytest.raises(CommandError, match="is not a time zone"):
+        add("--team", team.pk, "tokens/day", "1", "--time-zone", "Mars/Base")
+
+
+def test_reconcile_finds_drift_and_mends_it() -> None:
+    api_key, _ = factories.make_key()
+    limit = Limit.objects.get(pk=add("--key", api_key.pk, "requests/total", "10")["id"])
+    assert manage("reconcile").returncode == 0
+    Counter.objects.filter(limit=limit).update(used=7, reserved=1)
+    result = manage("reconcile")
+    assert result.returncode == 1
+    assert "used 7, by the ledger 0; reserved 1, by open requests 0" in result.stdout
+    assert "--fix sets them right" in result.stderr
+    (drift,) = json.loads(call("reconcile", "--fix", "--json")[0])["drift"]
+    assert drift["limit"] == limit.pk
+    assert "drift 0" in manage("reconcile").stdout
