@@ -25,9 +25,10 @@ class Gateway:
     process: Process
     port: int
 
-    def __init__(self, core: int, key: str, log_path: Path) -> None:
+    def __init__(self, core: int, key: str, limited_key: str, log_path: Path) -> None:
         self.core = core
         self.key = key
+        self.limited_key = limited_key
         self.log_path = log_path
 
     def start(self) -> None:
@@ -59,7 +60,7 @@ class Gateway:
 
     def stored(self) -> tuple[int, int]:
         """How many accepted requests the ledger knows, and how many messages are in conversations."""
-        from apikeys.models import UsageRecord
+        from apikeys.usage import UsageRecord
         from chat.models import Message
 
         return UsageRecord.objects.count(), Message.objects.count()
@@ -84,7 +85,7 @@ def running_gateway(cores: Cores, upstream_port: int) -> Iterator[Gateway]:
         try:
             # The first connection starts the database, which so inherits the core of this process.
             call_command("migrate", verbosity=0)
-            gateway = Gateway(cores.server, _seed(upstream_port), data_dir / "server.log")
+            gateway = Gateway(cores.server, *_seed(upstream_port), data_dir / "server.log")
             try:
                 gateway.start()
                 yield gateway
@@ -97,10 +98,11 @@ def running_gateway(cores: Cores, upstream_port: int) -> Iterator[Gateway]:
             connections.close_all()
 
 
-def _seed(upstream_port: int) -> str:
-    """A team with one app on the upstream; the plaintext of the app's key."""
+def _seed(upstream_port: int) -> tuple[str, str]:
+    """A team with one app on the upstream; the app's key, and another one with limits that are never reached."""
     from django.contrib.auth.models import User
 
+    from apikeys.limits import Limit
     from apikeys.models import ApiKey, Membership, Team
     from chat.models import App, Provider
 
@@ -111,4 +113,7 @@ def _seed(upstream_port: int) -> str:
     provider = Provider.objects.create(team=team, name="Loopback", base_url=base_url)
     app = App.objects.create(team=team, name="Bench", provider=provider, model=MODEL, max_tokens=1000, history_length=6)
     _, plaintext = ApiKey.objects.create_key(team=team, owner=owner, name="Bench", app=app)
-    return plaintext
+    limited, limited_plaintext = ApiKey.objects.create_key(team=team, owner=owner, name="Limited", app=app)
+    for measure, period in (("requests", "minute"), ("tokens", "month")):
+        Limit.objects.create(team=team, key=limited, measure=measure, period=period, amount=2**53)
+    return plaintext, limited_plaintext

@@ -61,13 +61,34 @@ async def completions(ground: Ground) -> list[Row]:
     return plain + chatting
 
 
+async def limits(ground: Ground) -> list[Row]:
+    """Requests per second of a key with a rate and a budget, beside those of one without, in turns."""
+    key, limited_key, port = ground.gateway.key, ground.gateway.limited_key, ground.gateway.port
+    rows, ratios = [], []
+    for connections in CONNECTIONS:
+        without, within = [], []
+        for _ in ground.rounds():
+            without.append(await ground.measured(traffic.completions(port, PATH, key=key), connections))
+            within.append(await ground.measured(traffic.completions(port, PATH, key=limited_key), connections))
+        plain = [done for done, _ in without]
+        row = _best(
+            "completions with limits", _connections(connections), "requests/s", within, plain, lambda done: done.rate
+        )
+        rows.append(row)
+        assert row.direct is not None
+        ratio = Row("with limits, against without", row.load, "ratio", row.value / row.direct)
+        ratios.append(ratio)
+    return rows + ratios
+
+
 async def latency(ground: Ground) -> list[Row]:
     """What the gateway adds at one connection: direct call and gateway call take turns."""
-    key, port = ground.gateway.key, ground.gateway.port
+    port = ground.gateway.port
     direct = traffic.completions(ground.upstream_port, DIRECT_PATH)
     rows = []
-    for suffix in ("", " with chatId"):
-        prefix = ground.chat_prefix() if suffix else ""
+    for suffix in ("", " with chatId", " with limits"):
+        prefix = ground.chat_prefix() if suffix == " with chatId" else ""
+        key = ground.gateway.limited_key if suffix == " with limits" else ground.gateway.key
         gateway = traffic.completions(port, PATH, key=key, chat_prefix=prefix)
         rounds = []
         for _ in ground.rounds():
@@ -171,6 +192,7 @@ async def refusals(ground: Ground) -> list[Row]:
 
 MEASURES: dict[str, Callable[[Ground], Awaitable[list[Row]]]] = {
     "completions": completions,
+    "limits": limits,
     "latency": latency,
     "streams": streams,
     "refusals": refusals,

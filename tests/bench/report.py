@@ -13,6 +13,8 @@ FLOORS = {
     "completions": (1200.0, True),
     "completions with chatId": (500.0, True),
     "added latency p50": (3.0, False),
+    "with limits, against without": (0.75, True),
+    "added latency with limits p50": (3.0, False),
     "streamed events": (8000.0, True),
     "memory of a stream": (60.0, False),
 }
