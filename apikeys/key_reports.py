@@ -136,7 +136,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         [printable(shown(name, row[name])) for name in COLUMNS]
         for row in ({**row, "state": state(row)} for row in rows)
     ]
-    widths = [max(width(line[column]) for line in cells) for column in range(len(COLUMNS))]
+    return columns(cells)
+
+
+def columns(cells: Sequence[Sequence[str]]) -> str:
+    """Lines of cells, each column as wide as its widest cell."""
+    widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(cell + " " * (wide - width(cell)) for cell, wide in zip(line, widths, strict=True)).rstrip()
         for line in cells
