@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from django.db import connection, transaction
+import psycopg
+from django.db import OperationalError, connection, transaction
 
 from apikeys.limits import Limit
 
@@ -18,6 +19,8 @@ class Drift:
     reserved_by_requests: int
 
 
+ATTEMPTS = 5
+
 SQL = """
 SELECT counter.limit_id, counter.used, used_in_ledger(counter.limit_id, counter.period_start), counter.reserved,
     coalesce(held.amount, 0)
@@ -32,15 +35,26 @@ ORDER BY counter.limit_id
 """
 
 
-@transaction.atomic
 def reconcile(*, fix: bool = False) -> tuple[int, list[Drift]]:
     """(limits compared, those that drifted). With `fix` their counters are set right.
 
     Admission and recording wait meanwhile: only while nothing is written can the two sides be compared exactly.
     """
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return _reconcile(fix)
+        except OperationalError as error:
+            # Admission takes these tables in another order than recording, so no order here suits both.
+            if not isinstance(error.__cause__, psycopg.errors.DeadlockDetected):
+                raise
+    return _reconcile(fix)
+
+
+@transaction.atomic
+def _reconcile(fix: bool) -> tuple[int, list[Drift]]:
     with connection.cursor() as cursor:
         cursor.execute(
-            "LOCK TABLE apikeys_usagerecord, apikeys_reservation, apikeys_counter IN SHARE ROW EXCLUSIVE MODE"
+            "LOCK TABLE apikeys_reservation, apikeys_usagerecord, apikeys_counter IN SHARE ROW EXCLUSIVE MODE"
         )
         cursor.execute(SQL)
         rows = cursor.fetchall()

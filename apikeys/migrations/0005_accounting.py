@@ -96,6 +96,13 @@ BEGIN
             AND (a_limit.key_id = item.key_id OR (a_limit.key_id IS NULL AND a_limit.team_id = item.team_id))
             AND counter.period_start < limit_period_start(a_limit.period, a_limit.time_zone, moment);
         ordinal := item.ordinal;
+        IF EXISTS (SELECT 1 FROM apikeys_reservation AS reservation WHERE reservation.id = item.id) THEN
+            -- Asked again because the connection broke before the answer came: it was admitted.
+            refused_by := NULL;
+            limits := NULL;
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
         SELECT
             array_agg(needed.limit_id ORDER BY needed.limit_id),
             array_agg(needed.amount ORDER BY needed.limit_id),
