@@ -54,6 +54,7 @@ def connect(*, direct: bool = False) -> Connection:
     # Through a transaction pooler a prepared statement may land on a connection that never saw it.
     prepare = None if settings.DATABASE_DIRECT_URL and not direct else 2
     connection = psycopg.connect(**{**NETWORK, **options, "autocommit": True, "prepare_threshold": prepare})
-    if not direct:
+    if not direct and not settings.DATABASE_DIRECT_URL:
+        # Behind a transaction pooler these would be left on a connection that others get.
         connection.execute(SESSION)
     return connection

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
+from zoneinfo import ZoneInfo
 
 from django import forms
 from django.contrib import admin
@@ -69,13 +70,14 @@ class LimitAdmin(TeamScopedAdmin):
     search_fields = ("team__name", "key__name", "=key__id")
 
     def get_fields(self, request: HttpRequest, obj: Limit | None = None) -> Any:
-        fields = ("team", "key", "measure", "period", "amount", "time_zone")
-        return fields if obj is None else (*fields, "used", "reserved", "left", "counted_since")
+        if obj is None:
+            return ("team", "key", "measure", "period", "amount", "time_zone")
+        return ("team", "key", "unit", "period", "amount", "time_zone", "used", "reserved", "left", "counted_since")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Limit | None = None) -> tuple[str, ...]:
         # What a limit counts stays; for something else there is another limit.
         told = ("used", "reserved", "left", "counted_since")
-        return () if obj is None else ("team", "key", "measure", "period", "time_zone", *told)
+        return () if obj is None else ("team", "key", "unit", "period", "time_zone", *told)
 
     def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_field_queryset(db, db_field, request)
@@ -91,6 +93,10 @@ class LimitAdmin(TeamScopedAdmin):
     def name(self, limit: Limit) -> str:
         return str(limit)
 
+    @admin.display(description="measure")
+    def unit(self, limit: Limit) -> str:
+        return "points" if limit.measure == Measure.MICROPOINTS else limit.get_measure_display()
+
     @admin.display(description="used")
     def used(self, limit: Limit) -> str:
         return f"{shown(limit.measure, limit.counter.used):,}"
@@ -105,5 +111,7 @@ class LimitAdmin(TeamScopedAdmin):
         return f"{shown(limit.measure, left):,}"
 
     @admin.display(description="counted since")
-    def counted_since(self, limit: Limit) -> Any:
-        return None if limit.period in ("now", "total") else limit.counter.period_start
+    def counted_since(self, limit: Limit) -> str:
+        if limit.period in ("now", "total"):
+            return "-"
+        return limit.counter.period_start.astimezone(ZoneInfo(limit.time_zone)).strftime("%Y-%m-%d %H:%M %Z")

@@ -51,6 +51,7 @@ def test_points_have_decimals() -> None:
     assert limit.amount == 1_250_000
     page = client.get(reverse("admin:apikeys_limit_change", args=[limit.pk]))
     assert page.context["adminform"].form.initial["amount"] == Decimal("1.25")
+    assert "millionths" not in page.content.decode()
 
 
 def test_what_cannot_be_is_refused() -> None:
