@@ -10,7 +10,7 @@ from apikeys.object_ids import new_object_id
 class Trace:
     """One request, from its first byte on. The id is ours, always; what a client sends under that name is not it."""
 
-    __slots__ = ("client", "endpoint", "error_code", "headers", "key_id", "request_id", "started", "user_id")
+    __slots__ = ("endpoint", "error_code", "headers", "key_id", "request_id", "started", "user_id")
 
     def __init__(self) -> None:
         self.request_id = new_object_id()
@@ -19,7 +19,6 @@ class Trace:
         self.key_id: str | None = None
         self.user_id: int | None = None
         self.error_code: str | None = None
-        self.client: str | None = None
         # More headers for the answer: what is left of limits.
         self.headers: list[tuple[bytes, bytes]] = []
 

@@ -174,8 +174,8 @@ def test_a_session_without_its_csrf_token(server: Server) -> None:
     check_refusal(server.post("/api/core/app/list", headers=headers), "csrf_failed")
 
 
-def test_a_secret_of_an_older_pepper_works_and_moves_to_the_first(server: Server) -> None:
-    """The server of this test knows one pepper; that moving works with two is shown in tests/unit."""
+def test_a_secret_is_signed_with_the_first_pepper(server: Server) -> None:
+    """How one of an older pepper moves to the first is shown in tests/unit/test_policies.py."""
     api_key, key = factories.make_key()
     assert code_of(server, key) == "works"
     assert api_key.secrets.get().pepper_id == "p1"

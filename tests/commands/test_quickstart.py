@@ -134,6 +134,7 @@ def test_crashed_part_is_started_again(site, part):
     os.kill(before, signal.SIGKILL)
     wait_for(lambda: set(processes_of(site.data_dir, part)) - {before}, f"another {part}")
     wait_for(lambda: get(site.port, "/healthz")[0] == 200, "the server answers")
+    assert before not in processes_of(site.data_dir, part)
 
 
 def test_second_run_says_how_to_make_new_keys(data_dir):

@@ -159,6 +159,7 @@ def test_longest_path_works(data_dir):
     try:
         cluster.ensure(longest, PASSWORD, "fastgpt")
         connect(longest).close()
+        assert cluster.is_running(longest)
     finally:
         cluster.stop(longest)
 

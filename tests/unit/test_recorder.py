@@ -52,10 +52,10 @@ def test_an_exchange_that_cannot_be_kept_is_charged_all_the_same(app: App) -> No
     assert not Conversation.objects.filter(app=app).exists()
 
 
-def test_two_answers_of_one_id_in_one_batch(app: App) -> None:
+def test_two_answers_of_one_id_at_once(app: App) -> None:
     items = [(usage_of(app), exchange("c", text, answer_id="same")) for text in ("one", "two")]
-    futures = [recorder.gate.submit_from_thread(item) for item in items]
-    assert futures == [None, None]
+    futures = [recorder.gate.begin_from_thread(item) for item in items]
+    assert [future.result(10) for future in futures] == [None, None]
     stored = Message.objects.filter(conversation__app=app, role="assistant").order_by("pk")
     assert [message.content for message in stored] == ["one", "two"]
     assert [message.data_id == "same" for message in stored] == [True, False]
