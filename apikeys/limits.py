@@ -63,6 +63,12 @@ class Limit(models.Model):
         validators=[MinValueValidator(0), MaxValueValidator(MAXIMUM_AMOUNT)],
         help_text="A request that would go beyond it is refused. 0 refuses every one. Points are given in millionths.",
     )
+    soft_amount = models.PositiveBigIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(MAXIMUM_AMOUNT)],
+        help_text="Reaching it raises an alert and refuses nothing. Empty: alerts at 50, 80 and 100 % only.",
+    )
     time_zone = models.CharField(
         max_length=64, default="UTC", validators=[validate_time_zone], help_text="Where the day begins at midnight."
     )
@@ -78,6 +84,11 @@ class Limit(models.Model):
                 name="limit_open_requests_are_counted_now",
             ),
             models.CheckConstraint(condition=Q(amount__lte=MAXIMUM_AMOUNT), name="limit_amount_is_exact"),
+            # A rate has no alerts: it would raise one a minute.
+            models.CheckConstraint(
+                condition=Q(soft_amount=None) | ~Q(period__in=["now", "minute"]),
+                name="limit_soft_amount_is_of_a_budget",
+            ),
         ]
 
     def __str__(self) -> str:
