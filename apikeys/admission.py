@@ -39,6 +39,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 0
     prompt_micropoints: int = 0
     micropoints: int = 0
+    # In millionths of a point for 1,000 tokens.
+    prompt_price: int = 0
+    completion_price: int = 0
 
 
 class LimitState(msgspec.Struct, frozen=True):

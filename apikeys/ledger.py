@@ -25,6 +25,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int = 0
     token_source: TokenSource | str = ""
     cost_micropoints: int = 0
+    prompt_price: int = 0
+    completion_price: int = 0
     ending: Ending = Ending.COMPLETE
     time_to_first_byte_ms: int | None = None
     client_address: str | None = None

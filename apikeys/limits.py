@@ -90,6 +90,10 @@ class Limit(models.Model):
                 name="limit_soft_amount_is_of_a_budget",
             ),
         ]
+        indexes = [
+            # A team's own limits are looked for at every request, among those of all its keys.
+            models.Index(fields=["team"], condition=Q(key=None), name="limit_of_team"),
+        ]
 
     def __str__(self) -> str:
         if self.measure == Measure.MICROPOINTS:
@@ -125,6 +129,8 @@ class Counter(models.Model):
     period_start = models.DateTimeField()
     used = models.BigIntegerField(default=0)
     reserved = models.BigIntegerField(default=0)
+    # Which alerts of this period were raised: 1, 2 and 4 for 50, 80 and 100 %, 8 for the soft amount.
+    alerted = models.PositiveSmallIntegerField(db_default=0)
 
     def __str__(self) -> str:
         return f"{self.used} + {self.reserved} since {self.period_start}"
@@ -134,6 +140,8 @@ class ServerProcess(models.Model):
     """One running server process. What one holds reserved is given back when its heartbeat is gone."""
 
     id = models.CharField(max_length=24, primary_key=True)
+    host = models.CharField(max_length=200, blank=True, db_default="")
+    pid = models.PositiveIntegerField(db_default=0)
     started_at = models.DateTimeField(db_default=Now())
     heartbeat_at = models.DateTimeField(db_default=Now())
 
@@ -153,6 +161,10 @@ class Reservation(models.Model):
     model = models.CharField(max_length=200, blank=True)
     prompt_tokens = models.PositiveIntegerField()
     prompt_micropoints = models.PositiveBigIntegerField()
+    prompt_price = models.PositiveBigIntegerField(db_default=0)
+    completion_price = models.PositiveBigIntegerField(db_default=0)
+    # Each limit as the request found it, and what it asked for: for the ledger, where it explains the record.
+    found = models.JSONField(null=True)
     limit_ids = ArrayField(models.BigIntegerField())
     amounts = ArrayField(models.BigIntegerField())
     period_starts = ArrayField(models.DateTimeField())

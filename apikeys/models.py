@@ -203,6 +203,16 @@ class ApiKey(models.Model):
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
     revoked_by = models.CharField(max_length=150, blank=True, editable=False)
     revoked_reason = models.CharField(max_length=500, blank=True, editable=False)
+    revocation_heard_at = models.DateTimeField(
+        null=True, editable=False, help_text="When the last server process said that it refuses the key."
+    )
+    revocation_unheard = ArrayField(
+        models.CharField(max_length=24),
+        default=list,
+        blank=True,
+        editable=False,
+        help_text="Server processes that had not said so when waiting for them ended.",
+    )
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     objects: ClassVar[ApiKeyManager] = ApiKeyManager()

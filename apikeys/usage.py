@@ -1,9 +1,11 @@
 """The ledger: what keys used, one row for each accepted request, and when each was last used."""
 
+from typing import Any, ClassVar
+
 from django.db import models
 from django.db.models.functions import Now
 
-from apikeys.models import ApiKey, Team
+from apikeys.models import ApiKey, KeySecret, Team, TeamOwnedQuerySet
 
 
 class KeyActivity(models.Model):
@@ -53,6 +55,16 @@ class UsageRecord(models.Model):
     completion_tokens = models.PositiveIntegerField(default=0)
     token_source = models.CharField(max_length=10, choices=TokenSource.choices, blank=True)
     cost_micropoints = models.PositiveBigIntegerField(default=0)
+    prompt_price = models.PositiveBigIntegerField(
+        db_default=0, help_text="What 1,000 prompt tokens cost then, in millionths of a point."
+    )
+    completion_price = models.PositiveBigIntegerField(
+        db_default=0, help_text="What 1,000 completion tokens cost then, in millionths of a point."
+    )
+    limits = models.JSONField(
+        null=True,
+        help_text="Each limit that counted it: as it was found, what was asked and charged, and as it was left.",
+    )
     status = models.PositiveSmallIntegerField(help_text="The HTTP status of the answer.")
     ending = models.CharField(max_length=10, choices=Ending.choices)
     time_to_first_byte_ms = models.PositiveIntegerField(null=True)
@@ -68,3 +80,50 @@ class UsageRecord(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+class Refusal(models.Model):
+    """One refused request, of a key that is known or of none. Its id is the answer's X-Request-Id.
+
+    Above a rate only every so-manieth is kept, and says for how many it stands. Foreign keys as in UsageRecord.
+    """
+
+    id = models.CharField(max_length=24, primary_key=True)
+    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="+")
+    key = models.ForeignKey(
+        ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="refusals"
+    )
+    endpoint = models.CharField(max_length=100, blank=True)
+    status = models.PositiveSmallIntegerField(help_text="The HTTP status of the answer.")
+    code = models.CharField(max_length=50, help_text="The answer's error.code.")
+    message = models.CharField(max_length=1000, help_text="The answer's error.message.")
+    asked = models.JSONField(null=True, help_text="The most that it might have used, where limits were asked.")
+    limits = models.JSONField(null=True, help_text="Each limit as the request found it.")
+    refused_by = models.BigIntegerField(null=True, help_text="The id of the limit that had no room.")
+    stands_for = models.PositiveIntegerField(default=1, help_text="How many like it this one was kept for.")
+    client_address = models.GenericIPAddressField(null=True)
+    created_at = models.DateTimeField(db_default=Now())
+
+    objects: ClassVar[Any] = TeamOwnedQuerySet.as_manager()
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["key", "-created_at"], name="refusal_by_key"),
+            models.Index(fields=["team", "-created_at"], name="refusal_by_team"),
+        ]
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class SecretReuse(models.Model):
+    """A secret that was presented after its end by rotation: somebody still has it, and perhaps should not."""
+
+    secret = models.OneToOneField(KeySecret, on_delete=models.CASCADE, primary_key=True, related_name="reuse")
+    count = models.PositiveBigIntegerField()
+    first_at = models.DateTimeField(db_default=Now())
+    last_at = models.DateTimeField(db_default=Now())
+    last_from = models.GenericIPAddressField(null=True)
+
+    def __str__(self) -> str:
+        return f"{self.count} times"

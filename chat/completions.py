@@ -197,6 +197,8 @@ class Completion:
             tokens=prompt + self.max_tokens,
             prompt_micropoints=app.cost(prompt, 0),
             micropoints=app.cost(prompt, self.max_tokens),
+            prompt_price=app.prompt_price,
+            completion_price=app.completion_price,
         )
         nothing = {"prompt_tokens": 0, "completion_tokens": 0}
         self.verdict = await admission.reserve(asked, lambda: (self._usage(Ending.CANCELLED, 503, nothing), None))
@@ -268,6 +270,8 @@ class Completion:
             completion_tokens=tokens["completion_tokens"],
             token_source=self.token_source,
             cost_micropoints=self.app.cost(tokens["prompt_tokens"], tokens["completion_tokens"]),
+            prompt_price=self.app.prompt_price,
+            completion_price=self.app.completion_price,
             status=status,
             ending=ending,
             time_to_first_byte_ms=self._since_start(self.first_byte_at),

@@ -5,7 +5,7 @@ Both lock the counters that they touch in one order, by the limit's id. Amounts 
 
 from django.db import migrations
 
-DO = """
+PERIODS = """
 CREATE FUNCTION limit_period_start(period text, zone text, moment timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE AS $$
     SELECT CASE
@@ -60,7 +60,9 @@ CREATE TRIGGER policy_inserted_or_deleted AFTER INSERT OR DELETE ON apikeys_limi
 CREATE TRIGGER policy_updated AFTER UPDATE ON apikeys_limit FOR EACH ROW
     WHEN ((OLD.team_id, OLD.key_id) IS DISTINCT FROM (NEW.team_id, NEW.key_id))
     EXECUTE FUNCTION notify_policy_changed();
+"""
 
+RESERVE = """
 -- Takes the items in turn: each is admitted at all of its limits, or refused and costs nothing.
 CREATE FUNCTION reserve(items jsonb) RETURNS TABLE (ordinal int, refused_by bigint, limits jsonb)
 LANGUAGE plpgsql AS $$
@@ -137,7 +139,9 @@ BEGIN
         RETURN NEXT;
     END LOOP;
 END $$;
+"""
 
+SETTLE = """
 -- Writes usage to the ledger, charges it, and gives back what was reserved for it. Once for each id, however often
 -- it is called; only a row `lost` is replaced, by what really came of the request. Returns the ids that were new.
 CREATE FUNCTION settle(items jsonb) RETURNS SETOF text LANGUAGE plpgsql AS $$
@@ -249,7 +253,9 @@ BEGIN
             WHERE given_back.limit_id = counter.limit_id AND given_back.period_start = target.start), 0))
     FROM target WHERE counter.limit_id = target.limit_id;
 END $$;
+"""
 
+EXPIRE = """
 -- Settles what processes left behind whose heartbeat is gone: the prompt's bound is charged, the rest given back.
 CREATE FUNCTION expire_reservations(silence interval) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -275,7 +281,9 @@ BEGIN
     PERFORM settle(items);
     RETURN jsonb_array_length(items);
 END $$;
+"""
 
+CONSTRAINT = """
 ALTER TABLE apikeys_limit ADD CONSTRAINT limit_key_in_team
     FOREIGN KEY (key_id, team_id) REFERENCES apikeys_apikey (id, team_id) DEFERRABLE INITIALLY DEFERRED;
 """
@@ -299,4 +307,4 @@ DROP FUNCTION limit_period_start(text, text, timestamptz);
 class Migration(migrations.Migration):
     dependencies = [("apikeys", "0004_limits")]
 
-    operations = [migrations.RunSQL(DO, UNDO)]
+    operations = [migrations.RunSQL(PERIODS + RESERVE + SETTLE + EXPIRE + CONSTRAINT, UNDO)]

@@ -4,8 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 from django.db import connection as django_connection
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from apikeys.admission import Asked, Verdict, _reserve
+from apikeys.alerts import Alert
 from apikeys.database import Connection, connect
 from apikeys.ledger import Usage, _write
 from apikeys.limits import Counter, Limit, Reservation
@@ -136,6 +139,92 @@ def test_calendars(database: None, period: str, zone: str, moment: str, start: s
             [start, period, zone, end, period, zone, moment],
         )
         assert cursor.fetchone() == (True, True)
+
+
+@given(
+    amounts=st.lists(st.integers(1, 60), min_size=1, max_size=3),
+    batches=st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=9), min_size=1, max_size=3),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_batch_is_what_its_items_one_by_one_would_be(
+    raw: Connection, amounts: list[int], batches: list[list[int]]
+) -> None:
+    """Whether together, by halves or alone: against a plain model of taking them in turn."""
+    api_key = factories.make_key()[0]
+    limits = [limit(api_key, amount=amount) for amount in amounts]
+    reserved = 0
+    for batch in batches:
+        asks = [asked(api_key, tokens) for tokens in batch]
+        for verdict, tokens in zip(_reserve(raw, asks), batch, strict=True):
+            assert [state.reserved for state in verdict.limits] == [reserved] * len(limits)
+            fits = all(reserved + tokens <= amount for amount in amounts)
+            assert (verdict.refused_by is None) == fits
+            reserved += tokens if fits else 0
+    assert {counts(made) for made in limits} == {(0, reserved)}
+    assert Reservation.objects.filter(key=api_key).count() <= sum(map(len, batches))
+    Reservation.objects.filter(key=api_key).delete()
+    for made in limits:
+        made.delete()
+
+
+def test_a_record_explains_itself(raw: Connection, api_key: ApiKey) -> None:
+    """What each limit was when the request came, and what each request of a batch left."""
+    made = limit(api_key)
+    asks = [asked(api_key, 30), asked(api_key, 40)]
+    _reserve(raw, asks)
+    _write(raw, [used(asks[0], 5), used(asks[1], 7)])
+    first, second = (UsageRecord.objects.get(pk=ask.id).limits for ask in asks)
+    told = ("id", "amount", "used", "reserved", "asked", "charged", "used_after", "reserved_after")
+    assert [[line[name] for name in told] for line in first] == [[made.pk, 100, 0, 0, 30, 5, 5, 40]]
+    assert [[line[name] for name in told] for line in second] == [[made.pk, 100, 0, 30, 40, 7, 12, 0]]
+
+
+def percents(made: Limit) -> list[int | None]:
+    return [alert.facts.get("percent") for alert in Alert.objects.filter(key=made.key).order_by("pk")]
+
+
+def test_alerts_of_a_budget(raw: Connection, api_key: ApiKey) -> None:
+    made = limit(api_key)
+    seen = []
+    for tokens in (49, 1, 1, 29, 30):
+        _write(raw, [used(asked(api_key), tokens)])
+        seen.append(percents(made))
+    # Each once, and of several at the same time the highest.
+    assert seen == [[], [50], [50], [50, 80], [50, 80, 100]]
+    alert = Alert.objects.filter(key=api_key).first()
+    assert alert.team_id == api_key.team_id
+    assert (alert.facts["used"], alert.facts["amount"], alert.facts["measure"]) == (110, 100, "tokens")
+    # Raised, it may be used up once more.
+    made.amount = 200
+    made.save(update_fields=["amount"])
+    _write(raw, [used(asked(api_key), 1)])
+    assert percents(made) == [50, 80, 100, 50]
+
+
+def test_a_soft_amount_alerts_and_refuses_nothing(raw: Connection, api_key: ApiKey) -> None:
+    made = Limit.objects.create(
+        team=api_key.team, key=api_key, measure="tokens", period="total", amount=10**6, soft_amount=10
+    )
+    for _ in range(3):
+        ask = asked(api_key, 20)
+        assert _reserve(raw, [ask])[0].refused_by is None
+        _write(raw, [used(ask, 6)])
+    (alert,) = Alert.objects.filter(key=api_key)
+    assert (alert.facts["soft_amount"], alert.facts["used"]) == (10, 12)
+    assert made.key_id == alert.key_id
+
+
+def test_a_team_s_budget_alerts_for_the_team(raw: Connection, api_key: ApiKey) -> None:
+    Limit.objects.create(team=api_key.team, measure="requests", period="day", amount=1)
+    _write(raw, [used(asked(api_key))])
+    (alert,) = Alert.objects.for_team(api_key.team_id)
+    assert (alert.key, alert.facts["percent"]) == (None, 100)
+
+
+def test_rates_alert_nobody(raw: Connection, api_key: ApiKey) -> None:
+    limit(api_key, "requests", "minute", 1)
+    _write(raw, [used(asked(api_key))])
+    assert not Alert.objects.for_team(api_key.team_id).exists()
 
 
 def test_nothing_has_drifted(database: None) -> None:

@@ -1,0 +1,379 @@
+"""Reserve and settle anew: a batch that fits is let in by one statement, and every record explains itself.
+
+Both functions still lock the counters that they touch in one order, by the limit's id, before they read them.
+"""
+
+from importlib import import_module
+
+from django.db import migrations
+
+earlier = import_module("apikeys.migrations.0005_accounting")
+
+# The team's own limits by an index of their own, and not by reading those of all its keys.
+MET = """
+-- Not in SQL: a session plans such a function once.
+CREATE FUNCTION limits_met(keys text[], teams text[]) RETURNS bigint[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN ARRAY(
+        SELECT a_limit.id FROM apikeys_limit AS a_limit WHERE a_limit.key_id = ANY (keys)
+        UNION ALL
+        SELECT a_limit.id FROM apikeys_limit AS a_limit WHERE a_limit.key_id IS NULL AND a_limit.team_id = ANY (teams));
+END $$;
+
+-- A budget that is raised may be used up once more.
+CREATE FUNCTION forget_alerts() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE apikeys_counter SET alerted = 0 WHERE limit_id = NEW.id;
+    RETURN NULL;
+END $$;
+CREATE TRIGGER forget_alerts AFTER UPDATE ON apikeys_limit FOR EACH ROW
+    WHEN ((OLD.amount, OLD.soft_amount) IS DISTINCT FROM (NEW.amount, NEW.soft_amount))
+    EXECUTE FUNCTION forget_alerts();
+"""
+
+RESERVE = """
+-- Lets in all items by one statement if together they fit, as they mostly do. If not, tries one half after the other,
+-- down to the single item, which gets its verdict. The caller has locked the counters of the limits met.
+CREATE FUNCTION reserve_in_turn(items jsonb, met bigint[], moment timestamptz)
+RETURNS TABLE (ordinal int, refused_by bigint, limits jsonb) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    size int := jsonb_array_length(items);
+    is_asked_again boolean;
+    half jsonb;
+BEGIN
+    is_asked_again := EXISTS (
+        SELECT 1 FROM apikeys_reservation AS reservation
+        WHERE reservation.id = ANY (ARRAY(SELECT item.id FROM jsonb_to_recordset(items) AS item(id text))));
+    IF is_asked_again AND size = 1 THEN
+        -- The connection broke before the answer came: it was admitted.
+        RETURN QUERY SELECT (items -> 0 ->> 'ordinal')::int, NULL::bigint, NULL::jsonb;
+        RETURN;
+    END IF;
+    IF NOT is_asked_again THEN
+        RETURN QUERY
+        WITH item AS MATERIALIZED (
+            SELECT * FROM jsonb_to_recordset(items) AS asked(
+                ordinal int, id text, server_id text, team_id text, key_id text, app_id text, endpoint text, model text,
+                prompt_tokens bigint, tokens bigint, prompt_micropoints bigint, micropoints bigint, prompt_price bigint,
+                completion_price bigint)
+        ),
+        needed AS MATERIALIZED (
+            SELECT item.*, a_limit.id AS limit_id, a_limit.key_id IS NULL AS is_team, a_limit.measure, a_limit.period,
+                a_limit.time_zone, a_limit.amount AS maximum, counter.period_start, counter.used, counter.reserved,
+                CASE a_limit.measure WHEN 'tokens' THEN item.tokens WHEN 'micropoints' THEN item.micropoints
+                    ELSE 1 END AS asked
+            FROM item
+            CROSS JOIN LATERAL (
+                SELECT * FROM apikeys_limit AS of_key WHERE of_key.key_id = item.key_id
+                UNION ALL
+                SELECT * FROM apikeys_limit AS of_team WHERE of_team.key_id IS NULL AND of_team.team_id = item.team_id
+            ) AS a_limit
+            JOIN apikeys_counter AS counter ON counter.limit_id = a_limit.id
+            WHERE a_limit.id = ANY (met)
+        ),
+        turn AS MATERIALIZED (
+            SELECT needed.*,
+                (needed.reserved + sum(needed.asked) OVER (PARTITION BY needed.limit_id ORDER BY needed.ordinal)
+                    - needed.asked)::bigint AS reserved_before,
+                limit_period_end(needed.period, needed.time_zone, needed.period_start) AS ends_at
+            FROM needed
+        ),
+        verdict AS MATERIALIZED (
+            SELECT turn.ordinal, turn.id, turn.server_id, turn.team_id, turn.key_id, turn.app_id, turn.endpoint,
+                turn.model, turn.prompt_tokens, turn.prompt_micropoints, turn.prompt_price, turn.completion_price,
+                array_agg(turn.limit_id ORDER BY turn.limit_id) AS limit_ids,
+                array_agg(turn.asked ORDER BY turn.limit_id) AS amounts,
+                array_agg(turn.period_start ORDER BY turn.limit_id) AS period_starts,
+                -- Of several that refuse, the one that holds longest is named.
+                (array_agg(turn.limit_id ORDER BY
+                    turn.used >= turn.maximum AND turn.period NOT IN ('now', 'minute') DESC,
+                    turn.ends_at DESC NULLS FIRST)
+                    FILTER (WHERE turn.used + turn.reserved_before + turn.asked > turn.maximum))[1] AS refused_by,
+                jsonb_agg(jsonb_build_object(
+                    'id', turn.limit_id, 'is_team', turn.is_team, 'measure', turn.measure, 'period', turn.period,
+                    'time_zone', turn.time_zone, 'since', turn.period_start, 'amount', turn.maximum, 'used', turn.used,
+                    'reserved', turn.reserved_before, 'asked', turn.asked,
+                    'resets_in', extract(epoch FROM turn.ends_at - moment)) ORDER BY turn.limit_id) AS limits
+            FROM turn
+            GROUP BY turn.ordinal, turn.id, turn.server_id, turn.team_id, turn.key_id, turn.app_id, turn.endpoint,
+                turn.model, turn.prompt_tokens, turn.prompt_micropoints, turn.prompt_price, turn.completion_price
+        ),
+        fit AS (SELECT NOT EXISTS (SELECT 1 FROM verdict WHERE verdict.refused_by IS NOT NULL) AS is_so),
+        counted AS (
+            UPDATE apikeys_counter AS counter SET reserved = counter.reserved + total.asked
+            FROM (SELECT turn.limit_id, sum(turn.asked)::bigint AS asked FROM turn GROUP BY turn.limit_id) AS total
+            WHERE counter.limit_id = total.limit_id AND (SELECT fit.is_so FROM fit)
+        ),
+        held AS (
+            INSERT INTO apikeys_reservation (id, server_id, team_id, key_id, app_id, endpoint, model, prompt_tokens,
+                prompt_micropoints, prompt_price, completion_price, found, limit_ids, amounts, period_starts, admitted_at)
+            SELECT verdict.id, verdict.server_id, verdict.team_id, verdict.key_id, verdict.app_id, verdict.endpoint,
+                verdict.model, verdict.prompt_tokens, verdict.prompt_micropoints, verdict.prompt_price,
+                verdict.completion_price, verdict.limits, verdict.limit_ids, verdict.amounts, verdict.period_starts, moment
+            FROM verdict WHERE (SELECT fit.is_so FROM fit)
+        )
+        SELECT verdict.ordinal, verdict.refused_by, verdict.limits FROM verdict
+        WHERE size = 1 OR (SELECT fit.is_so FROM fit);
+        IF FOUND OR size = 1 THEN
+            RETURN;
+        END IF;
+    END IF;
+    FOR half IN
+        SELECT jsonb_agg(part.item ORDER BY part.place)
+        FROM jsonb_array_elements(items) WITH ORDINALITY AS part(item, place)
+        GROUP BY part.place > size / 2 ORDER BY part.place > size / 2
+    LOOP
+        RETURN QUERY SELECT * FROM reserve_in_turn(half, met, moment);
+    END LOOP;
+END $$;
+
+-- Takes the items in turn: each is admitted at all of its limits, or refused and costs nothing.
+CREATE OR REPLACE FUNCTION reserve(items jsonb) RETURNS TABLE (ordinal int, refused_by bigint, limits jsonb)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    keys text[];
+    teams text[];
+    met bigint[];
+    moment timestamptz;
+BEGIN
+    SELECT array_agg(DISTINCT asked.key_id), array_agg(DISTINCT asked.team_id) INTO keys, teams
+    FROM jsonb_to_recordset(items) AS asked(team_id text, key_id text);
+    met := limits_met(keys, teams);
+    IF met = '{}' THEN
+        RETURN;
+    END IF;
+    PERFORM 1 FROM apikeys_counter AS counter WHERE counter.limit_id = ANY (met)
+    ORDER BY counter.limit_id FOR UPDATE;
+    -- Told after the locks are held, so that the windows of a counter never run backwards.
+    moment := clock_timestamp();
+    UPDATE apikeys_counter AS counter SET
+        period_start = limit_period_start(a_limit.period, a_limit.time_zone, moment),
+        used = 0, reserved = 0, alerted = 0
+    FROM apikeys_limit AS a_limit
+    WHERE counter.limit_id = ANY (met) AND a_limit.id = counter.limit_id
+        AND counter.period_start < limit_period_start(a_limit.period, a_limit.time_zone, moment);
+    RETURN QUERY SELECT * FROM reserve_in_turn(items, met, moment);
+END $$;
+"""
+
+SETTLE = """
+-- Writes usage to the ledger, charges it, and gives back what was reserved for it. Once for each id, however often
+-- it is called; only a row `lost` is replaced, by what really came of the request. Returns the ids that were new.
+CREATE OR REPLACE FUNCTION settle(items jsonb) RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    ids text[];
+    fresh text[];
+    keys text[];
+    teams text[];
+    met bigint[];
+    -- A batch is made of requests that ended, or of those that are written off, never of both.
+    is_expiry boolean := items -> 0 ->> 'ending' = 'lost';
+    -- By the request's id: what its reservation found, when it was admitted, what was written off of it, and what
+    -- came of it at each limit.
+    found jsonb;
+    moments jsonb;
+    lost jsonb := '{}';
+    reckoned jsonb := '{}';
+    is_alarming boolean;
+BEGIN
+    SELECT array_agg(item.id), array_agg(item.key_id), array_agg(item.team_id) INTO ids, keys, teams
+    FROM jsonb_to_recordset(items) AS item(id text, key_id text, team_id text);
+
+    -- Reservations first: whoever removes one settles it.
+    WITH gone AS (
+        DELETE FROM apikeys_reservation AS reservation WHERE reservation.id = ANY (ids)
+        RETURNING reservation.id, reservation.found, reservation.admitted_at
+    )
+    SELECT coalesce(jsonb_object_agg(gone.id, gone.found), '{}'),
+        coalesce(jsonb_object_agg(gone.id, gone.admitted_at), '{}')
+    INTO found, moments FROM gone;
+
+    -- What is recorded already is not charged again, but what was written off is taken back. Should another call be
+    -- recording the same at this moment, the insert below fails, everything here with it, and the next try sees it.
+    IF EXISTS (SELECT 1 FROM apikeys_usagerecord AS usage WHERE usage.id = ANY (ids)) THEN
+        WITH taken_back AS (
+            DELETE FROM apikeys_usagerecord AS usage
+            WHERE usage.id = ANY (ids) AND usage.ending = 'lost' AND NOT is_expiry
+            RETURNING usage.*
+        )
+        SELECT coalesce(jsonb_object_agg(id, jsonb_build_object(
+                'tokens', prompt_tokens + completion_tokens, 'cost', cost_micropoints)), '{}'),
+            moments || coalesce(jsonb_object_agg(id, created_at), '{}')
+        INTO lost, moments FROM taken_back;
+        fresh := ARRAY(
+            SELECT DISTINCT asked.id FROM unnest(ids) AS asked(id)
+            WHERE NOT EXISTS (SELECT 1 FROM apikeys_usagerecord AS usage WHERE usage.id = asked.id));
+    ELSE
+        fresh := ids;
+    END IF;
+
+    -- Most requests meet no limit, and skip this.
+    met := limits_met(keys, teams);
+    IF met <> '{}' THEN
+        PERFORM 1 FROM apikeys_counter AS counter WHERE counter.limit_id = ANY (met)
+        ORDER BY counter.limit_id FOR UPDATE;
+
+        WITH entry AS (
+            SELECT item.id, item.ordinal, a_limit.id AS limit_id, a_limit.key_id IS NULL AS is_team, a_limit.measure,
+                a_limit.period, a_limit.time_zone, a_limit.amount, a_limit.soft_amount, counter.period_start,
+                counter.used, counter.reserved, request.moment, request.line, request.charge, request.charge
+                    - CASE WHEN lost ? item.id THEN CASE a_limit.measure WHEN 'requests' THEN 1
+                        WHEN 'tokens' THEN (lost -> item.id ->> 'tokens')::bigint
+                        WHEN 'micropoints' THEN (lost -> item.id ->> 'cost')::bigint ELSE 0 END ELSE 0 END AS net,
+                max(limit_period_start(a_limit.period, a_limit.time_zone, request.moment))
+                    OVER (PARTITION BY a_limit.id) AS latest_start
+            FROM ROWS FROM (jsonb_to_recordset(items) AS (
+                id text, team_id text, key_id text, prompt_tokens int, completion_tokens int, cost_micropoints bigint)
+            ) WITH ORDINALITY AS item(
+                id, team_id, key_id, prompt_tokens, completion_tokens, cost_micropoints, ordinal)
+            CROSS JOIN LATERAL (
+                SELECT * FROM apikeys_limit AS of_key WHERE of_key.key_id = item.key_id
+                UNION ALL
+                SELECT * FROM apikeys_limit AS of_team WHERE of_team.key_id IS NULL AND of_team.team_id = item.team_id
+            ) AS a_limit
+            JOIN apikeys_counter AS counter ON counter.limit_id = a_limit.id
+            CROSS JOIN LATERAL (
+                SELECT coalesce((moments ->> item.id)::timestamptz, statement_timestamp()) AS moment,
+                    (SELECT before.line FROM jsonb_array_elements(found -> item.id) AS before(line)
+                        WHERE (before.line ->> 'id')::bigint = a_limit.id) AS line,
+                    CASE WHEN NOT item.id = ANY (fresh) THEN 0 ELSE CASE a_limit.measure WHEN 'requests' THEN 1
+                        WHEN 'tokens' THEN item.prompt_tokens + item.completion_tokens
+                        WHEN 'micropoints' THEN item.cost_micropoints ELSE 0 END END AS charge
+            ) AS request
+            WHERE a_limit.id = ANY (met)
+        ),
+        effect AS (
+            -- A charge or a reservation of an earlier period than the counter's has gone with that period.
+            SELECT entry.*, target.start,
+                CASE WHEN target.start = entry.period_start THEN entry.used ELSE 0 END AS used_before,
+                CASE WHEN target.start = entry.period_start THEN entry.reserved ELSE 0 END AS reserved_before,
+                CASE WHEN entry.moment >= target.start THEN entry.net ELSE 0 END AS counted,
+                CASE WHEN (entry.line ->> 'since')::timestamptz = target.start
+                    THEN (entry.line ->> 'asked')::bigint ELSE 0 END AS returned
+            FROM entry CROSS JOIN LATERAL (SELECT greatest(entry.period_start, entry.latest_start) AS start) AS target
+        ),
+        step AS MATERIALIZED (
+            -- What each request left, as if the batch had come one by one.
+            SELECT effect.*,
+                effect.used_before + sum(effect.counted) OVER turn AS used_after,
+                greatest(0, effect.reserved_before - sum(effect.returned) OVER turn) AS reserved_after
+            FROM effect WINDOW turn AS (PARTITION BY effect.limit_id ORDER BY effect.ordinal)
+        ),
+        changed AS (
+            UPDATE apikeys_counter AS counter SET
+                period_start = latest.start, used = latest.used_after, reserved = latest.reserved_after,
+                alerted = CASE WHEN latest.start = counter.period_start THEN counter.alerted ELSE 0 END
+            FROM (
+                SELECT DISTINCT ON (step.limit_id) step.limit_id, step.start, step.used_after, step.reserved_after
+                FROM step ORDER BY step.limit_id, step.ordinal DESC
+            ) AS latest
+            WHERE counter.limit_id = latest.limit_id
+        ),
+        line AS (
+            SELECT step.id, jsonb_agg(
+                coalesce(step.line, jsonb_build_object('id', step.limit_id, 'is_team', step.is_team,
+                    'measure', step.measure, 'period', step.period, 'time_zone', step.time_zone,
+                    'since', step.start, 'amount', step.amount))
+                || jsonb_build_object('charged', step.charge, 'used_after', step.used_after,
+                    'reserved_after', step.reserved_after) ORDER BY step.limit_id) AS lines,
+                bool_or(step.period NOT IN ('now', 'minute') AND (
+                    step.used_after * 2 >= step.amount OR step.used_after >= step.soft_amount)) AS is_alarming
+            FROM step GROUP BY step.id
+        )
+        SELECT coalesce(jsonb_object_agg(line.id, line.lines), '{}'), coalesce(bool_or(line.is_alarming), false)
+        INTO reckoned, is_alarming FROM line;
+
+        IF is_alarming THEN
+            PERFORM raise_budget_alerts(met);
+        END IF;
+    END IF;
+
+    WITH activity AS (
+        INSERT INTO apikeys_keyactivity (key_id, last_used_at, last_used_from)
+        SELECT DISTINCT ON (item.key_id) item.key_id, statement_timestamp(), item.client_address
+        FROM jsonb_to_recordset(items) AS item(key_id text, client_address inet)
+        WHERE NOT is_expiry ORDER BY item.key_id
+        ON CONFLICT (key_id) DO UPDATE
+        SET last_used_at = greatest(excluded.last_used_at, apikeys_keyactivity.last_used_at),
+            last_used_from = excluded.last_used_from
+    )
+    INSERT INTO apikeys_usagerecord (
+        id, team_id, key_id, endpoint, status, duration_ms, app_id, model, prompt_tokens, completion_tokens,
+        token_source, cost_micropoints, prompt_price, completion_price, ending, time_to_first_byte_ms,
+        client_address, limits, created_at)
+    SELECT item.id, team_id, key_id, endpoint, status, duration_ms, app_id, model, prompt_tokens,
+        completion_tokens, token_source, cost_micropoints, coalesce(prompt_price, 0), coalesce(completion_price, 0),
+        ending, time_to_first_byte_ms, client_address, coalesce(reckoned -> item.id, found -> item.id),
+        coalesce((moments ->> item.id)::timestamptz, statement_timestamp())
+    FROM jsonb_to_recordset(items) AS item(
+        id text, team_id text, key_id text, endpoint text, status smallint, duration_ms int, app_id text,
+        model text, prompt_tokens int, completion_tokens int, token_source text, cost_micropoints bigint,
+        prompt_price bigint, completion_price bigint, ending text, time_to_first_byte_ms int, client_address inet)
+    WHERE item.id = ANY (fresh);
+
+    RETURN QUERY SELECT unnest(fresh);
+END $$;
+"""
+
+ALERTS = """
+-- The highest threshold that a budget has reached, and its soft amount: each once for a period and an amount.
+-- A counter remembers what was raised for it, so that nothing is looked for twice. The caller holds their locks.
+CREATE FUNCTION raise_budget_alerts(met bigint[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    WITH reached AS (
+        SELECT counter.*, a_limit.team_id, a_limit.key_id, a_limit.measure, a_limit.period, a_limit.time_zone,
+            a_limit.amount, a_limit.soft_amount, threshold.percent, threshold.bit
+        FROM apikeys_counter AS counter JOIN apikeys_limit AS a_limit ON a_limit.id = counter.limit_id
+        CROSS JOIN LATERAL (
+            SELECT * FROM (
+                SELECT * FROM (VALUES (100, 4), (80, 2), (50, 1)) AS fixed(percent, bit)
+                WHERE counter.used::numeric * 100 >= a_limit.amount::numeric * percent AND a_limit.amount > 0
+                ORDER BY percent DESC LIMIT 1
+            ) AS highest
+            UNION ALL
+            SELECT NULL, 8 WHERE counter.used >= a_limit.soft_amount
+        ) AS threshold
+        WHERE counter.limit_id = ANY (met) AND a_limit.period NOT IN ('now', 'minute')
+            AND counter.alerted & threshold.bit = 0
+    ),
+    remembered AS (
+        UPDATE apikeys_counter AS counter SET alerted = counter.alerted | raised.bits
+        FROM (SELECT limit_id, bit_or(bit) AS bits FROM reached GROUP BY limit_id) AS raised
+        WHERE counter.limit_id = raised.limit_id
+    )
+    INSERT INTO apikeys_alert (team_id, key_id, kind, occasion, facts)
+    SELECT team_id, key_id, 'budget',
+        format('budget:%s:%s:%s', limit_id, extract(epoch FROM period_start)::bigint,
+            coalesce(percent || ':' || amount, 'soft:' || soft_amount)),
+        jsonb_strip_nulls(jsonb_build_object(
+            'limit_id', limit_id, 'measure', measure, 'period', period, 'time_zone', time_zone,
+            'period_start', period_start, 'amount', amount, 'used', used, 'percent', percent,
+            'soft_amount', CASE WHEN percent IS NULL THEN soft_amount END))
+    FROM reached
+    ON CONFLICT (occasion) DO NOTHING;
+END $$;
+"""
+
+EXPIRE = earlier.EXPIRE.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION").replace(
+    "'cost_micropoints', left_behind.prompt_micropoints,",
+    "'cost_micropoints', left_behind.prompt_micropoints, 'prompt_price', left_behind.prompt_price,\n"
+    "        'completion_price', left_behind.completion_price,",
+)
+
+BACK = (earlier.RESERVE + earlier.SETTLE + earlier.EXPIRE).replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
+UNDO = f"""
+{BACK}
+DROP FUNCTION raise_budget_alerts(bigint[]);
+DROP TRIGGER forget_alerts ON apikeys_limit;
+DROP FUNCTION forget_alerts();
+DROP FUNCTION reserve_in_turn(jsonb, bigint[], timestamptz);
+DROP FUNCTION limits_met(text[], text[]);
+"""
+
+
+class Migration(migrations.Migration):
+    dependencies = [("apikeys", "0007_explanations")]
+
+    operations = [migrations.RunSQL(MET + RESERVE + SETTLE + ALERTS + EXPIRE, UNDO)]
