@@ -28,11 +28,15 @@ PUBLIC = Public.PUBLIC
 
 @dataclass(frozen=True, slots=True)
 class ApiCredential:
-    """`request.auth` of a call with a key: its policy, the app that a suffix named, and the rules in force."""
+    """`request.auth` of a call with a key: its policy, the app that a suffix named, and the rules in force.
+
+    `generation` is the listener's when they were looked up.
+    """
 
     policy: KeyPolicy
     named_app_id: str | None
     rules: SiteRules
+    generation: int
 
 
 def team_id_of(request: Request) -> str:

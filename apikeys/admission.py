@@ -56,6 +56,9 @@ class LimitState(msgspec.Struct, frozen=True):
     reserved: int
     asked: int
     resets_in: float | None
+    time_zone: str = "UTC"
+    # The beginning of the period, as the database writes it.
+    since: str | None = None
 
     @property
     def left(self) -> int:

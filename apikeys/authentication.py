@@ -10,9 +10,11 @@ from rest_framework.request import Request
 
 from apikeys import policies
 from apikeys.access import PUBLIC, ApiCredential
+from apikeys.cache import listener
 from apikeys.errors import CsrfFailed, MalformedKey, MissingKey
 from apikeys.keys import Credential, parse_credential
 from apikeys.policies import KeyPolicy, SiteRules
+from apikeys.trace import trace_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +59,10 @@ class ApiKeyAuthentication(BaseAuthentication):
             credential = credential_of(http_request)
             if credential is None:
                 return None
+            generation = listener.generation
             rules = policies.site_rules_from_thread()
-            found = _found(credential, policies.find_policy_from_thread(credential.key, rules), rules)
+            policy = policies.find_policy_from_thread(credential.key, rules)
+            found = _found(http_request, credential, policy, rules, generation)
         found.policy.check_usable()
         return KeyOwner(found.policy.owner_id, found.policy.owner_name), found
 
@@ -71,16 +75,21 @@ class ApiKeyAuthentication(BaseAuthentication):
         credential = credential_of(http_request)
         if credential is None:
             raise MissingKey
+        generation = listener.generation
         rules = await policies.site_rules()
         policy = await policies.find_policy(credential.key, rules)
-        http_request.api_credential = _found(credential, policy, rules)  # type: ignore[attr-defined]
+        found = _found(http_request, credential, policy, rules, generation)
+        http_request.api_credential = found  # type: ignore[attr-defined]
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
 
 
-def _found(credential: Credential, policy: KeyPolicy, rules: SiteRules) -> ApiCredential:
-    return ApiCredential(policy, credential.app_id, rules)
+def _found(
+    http_request: HttpRequest, credential: Credential, policy: KeyPolicy, rules: SiteRules, generation: int
+) -> ApiCredential:
+    trace_of(http_request).policy = policy
+    return ApiCredential(policy, credential.app_id, rules, generation)
 
 
 class StaffSessionAuthentication(SessionAuthentication):

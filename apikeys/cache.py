@@ -20,6 +20,8 @@ Snapshot = TypeVar("Snapshot")
 
 # The channel that the triggers in the migrations notify.
 CHANNEL = "policy_changed"
+# The channel of calls that every process answers; see `servers`.
+CALLS = "server_calls"
 TTL_SECONDS = 10.0
 SILENCE_SECONDS = 3.0
 PING_SECONDS = 1.0
@@ -36,6 +38,7 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._on_ping: Callable[[Connection], None] | None = None
+        self._on_call: Callable[[Connection, str], None] | None = None
 
     @property
     def is_alive(self) -> bool:
@@ -44,9 +47,13 @@ class Listener:
     def register(self, snapshots: "Snapshots[Any, Any]") -> None:
         self._caches.append(snapshots)
 
-    def start(self, on_ping: Callable[[Connection], None] | None = None) -> None:
-        """Listen in a thread. `on_ping` is called there about once a second, with the listener's connection."""
-        self._on_ping = on_ping
+    def start(
+        self,
+        on_ping: Callable[[Connection], None] | None = None,
+        on_call: Callable[[Connection, str], None] | None = None,
+    ) -> None:
+        """Listen in a thread. `on_ping` is called there about once a second, `on_call` with what a call says."""
+        self._on_ping, self._on_call = on_ping, on_call
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="policy-listener", daemon=True)
         self._thread.start()
@@ -75,18 +82,29 @@ class Listener:
     def _listen(self, connection: Connection) -> None:
         ping = f"ping_{uuid.uuid4().hex}"
         connection.execute(f"LISTEN {CHANNEL}")
+        connection.execute(f"LISTEN {CALLS}")
         connection.execute(f"LISTEN {ping}")
         # What changed before this connection listened was not heard.
         self.invalidate()
+        ping_at = time.monotonic()
         while not self._stop.is_set():
-            connection.execute("SELECT pg_notify(%s, '')", [ping])
-            if self._on_ping is not None:
-                self._on_ping(connection)
-            for notification in connection.notifies(timeout=PING_SECONDS):
+            if time.monotonic() >= ping_at:
+                connection.execute("SELECT pg_notify(%s, '')", [ping])
+                if self._on_ping is not None:
+                    self._on_ping(connection)
+                ping_at = time.monotonic() + PING_SECONDS
+            calls = []
+            # The connection is free for an answer when what arrived together has been taken in.
+            for notification in connection.notifies(timeout=max(0.0, ping_at - time.monotonic()), stop_after=1):
                 if notification.channel == CHANNEL:
                     self.invalidate()
+                elif notification.channel == CALLS:
+                    calls.append(notification.payload)
                 else:
                     self._heard_at = time.monotonic()
+            for payload in calls:
+                if self._on_call is not None:
+                    self._on_call(connection, payload)
 
 
 class Snapshots(Generic[Key, Snapshot]):

@@ -62,7 +62,7 @@ class ApiKeyAdmin(TeamScopedAdmin):
         limits = tuple(name for name in LIMITS if not (name == "can_name_app" and obj.app_id))
         life: tuple[str, ...] = ("created_at", "last_used", "last_used_from")
         life += ("disabled_at",) if obj.disabled_at else ()
-        life += ("revoked_at", "revoked_by", "revoked_reason") if obj.revoked_at else ()
+        life += ("revoked_at", "revoked_by", "revoked_reason", "acknowledged") if obj.revoked_at else ()
         return [
             (None, {"fields": ("id", "state", "kind_", "team", "app", "owner", "name", "note")}),
             ("Limits", {"fields": limits}),
@@ -73,7 +73,7 @@ class ApiKeyAdmin(TeamScopedAdmin):
         if obj is None:
             return ()
         told = ("id", "state", "kind_", "team", "app", "created_at", "last_used", "last_used_from", "secrets")
-        return (*told, "disabled_at", "revoked_at", "revoked_by", "revoked_reason")
+        return (*told, "disabled_at", "revoked_at", "revoked_by", "revoked_reason", "acknowledged")
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         user: Any = request.user
@@ -206,7 +206,7 @@ class ApiKeyAdmin(TeamScopedAdmin):
             return HttpResponseRedirect(self._url("change", api_key.pk))
         if done.plaintext is not None:
             return self._shown_once(request, api_key, done.plaintext, done.history)
-        self.message_user(request, done.history, messages.SUCCESS)
+        self.message_user(request, f"{done.history} {change.after(api_key, answers)}".rstrip(), messages.SUCCESS)
         return HttpResponseRedirect(self._url("change", api_key.pk))
 
     @staticmethod
@@ -241,10 +241,17 @@ class ApiKeyAdmin(TeamScopedAdmin):
         activity = getattr(api_key, "activity", None)
         return activity.last_used_from or "-" if activity else "-"
 
+    @admin.display(description="acknowledged")
+    def acknowledged(self, api_key: ApiKey) -> str:
+        if api_key.revocation_unheard:
+            return f"not by {', '.join(api_key.revocation_unheard)}"
+        heard_at = api_key.revocation_heard_at
+        return f"by every server process, {moment(heard_at)}" if heard_at else "-"
+
     @admin.display(description="secrets")
     def secrets(self, api_key: ApiKey) -> str:
         """What may be known of them, to be recognized and not to be touched."""
-        secrets = api_key.secrets.defer("digest").order_by("-pk")
+        secrets = api_key.secrets.defer("digest").select_related("reuse").order_by("-pk")
         return render_to_string("admin/apikeys/apikey/secrets.html", {"secrets": secrets})
 
 

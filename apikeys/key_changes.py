@@ -7,7 +7,8 @@ from typing import Any, ClassVar
 
 from django import forms
 
-from apikeys.key_forms import OVERLAPS, ConfirmationForm, ReasonForm, RotationForm
+from apikeys import revocations
+from apikeys.key_forms import OVERLAPS, ConfirmationForm, EndForm, RotationForm
 from apikeys.models import ApiKey, KeyStateError
 
 
@@ -37,6 +38,10 @@ class KeyChange:
         """Raises KeyStateError when the key's state does not allow it."""
         raise NotImplementedError
 
+    def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
+        """What is done when the change is committed; a sentence about it, or nothing."""
+        return ""
+
 
 class Rotation(KeyChange):
     name = "rotate"
@@ -61,7 +66,7 @@ class Disabling(KeyChange):
     name = "disable"
     label = "Disable"
     explanation = "The key will be refused until it is enabled again."
-    form_class = ReasonForm
+    form_class = EndForm
 
     def applies_to(self, api_key: ApiKey) -> bool:
         return super().applies_to(api_key) and api_key.disabled_at is None
@@ -69,6 +74,9 @@ class Disabling(KeyChange):
     def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         api_key.disable()
         return Done(f"Disabled. Reason: {answers['reason']}")
+
+    def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
+        return revocations.tell_servers(api_key, cut_streams=answers["cut_streams"]).told()
 
 
 class Enabling(KeyChange):
@@ -89,13 +97,16 @@ class Revocation(KeyChange):
     name = "revoke"
     label = "Revoke"
     explanation = "The key will be refused for good. This cannot be undone; the key and its usage stay visible here."
-    form_class = ReasonForm
+    form_class = EndForm
 
     def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         if api_key.revoked_at:
             raise KeyStateError(f"The key was revoked already, by {api_key.revoked_by}: {api_key.revoked_reason}")
         api_key.revoke(by=by, reason=answers["reason"])
         return Done(f"Revoked. Reason: {answers['reason']}")
+
+    def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
+        return revocations.tell_servers(api_key, cut_streams=answers["cut_streams"]).told()
 
 
 KEY_CHANGES: list[KeyChange] = [Rotation(), Disabling(), Enabling(), Revocation()]

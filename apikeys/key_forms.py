@@ -98,6 +98,14 @@ class ReasonForm(forms.Form):
     )
 
 
+class EndForm(ReasonForm):
+    cut_streams = forms.BooleanField(
+        required=False,
+        label="Cut what is being answered",
+        help_text="End the answers that this key is receiving at this moment. What was produced of them is charged.",
+    )
+
+
 class RotationForm(forms.Form):
     overlap = forms.ChoiceField(
         label="The old secret ends",

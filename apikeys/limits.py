@@ -143,6 +143,8 @@ class ServerProcess(models.Model):
     host = models.CharField(max_length=200, blank=True, db_default="")
     pid = models.PositiveIntegerField(db_default=0)
     started_at = models.DateTimeField(db_default=Now())
+    # The last call to all processes that this one has answered.
+    heard = models.BigIntegerField(db_default=0)
     heartbeat_at = models.DateTimeField(db_default=Now())
 
     def __str__(self) -> str:

@@ -25,6 +25,7 @@ class KeyPolicy:
     """One key as it was when it was read. Times are compared at each use, not when it was read."""
 
     key_id: str
+    secret_id: int
     team_id: str
     owner_id: int
     owner_name: str
@@ -95,8 +96,8 @@ WITH wanted AS (
     RETURNING secret.id
 )
 SELECT DISTINCT ON (wanted.ordinal)
-    wanted.ordinal, key.id, key.team_id, key.owner_id, owner.username, key.name, secret.last_four, key.app_id,
-    key.can_name_app, key.revoked_at IS NOT NULL,
+    wanted.ordinal, key.id, secret.id, key.team_id, key.owner_id, owner.username, key.name, secret.last_four,
+    key.app_id, key.can_name_app, key.revoked_at IS NOT NULL,
     key.disabled_at IS NOT NULL OR team.disabled_at IS NOT NULL OR NOT owner.is_active OR membership.id IS NULL,
     key.expires_at, secret.expires_at, key.allowed_networks, key.allowed_endpoints, key.allowed_models,
     EXISTS (SELECT 1 FROM apikeys_limit AS a_limit

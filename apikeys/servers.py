@@ -1,17 +1,85 @@
-"""The server processes that are alive, and what dead ones left reserved."""
+"""The server processes that are alive: what dead ones left reserved, and calls that every living one answers."""
 
+from __future__ import annotations
+
+import asyncio
 import contextlib
+import os
+import socket
 import time
+from dataclasses import dataclass
 
+import msgspec
 import psycopg
 from django.db import Error as DjangoDatabaseError
+from django.db import connection as django_connection
 
+from apikeys import in_flight
 from apikeys.admission import SERVER_ID
+from apikeys.cache import CALLS, listener
 from apikeys.database import Connection, connect
+from apikeys.errors import ApiError, AppNotFound, DisabledKey, RevokedKey
 
 BEAT_SECONDS = 5.0
 SILENCE_SECONDS = 30
+# One that has been silent for three beats does not count as alive. Its listener, which beats for it, has been silent
+# for as long, so it has believed nothing cached for most of that time.
+LIVE_SECONDS = 15
+PATIENCE_SECONDS = 2.0
+POLL_SECONDS = 0.01
 _last_beat = float("-inf")
+
+
+class Call(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What every process is told: to forget what it cached, and which streams to cut."""
+
+    number: int
+    cut_key: str | None = None
+    cut_app: str | None = None
+    is_revoked: bool = False
+
+    @property
+    def error(self) -> ApiError:
+        if self.cut_app is not None:
+            return AppNotFound()
+        return RevokedKey() if self.is_revoked else DisabledKey()
+
+
+@dataclass(frozen=True, slots=True)
+class Hearing:
+    """Which processes have answered a call, by name, and which had not when waiting for them ended."""
+
+    heard: list[str]
+    unheard: list[str]
+    unheard_ids: list[str]
+
+    def told(self) -> str:
+        """One sentence for whoever asked."""
+        if not self.heard and not self.unheard:
+            return "No server process is running."
+        if not self.unheard:
+            return f"All {len(self.heard)} server process(es) have acknowledged it."
+        return (
+            f"{len(self.heard)} server process(es) have acknowledged it; not within {PATIENCE_SECONDS:g} s: "
+            f"{', '.join(self.unheard)}. One that does not hear the database asks it for every request."
+        )
+
+
+def start(loop: asyncio.AbstractEventLoop) -> None:
+    """Listen for changes and calls, on behalf of the process whose requests run in this loop."""
+
+    def answer(connection: Connection, payload: str) -> None:
+        call = msgspec.json.decode(payload, type=Call)
+        listener.invalidate()
+        if call.cut_key is not None or call.cut_app is not None:
+            loop.call_soon_threadsafe(
+                lambda: in_flight.cut(call.error, key_id=call.cut_key, app_id=call.cut_app),
+            )
+        connection.execute(
+            "UPDATE apikeys_serverprocess SET heard = greatest(heard, %s) WHERE id = %s", [call.number, SERVER_ID]
+        )
+
+    listener.start(beat, answer)
 
 
 def beat(connection: Connection) -> None:
@@ -20,9 +88,9 @@ def beat(connection: Connection) -> None:
     if time.monotonic() - _last_beat < BEAT_SECONDS:
         return
     connection.execute(
-        "INSERT INTO apikeys_serverprocess (id) VALUES (%s) "
+        "INSERT INTO apikeys_serverprocess (id, host, pid) VALUES (%s, %s, %s) "
         "ON CONFLICT (id) DO UPDATE SET heartbeat_at = statement_timestamp()",
-        [SERVER_ID],
+        [SERVER_ID, socket.gethostname()[:200], os.getpid()],
     )
     connection.execute("SELECT expire_reservations(make_interval(secs => %s))", [SILENCE_SECONDS])
     connection.execute(
@@ -35,3 +103,33 @@ def leave() -> None:
     """Say that this process has ended, with everything settled."""
     with contextlib.suppress(psycopg.Error, DjangoDatabaseError, OSError), connect() as connection:
         connection.execute("DELETE FROM apikeys_serverprocess WHERE id = %s", [SERVER_ID])
+
+
+def call(*, cut_key: str | None = None, cut_app: str | None = None, is_revoked: bool = False) -> Hearing:
+    """Have every living process forget what it cached; return when all have, or after two seconds.
+
+    What they are to see must be committed: a call inside a transaction would wait for itself.
+    """
+    assert not django_connection.in_atomic_block, "a call is made after the commit"  # noqa: S101 - a programmer's error
+    with django_connection.cursor() as cursor:
+        cursor.execute("SELECT nextval('apikeys_call_number')")
+        number: int = cursor.fetchone()[0]
+        message = Call(number, cut_key, cut_app, is_revoked)
+        cursor.execute("SELECT pg_notify(%s, %s)", [CALLS, msgspec.json.encode(message).decode()])
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            cursor.execute(
+                "SELECT id, host || ' process ' || pid, heard >= %s FROM apikeys_serverprocess "
+                "WHERE heartbeat_at > statement_timestamp() - make_interval(secs => %s) ORDER BY started_at, id",
+                [number, LIVE_SECONDS],
+            )
+            rows = cursor.fetchall()
+            unheard = [(server_id, name) for server_id, name, has_heard in rows if not has_heard]
+            if not unheard or time.monotonic() > deadline:
+                break
+            time.sleep(POLL_SECONDS)
+    return Hearing(
+        [name for _, name, has_heard in rows if has_heard],
+        [name for _, name in unheard],
+        [server_id for server_id, _ in unheard],
+    )

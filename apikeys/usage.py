@@ -27,6 +27,7 @@ class Ending(models.TextChoices):
 
     COMPLETE = "complete", "complete"
     CANCELLED = "cancelled", "cancelled by the caller"
+    CUT = "cut", "cut by an administrator"
     FAILED = "failed", "failed"
     LOST = "lost", "lost with its server"
 

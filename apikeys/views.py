@@ -17,6 +17,7 @@ from rest_framework.views import APIView
 from apikeys.access import APP, GLOBAL, PUBLIC, ApiCredential, Public
 from apikeys.admission import Asked, limit_headers, reserve_from_thread
 from apikeys.authentication import ApiKeyAuthentication
+from apikeys.cache import listener
 from apikeys.errors import ApiError, MethodNotAllowed, PathNotFound
 from apikeys.ledger import Usage, usage_gate
 from apikeys.limits import Limit
@@ -52,11 +53,9 @@ class ApiView(APIView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         trace = trace_of(request._request)
         trace.endpoint = self.endpoint
-        # Before `super` asks for permission, so that the log names the key of a refused call too.
+        # Before `super` asks for permission, so that the log names whoever is refused.
         auth = request.auth
-        if isinstance(auth, ApiCredential):
-            trace.key_id = auth.policy.key_id
-        elif request.user.is_authenticated:
+        if not isinstance(auth, ApiCredential) and request.user.is_authenticated:
             trace.user_id = request.user.pk
         super().initial(request, *args, **kwargs)
         if isinstance(auth, ApiCredential) and auth.policy.has_limits and self.asks_limits_first:
@@ -91,8 +90,10 @@ class ApiView(APIView):
         usage = self._usage(request, credential)
         policy = credential.policy
         asked = Asked(id=usage.id, team_id=policy.team_id, key_id=policy.key_id, endpoint=self.endpoint)
+        trace = trace_of(request)
         verdict = reserve_from_thread(asked, lambda: usage)
-        trace_of(request).headers += limit_headers(verdict)
+        trace.asked, trace.verdict = asked, verdict
+        trace.headers += limit_headers(verdict)
         verdict.check(policy)
         self.usage = usage
 
@@ -134,11 +135,14 @@ class AsyncApiView(ApiView):
 
     @classmethod
     async def prepare(cls, request: HttpRequest) -> None:
-        """Look the key up, if that has not been done. It needs no body: the entry point asks before it reads one.
+        """Look the key up, unless what is known of it still holds. The entry point asks before it reads a body.
+
+        Bodies take their time, so it is asked once more when one has come: a key may have been revoked meanwhile.
 
         Raises what `ApiKeyAuthentication` raises for a header that is missing, malformed or of no key.
         """
-        if getattr(request, "api_credential", None) is None:
+        known: ApiCredential | None = getattr(request, "api_credential", None)
+        if known is None or known.generation != listener.generation:
             trace_of(request).endpoint = cls.endpoint
             await ApiKeyAuthentication.prepare(request)
 

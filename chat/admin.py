@@ -15,6 +15,7 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
 
+from apikeys import servers
 from apikeys.limits import MICROPOINTS
 from apikeys.team_scope import ReadOnlyAdmin, ScopedListFilter, TeamScopedAdmin
 from chat.models import App, Conversation, Message, Price, Provider
@@ -154,7 +155,7 @@ class AppAdmin(TeamScopedAdmin):
     list_filter = (("team", ScopedListFilter), ("archived_at", admin.EmptyFieldListFilter))
     list_select_related = ("team", "provider")
     search_fields = ("name", "=id", "model")
-    actions = ["archive", "unarchive"]
+    actions = ["archive", "archive_and_cut", "unarchive"]
 
     def get_fields(self, request: HttpRequest, obj: App | None = None) -> Any:
         editable = ["team", "name", "intro", "provider", "model", "system_prompt", "max_tokens", "temperature"]
@@ -170,9 +171,21 @@ class AppAdmin(TeamScopedAdmin):
     @admin.action(description="Archive: refuse all calls of the selected apps", permissions=["change"])
     def archive(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
         for app in queryset.filter(archived_at=None):
-            App.objects.filter(pk=app.pk).update(archived_at=timezone.now())
-            self.log_change(request, app, "Archived.")
+            self._archive(request, app)
             self.message_user(request, f"Archived {app}.", messages.SUCCESS)
+
+    @admin.action(
+        description="Archive, and cut what the selected apps are answering at this moment", permissions=["change"]
+    )
+    def archive_and_cut(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
+        for app in queryset:
+            self._archive(request, app)
+            hearing = servers.call(cut_app=app.pk)
+            self.message_user(request, f"Archived {app}. {hearing.told()}", messages.SUCCESS)
+
+    def _archive(self, request: HttpRequest, app: App) -> None:
+        if App.objects.filter(pk=app.pk, archived_at=None).update(archived_at=timezone.now()):
+            self.log_change(request, app, "Archived.")
 
     @admin.action(description="Unarchive: accept calls of the selected apps again", permissions=["change"])
     def unarchive(self, request: HttpRequest, queryset: QuerySet[App]) -> None:

@@ -9,12 +9,13 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
 from apikeys.admission import Admission, Asked, Verdict
 from apikeys.errors import ApiError, InvalidParameter, UpstreamError
+from apikeys.in_flight import InFlight
 from apikeys.ledger import Usage
 from apikeys.object_ids import new_object_id
 from apikeys.policies import KeyPolicy
@@ -56,6 +57,7 @@ class Completion:
     request: CompletionRequest
     app: AppSnapshot
     caller: Caller
+    flight: InFlight
     created: int = field(default_factory=lambda: int(time.time()))
     started: float = field(default_factory=time.monotonic)
     messages: list[dict[str, Any]] = field(default_factory=list)
@@ -64,7 +66,8 @@ class Completion:
     finish_reason: str = "stop"
     first_byte_at: float | None = None
     reported: dict[str, Any] | None = None
-    # What the limits said, once they were asked.
+    # What the limits were asked, and what they said.
+    asked: Asked | None = None
     verdict: Verdict | None = None
 
     @property
@@ -126,15 +129,19 @@ class Completion:
         with Admission(recorder.gate) as admission:
             await self._reserve(admission)
             try:
+                self.flight.check()
+                self.flight.waiting = asyncio.current_task()
                 answer = await provider_calls.complete(self.app, self._payload(stream=False))
+                self.flight.waiting = None
                 self._take(answer)
                 await self._record(admission, Ending.COMPLETE)
             except asyncio.CancelledError:
-                self._hand_over(admission, Ending.CANCELLED)
-                raise
+                if not self.flight.is_cut_alone():
+                    self._hand_over(admission, self._ending_of_leaving())
+                    raise
+                await self._record_failure(admission, self.flight.cut_by)
             except ApiError as error:
-                await self._record(admission, Ending.FAILED, error.status)
-                raise
+                await self._record_failure(admission, error)
             except Exception:
                 self._hand_over(admission, Ending.FAILED, 500)
                 raise
@@ -143,19 +150,30 @@ class Completion:
         """Yield the answer's text as it comes; the end of the iteration means that it is recorded."""
         with Admission(recorder.gate) as admission:
             await self._reserve(admission)
+            flight = self.flight
             try:
+                flight.check()
                 async with aclosing(provider_calls.stream(self.app, self._payload(stream=True))) as answers:
+                    flight.waiting = asyncio.current_task()
                     async for batch in answers:
                         texts = [text for answer in batch if (text := self._take(answer))]
                         if texts:
+                            flight.waiting = None
                             yield texts
+                            flight.check()
+                            flight.waiting = asyncio.current_task()
+                    flight.waiting = None
                 await self._record(admission, Ending.COMPLETE)
-            except (asyncio.CancelledError, GeneratorExit):
-                self._hand_over(admission, Ending.CANCELLED)
+            except asyncio.CancelledError:
+                if not flight.is_cut_alone():
+                    self._hand_over(admission, self._ending_of_leaving())
+                    raise
+                await self._record_failure(admission, flight.cut_by)
+            except GeneratorExit:
+                self._hand_over(admission, self._ending_of_leaving())
                 raise
             except ApiError as error:
-                await self._record(admission, Ending.FAILED, 200 if self.texts else error.status)
-                raise
+                await self._record_failure(admission, error)
             except Exception:
                 self._hand_over(admission, Ending.FAILED, 500)
                 raise
@@ -186,7 +204,7 @@ class Completion:
         if not caller.policy.has_limits:
             return
         prompt = token_bound(self.messages)
-        asked = Asked(
+        self.asked = Asked(
             id=caller.request_id,
             team_id=caller.policy.team_id,
             key_id=caller.policy.key_id,
@@ -201,7 +219,7 @@ class Completion:
             completion_price=app.completion_price,
         )
         nothing = {"prompt_tokens": 0, "completion_tokens": 0}
-        self.verdict = await admission.reserve(asked, lambda: (self._usage(Ending.CANCELLED, 503, nothing), None))
+        self.verdict = await admission.reserve(self.asked, lambda: (self._usage(Ending.CANCELLED, 503, nothing), None))
         self.verdict.check(caller.policy)
 
     def _payload(self, *, stream: bool) -> dict[str, Any]:
@@ -239,6 +257,18 @@ class Completion:
                 raise UpstreamError("The model's answer is too long.")
         return text
 
+    def _ending_of_leaving(self) -> Ending:
+        """One whose reader held up its cut was dropped, and did not leave."""
+        return Ending.CANCELLED if self.flight.cut_by is None else Ending.CUT
+
+    async def _record_failure(self, admission: Admission, error: ApiError | None) -> NoReturn:
+        """Record what came of it until it failed or was cut, and raise why."""
+        assert error is not None  # noqa: S101 - a cut has its reason
+        self.flight.waiting = None
+        status = 200 if self.texts and self.request.stream else error.status
+        await self._record(admission, Ending.FAILED if error is not self.flight.cut_by else Ending.CUT, status)
+        raise error
+
     async def _record(self, admission: Admission, ending: Ending, status: int = 200) -> None:
         handed_over = self._hand_over(admission, ending, status)
         if handed_over is not None:
@@ -253,7 +283,7 @@ class Completion:
             # The provider gave nothing: nothing is charged.
             charged = {"prompt_tokens": 0, "completion_tokens": 0}
         record = self._usage(ending, status, charged)
-        is_kept = ending == Ending.COMPLETE or (ending == Ending.CANCELLED and self.texts)
+        is_kept = ending == Ending.COMPLETE or (ending in (Ending.CANCELLED, Ending.CUT) and self.texts)
         future: asyncio.Future[None] = admission.record((record, self._exchange() if is_kept else None))
         return future
 

@@ -13,7 +13,9 @@ from rest_framework.response import Response
 
 from apikeys.access import APP, GLOBAL, GLOBAL_NAMING_APP, ApiCredential, team_id_of
 from apikeys.admission import limit_headers
+from apikeys.cache import listener
 from apikeys.errors import ApiError, InternalError
+from apikeys.in_flight import InFlight
 from apikeys.models import AccessKind
 from apikeys.permissions import address_of
 from apikeys.streams import EventStream
@@ -21,8 +23,10 @@ from apikeys.trace import Trace, trace_of
 from apikeys.views import ApiView, AsyncApiView, success
 from chat import payloads
 from chat.addressing import addressed_app
+from chat.app_snapshots import AppSnapshot
 from chat.completions import Caller, Completion
 from chat.models import App
+from chat.payloads import CompletionRequest
 from chat.stream_format import StreamFormat
 
 logger = logging.getLogger(__name__)
@@ -42,17 +46,40 @@ class CompletionsView(AsyncApiView):
         http_request = request._request
         body = payloads.parse_request(http_request.body)
         credential: ApiCredential = request.auth  # type: ignore[assignment]
-        app = await addressed_app(credential, app_id=body.appId, model=body.model)
         trace, address = trace_of(http_request), address_of(http_request)
         caller = Caller(trace.request_id, credential.policy, self.endpoint, None if address is None else str(address))
-        completion = Completion(body, app, caller)
-        await completion.prepare()
+        flight = InFlight(credential.policy.key_id, trace.abort)
+        is_streaming = False
         try:
-            if body.stream:
+            app = await self.app_of(credential, body, flight)
+            completion = Completion(body, app, caller, flight)
+            await completion.prepare()
+            response = await self.answered(completion, trace)
+            is_streaming = isinstance(response, EventStream)
+        finally:
+            if not is_streaming:
+                flight.close()
+        return response
+
+    @staticmethod
+    async def app_of(credential: ApiCredential, body: CompletionRequest, flight: InFlight) -> AppSnapshot:
+        """The app, as it is now: had it changed while it was looked up, a cut could have missed this request."""
+        while True:
+            generation = listener.generation
+            app = await addressed_app(credential, app_id=body.appId, model=body.model)
+            flight.app_id = app.app_id
+            if generation == listener.generation:
+                return app
+
+    @staticmethod
+    async def answered(completion: Completion, trace: Trace) -> HttpResponse | EventStream:
+        try:
+            if completion.request.stream:
                 return await streamed(completion, trace)
             await completion.answer()
         finally:
             if completion.verdict is not None:
+                trace.asked, trace.verdict = completion.asked, completion.verdict
                 trace.headers += limit_headers(completion.verdict)
         return HttpResponse(msgspec.json.encode(whole(completion)), content_type="application/json")
 
@@ -120,6 +147,7 @@ async def events(
             trace.error_code = InternalError.error_code
             yield form.error(InternalError(trace.request_id))
         finally:
+            completion.flight.close()
             await ended(first)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpResponse
 
+from apikeys import refusals
 from apikeys.client_address import client_address
 from apikeys.endpoints import is_api_path
 from apikeys.keys import PATTERN
@@ -107,6 +108,8 @@ class Answer:
         if self.is_gone:
             fields["client_gone"] = True
         access_logger.info("request", extra={"fields": fields})
+        if self.is_api and trace.refusal is not None:
+            refusals.keep(trace, fields["client"])
 
 
 def header_of(scope: dict[str, Any], name: bytes) -> str:

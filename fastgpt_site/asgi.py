@@ -218,6 +218,7 @@ async def answer_until_gone(request: ASGIRequest, view: Any, receive: Receive, a
 
     watcher = asyncio.create_task(watch())
     answer.when_connection_is_lost(leave)
+    answer.trace.abort = answer.abort
     try:
         response = await view(request)
         if isinstance(response, EventStream):

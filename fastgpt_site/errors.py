@@ -32,6 +32,7 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
 def respond(error: Exception, trace: Trace) -> HttpResponse:
     refusal = as_api_error(error, trace)
     trace.error_code = refusal.error_code
+    trace.refusal = refusal
     return HttpResponse(
         refusal.json(), status=refusal.status, content_type="application/json", headers=refusal.headers()
     )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from apikeys import admission, outbound, policies, servers
+from apikeys import admission, outbound, policies, refusals, servers
 from apikeys.cache import listener
 from apikeys.ledger import usage_gate
 from chat import app_snapshots, histories, recorder
@@ -20,6 +20,7 @@ GATES = (
     policies.policy_gate,
     policies.site_rules_gate,
     admission.reserve_gate,
+    refusals.gate,
     app_snapshots.gate,
     histories.gate,
     recorder.gate,
@@ -34,7 +35,7 @@ async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]
         message = await receive()
         if message["type"] == "lifespan.startup":
             settle_memory()
-            listener.start(servers.beat)
+            servers.start(asyncio.get_running_loop())
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await shut_down(open_requests)

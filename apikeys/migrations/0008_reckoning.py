@@ -20,6 +20,9 @@ BEGIN
         SELECT a_limit.id FROM apikeys_limit AS a_limit WHERE a_limit.key_id IS NULL AND a_limit.team_id = ANY (teams));
 END $$;
 
+-- Numbers the calls that every server process answers.
+CREATE SEQUENCE apikeys_call_number;
+
 -- A budget that is raised may be used up once more.
 CREATE FUNCTION forget_alerts() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -369,6 +372,7 @@ DROP FUNCTION raise_budget_alerts(bigint[]);
 DROP TRIGGER forget_alerts ON apikeys_limit;
 DROP FUNCTION forget_alerts();
 DROP FUNCTION reserve_in_turn(jsonb, bigint[], timestamptz);
+DROP SEQUENCE apikeys_call_number;
 DROP FUNCTION limits_met(text[], text[]);
 """
 

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 
-from apikeys import named_rows
+from apikeys import named_rows, revocations
 from apikeys.command_line import DataCommand, duration, future_moment, said, text
 from apikeys.endpoints import endpoint_names
 from apikeys.key_reports import details, sheet, state, summary, table
@@ -64,6 +64,10 @@ class Command(DataCommand):
         enabling = add("enable", self._enable, "Accept a disabled key again.")
         revocation = add("revoke", self._revoke, "Refuse a key for good. This cannot be undone.")
         revocation.add_argument("--reason", type=text, required=True, help="Why; it is kept with the key.")
+        for ending in (revocation, disabling):
+            ending.add_argument(
+                "--cut-streams", action="store_true", help="Also end what the key is being answered at this moment."
+            )
         revocation.add_argument("--by", type=text, help="Who revokes. Default: the login of the operating system.")
         for subparser in (showing, rotation, disabling, enabling, revocation):
             subparser.add_argument("key", type=text, help="The key's id, or its name if no other key has it.")
@@ -141,7 +145,7 @@ class Command(DataCommand):
     def _disable(self, options: dict[str, Any]) -> None:
         api_key = named_rows.find_key(options["key"])
         api_key.disable()
-        self._confirm(api_key.pk, options, "Disabled")
+        self._tell_servers(api_key, options, "Disabled")
 
     def _enable(self, options: dict[str, Any]) -> None:
         api_key = named_rows.find_key(options["key"])
@@ -155,7 +159,16 @@ class Command(DataCommand):
                 f"The key was revoked already, by {api_key.revoked_by!r}, because: {api_key.revoked_reason!r}"
             )
         api_key.revoke(by=options["by"] or login(), reason=options["reason"])
-        self._confirm(api_key.pk, options, "Revoked")
+        self._tell_servers(api_key, options, "Revoked")
+
+    def _tell_servers(self, api_key: ApiKey, options: dict[str, Any], what: str) -> None:
+        hearing = revocations.tell_servers(api_key, cut_streams=options["cut_streams"])
+        if options["json"]:
+            facts = summary(ApiKey.objects.with_state().get(pk=api_key.pk))
+            self.print_json(facts | {"acknowledged_by": hearing.heard, "not_acknowledged_by": hearing.unheard})
+            return
+        self._confirm(api_key.pk, options, what)
+        (self.stderr if hearing.unheard else self.stdout).write(hearing.told())
 
     def _import_secrets(self, options: dict[str, Any]) -> None:
         team = named_rows.find_team(options["team"])

@@ -1,0 +1,70 @@
+"""The conversations that this process is answering, so that those of a revoked key can be cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from apikeys.errors import ApiError
+
+# How long one whose reader holds it up is left to end by itself.
+GRACE_SECONDS = 0.5
+
+
+class InFlight:
+    """One request that may run for long. While its task waits for a provider, `waiting` names that task.
+
+    Made and cut in the event loop. `abort` drops the caller's connection.
+    """
+
+    __slots__ = ("abort", "app_id", "cut_by", "is_open", "key_id", "waiting")
+
+    def __init__(self, key_id: str, abort: Callable[[], None]) -> None:
+        self.key_id = key_id
+        self.app_id: str | None = None
+        self.abort = abort
+        self.cut_by: ApiError | None = None
+        self.waiting: asyncio.Task[object] | None = None
+        self.is_open = True
+        _open.add(self)
+
+    def close(self) -> None:
+        self.is_open = False
+        _open.discard(self)
+
+    def cut(self, error: ApiError) -> None:
+        """End it with this error: at once where it waits for its provider, otherwise as soon as it goes on."""
+        if self.cut_by is not None:
+            return
+        self.cut_by = error
+        if self.waiting is not None:
+            self.waiting.cancel()
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._force)
+
+    def check(self) -> None:
+        """Raise what it was cut by."""
+        if self.cut_by is not None:
+            raise self.cut_by
+
+    def is_cut_alone(self) -> bool:
+        """Asked by a task that was cancelled: whether that was the cut, and not also its caller who left."""
+        task = asyncio.current_task()
+        return self.cut_by is not None and task is not None and task.uncancel() == 0
+
+    def _force(self) -> None:
+        if self.is_open:
+            self.abort()
+
+
+_open: set[InFlight] = set()
+
+
+def count() -> int:
+    return len(_open)
+
+
+def cut(error: ApiError, *, key_id: str | None = None, app_id: str | None = None) -> None:
+    """Cut all requests of this key, or to this app. Called in the event loop."""
+    for request in list(_open):
+        if (key_id is not None and request.key_id == key_id) or (app_id is not None and request.app_id == app_id):
+            request.cut(error)

@@ -1,0 +1,228 @@
+"""`apikey revoke`: over when every server process refuses the key; and what is being answered, cut when asked."""
+
+import json
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from apikeys import servers
+from apikeys.limits import Counter, Limit, ServerProcess
+from apikeys.models import ApiKey
+from apikeys.usage import Ending, UsageRecord
+from chat.models import App
+from tests import factories
+from tests.api.conversations import events_of, make_app, messages_of
+from tests.api.refusals import check_body, check_refusal
+from tests.api.test_completions_leaving import PATH, open_stream, recorded
+from tests.commands.runs import call, manage, refusal
+from tests.conftest import Server, running_server
+from tests.fake_provider import FakeProvider
+from tests.processes import wait_for
+
+
+@pytest.fixture(scope="module", autouse=True)
+def alone(database: None) -> None:
+    """Processes that other tests killed with `kill -9` are forgotten: they count as alive for a while."""
+    ServerProcess.objects.all().delete()
+
+
+@contextmanager
+def two_servers(tmp_path: Path) -> Iterator[list[Server]]:
+    with ExitStack() as stack:
+        both = [stack.enter_context(running_server(tmp_path / f"log{number}")) for number in range(2)]
+        pids = {server.process.pid for server in both}
+        wait_for(
+            lambda: pids <= set(ServerProcess.objects.values_list("pid", flat=True)), "both are registered", seconds=10
+        )
+        yield both
+
+
+def revoke(api_key: ApiKey, *options: str) -> str:
+    out, _ = call("apikey", "revoke", api_key.pk, "--reason", "leaked", *options)
+    return out
+
+
+def rest_of(connection: socket.socket) -> str:
+    """Whatever else comes before the connection or the answer ends."""
+    received = b""
+    with connection:
+        connection.settimeout(5)
+        while not received.endswith(b"0\r\n\r\n"):
+            piece = connection.recv(65536)
+            if not piece:
+                break
+            received += piece
+    return received.decode()
+
+
+def test_it_works(provider: FakeProvider, tmp_path: Path) -> None:
+    """Used at both servers, revoked, and refused at both by the time the command returns: twenty times over."""
+    app = make_app(provider)
+    with two_servers(tmp_path) as both:
+        for _ in range(20):
+            api_key, key = factories.make_key(app=app)
+            assert {server.ask(key).status_code for server in both} == {200}
+            began = time.monotonic()
+            out = revoke(api_key)
+            took = time.monotonic() - began
+            for server in both:
+                check_refusal(server.ask(key), "revoked_api_key")
+            assert "have acknowledged it." in out
+            assert took < servers.PATIENCE_SECONDS
+    api_key.refresh_from_db()
+    assert api_key.revocation_heard_at is not None
+    assert api_key.revocation_unheard == []
+
+
+def test_a_process_that_does_not_answer_is_named(server: Server, provider: FakeProvider, tmp_path: Path) -> None:
+    api_key, key = factories.make_key(app=make_app(provider))
+    with two_servers(tmp_path) as (one, other):
+        assert {one.ask(key).status_code, other.ask(key).status_code} == {200}
+        other.process.send_signal(signal.SIGSTOP)
+        try:
+            result = manage("apikey", "revoke", api_key.pk, "--reason", "leaked")
+            assert result.returncode == 0
+            assert f"not within 2 s: {socket.gethostname()} process {other.process.pid}." in result.stderr
+            check_refusal(one.ask(key), "revoked_api_key")
+            api_key.refresh_from_db()
+            assert len(api_key.revocation_unheard) == 1
+            assert api_key.revocation_heard_at is None
+        finally:
+            other.process.send_signal(signal.SIGCONT)
+        # It was away for longer than it believes what it cached.
+        check_refusal(other.ask(key), "revoked_api_key")
+
+
+def test_dead_processes_drop_out(server: Server) -> None:
+    past = timezone.now() - timedelta(seconds=servers.LIVE_SECONDS + 1)
+    ServerProcess.objects.create(id="dead", host="elsewhere", pid=1, heartbeat_at=past)
+    api_key, _ = factories.make_key()
+    assert "elsewhere" not in revoke(api_key)
+    ServerProcess.objects.filter(pk="dead").delete()
+
+
+def test_json(server: Server) -> None:
+    api_key, _ = factories.make_key()
+    facts = json.loads(revoke(api_key, "--json"))
+    assert facts["why_unusable"] == "It was revoked."
+    assert f"{socket.gethostname()} process {server.process.pid}" in facts["acknowledged_by"]
+    assert facts["not_acknowledged_by"] == []
+
+
+def test_streams_go_on_unless_asked(server: Server, provider: FakeProvider) -> None:
+    api_key, key = factories.make_key(app=make_app(provider, "slow"))
+    connection, request_id = open_stream(server, key, factories.unique("going on"))
+    revoke(api_key)
+    assert connection.recv(4096)
+    assert connection.recv(4096)
+    assert not UsageRecord.objects.filter(pk=request_id).exists()
+    connection.close()
+
+
+def test_streams_are_cut_when_asked(server: Server, provider: FakeProvider) -> None:
+    app = make_app(provider, "slow")
+    api_key, key = factories.make_key(app=app)
+    other_key = factories.make_key(app=app)[1]
+    made = Limit.objects.create(team=app.team, key=api_key, measure="open", period="now", amount=5)
+    wait_for(lambda: "limits" in server.get("/api/v1/key", other_key).text, "limits are heard of", seconds=2)
+    question = factories.unique("cut")
+    connection, request_id = open_stream(server, key, question, chatId="c")
+    other, _ = open_stream(server, other_key, factories.unique("other"))
+    began = time.monotonic()
+    revoke(api_key, "--cut-streams")
+    text = rest_of(connection)
+    assert time.monotonic() - began < 1
+    name, body = events_of(text.replace("\r\n", "\n"))[-1]
+    assert name == "error"
+    check_body(body, "revoked_api_key")
+    assert "[DONE]" not in text
+    record = recorded(request_id)
+    assert (record.ending, record.status) == (Ending.CUT, 200)
+    assert record.completion_tokens > 0
+    assert messages_of(app, "c")[1][2] == "cut"
+    wait_for(lambda: provider.left_at.get(question), "the provider's call is ended", seconds=2)
+    counter = Counter.objects.get(limit=made)
+    assert (counter.used, counter.reserved) == (0, 0)
+    # Another key of the same app is left alone.
+    assert other.recv(4096)
+    other.close()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_has_not_begun_to_answer_is_cut_too(server: Server, provider: FakeProvider, stream: bool) -> None:
+    api_key, key = factories.make_key(app=make_app(provider, "never"))
+    question = factories.unique("silent")
+    body = json.dumps({"messages": [{"role": "user", "content": question}], "stream": stream}).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(head.encode() + b"\r\n" + body)
+        wait_for(lambda: provider.calls_about(question), "the provider is asked")
+        revoke(api_key, "--cut-streams")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+    record = wait_for(lambda: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5)
+    assert (record.ending, record.status) == (Ending.CUT, 401)
+
+
+def test_a_reader_that_takes_nothing_is_cut_too(server: Server, provider: FakeProvider) -> None:
+    api_key, key = factories.make_key(app=make_app(provider, "flood"))
+    connection, request_id = open_stream(server, key, factories.unique("stalling"))
+    revoke(api_key, "--cut-streams")
+    record = recorded(request_id)
+    assert record.ending == Ending.CUT
+    connection.close()
+
+
+def test_a_body_that_was_still_coming(server: Server, provider: FakeProvider) -> None:
+    """The key was good when the head came, and is revoked before the body is whole."""
+    api_key, key = factories.make_key(app=make_app(provider))
+    assert server.ask(key).status_code == 200
+    body = json.dumps({"messages": [{"role": "user", "content": "late"}]}).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(head.encode() + b"\r\n" + body[:5])
+        # Answered on another connection, so the head above has been read.
+        assert server.ask(key).status_code == 200
+        revoke(api_key)
+        connection.sendall(body[5:])
+        assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
+    assert UsageRecord.objects.filter(key=api_key).count() == 2
+
+
+def test_an_archived_app(server: Server, provider: FakeProvider) -> None:
+    app = make_app(provider, "slow")
+    _, key = factories.make_key(app=app)
+    connection, request_id = open_stream(server, key, factories.unique("archived"))
+    App.objects.filter(pk=app.pk).update(archived_at=timezone.now())
+    servers.call(cut_app=app.pk)
+    name, body = events_of(rest_of(connection).replace("\r\n", "\n"))[-1]
+    assert name == "error"
+    check_body(body, "appUnExist")
+    assert recorded(request_id).ending == Ending.CUT
+
+
+def test_a_disabled_key_is_cut_too(server: Server, provider: FakeProvider) -> None:
+    api_key, key = factories.make_key(app=make_app(provider, "slow"))
+    connection, _ = open_stream(server, key, factories.unique("disabled"))
+    out, _ = call("apikey", "disable", api_key.pk, "--cut-streams")
+    assert "have acknowledged it." in out
+    name, body = events_of(rest_of(connection).replace("\r\n", "\n"))[-1]
+    assert name == "error"
+    check_body(body, "disabled_api_key")
+
+
+def test_revoked_already(server: Server) -> None:
+    api_key, _ = factories.make_key()
+    revoke(api_key)
+    assert "The key was revoked already" in refusal(manage("apikey", "revoke", api_key.pk, "--reason", "again"))
+
+
+def test_without_a_reason() -> None:
+    api_key, _ = factories.make_key()
+    assert "--reason" in refusal(manage("apikey", "revoke", api_key.pk))
