@@ -8,7 +8,8 @@ class ApiKeysConfig(AppConfig):
 
     def ready(self) -> None:
         from apikeys import alerts, limits, usage  # noqa: F401 - their models belong to this app
-        from apikeys.checks import check_networks, check_routes
+        from apikeys.checks import check_networks, check_retention, check_routes
 
         register(check_routes, "urls")
         register(check_networks)
+        register(check_retention)

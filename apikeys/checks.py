@@ -9,6 +9,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
 from apikeys.endpoints import routes
+from apikeys.retention import validate_days
 
 
 def check_networks(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
@@ -21,6 +22,16 @@ def check_networks(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any
             except ValueError as error:
                 errors.append(Error(f"{name}: {error}.", hint="Write it as 203.0.113.0/24.", id="apikeys.E002"))
     return errors
+
+
+def check_retention(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    if settings.RETENTION_DAYS == 0:
+        return []
+    try:
+        validate_days(settings.RETENTION_DAYS)
+    except ValueError as error:
+        return [Error(f"RETENTION_DAYS: {error}.", hint="0 keeps all detail.", id="apikeys.E003")]
+    return []
 
 
 def check_routes(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:

@@ -1,4 +1,5 @@
-"""Proof that counters and ledger agree: what was used is the ledger's sum, what is reserved is the reservations'."""
+"""Proof that counters and ledger agree: what was used is the sum of usage records and daily rows, what is reserved is
+the reservations'."""
 
 from dataclasses import dataclass
 
@@ -9,21 +10,30 @@ from apikeys.limits import Limit
 
 
 @dataclass(frozen=True, slots=True)
-class Drift:
-    """One limit whose counter is not what it should be."""
+class Balance:
+    """One limit: its counter, and what the counter should be."""
 
     limit: Limit
     used: int
-    used_in_ledger: int
+    used_in_records: int
+    used_in_days: int
     reserved: int
     reserved_by_requests: int
+
+    @property
+    def used_in_ledger(self) -> int:
+        return self.used_in_records + self.used_in_days
+
+    @property
+    def has_drifted(self) -> bool:
+        return (self.used, self.reserved) != (self.used_in_ledger, self.reserved_by_requests)
 
 
 ATTEMPTS = 5
 
 SQL = """
-SELECT counter.limit_id, counter.used, used_in_ledger(counter.limit_id, counter.period_start), counter.reserved,
-    coalesce(held.amount, 0)
+SELECT counter.limit_id, counter.used, used_in_records(counter.limit_id, counter.period_start),
+    used_in_days(counter.limit_id, counter.period_start), counter.reserved, coalesce(held.amount, 0)
 FROM apikeys_counter AS counter
 LEFT JOIN LATERAL (
     SELECT sum(part.amount)::bigint AS amount FROM apikeys_reservation AS reservation,
@@ -35,34 +45,45 @@ ORDER BY counter.limit_id
 """
 
 
-def reconcile(*, fix: bool = False) -> tuple[int, list[Drift]]:
-    """(limits compared, those that drifted). With `fix` their counters are set right.
+def reconcile(*, fix: bool = False) -> tuple[int, list[Balance]]:
+    """(limits compared, those that drifted), for who needs no more than that."""
+    balances = compare(fix=fix)
+    return len(balances), [balance for balance in balances if balance.has_drifted]
+
+
+def compare(*, fix: bool = False) -> list[Balance]:
+    """Every limit's balance. With `fix`, counters that drifted are set right.
 
     Admission and recording wait meanwhile: only while nothing is written can the two sides be compared exactly.
     """
     for _ in range(ATTEMPTS - 1):
         try:
-            return _reconcile(fix)
+            return _compare(fix)
         except OperationalError as error:
             # Admission takes these tables in another order than recording, so no order here suits both.
             if not isinstance(error.__cause__, psycopg.errors.DeadlockDetected):
                 raise
-    return _reconcile(fix)
+    return _compare(fix)
 
 
 @transaction.atomic
-def _reconcile(fix: bool) -> tuple[int, list[Drift]]:
+def _compare(fix: bool) -> list[Balance]:
     with connection.cursor() as cursor:
+        # A prune writes daily rows only together with usage records, so it waits as well.
         cursor.execute(
             "LOCK TABLE apikeys_reservation, apikeys_usagerecord, apikeys_counter IN SHARE ROW EXCLUSIVE MODE"
         )
         cursor.execute(SQL)
         rows = cursor.fetchall()
-        wrong = {row[0]: row[1:] for row in rows if (row[1], row[3]) != (row[2], row[4])}
-        limits = Limit.objects.select_related("team", "key").in_bulk(list(wrong))
+        limits = Limit.objects.select_related("team", "key").in_bulk([row[0] for row in rows])
+        balances = [Balance(limits[limit_id], *values) for limit_id, *values in rows]
         if fix:
             cursor.executemany(
                 "UPDATE apikeys_counter SET used = %s, reserved = %s WHERE limit_id = %s",
-                [(used, held, limit_id) for limit_id, (_, used, _, held) in wrong.items()],
+                [
+                    (balance.used_in_ledger, balance.reserved_by_requests, balance.limit.pk)
+                    for balance in balances
+                    if balance.has_drifted
+                ],
             )
-    return len(rows), [Drift(limits[limit_id], *values) for limit_id, values in wrong.items()]
+    return balances

@@ -1,9 +1,9 @@
-"""The ledger: what keys used, one row for each accepted request, and when each was last used."""
+"""The ledger: what keys used, one row for each accepted request or day, and when each was last used."""
 
 from typing import Any, ClassVar
 
 from django.db import models
-from django.db.models.functions import Now
+from django.db.models.functions import Coalesce, Now
 
 from apikeys.models import ApiKey, KeySecret, Team, TeamOwnedQuerySet
 
@@ -81,6 +81,56 @@ class UsageRecord(models.Model):
 
     def __str__(self) -> str:
         return self.id
+
+
+class DailyUsage(models.Model):
+    """What is left of usage records when they are pruned: the sums of one UTC day, for each way to tell them apart.
+
+    A request is either here or a usage record, never both: `retention` moves it in one transaction.
+    """
+
+    day = models.DateField(help_text="In UTC.")
+    # Indexed together with the day, below; foreign keys without a constraint as in UsageRecord.
+    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    key = models.ForeignKey(
+        ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="daily_usage"
+    )
+    app = models.ForeignKey(
+        "chat.App", on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True, related_name="+"
+    )
+    endpoint = models.CharField(max_length=100)
+    model = models.CharField(max_length=200, blank=True)
+    ending = models.CharField(max_length=10, choices=Ending.choices)
+    token_source = models.CharField(max_length=10, choices=TokenSource.choices, blank=True)
+    requests = models.PositiveBigIntegerField()
+    prompt_tokens = models.PositiveBigIntegerField()
+    completion_tokens = models.PositiveBigIntegerField()
+    cost_micropoints = models.PositiveBigIntegerField()
+    duration_ms = models.PositiveBigIntegerField(help_text="Of all its requests together.")
+
+    class Meta:
+        verbose_name_plural = "daily usage"
+        constraints = [
+            # Two absent apps are the same app here; PostgreSQL could be told so otherwise only from version 15 on.
+            models.UniqueConstraint(
+                "day",
+                "team",
+                "key",
+                Coalesce("app", models.Value(""), output_field=models.CharField()),
+                "endpoint",
+                "model",
+                "ending",
+                "token_source",
+                name="daily_usage_once",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["team", "day"], name="daily_usage_by_team"),
+            models.Index(fields=["key", "day"], name="daily_usage_by_key"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.day}, {self.model or self.endpoint}"
 
 
 class Refusal(models.Model):

@@ -45,6 +45,8 @@ STREAM_MAX_SECONDS = env.int("STREAM_MAX_SECONDS", default=900)
 STREAM_STALL_SECONDS = env.int("STREAM_STALL_SECONDS", default=60)
 # How many accepted requests may be running or waiting to be recorded in one process.
 RECORDER_QUEUE_SIZE = env.int("RECORDER_QUEUE_SIZE", default=2000)
+# After how many days usage records are rolled up into daily rows; 0 keeps them all.
+RETENTION_DAYS = env.int("RETENTION_DAYS", default=0)
 
 INSTALLED_APPS = [
     "django.contrib.admin",

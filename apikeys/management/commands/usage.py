@@ -2,11 +2,12 @@
 
 import csv
 from argparse import ArgumentParser, ArgumentTypeError
-from datetime import datetime
+from datetime import UTC, datetime, time
 from decimal import Decimal
 from typing import Any
 
-from django.db.models import Count, F, Q, QuerySet, Sum
+from django.db import connection, transaction
+from django.db.models import Count, F, Model, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce, TruncDate
 from django.utils import timezone
 
@@ -14,7 +15,7 @@ from apikeys import named_rows
 from apikeys.command_line import DataCommand, printable, text
 from apikeys.key_reports import columns
 from apikeys.limits import MICROPOINTS
-from apikeys.usage import Ending, UsageRecord
+from apikeys.usage import DailyUsage, Ending, UsageRecord
 
 # What can be grouped by, and the columns that name a group.
 GROUPS: dict[str, dict[str, Any]] = {
@@ -23,28 +24,39 @@ GROUPS: dict[str, dict[str, Any]] = {
     "app": {"app": F("app__name"), "app_id": F("app_id")},
     "model": {"model": F("model")},
     "endpoint": {"endpoint": F("endpoint")},
-    "day": {"day": TruncDate("created_at")},
+    "day": {"day": F("day")},
 }
-TOTALS = {
-    "requests": Count("pk"),
-    "failed": Count("pk", filter=Q(ending__in=[Ending.FAILED, Ending.LOST])),
+IS_FAILED = Q(ending__in=[Ending.FAILED, Ending.LOST])
+SUMS = {
     "prompt_tokens": Coalesce(Sum("prompt_tokens"), 0),
     "completion_tokens": Coalesce(Sum("completion_tokens"), 0),
     "micropoints": Coalesce(Sum("cost_micropoints"), 0),
 }
+TOTALS: dict[type[Model], dict[str, Any]] = {
+    UsageRecord: {"requests": Count("pk"), "failed": Count("pk", filter=IS_FAILED), **SUMS},
+    DailyUsage: {
+        "requests": Coalesce(Sum("requests"), 0),
+        "failed": Coalesce(Sum("requests", filter=IS_FAILED), 0),
+        **SUMS,
+    },
+}
+NAMES = list(TOTALS[UsageRecord])
 
 
 def moment(value: str) -> datetime:
     """An ISO date, its first moment, or an ISO time; in the project's time zone unless it names another."""
     try:
         parsed = datetime.fromisoformat(value)
-    except ValueError:
+        return (parsed if parsed.tzinfo else timezone.make_aware(parsed)).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ArgumentTypeError(f"{value!r} is not a date such as 2030-12-31") from None
-    return parsed if parsed.tzinfo else timezone.make_aware(parsed)
 
 
 class Command(DataCommand):
-    help = "Report requests, tokens and points by team, key, app, model, endpoint or day, from the ledger."
+    help = (
+        "Report requests, tokens and points by team, key, app, model, endpoint or day, from the ledger and the daily "
+        "rows that `prune` makes of it."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
@@ -63,8 +75,14 @@ class Command(DataCommand):
         form.add_argument("--csv", action="store_true", help="Print CSV with a header.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        groups = options["by"] or ["key", "model"]
-        rows = grouped(chosen(options), list(dict.fromkeys(groups)))
+        groups = list(dict.fromkeys(options["by"] or ["key", "model"]))
+        with transaction.atomic(durable=True), connection.cursor() as cursor:
+            # One view of both tables: what a prune moves meanwhile is counted once.
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            records, days = owned(UsageRecord, options), owned(DailyUsage, options)
+            for line in inexact(days, groups, options):
+                self.stderr.write(line)
+            rows = grouped(admitted(records, options), begun(days, options), groups)
         if options["json"]:
             self.print_json([{**row, "day": row["day"].isoformat()} if "day" in row else row for row in rows])
         elif options["csv"]:
@@ -78,28 +96,67 @@ class Command(DataCommand):
             self.stdout.write("Nothing was used.")
 
 
-def chosen(options: dict[str, Any]) -> QuerySet[UsageRecord]:
-    records = UsageRecord.objects.all()
+def owned(model: type[Model], options: dict[str, Any]) -> QuerySet[Any]:
+    rows: QuerySet[Any] = model._default_manager.all()
     if options["team"]:
-        records = records.filter(team=named_rows.find_team(options["team"]))
+        rows = rows.filter(team=named_rows.find_team(options["team"]))
     if options["key"]:
-        records = records.filter(key=named_rows.find_key(options["key"]))
+        rows = rows.filter(key=named_rows.find_key(options["key"]))
+    return rows
+
+
+def admitted(records: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
     if options["since"]:
         records = records.filter(created_at__gte=options["since"])
     if options["until"]:
         records = records.filter(created_at__lt=options["until"])
-    return records
+    return records.annotate(day=TruncDate("created_at"))
 
 
-def grouped(records: QuerySet[UsageRecord], groups: list[str]) -> list[dict[str, Any]]:
-    """One row for each group: what names it, and its totals."""
+def begun(days: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
+    """Those that begin in the range: of a day, either all is counted or nothing."""
+    if since := options["since"]:
+        days = days.filter(**{"day__gte" if begins_a_day(since) else "day__gt": since.date()})
+    if until := options["until"]:
+        days = days.filter(**{"day__lt" if begins_a_day(until) else "day__lte": until.date()})
+    return days
+
+
+def begins_a_day(moment: datetime) -> bool:
+    return moment.time() == time()
+
+
+def inexact(days: QuerySet[Any], groups: list[str], options: dict[str, Any]) -> list[str]:
+    """What to say of answers that would have been other ones before detail was pruned."""
+    said = []
+    for name, verdict in (("since", "left out"), ("until", "counted")):
+        bound = options[name]
+        if bound and not begins_a_day(bound) and days.filter(day=bound.date()).exists():
+            said.append(
+                f"Days older than the detail that was kept are whole UTC days: --{name} lies inside of "
+                f"{bound.date()}, which is {verdict} as a whole."
+            )
+    if "day" in groups and timezone.get_current_timezone_name() != "UTC" and begun(days, options).exists():
+        zone = timezone.get_current_timezone_name()
+        said.append(f"Days older than the detail that was kept are UTC days, later ones are days of {zone}.")
+    return said
+
+
+def grouped(records: QuerySet[Any], days: QuerySet[Any], groups: list[str]) -> list[dict[str, Any]]:
+    """One row for each group: what names it, and its totals over both."""
     names = {name: column for group in groups for name, column in GROUPS[group].items()}
     # Django takes no alias that is the name of a column.
     aliases = {f"by_{name}": column for name, column in names.items()}
-    found: Any = records.values(**aliases).annotate(**{f"sum_{name}": total for name, total in TOTALS.items()})
+    totals: dict[tuple[Any, ...], list[int]] = {}
+    for rows in (records, days):
+        sums = {f"sum_{name}": total for name, total in TOTALS[rows.model].items()}
+        for row in rows.order_by().values(**aliases).annotate(**sums):
+            group = tuple(row[alias] for alias in aliases)
+            found = [row[name] for name in sums]
+            totals[group] = [sum(pair) for pair in zip(totals.get(group, [0] * len(found)), found, strict=True)]
     return [
-        {name: row[f"by_{name}"] for name in names} | {name: row[f"sum_{name}"] for name in TOTALS}
-        for row in found.order_by(*aliases)
+        dict(zip([*names, *NAMES], [*group, *totals[group]], strict=True))
+        for group in sorted(totals, key=lambda group: [(value is None, value) for value in group])
     ]
 
 
@@ -113,4 +170,4 @@ def in_words(row: dict[str, Any]) -> dict[str, str]:
     }
 
 
-NUMBERS = {*TOTALS, "points"}
+NUMBERS = {*NAMES, "points"}
