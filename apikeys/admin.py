@@ -24,7 +24,7 @@ from apikeys.team_scope import (
     ScopedListFilter,
     TeamScopedAdmin,
 )
-from apikeys.usage import KeyActivity, UsageRecord
+from apikeys.usage import DailyUsage, KeyActivity, UsageRecord
 
 __all__ = ["ApiKeyAdmin", "LimitAdmin"]
 
@@ -175,3 +175,27 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     # A ledger grows long: no second count of it, and the order of its primary key, which is the order in time.
     show_full_result_count = False
     ordering = ("-id",)
+
+
+@admin.register(DailyUsage)
+class DailyUsageAdmin(ReadOnlyAdmin):
+    list_display = (
+        "day",
+        "team",
+        "key",
+        "app",
+        "endpoint",
+        "model",
+        "ending",
+        "token_source",
+        "requests",
+        "prompt_tokens",
+        "completion_tokens",
+        "cost_micropoints",
+        "duration_ms",
+    )
+    list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), "ending")
+    list_select_related = ("team", "key", "app")
+    search_fields = ("=key__id", "key__name")
+    show_full_result_count = False
+    ordering = ("-day", "-pk")

@@ -1,5 +1,6 @@
 """One row of every model that belongs to a team."""
 
+from datetime import timedelta
 from typing import Any
 
 from django.db.models import Model
@@ -8,7 +9,7 @@ from django.utils import timezone
 from apikeys.limits import Limit
 from apikeys.models import Team
 from apikeys.object_ids import new_object_id
-from apikeys.usage import Ending, KeyActivity, UsageRecord
+from apikeys.usage import DailyUsage, Ending, KeyActivity, UsageRecord
 from chat.models import Conversation, Message, Role
 from tests import factories
 
@@ -27,6 +28,20 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
         ending=Ending.COMPLETE,
         duration_ms=7,
     )
+    daily = DailyUsage.objects.create(
+        day=timezone.now().date() - timedelta(days=1),
+        team=team,
+        key=api_key,
+        app=app,
+        endpoint="chat.completions",
+        model=factories.unique("model"),
+        ending=Ending.COMPLETE,
+        requests=1,
+        prompt_tokens=2,
+        completion_tokens=3,
+        cost_micropoints=4,
+        duration_ms=5,
+    )
     conversation = Conversation.objects.create(app=app, chat_id=factories.unique("chat"))
     message = Message.objects.create(
         conversation=conversation,
@@ -39,5 +54,5 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
     limit = Limit.objects.create(
         team=team, key=api_key, measure="requests", period="day", amount=next(factories.numbers) + 10_000
     )
-    rows = (team, app.provider, app, api_key, activity, usage, conversation, message, limit)
+    rows = (team, app.provider, app, api_key, activity, usage, daily, conversation, message, limit)
     return {type(row): row for row in rows}

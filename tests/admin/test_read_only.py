@@ -4,13 +4,13 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from apikeys.usage import KeyActivity, UsageRecord
+from apikeys.usage import DailyUsage, KeyActivity, UsageRecord
 from chat.models import Conversation, Message
 from tests import factories
 from tests.admin.belongings import make_belongings
 from tests.admin.pages import browser, staff, text, url
 
-MODELS = [KeyActivity, UsageRecord, Conversation, Message]
+MODELS = [KeyActivity, UsageRecord, DailyUsage, Conversation, Message]
 
 
 @pytest.mark.parametrize("model", MODELS)
