@@ -144,13 +144,13 @@ def begin(day: date) -> datetime:
 
 
 def _roll_forward(before: date) -> int:
-    total = 0
-    while True:
+    total, moved = 0, COUNTERS_PER_BATCH
+    while moved == COUNTERS_PER_BATCH:
         with connection.cursor() as cursor:
             cursor.execute(ROLL_FORWARD, {"before": begin(before), "limit": COUNTERS_PER_BATCH})
-            total += cursor.rowcount
-            if cursor.rowcount < COUNTERS_PER_BATCH:
-                return total
+            moved = cursor.rowcount
+            total += moved
+    return total
 
 
 def _roll_up(before: date) -> tuple[int, int]:

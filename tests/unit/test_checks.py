@@ -1,4 +1,4 @@
-"""A route that does not declare who may call it stops the server."""
+"""A route that does not declare who may call it stops the server, and so do settings that cannot be."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
 from apikeys.access import PUBLIC
-from apikeys.checks import check_routes
+from apikeys.checks import check_retention, check_routes
 from apikeys.views import ApiView
 from tests.environment import PROJECT
 
@@ -62,6 +62,12 @@ def test_what_is_not_under_an_api_root_needs_no_declaration(settings: Any) -> No
     settings.ROOT_URLCONF = __name__
     urlpatterns[:] = [path("elsewhere", function_view)]
     assert check_routes() == []
+
+
+@pytest.mark.parametrize(("days", "count"), [(0, 0), (32, 0), (31, 1), (-1, 1)])
+def test_days_of_retention(settings: Any, days: int, count: int) -> None:
+    settings.RETENTION_DAYS = days
+    assert len(check_retention()) == count
 
 
 def test_the_server_does_not_start(tmp_path: Path) -> None:

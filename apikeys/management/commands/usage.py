@@ -110,7 +110,8 @@ def admitted(records: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
         records = records.filter(created_at__gte=options["since"])
     if options["until"]:
         records = records.filter(created_at__lt=options["until"])
-    return records.annotate(day=TruncDate("created_at"))
+    by_day: QuerySet[Any] = records.annotate(day=TruncDate("created_at"))
+    return by_day
 
 
 def begun(days: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
