@@ -11,8 +11,8 @@ from apikeys.models import Team
 # gone. One day more, and no period that is counted can reach back so far.
 MINIMUM_DAYS = 32
 MAXIMUM_DAYS = 36_500
-# So that a transaction takes a tenth of a second: making a limit waits for it, and recording behind that.
-RECORDS_PER_BATCH = 5_000
+# So that a transaction takes about a tenth of a second: making a limit waits for it, and recording behind that.
+RECORDS_PER_BATCH = 2_000
 COUNTERS_PER_BATCH = 500
 
 LOCK = "SELECT pg_advisory_xact_lock(7074001)"
