@@ -10,6 +10,7 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
+from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apikeys.endpoints import routes
 from apikeys.key_admin import ApiKeyAdmin
@@ -64,7 +65,8 @@ def is_superuser(request: HttpRequest) -> bool:
     return bool(user.is_active and user.is_superuser)
 
 
-admin.site.unregister([User, Group])
+# Jobs belong to no team, and a team's staff need not see them: deliveries are shown with their alert.
+admin.site.unregister([User, Group, ProcrastinateJob])
 
 
 @admin.register(User)

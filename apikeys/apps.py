@@ -7,7 +7,7 @@ class ApiKeysConfig(AppConfig):
     verbose_name = "API keys"
 
     def ready(self) -> None:
-        from apikeys import alerts, limits, usage  # noqa: F401 - their models belong to this app
+        from apikeys import alerts, deliveries, limits, reconciliation, usage, webhooks  # noqa: F401 - their models belong to this app
         from apikeys.checks import check_networks, check_retention, check_routes
 
         register(check_routes, "urls")

@@ -28,14 +28,11 @@ SET enable_mergejoin = off;
 Connection = psycopg.Connection[tuple[Any, ...]]
 
 
-def connect(*, direct: bool = False) -> Connection:
-    """Open an autocommit connection. `direct` goes past a transaction pooler, where one is configured.
-
-    Raises django.db.OperationalError or psycopg.OperationalError when the database cannot be reached.
-    """
+def parameters(*, direct: bool = False) -> dict[str, Any]:
+    """What psycopg needs to connect. `direct` goes past a transaction pooler, where one is configured."""
     if direct and settings.DATABASE_DIRECT_URL:
         url = environ.Env.db_url_config(settings.DATABASE_DIRECT_URL)
-        parameters = {
+        found = {
             "dbname": url["NAME"],
             "user": url["USER"],
             "password": url["PASSWORD"],
@@ -44,16 +41,24 @@ def connect(*, direct: bool = False) -> Connection:
             **url.get("OPTIONS", {}),
         }
     else:
-        parameters = connections["default"].get_connection_params()
-    options = {
+        found = connections["default"].get_connection_params()
+    wanted = {
         name: value
-        for name, value in parameters.items()
+        for name, value in found.items()
         if name not in {"cursor_factory", "context", "prepare_threshold", "server_side_binding", "pool"}
         and value not in (None, "")
     }
+    return {**NETWORK, **wanted}
+
+
+def connect(*, direct: bool = False) -> Connection:
+    """Open an autocommit connection. `direct` goes past a transaction pooler, where one is configured.
+
+    Raises django.db.OperationalError or psycopg.OperationalError when the database cannot be reached.
+    """
     # Through a transaction pooler a prepared statement may land on a connection that never saw it.
     prepare = None if settings.DATABASE_DIRECT_URL and not direct else 2
-    connection = psycopg.connect(**{**NETWORK, **options, "autocommit": True, "prepare_threshold": prepare})
+    connection = psycopg.connect(**{**parameters(direct=direct), "autocommit": True, "prepare_threshold": prepare})
     if not direct and not settings.DATABASE_DIRECT_URL:
         # Behind a transaction pooler these would be left on a connection that others get.
         connection.execute(SESSION)

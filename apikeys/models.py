@@ -227,6 +227,14 @@ class ApiKey(models.Model):
             # What the composite foreign key (key, team) of a limit points at.
             models.UniqueConstraint(fields=["id", "team"], name="apikey_in_team"),
         ]
+        # Which keys end soon is asked every hour.
+        indexes = [
+            models.Index(
+                fields=["expires_at"],
+                condition=Q(expires_at__isnull=False, revoked_at__isnull=True),
+                name="apikey_by_end",
+            )
+        ]
 
     def __str__(self) -> str:
         return self.name

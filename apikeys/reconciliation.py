@@ -1,12 +1,17 @@
 """Proof that counters and ledger agree: what was used is the sum of usage records and daily rows, what is reserved is
 the reservations'."""
 
+import logging
+import time
 from dataclasses import dataclass
 
 import psycopg
-from django.db import OperationalError, connection, transaction
+from django.db import OperationalError, connection, models, transaction
+from django.db.models.functions import Now
 
 from apikeys.limits import Limit
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,23 @@ class Balance:
         return (self.used, self.reserved) != (self.used_in_ledger, self.reserved_by_requests)
 
 
+class Reconciliation(models.Model):
+    """One nightly proof, and what it found."""
+
+    at = models.DateTimeField(db_default=Now())
+    limits = models.PositiveIntegerField(help_text="How many counters were compared.")
+    drifted = models.PositiveIntegerField(help_text="How many of them were wrong. They were left as they are.")
+    seconds = models.FloatField(help_text="How long admission and recording waited.")
+
+    class Meta:
+        ordering = ["-pk"]
+
+    def __str__(self) -> str:
+        return f"{self.drifted} of {self.limits} drifted"
+
+
 ATTEMPTS = 5
+KEPT = 100
 
 SQL = """
 SELECT counter.limit_id, counter.used, used_in_records(counter.limit_id, counter.period_start),
@@ -87,3 +108,14 @@ def _compare(fix: bool) -> list[Balance]:
                 ],
             )
     return balances
+
+
+def reconcile_and_remember() -> Reconciliation:
+    """Compare, set nothing right, and keep the result; the newest hundred stay."""
+    began = time.monotonic()
+    limits, drifts = reconcile()
+    made = Reconciliation.objects.create(limits=limits, drifted=len(drifts), seconds=time.monotonic() - began)
+    Reconciliation.objects.filter(pk__lte=made.pk - KEPT).delete()
+    if drifts:
+        logger.error("%d of %d counters have drifted; see `manage.py reconcile`", len(drifts), limits)
+    return made

@@ -4,6 +4,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 import psycopg
@@ -11,10 +12,13 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection, connections
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models.functions import Now
 from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
+from procrastinate.contrib.django.models import ProcrastinateWorker
 
 from apikeys.cache import listener
+from apikeys.jobs import SILENCE_SECONDS
 
 KEEP_SECONDS = 1.0
 
@@ -84,9 +88,20 @@ def default_provider() -> str:
     return "ok"
 
 
+def jobs() -> str:
+    """Whether a worker of the jobs lives, on whichever node."""
+    recent = Now() - timedelta(seconds=SILENCE_SECONDS)
+    try:
+        is_there = ProcrastinateWorker.objects.filter(last_heartbeat__gt=recent).exists()
+    except (DatabaseError, psycopg.Error, OSError):
+        return "cannot be told"
+    return "ok" if is_there else "no worker"
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "database": database,
     "migrations": migrations,
     "listener": policy_listener,
     "default_provider": default_provider,
+    "jobs": jobs,
 }

@@ -17,6 +17,8 @@ from fastgpt_site.supervisor import Supervisor, answers
 
 # Any number: it keeps two nodes that start at once from migrating side by side.
 MIGRATION_LOCK = 0x66677074
+# Longer than the worker itself waits for the jobs that it has in hand.
+JOBS_STOP_SECONDS = 20.0
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
@@ -68,6 +70,16 @@ def start_workers(
         )
     host, number = listener.getsockname()[:2]
     supervisor.wait_until(lambda: answers(WILDCARDS.get(host, host), number, "/healthz"), "The server")
+
+
+def start_jobs(supervisor: Supervisor, environment: Mapping[str, str] | None = None) -> None:
+    """Start the worker of the background jobs. One is enough for any number of nodes; more share the work."""
+    supervisor.start(
+        "the jobs",
+        [sys.executable, str(settings.BASE_DIR / "manage.py"), "jobs"],
+        environment=environment,
+        stop_seconds=JOBS_STOP_SECONDS,
+    )
 
 
 def origin(listener: socket.socket) -> str:

@@ -56,6 +56,8 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "django.contrib.staticfiles",
     "django.contrib.postgres",
+    # Before the apps whose jobs it runs.
+    "procrastinate.contrib.django",
     "rest_framework",
     "apikeys",
     "chat",
@@ -148,6 +150,20 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 
+# Of each app: the module that declares its background jobs.
+PROCRASTINATE_AUTODISCOVER_MODULE_NAME = "jobs"
+
+# Without EMAIL_URL nobody is sent mail. The URL itself, which holds a password, is not kept.
+_mail = env.email_url_config(env.str("EMAIL_URL", default="") or "dummymail://")
+EMAIL_BACKEND = _mail["EMAIL_BACKEND"]
+HAS_MAIL = not EMAIL_BACKEND.endswith(".dummy.EmailBackend")
+EMAIL_HOST, EMAIL_PORT = _mail["EMAIL_HOST"], _mail["EMAIL_PORT"]
+EMAIL_HOST_USER, EMAIL_HOST_PASSWORD = _mail["EMAIL_HOST_USER"], _mail["EMAIL_HOST_PASSWORD"]
+EMAIL_USE_TLS, EMAIL_USE_SSL = _mail.get("EMAIL_USE_TLS", False), _mail.get("EMAIL_USE_SSL", False)
+EMAIL_FILE_PATH = _mail["EMAIL_FILE_PATH"]
+EMAIL_TIMEOUT = 10
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="fastgpt@localhost")
+
 LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 LOGGING = {
     "version": 1,
@@ -160,6 +176,8 @@ LOGGING = {
         "django": {"handlers": [], "propagate": True},
         "django.server": {"handlers": [], "propagate": True},
         "django.request": {"level": "ERROR"},
+        # It tells of every job at INFO, several lines every ten seconds.
+        "procrastinate": {"level": "WARNING"},
         "uvicorn": {"handlers": [], "propagate": True},
         "uvicorn.error": {"handlers": [], "propagate": True},
         # Configuring "uvicorn" would wake its access log, which has query strings; the project writes its own.

@@ -82,7 +82,9 @@ class Server:
             return False
 
     def is_ready(self) -> bool:
-        return self.get("/readyz").status_code == 200
+        """Whether every part is there but the jobs' worker, which only tests of jobs start."""
+        parts = self.get("/readyz").json()["parts"]
+        return all(state == "ok" for name, state in parts.items() if name != "jobs")
 
 
 @contextmanager

@@ -66,17 +66,27 @@ def test_a_key_that_cannot_be_looked_up_is_not_called_bad(far_server: Server, pr
 
 def test_readiness_says_what_is_missing(far_server: Server, proxy: DatabaseProxy) -> None:
     assert far_server.get("/readyz").json() == {
-        "status": "ready",
-        "parts": {"database": "ok", "migrations": "ok", "listener": "ok", "default_provider": "ok"},
+        "status": "not ready",
+        "parts": {
+            "database": "ok",
+            "migrations": "ok",
+            "listener": "ok",
+            "default_provider": "ok",
+            # As it is without `serve`, which would start one.
+            "jobs": "no worker",
+        },
     }
     proxy.cut()
     # What was found is kept for a second.
-    wait_for(lambda: far_server.get("/readyz").status_code == 503, "it is not ready", seconds=5)
-    assert far_server.get("/readyz").json()["parts"]["database"] == "cannot be reached"
+    wait_for(lambda: not far_server.is_ready(), "it is not ready", seconds=5)
+    assert far_server.get("/readyz").status_code == 503
+    parts = far_server.get("/readyz").json()["parts"]
+    assert parts["database"] == "cannot be reached"
+    assert parts["jobs"] == "cannot be told"
     assert far_server.get("/healthz").status_code == 200
     wait_for(lambda: far_server.get("/readyz").json()["parts"]["listener"] != "ok", "the listener is silent", seconds=6)
     proxy.mend()
-    wait_for(lambda: far_server.get("/readyz").status_code == 200, "it is ready again", seconds=6)
+    wait_for(far_server.is_ready, "it is ready again", seconds=6)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -19,6 +19,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         serving.add_options(parser)
         parser.add_argument("--workers", type=int, default=1, help="Server processes. Default: 1.")
+        parser.add_argument("--no-jobs", action="store_true", help="Leave the background jobs to another node.")
         parser.add_argument("--no-migrate", action="store_true", help="Leave the database as it is.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -40,6 +41,8 @@ class Command(BaseCommand):
             serving.migrate(supervisor)
         supervisor.say(f"Starting {options['workers']} server process(es).")
         serving.start_workers(supervisor, listener, options["workers"])
+        if not options["no_jobs"]:
+            serving.start_jobs(supervisor)
         self.stdout.write(f"Serving {serving.origin(listener)}/api")
         self.stdout.flush()
         supervisor.watch()

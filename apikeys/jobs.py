@@ -1,0 +1,87 @@
+"""What runs by itself, in the jobs' worker: `manage.py jobs`, which `serve` and `quickstart` start.
+
+A job lies in the database, so it survives its worker. Those of a worker that died are run again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+
+from asgiref.sync import sync_to_async
+from procrastinate import BaseRetryStrategy, JobContext, RetryDecision
+from procrastinate.contrib.django import app
+from procrastinate.exceptions import ConnectorException
+from procrastinate.jobs import Job
+
+from apikeys import deliveries, expiry, reconciliation
+
+logger = logging.getLogger(__name__)
+
+# When each runs: minute, hour, day, month, weekday, and second where there is a sixth.
+SCHEDULE = {
+    "tell": "* * * * * */10",
+    "rescue": "* * * * * */10",
+    "expiry": "7 * * * *",
+    "reconcile": "17 3 * * *",
+}
+
+HEARTBEAT_SECONDS = 5
+# A worker that has said nothing for this long is missing, and its jobs are others' to run.
+SILENCE_SECONDS = 30
+# Eight attempts in about 23 hours: after 15 s, 1, 4, 16 minutes, 1, 4 and 17 hours.
+FIRST_PAUSE_SECONDS = 15
+PAUSE_FACTOR = 4
+LONGEST_PAUSE_EXPONENT = 6
+
+
+class BackOff(BaseRetryStrategy):
+    """Try again ever later, and never all at one moment. When to give up is for the job itself to say."""
+
+    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision:
+        # Only cut off by the worker's own end.
+        if isinstance(exception, asyncio.CancelledError):
+            return RetryDecision(retry_in={"seconds": 0})
+        pause = FIRST_PAUSE_SECONDS * PAUSE_FACTOR ** min(job.attempts, LONGEST_PAUSE_EXPONENT)
+        return RetryDecision(retry_in={"seconds": round(pause * random.uniform(0.9, 1.1))})  # noqa: S311
+
+
+@app.periodic(cron=SCHEDULE["tell"])
+@app.task(name="tell", lock="tell")
+async def tell(timestamp: int) -> None:
+    """Queue what has to be told."""
+    for delivery_id in await sync_to_async(deliveries.prepare)():
+        # The lock is what `prepare` recognizes a delivery in hand by.
+        await deliver.configure(lock=delivery_id).defer_async(delivery_id=delivery_id)
+
+
+@app.task(name="deliver", retry=BackOff())
+async def deliver(delivery_id: str) -> None:
+    await deliveries.attempt(delivery_id)
+
+
+@app.periodic(cron=SCHEDULE["rescue"])
+@app.task(name="rescue", pass_context=True)
+async def rescue(context: JobContext, timestamp: int) -> None:
+    """Run again what a worker that died had in hand."""
+    manager = context.app.job_manager
+    for job in await manager.get_stalled_jobs(seconds_since_heartbeat=SILENCE_SECONDS):
+        try:
+            await manager.retry_job(job)
+        except ConnectorException:
+            # It has ended in the meantime, or another worker was quicker.
+            continue
+        logger.warning("job %s (%s) of a dead worker runs again", job.id, job.task_name)
+
+
+@app.periodic(cron=SCHEDULE["expiry"])
+@app.task(name="expiry", lock="expiry")
+def find_keys_that_end_soon(timestamp: int) -> None:
+    expiry.raise_alerts()
+
+
+@app.periodic(cron=SCHEDULE["reconcile"])
+@app.task(name="reconcile", lock="reconcile")
+def reconcile(timestamp: int) -> None:
+    reconciliation.reconcile_and_remember()

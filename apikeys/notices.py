@@ -1,0 +1,107 @@
+"""Who is told of an alert, and in which words."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from django.utils import timezone
+
+from apikeys.alerts import Alert, AlertKind
+from apikeys.limits import MICROPOINTS, Measure, Period
+
+# What a webhook's receiver tells alerts apart by.
+TYPES = {
+    AlertKind.BUDGET: "budget.threshold_reached",
+    AlertKind.EXPIRY: "key.expires_soon",
+    AlertKind.REUSE: "secret.reused",
+}
+
+
+def recipients(alert: Alert) -> list[str]:
+    """Addresses: of the key's owner, or of the team's staff. Nobody who has left the team hears of it."""
+    members = alert.team.members.filter(is_active=True).exclude(email="")
+    people = members.filter(is_staff=True) if alert.key is None else members.filter(pk=alert.key.owner_id)
+    return sorted(set(people.values_list("email", flat=True)))
+
+
+def headline(alert: Alert) -> str:
+    """What happened, in one line."""
+    who = f'Team "{alert.team.name}"' if alert.key is None else f'Key "{alert.key.name}"'
+    facts = alert.facts
+    match alert.kind:
+        case AlertKind.BUDGET:
+            said = f"{who} has used {_share(facts)} {_per(facts)}"
+        case AlertKind.EXPIRY:
+            days = facts["days"]
+            said = f"{who} ends within {days} day{'' if days == 1 else 's'}"
+        case _:
+            said = f"{who}: a secret was used after its end"
+    # Names may hold line breaks, which no header can.
+    return " ".join(said.split())
+
+
+def text(alert: Alert) -> str:
+    """The whole notice, for people."""
+    facts = alert.facts
+    about = [("Team", alert.team.name)]
+    if alert.key is not None:
+        about.append(("Key", f"{alert.key.name} (******{alert.key.last_four}, id {alert.key.pk})"))
+    match alert.kind:
+        case AlertKind.BUDGET:
+            about.append(("Limit", f"{amount(facts['measure'], facts['amount'])} {_per(facts)}"))
+            about.append(("Used", amount(facts["measure"], facts["used"])))
+            if facts["period"] != Period.TOTAL:
+                about.append(("Since", moment(facts["period_start"], facts["time_zone"])))
+            advice = (
+                "Requests that do not fit in the limit are refused."
+                if facts.get("percent") == 100
+                else "Nothing is refused until the limit is used up."
+            )
+        case AlertKind.EXPIRY:
+            about.append(("Ends", moment(facts["expires_at"])))
+            advice = "After that its calls are refused. Give it a later end, or replace it."
+        case _:
+            about.append(("Secret", f"******{facts['last_four']}"))
+            about.append(("Ended", moment(facts["ended_at"])))
+            about.append(("Used from", str(facts["client_address"])))
+            advice = (
+                "The call was refused. Either a client still has the old secret, or somebody who should not have it."
+            )
+    lines = "\n".join(f"{name + ':':<11}{value}" for name, value in about)
+    return f"{headline(alert)}.\n\n{lines}\n\n{advice}\n"
+
+
+def payload(alert: Alert) -> bytes:
+    """The same for programs. Points are in millionths, as everywhere in the API."""
+    key = None
+    if alert.key is not None:
+        key = {"id": alert.key.pk, "name": alert.key.name, "last_four": alert.key.last_four}
+    data = {"team": {"id": alert.team.pk, "name": alert.team.name}, "key": key, **alert.facts}
+    return msgspec.json.encode(
+        {"type": TYPES[AlertKind(alert.kind)], "timestamp": alert.created_at.isoformat(), "data": data}
+    )
+
+
+def amount(measure: str, number: int) -> str:
+    if measure == Measure.MICROPOINTS:
+        return f"{Decimal(number) / MICROPOINTS:,} points"
+    return f"{number:,} {measure}"
+
+
+def moment(when: str, time_zone: str = "") -> str:
+    zone = ZoneInfo(time_zone) if time_zone else timezone.get_current_timezone()
+    return datetime.fromisoformat(when).astimezone(zone).strftime("%Y-%m-%d %H:%M %Z")
+
+
+def _share(facts: dict[str, Any]) -> str:
+    if "percent" in facts:
+        return f"{facts['percent']} % of its {amount(facts['measure'], facts['amount'])}"
+    return f"its soft amount of {amount(facts['measure'], facts['soft_amount'])}"
+
+
+def _per(facts: dict[str, Any]) -> str:
+    return str(Period(facts["period"]).label)

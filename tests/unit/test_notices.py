@@ -1,0 +1,93 @@
+"""What people and programs are told of each kind of alert, and who they are."""
+
+import json
+
+import pytest
+
+from apikeys import notices
+from apikeys.alerts import Alert
+from apikeys.models import Membership
+from tests import factories
+
+BUDGET = {
+    "limit_id": 7,
+    "measure": "tokens",
+    "period": "total",
+    "time_zone": "UTC",
+    "period_start": "1970-01-01T00:00:00+00:00",
+    "amount": 2_000_000,
+    "used": 1_000_001,
+}
+EXPIRY = {"expires_at": "2026-12-24T18:30:00+00:00", "days": 1}
+REUSE = {"last_four": "9xQz", "ended_at": "2026-12-01T00:00:00+00:00", "client_address": "203.0.113.7"}
+
+
+def make_alert(kind, facts, **fields):
+    api_key, _ = factories.make_key(name="robot")
+    fields = {"team": api_key.team, "key": api_key, **fields}
+    return Alert.objects.create(kind=kind, facts=facts, occasion=factories.unique("occasion"), **fields)
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "headline", "said"),
+    [
+        (
+            "budget",
+            BUDGET | {"percent": 50},
+            "has used 50 % of its 2,000,000 tokens in all",
+            "Used:      1,000,001 tok",
+        ),
+        ("budget", BUDGET | {"percent": 100}, "has used 100 % of its 2,000,000 tokens in all", "are refused."),
+        ("budget", BUDGET | {"soft_amount": 9}, "has used its soft amount of 9 tokens in all", "Nothing is refused"),
+        ("expiry", EXPIRY, "ends within 1 day", "Ends:      2026-12-24 18:30 UTC"),
+        ("reuse", REUSE, ": a secret was used after its end", "Used from: 203.0.113.7"),
+    ],
+)
+def test_words(kind, facts, headline, said):
+    alert = make_alert(kind, facts)
+    assert notices.headline(alert) == f'Key "robot" {headline}'.replace('" :', '":')
+    assert said in notices.text(alert)
+    assert alert.team.name in notices.text(alert)
+
+
+def test_a_team_is_named_for_what_is_its_own():
+    alert = make_alert("budget", BUDGET | {"percent": 80}, key=None)
+    assert notices.headline(alert).startswith(f'Team "{alert.team.name}" has used')
+    assert json.loads(notices.payload(alert))["data"]["key"] is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "name"),
+    [
+        ("budget", BUDGET | {"percent": 80}, "budget.threshold_reached"),
+        ("expiry", EXPIRY, "key.expires_soon"),
+        ("reuse", REUSE, "secret.reused"),
+    ],
+)
+def test_payload(kind, facts, name):
+    alert = make_alert(kind, facts)
+    alert.refresh_from_db()
+    payload = json.loads(notices.payload(alert))
+    assert (payload["type"], payload["timestamp"]) == (name, alert.created_at.isoformat())
+    assert payload["data"].items() >= facts.items()
+
+
+def test_an_owner_who_left_hears_nothing():
+    alert = make_alert("expiry", EXPIRY)
+    owner = alert.key.owner
+    owner.email = "owner@example.org"
+    owner.save()
+    assert notices.recipients(alert) == ["owner@example.org"]
+    Membership.objects.filter(user=owner).delete()
+    assert notices.recipients(alert) == []
+
+
+def test_a_team_tells_its_active_staff():
+    alert = make_alert("budget", BUDGET | {"percent": 80}, key=None)
+    for name, fields in {"staff": {}, "gone": {"is_active": False}, "clerk": {"is_staff": False}}.items():
+        user = factories.make_user(alert.team)
+        user.email = f"{name}@example.org"
+        for field, value in fields.items():
+            setattr(user, field, value)
+        user.save()
+    assert notices.recipients(alert) == ["staff@example.org"]
