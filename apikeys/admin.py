@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apikeys.alert_admin import AlertAdmin, WebhookAdmin
 from apikeys.endpoints import routes
 from apikeys.key_admin import ApiKeyAdmin
 from apikeys.limit_admin import LimitAdmin
@@ -27,7 +28,7 @@ from apikeys.team_scope import (
 )
 from apikeys.usage import DailyUsage, KeyActivity, UsageRecord
 
-__all__ = ["ApiKeyAdmin", "LimitAdmin"]
+__all__ = ["AlertAdmin", "ApiKeyAdmin", "LimitAdmin", "WebhookAdmin"]
 
 if TYPE_CHECKING:
     MembershipTabularInline = admin.TabularInline[Membership, Team]

@@ -60,7 +60,7 @@ class Webhook(models.Model):
 
     def __str__(self) -> str:
         # Not the URL: those of many services are secrets themselves, and this goes into the admin's history.
-        return f"webhook of {self.team}"
+        return str(self.team)
 
     def clean(self) -> None:
         validate_url(self.url)

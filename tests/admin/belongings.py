@@ -6,10 +6,13 @@ from typing import Any
 from django.db.models import Model
 from django.utils import timezone
 
+from apikeys.alerts import Alert
+from apikeys.deliveries import Delivery
 from apikeys.limits import Limit
 from apikeys.models import Team
 from apikeys.object_ids import new_object_id
 from apikeys.usage import DailyUsage, Ending, KeyActivity, UsageRecord
+from apikeys.webhooks import Webhook
 from chat.models import Conversation, Message, Role
 from tests import factories
 
@@ -54,5 +57,23 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
     limit = Limit.objects.create(
         team=team, key=api_key, measure="requests", period="day", amount=next(factories.numbers) + 10_000
     )
-    rows = (team, app.provider, app, api_key, activity, usage, daily, conversation, message, limit)
+    # Told already, so that no worker of another test tells it.
+    alert = Alert.objects.create(
+        team=team,
+        key=api_key,
+        kind="expiry",
+        occasion=factories.unique("occasion"),
+        facts={"expires_at": timezone.now().isoformat(), "days": 7},
+        told_at=timezone.now(),
+    )
+    Delivery.objects.create(
+        alert=alert, channel="webhook", told_at=timezone.now(), last_error=factories.unique("error")
+    )
+    # There is one for each team.
+    webhook = Webhook.objects.filter(team=team).first() or Webhook(
+        team=team, url=f"https://{factories.unique('x')}.test"
+    )
+    webhook.make_secret()
+    webhook.save()
+    rows = (team, app.provider, app, api_key, activity, usage, daily, conversation, message, limit, alert, webhook)
     return {type(row): row for row in rows}

@@ -4,13 +4,14 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from apikeys.alerts import Alert
 from apikeys.usage import DailyUsage, KeyActivity, UsageRecord
 from chat.models import Conversation, Message
 from tests import factories
 from tests.admin.belongings import make_belongings
 from tests.admin.pages import browser, staff, text, url
 
-MODELS = [KeyActivity, UsageRecord, DailyUsage, Conversation, Message]
+MODELS = [KeyActivity, UsageRecord, DailyUsage, Conversation, Message, Alert]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -62,3 +63,12 @@ def test_conversation_leads_to_its_messages():
     assert link in text(client.get(url(Conversation, "change", conversation.pk)))
     assert message.data_id in text(client.get(link))
     assert message.content in text(client.get(url(Message, "change", message.pk)))
+
+
+def test_alert_shows_what_became_of_it():
+    belongings = make_belongings(factories.make_team())
+    alert = belongings[Alert]
+    _, client = staff(row_team(belongings), "apikeys.view_alert")
+    page = text(client.get(url(Alert, "change", alert.pk)))
+    assert f'Key "{alert.key.name}" ends within 7 days' in page
+    assert alert.deliveries.get().last_error in page

@@ -6,6 +6,7 @@ from django.contrib.auth.models import Group, User
 from django.urls import reverse
 
 from apikeys.models import ApiKey, EndpointRule, Membership, Team
+from apikeys.webhooks import Webhook
 from chat.models import App, Provider
 from tests import factories
 from tests.admin.belongings import make_belongings
@@ -19,6 +20,7 @@ RIGHTS = tuple(
     for right in ("view", "add", "change", "delete")
 )
 KEY_PAGES = ["rotate", "disable", "enable", "revoke"]
+MORE_PAGES = {ApiKey: KEY_PAGES, Webhook: ["new_secret"]}
 
 
 class Neighbours:
@@ -67,7 +69,7 @@ def test_foreign_row_answers_like_an_absent_one(neighbours, model, method):
     if not isinstance(foreign, str):
         foreign, absent = str(foreign), "9" * 12
     ask = getattr(neighbours.client, method)
-    for page in ["change", "history", "delete", *(KEY_PAGES if model is ApiKey else [])]:
+    for page in ["change", "history", "delete", *MORE_PAGES.get(model, [])]:
         answers = []
         for pk in (foreign, absent):
             response = ask(url(model, page, pk), {"post": "yes"} if method == "post" else {})
@@ -162,6 +164,21 @@ def test_new_app_with_something_foreign(neighbours, field):
     form |= {"team": neighbours.team.pk, "provider": neighbours.own[Provider].pk, field: foreign[field]}
     response = neighbours.client.post(url(App, "add"), form)
     assert "not one of the available choices" in text(response)
+
+
+def test_new_webhook_in_a_foreign_team(neighbours):
+    response = neighbours.client.post(
+        url(Webhook, "add"), {"team": neighbours.foreign_team.pk, "url": "https://x.example"}
+    )
+    assert "not one of the available choices" in text(response)
+
+
+def test_own_webhook_given_to_a_foreign_team(neighbours):
+    webhook = neighbours.own[Webhook]
+    form = {"team": neighbours.foreign_team.pk, "url": webhook.url}
+    neighbours.assert_silent(neighbours.client.post(url(Webhook, "change", webhook.pk), form))
+    webhook.refresh_from_db()
+    assert webhook.team == neighbours.team
 
 
 def test_own_app_with_a_foreign_provider(neighbours):
