@@ -1,4 +1,4 @@
-"""Starts the processes of a site, keeps them running, and ends them in order: server, model, database.
+"""Starts the processes of a site, keeps them running, and ends them in order: jobs, server, model, database.
 
 A child is in a session of its own, so that Ctrl-C in a terminal reaches only the supervisor, and the kernel
 ends it when the supervisor is gone, however that died.

@@ -21,7 +21,9 @@ from procrastinate.jobs import Job
 from apikeys import outbound
 from apikeys.alerts import Alert
 from apikeys.deliveries import Channel, Delivery
-from apikeys.jobs import BackOff, tell
+from apikeys.jobs import BackOff, reconcile, tell
+from apikeys.limits import Limit
+from apikeys.reconciliation import Reconciliation, reconcile_and_remember
 from apikeys.webhooks import Webhook
 from tests import factories
 from tests.commands import runs
@@ -408,6 +410,22 @@ def test_silent_worker_is_a_missing_one(server):
         wait_for(lambda: server.get("/readyz").status_code == 503, "it is missed")
         os.kill(running.process.pid, signal.SIGCONT)
         wait_for(lambda: server.get("/readyz").status_code == 200, "it is back")
+
+
+def test_reconciliation_is_remembered():
+    last = Reconciliation.objects.first()
+    reconcile.defer(timestamp=0)
+    with worker():
+        made = wait_for(lambda: Reconciliation.objects.filter(pk__gt=last.pk if last else 0).first(), "its result")
+    assert made.limits == Limit.objects.count()
+    assert made.seconds > 0
+
+
+def test_newest_hundred_reconciliations_are_kept():
+    Reconciliation.objects.bulk_create([Reconciliation(limits=1, drifted=0, seconds=0.1) for _ in range(101)])
+    made = reconcile_and_remember()
+    assert Reconciliation.objects.count() <= 100
+    assert Reconciliation.objects.first() == made
 
 
 def test_attempts_are_made_within_a_day():

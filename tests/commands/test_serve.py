@@ -1,5 +1,6 @@
 """Serving without the demo."""
 
+import json
 import os
 import signal
 import socket
@@ -24,10 +25,31 @@ def test_it_works(data_dir):
         wait_for(lambda: len(set(processes_of(data_dir, "fastgpt_site.worker")) - {crashed}) == 2, "two workers")
         assert get(port, "/healthz")[0] == 200
 
+        # So it is with the worker of the jobs.
+        wait_for(lambda: get(port, "/readyz")[0] == 200, "ready")
+        (jobs,) = processes_of(data_dir, "manage.py jobs")
+        os.kill(jobs, signal.SIGKILL)
+        wait_for(lambda: set(processes_of(data_dir, "manage.py jobs")) - {jobs}, "another worker of the jobs")
+
         # Ctrl-C in a terminal reaches the foreground group, which is the supervisor alone.
         os.killpg(command.process.pid, signal.SIGINT)
         assert command.wait() == 0, command.all_output
     assert processes_of(data_dir) == {}
+
+
+def test_node_without_jobs(data_dir):
+    port = free_port()
+    with running("serve", "--no-jobs", "--port", str(port), data_dir=data_dir) as command:
+        command.wait_for_output("Serving")
+        assert not processes_of(data_dir, "manage.py jobs")
+        status, body = get(port, "/readyz")
+        assert status == 503
+        assert json.loads(body)["parts"]["jobs"] == "no worker"
+        # One worker is enough, wherever it runs.
+        with running("jobs", data_dir=data_dir) as jobs:
+            wait_for(lambda: get(port, "/readyz")[0] == 200, "ready")
+            assert jobs.end() == 0, jobs.all_output
+        assert command.end() == 0
 
 
 def test_two_supervisors_share_the_database_and_the_last_one_stops_it(data_dir):
