@@ -41,8 +41,17 @@ class Listener:
         self._on_call: Callable[[Connection, str], None] | None = None
 
     @property
+    def lag(self) -> float:
+        """Seconds since it last heard its own ping; infinite while it has heard none."""
+        return time.monotonic() - self._heard_at
+
+    @property
     def is_alive(self) -> bool:
-        return time.monotonic() - self._heard_at < SILENCE_SECONDS
+        return self.lag < SILENCE_SECONDS
+
+    @property
+    def caches(self) -> "tuple[Snapshots[Any, Any], ...]":
+        return tuple(self._caches)
 
     def register(self, snapshots: "Snapshots[Any, Any]") -> None:
         self._caches.append(snapshots)
@@ -114,6 +123,10 @@ class Snapshots(Generic[Key, Snapshot]):
     """
 
     def __init__(self, gate: Gate[Any, Snapshot | None], listener: Listener) -> None:
+        self.name = gate.name
+        # For metrics. Counted without a lock: threads that race may lose one.
+        self.hits = 0
+        self.misses = 0
         self._gate = gate
         self._listener = listener
         self._found: dict[Key, tuple[float, Snapshot]] = {}
@@ -135,19 +148,25 @@ class Snapshots(Generic[Key, Snapshot]):
     async def get(self, key: Key, item: Any) -> Snapshot | None:
         """The snapshot of `key`, loaded by submitting `item` when it is not cached. Raises ServiceUnavailable."""
         is_known, snapshot = self.cached(key)
-        if not is_known:
-            generation = self._listener.generation
-            snapshot = await self._gate.submit(item)
-            self._keep(key, snapshot, generation)
+        if is_known:
+            self.hits += 1
+            return snapshot
+        self.misses += 1
+        generation = self._listener.generation
+        snapshot = await self._gate.submit(item)
+        self._keep(key, snapshot, generation)
         return snapshot
 
     def get_from_thread(self, key: Key, item: Any) -> Snapshot | None:
         """The same as `get`, for synchronous callers."""
         is_known, snapshot = self.cached(key)
-        if not is_known:
-            generation = self._listener.generation
-            snapshot = self._gate.submit_from_thread(item)
-            self._keep(key, snapshot, generation)
+        if is_known:
+            self.hits += 1
+            return snapshot
+        self.misses += 1
+        generation = self._listener.generation
+        snapshot = self._gate.submit_from_thread(item)
+        self._keep(key, snapshot, generation)
         return snapshot
 
     def _keep(self, key: Key, snapshot: Snapshot | None, generation: int) -> None:

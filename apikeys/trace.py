@@ -1,4 +1,4 @@
-"""What is known of one request while it runs: for its answer's X-Request-Id, the log line and the ledger."""
+"""What is known of one request while it runs: for its answer's X-Request-Id, the log line, the ledger and metrics."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from django.http import HttpRequest
 
+from apikeys.ledger import Usage
 from apikeys.object_ids import new_object_id
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ class Trace:
         "refusal",
         "request_id",
         "started",
+        "usage",
         "user_id",
         "verdict",
     )
@@ -47,6 +49,8 @@ class Trace:
         self.verdict: Verdict | None = None
         # Drops the caller's connection.
         self.abort: Callable[[], None] = lambda: None
+        # What a completion was recorded with.
+        self.usage: Usage | None = None
         # More headers for the answer: what is left of limits.
         self.headers: list[tuple[bytes, bytes]] = []
 

@@ -13,13 +13,14 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from apikeys.admission import Admission, Asked, Verdict
+from apikeys.admission import Admission, Asked
 from apikeys.errors import ApiError, InvalidParameter, UpstreamError
 from apikeys.in_flight import InFlight
 from apikeys.ledger import Usage
 from apikeys.object_ids import new_object_id
 from apikeys.policies import KeyPolicy
 from apikeys.text import storable
+from apikeys.trace import Trace
 from apikeys.usage import Ending, TokenSource
 from chat import histories, provider_calls, recorder
 from chat.app_snapshots import AppSnapshot
@@ -44,10 +45,14 @@ PREVIEW_LENGTH = 100
 class Caller:
     """On whose behalf, and under which id it is recorded."""
 
-    request_id: str
+    trace: Trace
     policy: KeyPolicy
     endpoint: str
     client_address: str | None
+
+    @property
+    def request_id(self) -> str:
+        return self.trace.request_id
 
 
 @dataclass(slots=True)
@@ -66,9 +71,6 @@ class Completion:
     finish_reason: str = "stop"
     first_byte_at: float | None = None
     reported: dict[str, Any] | None = None
-    # What the limits were asked, and what they said.
-    asked: Asked | None = None
-    verdict: Verdict | None = None
 
     @property
     def id(self) -> str:
@@ -204,7 +206,7 @@ class Completion:
         if not caller.policy.has_limits:
             return
         prompt = token_bound(self.messages)
-        self.asked = Asked(
+        asked = Asked(
             id=caller.request_id,
             team_id=caller.policy.team_id,
             key_id=caller.policy.key_id,
@@ -219,8 +221,9 @@ class Completion:
             completion_price=app.completion_price,
         )
         nothing = {"prompt_tokens": 0, "completion_tokens": 0}
-        self.verdict = await admission.reserve(self.asked, lambda: (self._usage(Ending.CANCELLED, 503, nothing), None))
-        self.verdict.check(caller.policy)
+        verdict = await admission.reserve(asked, lambda: (self._usage(Ending.CANCELLED, 503, nothing), None))
+        caller.trace.asked, caller.trace.verdict = asked, verdict
+        verdict.check(caller.policy)
 
     def _payload(self, *, stream: bool) -> dict[str, Any]:
         payload: dict[str, Any] = {
@@ -282,7 +285,7 @@ class Completion:
         if ending == Ending.FAILED and self.first_byte_at is None:
             # The provider gave nothing: nothing is charged.
             charged = {"prompt_tokens": 0, "completion_tokens": 0}
-        record = self._usage(ending, status, charged)
+        self.caller.trace.usage = record = self._usage(ending, status, charged)
         is_kept = ending == Ending.COMPLETE or (ending in (Ending.CANCELLED, Ending.CUT) and self.texts)
         future: asyncio.Future[None] = admission.record((record, self._exchange() if is_kept else None))
         return future

@@ -47,7 +47,7 @@ class CompletionsView(AsyncApiView):
         body = payloads.parse_request(http_request.body)
         credential: ApiCredential = request.auth  # type: ignore[assignment]
         trace, address = trace_of(http_request), address_of(http_request)
-        caller = Caller(trace.request_id, credential.policy, self.endpoint, None if address is None else str(address))
+        caller = Caller(trace, credential.policy, self.endpoint, None if address is None else str(address))
         flight = InFlight(credential.policy.key_id, trace.abort)
         is_streaming = False
         try:
@@ -78,9 +78,8 @@ class CompletionsView(AsyncApiView):
                 return await streamed(completion, trace)
             await completion.answer()
         finally:
-            if completion.verdict is not None:
-                trace.asked, trace.verdict = completion.asked, completion.verdict
-                trace.headers += limit_headers(completion.verdict)
+            if trace.verdict is not None:
+                trace.headers += limit_headers(trace.verdict)
         return HttpResponse(msgspec.json.encode(whole(completion)), content_type="application/json")
 
 

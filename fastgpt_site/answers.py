@@ -12,6 +12,7 @@ from apikeys.client_address import client_address
 from apikeys.endpoints import is_api_path
 from apikeys.keys import PATTERN
 from apikeys.trace import Trace
+from fastgpt_site import metrics
 from fastgpt_site.logs import access_logger
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -84,6 +85,11 @@ class Answer:
         if self.is_api and self.trace.endpoint in (None, "unknown_path"):
             return "/".join(path.split("/")[:3])
         return path
+
+    def end(self) -> None:
+        """Log and count an answer that has ended, however it did."""
+        self.log()
+        metrics.observe(self.trace, self.scope["path"], self.status, is_api=self.is_api)
 
     def log(self) -> None:
         """One line: never a query string, a body, a credential."""

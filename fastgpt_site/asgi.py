@@ -33,7 +33,7 @@ from apikeys.errors import ApiError, BodyTooLarge, BodyTooSlow, HttpsRequired  #
 from apikeys.streams import EventStream  # noqa: E402
 from apikeys.trace import Trace, attach  # noqa: E402
 from apikeys.views import AsyncApiView  # noqa: E402
-from fastgpt_site import lifespan  # noqa: E402
+from fastgpt_site import lifespan, metrics  # noqa: E402
 from fastgpt_site.answers import Answer, preflight  # noqa: E402
 from fastgpt_site.errors import respond  # noqa: E402
 
@@ -100,7 +100,7 @@ class Application(ASGIHandler):
             answer.is_gone = True
             raise
         finally:
-            answer.log()
+            answer.end()
 
     async def answer_hot(
         self, scope: Scope, receive: Receive, answer: Answer, view_class: type[AsyncApiView], view: Any
@@ -283,11 +283,12 @@ async def send_stream(answer: Answer, response: EventStream) -> None:
 
     companion = asyncio.create_task(keep_awake())
     try:
-        async with response.pieces() as pieces:
-            await answer.send(head(response))
-            async for piece in pieces:
-                await send(piece)
-            await send(b"", more=False)
+        with metrics.OPEN_STREAMS.track_inprogress():
+            async with response.pieces() as pieces:
+                await answer.send(head(response))
+                async for piece in pieces:
+                    await send(piece)
+                await send(b"", more=False)
     finally:
         companion.cancel()
 

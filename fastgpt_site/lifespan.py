@@ -10,6 +10,7 @@ from apikeys import admission, outbound, policies, refusals, servers
 from apikeys.cache import listener
 from apikeys.ledger import usage_gate
 from chat import app_snapshots, histories, recorder
+from fastgpt_site import metrics
 
 logger = logging.getLogger(__name__)
 
@@ -31,14 +32,18 @@ DRAIN_SECONDS = 5.0
 
 async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]]) -> None:
     """Speak the ASGI lifespan protocol until shutdown."""
+    measuring: asyncio.Task[None] | None = None
     while True:
         message = await receive()
         if message["type"] == "lifespan.startup":
             settle_memory()
             servers.start(asyncio.get_running_loop())
+            measuring = asyncio.create_task(metrics.measure(GATES, open_requests))
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await shut_down(open_requests)
+            if measuring is not None:
+                measuring.cancel()
             await send({"type": "lifespan.shutdown.complete"})
             return
 

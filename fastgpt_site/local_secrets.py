@@ -50,6 +50,11 @@ def _create(path: Path) -> None:
         draft.unlink()
 
 
+def require_if_set(env: environ.Env, name: str) -> str:
+    """A secret that may be left out, but not be a weak one."""
+    return require(env, name) if env.str(name, default="") else ""
+
+
 def require(env: environ.Env, name: str) -> str:
     value: str = env.str(name, default="")
     if len(value) < MINIMUM_CHARACTERS:

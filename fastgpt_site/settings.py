@@ -34,6 +34,10 @@ TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=[])
 OUTBOUND_ALLOWED_NETWORKS = env.list("OUTBOUND_ALLOWED_NETWORKS", default=[])
 DEFAULT_PROVIDER_URL = env.str("DEFAULT_PROVIDER_URL", default="")
 
+# Who may read /metrics: with a token whoever has it, without one this machine alone.
+METRICS_TOKEN = local_secrets.require_if_set(env, "METRICS_TOKEN")
+METRICS_PER_KEY = env.bool("METRICS_PER_KEY", default=False)
+
 # Every route under these is an API endpoint: it declares its policy and answers JSON.
 API_ROOTS = ("api/", "v1/")
 
@@ -132,6 +136,8 @@ WHITENOISE_USE_FINDERS = True
 # HTTPS=true says that the site is reached over HTTPS only (normally behind a proxy named in TRUSTED_PROXIES).
 HTTPS = env.bool("HTTPS", default=False)
 SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = HTTPS
+# Prometheus asks a server itself, past the proxy that has the certificate.
+SECURE_REDIRECT_EXEMPT = [r"^metrics$"]
 SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None

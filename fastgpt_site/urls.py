@@ -7,6 +7,7 @@ from django.views.generic import RedirectView
 from apikeys.views import BaseUrlView, KeySelfView, UnknownPathView
 from chat.views import AppListView, CompletionsView, ModelListView
 from fastgpt_site.health import healthz, readyz
+from fastgpt_site.metrics import metrics
 
 # Each path with and without a trailing slash, so that no POST is redirected.
 v1 = [
@@ -24,6 +25,7 @@ handler500 = "fastgpt_site.errors.server_error"
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", healthz),
     path("readyz", readyz),
+    path("metrics", metrics),
     path("api/v1/", include(v1)),
     path("api/openapi/v1/", include(v1)),
     path("v1/", include(v1)),

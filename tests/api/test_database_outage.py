@@ -17,6 +17,7 @@ from tests.conftest import Server, running_server
 from tests.database_proxy import DatabaseProxy
 from tests.fake_provider import FakeProvider
 from tests.processes import wait_for
+from tests.scrapes import parse, value_of
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,20 @@ def test_readiness_says_what_is_missing(far_server: Server, proxy: DatabaseProxy
     wait_for(lambda: far_server.get("/readyz").json()["parts"]["listener"] != "ok", "the listener is silent", seconds=6)
     proxy.mend()
     wait_for(far_server.is_ready, "it is ready again", seconds=6)
+
+
+def test_metrics_are_told_all_the_while(far_server: Server, proxy: DatabaseProxy) -> None:
+    """All but what only the database knows; a gauge shows how long it has been silent."""
+
+    def lag() -> float:
+        return value_of(parse(far_server.get("/metrics").text), "fastgpt_listener_lag_seconds")
+
+    wait_for(lambda: "fastgpt_server_processes" in far_server.get("/metrics").text, "the heartbeats", seconds=6)
+    proxy.cut()
+    wait_for(lambda: lag() > 3, "the listener is silent", seconds=10)
+    assert "fastgpt_server_processes" not in far_server.get("/metrics").text
+    proxy.mend()
+    wait_for(lambda: lag() < 3, "the listener hears again", seconds=6)
 
 
 @pytest.mark.parametrize("stream", [False, True])

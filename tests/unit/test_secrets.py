@@ -36,6 +36,7 @@ def test_it_works(tmp_path: object) -> None:
     [
         ("SECRET_KEY", ""),
         ("SECRET_KEY", "tooshort"),
+        ("METRICS_TOKEN", "tooshort"),
         ("API_KEY_PEPPERS", ""),
         ("API_KEY_PEPPERS", "p1:abcd"),
         ("API_KEY_PEPPERS", "p1:" + "zz" * 32),

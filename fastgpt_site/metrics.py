@@ -1,0 +1,234 @@
+"""What the site tells Prometheus at /metrics: answers counted as they end, gauges taken each second, and who may read.
+
+The server processes of one `serve` write files in a folder that the supervisor names to them, and whichever is asked
+adds them all up. A process that was named none answers for itself.
+"""
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+import psycopg
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db.models.functions import Now
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.http import require_safe
+from prometheus_client import (
+    CONTENT_TYPE_PLAIN_0_0_4,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from apikeys import servers
+from apikeys.cache import listener
+from apikeys.group_commit import Gate
+from apikeys.limits import ServerProcess
+from apikeys.permissions import address_of
+from apikeys.trace import Trace
+
+logger = logging.getLogger(__name__)
+
+MEASURE_SECONDS = 1.0
+DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
+FIRST_BYTE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+# As status of an answer that nobody waited for any more before it had one.
+GONE = "gone"
+# What is told apart outside the API. Labels are never taken from a path: whoever calls could invent any number.
+SITE_PARTS = frozenset({"admin", "healthz", "metrics", "readyz", "static"})
+UNKNOWN_PATH = "unknown_path"
+
+# Not told by several processes, so not by one either.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+own = CollectorRegistry()
+
+REQUESTS = Counter(
+    "fastgpt_requests",
+    "Answers by endpoint and HTTP status.",
+    ["endpoint", "status", "key_id"] if settings.METRICS_PER_KEY else ["endpoint", "status"],
+    registry=own,
+)
+REFUSALS = Counter("fastgpt_refusals", "API answers that were an error, by its code.", ["error"], registry=own)
+DURATION = Histogram(
+    "fastgpt_request_duration_seconds",
+    "From the request's head to the answer's end.",
+    ["endpoint"],
+    buckets=DURATION_BUCKETS,
+    registry=own,
+)
+FIRST_BYTE = Histogram(
+    "fastgpt_time_to_first_byte_seconds",
+    "From the request to the provider's first byte.",
+    ["endpoint"],
+    buckets=FIRST_BYTE_BUCKETS,
+    registry=own,
+)
+TOKENS = Counter("fastgpt_tokens", "Tokens charged, by whose count.", ["kind", "source"], registry=own)
+CACHE_HITS = Counter("fastgpt_cache_hits", "Look-ups answered from memory.", ["cache"], registry=own)
+CACHE_MISSES = Counter("fastgpt_cache_misses", "Look-ups that asked the database.", ["cache"], registry=own)
+QUEUE_LENGTH = Gauge(
+    "fastgpt_gate_queue_length",
+    "Items that wait for the database.",
+    ["gate"],
+    registry=own,
+    multiprocess_mode="livesum",
+)
+OPEN_REQUESTS = Gauge("fastgpt_open_requests", "Requests being answered.", registry=own, multiprocess_mode="livesum")
+OPEN_STREAMS = Gauge("fastgpt_open_streams", "Streams being sent.", registry=own, multiprocess_mode="livesum")
+LISTENER_LAG = Gauge(
+    "fastgpt_listener_lag_seconds",
+    "Since the listener of policy changes last heard its ping; of the worst process.",
+    registry=own,
+    multiprocess_mode="livemax",
+)
+
+# `labels` builds text for every call; these look up.
+_requests = cache(REQUESTS.labels)
+_refusals = cache(REFUSALS.labels)
+_duration = cache(DURATION.labels)
+_first_byte = cache(FIRST_BYTE.labels)
+_tokens = cache(TOKENS.labels)
+
+
+def observe(trace: Trace, path: str, status: int | None, *, is_api: bool) -> None:
+    """Count an answer that has ended. Every request pays for this: some microseconds."""
+    endpoint = trace.endpoint or site_part(path, is_api=is_api)
+    if settings.METRICS_PER_KEY:
+        _requests(endpoint, status or GONE, trace.key_id or "").inc()
+    else:
+        _requests(endpoint, status or GONE).inc()
+    _duration(endpoint).observe(time.monotonic() - trace.started)
+    if trace.error_code is not None:
+        _refusals(trace.error_code).inc()
+    usage = trace.usage
+    if usage is None:
+        return
+    if usage.time_to_first_byte_ms is not None:
+        _first_byte(endpoint).observe(usage.time_to_first_byte_ms / 1000)
+    _tokens("prompt", usage.token_source).inc(usage.prompt_tokens)
+    _tokens("completion", usage.token_source).inc(usage.completion_tokens)
+
+
+def site_part(path: str, *, is_api: bool) -> str:
+    """A name for what has none of an endpoint: one of a handful, whatever the path."""
+    if is_api:
+        return "api"
+    part = path[1:].partition("/")[0]
+    return part if part in SITE_PARTS else UNKNOWN_PATH
+
+
+class Followed:
+    """A counter that keeps up with a number which only grows."""
+
+    def __init__(self, counter: Counter, read: Callable[[], int]) -> None:
+        self._counter = counter
+        self._read = read
+        self._counted = 0
+
+    def keep_up(self) -> None:
+        now = self._read()
+        self._counter.inc(now - self._counted)
+        self._counted = now
+
+
+async def measure(gates: Sequence[Gate[Any, Any]], open_requests: set[asyncio.Task[Any]]) -> None:
+    """Take over each second what this process keeps in plain numbers, until cancelled.
+
+    In the event loop, and not with the listener's ping, which stops when the database does.
+    """
+    queues = [(gate, QUEUE_LENGTH.labels(gate.name)) for gate in gates]
+    followed = [
+        Followed(counter.labels(snapshots.name), read)
+        for snapshots in listener.caches
+        for counter, read in (
+            (CACHE_HITS, lambda snapshots=snapshots: snapshots.hits),
+            (CACHE_MISSES, lambda snapshots=snapshots: snapshots.misses),
+        )
+    ]
+    while True:
+        OPEN_REQUESTS.set(len(open_requests))
+        LISTENER_LAG.set(listener.lag)
+        for gate, length in queues:
+            length.set(gate.queue_length)
+        for counter in followed:
+            counter.keep_up()
+        await asyncio.sleep(MEASURE_SECONDS)
+
+
+def server_processes() -> Iterator[Metric]:
+    is_beating = Now() - timedelta(seconds=servers.SILENCE_SECONDS)
+    alive = ServerProcess.objects.filter(heartbeat_at__gt=is_beating).count()
+    yield GaugeMetricFamily("fastgpt_server_processes", "Server processes alive, on all machines.", alive)
+
+
+# Each is asked when somebody reads, in the thread that answers: what the database knows, the same from every process.
+READ_FROM_DATABASE: tuple[Callable[[], Iterable[Metric]], ...] = (server_processes,)
+
+
+class FromDatabase(Collector):
+    """The rest is told also while the database cannot be reached; that is when it is wanted most."""
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            for read in READ_FROM_DATABASE:
+                yield from read()
+        except (DatabaseError, psycopg.Error, OSError) as error:
+            logger.warning("metrics: the database cannot be reached: %s", type(error).__name__)
+
+
+def _told() -> CollectorRegistry:
+    registry = CollectorRegistry()
+    try:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    except ValueError:  # no folder was named
+        registry = own
+    registry.register(FromDatabase())
+    return registry
+
+
+told = _told()
+
+
+@require_safe
+def metrics(request: HttpRequest) -> HttpResponse:
+    """All series in Prometheus's text format, or 403."""
+    reason = refusal(request)
+    if reason is not None:
+        return HttpResponse(f"{reason}\n", status=403, content_type="text/plain; charset=utf-8")
+    return HttpResponse(
+        generate_latest(told), content_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"}
+    )
+
+
+def refusal(request: HttpRequest) -> str | None:
+    """Why this request may not read; None if it may."""
+    if settings.METRICS_TOKEN:
+        scheme, _, given = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
+        is_right = hmac.compare_digest(given.strip().encode(), settings.METRICS_TOKEN.encode())
+        if scheme.lower() != "bearer" or not is_right:
+            return "Send METRICS_TOKEN as: Authorization: Bearer <token>."
+        return None
+    address = address_of(request)
+    if address is None or not address.is_loopback or is_forwarded(request):
+        return "Without METRICS_TOKEN, metrics are for this machine alone."
+    return None
+
+
+def is_forwarded(request: HttpRequest) -> bool:
+    """Whether a proxy says that it passes this on, believed or not: one on this machine makes strangers look local."""
+    return any(
+        name.startswith("HTTP_X_FORWARDED") or name in ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP")
+        for name in request.META
+    )
