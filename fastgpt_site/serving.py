@@ -11,6 +11,7 @@ from pathlib import Path
 from django.conf import settings
 from django.core.management import call_command
 from django.db import connection, connections
+from prometheus_client.multiprocess import mark_process_dead
 
 from fastgpt_site import worker
 from fastgpt_site.supervisor import Supervisor, answers
@@ -59,14 +60,22 @@ def start_workers(
 ) -> None:
     """Return when the first of `count` server processes answers; all accept from the one listening socket."""
     connections.close_all()
+    folder = str(supervisor.temporary_folder("fastgpt-metrics-"))
+
+    def forget_gauges(process_id: int) -> None:
+        # What it had counted stays counted.
+        mark_process_dead(process_id, folder)  # type: ignore[no-untyped-call]
+
     for _ in range(count):
         supervisor.start(
             "the server",
             [sys.executable, "-m", "fastgpt_site.worker", str(listener.fileno())],
-            environment=environment,
+            # prometheus_client reads the variable when it is imported; each process writes files of its own there.
+            environment={**(environment or {}), "PROMETHEUS_MULTIPROC_DIR": folder},
             # Then come the records of requests that were cut off, and everything that is queued.
             stop_seconds=worker.DRAIN_SECONDS + 20,
             descriptors=[listener.fileno()],
+            when_ended=forget_gauges,
         )
     host, number = listener.getsockname()[:2]
     supervisor.wait_until(lambda: answers(WILDCARDS.get(host, host), number, "/healthz"), "The server")

@@ -11,10 +11,12 @@ import ctypes
 import fcntl
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -50,6 +52,7 @@ class Child:
     environment: Mapping[str, str]
     stop_seconds: float
     descriptors: Sequence[int] = ()
+    when_ended: Callable[[int], None] | None = None
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     failures: int = 0
@@ -99,6 +102,7 @@ class Supervisor:
         self._say = say
         self.data_dir = data_dir
         self._children: list[Child] = []
+        self._folders: list[Path] = []
         self._presence: IO[str] | None = None
         self._signals = 0
         self._is_deferring = False
@@ -122,6 +126,7 @@ class Supervisor:
         # In reverse order of their start; the workers are one group and drain side by side.
         for name in dict.fromkeys(child.name for child in reversed(self._children)):
             self._stop([child for child in self._children if child.name == name])
+        self._remove_folders()
         if self.data_dir and self._is_last():
             if cluster.is_running(self.data_dir):
                 self.say("Stopping the database.")
@@ -157,11 +162,20 @@ class Supervisor:
         environment: Mapping[str, str] | None = None,
         stop_seconds: float = 5.0,
         descriptors: Sequence[int] = (),
+        when_ended: Callable[[int], None] | None = None,
     ) -> None:
-        child = Child(name, command, environment or {}, stop_seconds, descriptors)
+        """`when_ended` is called with the process id of a child that ended by itself, before it is started again."""
+        child = Child(name, command, environment or {}, stop_seconds, descriptors, when_ended)
         self._children.append(child)
         with self.deferred():
             child.start()
+
+    def temporary_folder(self, prefix: str) -> Path:
+        """A new folder that only this user may enter, removed when all children have ended."""
+        with self.deferred():
+            folder = Path(tempfile.mkdtemp(prefix=prefix))
+            self._folders.append(folder)
+        return folder
 
     def wait_until(self, is_ready: Callable[[], bool], what: str, seconds: float = 60.0) -> None:
         """Raise StartError when a child ends first, or time runs out."""
@@ -189,7 +203,9 @@ class Supervisor:
             if now >= child.restart_at:
                 with self.deferred():
                     child.start()
-        elif child.exit_code is not None:
+        elif child.process and child.exit_code is not None:
+            if child.when_ended:
+                child.when_ended(child.process.pid)
             if now - child.started_at > SETTLED_SECONDS:
                 child.failures = 0
             delay = min(0.5 * 2**child.failures, LONGEST_BACK_OFF)
@@ -210,6 +226,10 @@ class Supervisor:
         for child in children:
             child.kill()
 
+    def _remove_folders(self) -> None:
+        for folder in self._folders:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def _is_last(self) -> bool:
         """Whether no other supervisor uses this data folder: the last to leave stops the database."""
         if self._presence is None:
@@ -227,6 +247,7 @@ class Supervisor:
         if self._signals > 1 and number == signal.SIGINT:
             for child in self._children:
                 child.kill()
+            self._remove_folders()
             if self.data_dir and self._is_last():
                 cluster.request_stop(self.data_dir)
             os._exit(128 + signal.SIGINT)

@@ -4,10 +4,17 @@ import json
 import os
 import signal
 import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from tests.processes import free_port, get, manage, processes_of, running, wait_for
+from tests.scrapes import parse, value_of
+
+REQUESTS = "fastgpt_requests_total"
+NOT_FOUND = {"endpoint": "unknown_path", "status": "404"}
 
 
 def test_it_works(data_dir):
@@ -50,6 +57,67 @@ def test_node_without_jobs(data_dir):
             wait_for(lambda: get(port, "/readyz")[0] == 200, "ready")
             assert jobs.end() == 0, jobs.all_output
         assert command.end() == 0
+
+
+def test_metrics_are_of_all_workers_and_outlive_one(data_dir):
+    port = free_port()
+    with running("serve", "--workers", "2", data_dir=data_dir, PORT=str(port)) as command:
+        command.wait_for_output("Serving")
+        workers = wait_for(lambda: both(processes_of(data_dir, "fastgpt_site.worker")), "two workers")
+        folder = metrics_folder(workers[0])
+        asked = 0
+
+        def ask_for_nothing() -> None:
+            """Ten connections at once, so that one worker alone would hardly have them all."""
+            nonlocal asked
+            with ThreadPoolExecutor(10) as pool:
+                assert {status for status, _ in pool.map(lambda _: get(port, "/nothing"), range(10))} == {404}
+            asked += 10
+
+        def counted() -> float:
+            return value_of(parse(get(port, "/metrics")[1].decode()), REQUESTS, **NOT_FOUND)
+
+        def is_counted_by_each() -> bool:
+            ask_for_nothing()
+            return all(counted_by(folder, worker) for worker in workers)
+
+        wait_for(is_counted_by_each, "each worker has counted")
+        wait_for(lambda: counted() == asked, "all are counted", seconds=5)
+        assert sum(counted_by(folder, worker) for worker in workers) == asked
+
+        os.kill(workers[0], signal.SIGKILL)
+        successors = wait_for(
+            lambda: both(set(processes_of(data_dir, "fastgpt_site.worker")) - {workers[0]}), "two workers again"
+        )
+        assert counted() == asked
+        assert not list(folder.glob(f"gauge_live*_{workers[0]}.db"))
+        workers = successors
+        wait_for(is_counted_by_each, "each worker has counted, the new one too")
+        wait_for(lambda: counted() == asked, "all are counted", seconds=5)
+        assert command.end() == 0
+        assert not folder.exists()
+
+
+def both(workers) -> list[int]:
+    return sorted(workers) if len(workers) == 2 else []
+
+
+def metrics_folder(worker: int) -> Path:
+    variables = (Path("/proc") / str(worker) / "environ").read_bytes().split(b"\0")
+    name = b"PROMETHEUS_MULTIPROC_DIR="
+    return Path(os.fsdecode(next(line for line in variables if line.startswith(name)).removeprefix(name)))
+
+
+def counted_by(folder: Path, worker: int) -> float:
+    """What one worker alone has counted."""
+    path = folder / f"counter_{worker}.db"
+    families = MultiProcessCollector.merge([str(path)]) if path.exists() else []
+    return sum(
+        sample.value
+        for family in families
+        for sample in family.samples
+        if (sample.name, sample.labels) == (REQUESTS, NOT_FOUND)
+    )
 
 
 def test_two_supervisors_share_the_database_and_the_last_one_stops_it(data_dir):
