@@ -175,7 +175,9 @@ def test_second_run_says_how_to_make_new_keys(data_dir):
 
 def test_killed_supervisor_leaves_no_server_and_no_model(data_dir):
     port = free_port()
-    with running("quickstart", "--json", "--port", str(port), data_dir=data_dir) as command:
+    # What it cannot remove any more is removed with the data folder.
+    temporary = str(data_dir)
+    with running("quickstart", "--json", "--port", str(port), data_dir=data_dir, TMPDIR=temporary) as command:
         first = read_facts(command)
         command.end(signal.SIGKILL)
     wait_for(
