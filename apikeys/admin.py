@@ -10,8 +10,10 @@ from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
+from django.utils.html import format_html
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apikeys import explanations
 from apikeys.alert_admin import AlertAdmin, WebhookAdmin
 from apikeys.endpoints import routes
 from apikeys.key_admin import ApiKeyAdmin
@@ -26,7 +28,7 @@ from apikeys.team_scope import (
     ScopedListFilter,
     TeamScopedAdmin,
 )
-from apikeys.usage import DailyUsage, KeyActivity, UsageRecord
+from apikeys.usage import DailyUsage, KeyActivity, Refusal, UsageRecord
 
 __all__ = ["AlertAdmin", "ApiKeyAdmin", "LimitAdmin", "WebhookAdmin"]
 
@@ -175,6 +177,15 @@ class UsageRecordAdmin(ReadOnlyAdmin):
     list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), "ending")
     list_select_related = ("team", "key", "app")
     search_fields = ("=id", "=key__id", "key__name")
+    readonly_fields = ("explanation",)
+
+    @admin.display(description="explanation")
+    def explanation(self, record: UsageRecord) -> str:
+        return explained(explanations.explain_charge(record))
+
+    def get_fields(self, request: HttpRequest, obj: UsageRecord | None = None) -> Any:
+        return ("explanation",)
+
     # A ledger grows long: no second count of it, and the order of its primary key, which is the order in time.
     show_full_result_count = False
     ordering = ("-id",)
@@ -202,3 +213,22 @@ class DailyUsageAdmin(ReadOnlyAdmin):
     search_fields = ("=key__id", "key__name")
     show_full_result_count = False
     ordering = ("-day", "-pk")
+
+
+@admin.register(Refusal)
+class RefusalAdmin(ReadOnlyAdmin):
+    list_display = ("id", "created_at", "team", "key", "endpoint", "status", "code", "stands_for", "client_address")
+    list_filter = (("team", ScopedListFilter), "code")
+    list_select_related = ("team", "key")
+    search_fields = ("=id", "=key__id", "key__name")
+    fields = readonly_fields = ("explanation",)
+    show_full_result_count = False
+    ordering = ("-id",)
+
+    @admin.display(description="explanation")
+    def explanation(self, refusal: Refusal) -> str:
+        return explained(explanations.explain_refusal(refusal))
+
+
+def explained(explanation: explanations.Explanation) -> str:
+    return format_html('<pre class="explanation">{}</pre>', explanation.text())

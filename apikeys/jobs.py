@@ -10,12 +10,13 @@ import logging
 import random
 
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from procrastinate import BaseRetryStrategy, JobContext, RetryDecision
 from procrastinate.contrib.django import app
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
 
-from apikeys import deliveries, expiry, reconciliation
+from apikeys import deliveries, expiry, reconciliation, retention
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +26,7 @@ SCHEDULE = {
     "rescue": "* * * * * */10",
     "expiry": "7 * * * *",
     "reconcile": "17 3 * * *",
+    "prune": "41 3 * * *",
 }
 
 HEARTBEAT_SECONDS = 5
@@ -85,3 +87,11 @@ def find_keys_that_end_soon(timestamp: int) -> None:
 @app.task(name="reconcile", lock="reconcile")
 def reconcile(timestamp: int) -> None:
     reconciliation.reconcile_and_remember()
+
+
+@app.periodic(cron=SCHEDULE["prune"])
+@app.task(name="prune", lock="prune")
+def prune(timestamp: int) -> None:
+    """Nothing unless RETENTION_DAYS says how long detail is kept."""
+    if settings.RETENTION_DAYS:
+        retention.prune(settings.RETENTION_DAYS)

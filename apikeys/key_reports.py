@@ -1,13 +1,15 @@
 """What may be told of a key, as data and as text for people. Never a digest; a plaintext is not there to tell."""
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Q
 from django.utils import timezone
 
 from apikeys.command_line import printable
+from apikeys.limits import Limit
 from apikeys.models import ApiKey, KeySecret
 
 COLUMNS = {
@@ -43,11 +45,16 @@ LABELS = {
     "revoked_at": "Revoked",
     "revoked_by": "Revoked by",
     "revoked_reason": "Reason",
+    "revocation_heard_at": "Acknowledged",
+    "revocation_unheard": "Not acknowledged",
     "last_used_at": "Last used",
     "last_used_from": "Last used from",
 }
 # Left out for people while they say nothing.
-ONLY_WHEN_SET = {"app", "app_id", "note", "disabled_at", "revoked_at", "revoked_by", "revoked_reason"}
+ONLY_WHEN_SET = {
+    *("app", "app_id", "note", "disabled_at", "revoked_at", "revoked_by", "revoked_reason"),
+    *("revocation_heard_at", "revocation_unheard"),
+}
 EMPTY = {
     "expires_at": "never",
     "last_used_at": "never",
@@ -92,12 +99,37 @@ def details(api_key: ApiKey) -> dict[str, Any]:
         "revoked_at": iso(api_key.revoked_at),
         "revoked_by": api_key.revoked_by,
         "revoked_reason": api_key.revoked_reason,
+        "revocation_heard_at": iso(api_key.revocation_heard_at),
+        "revocation_unheard": api_key.revocation_unheard,
+        "limits": [limit_of(limit) for limit in limits_over(api_key)],
         "last_used_from": activity.last_used_from if activity else None,
-        "secrets": [_secret(secret) for secret in api_key.secrets.defer("digest").order_by("pk")],
+        "secrets": [
+            _secret(secret) for secret in api_key.secrets.defer("digest").select_related("reuse").order_by("pk")
+        ],
+    }
+
+
+def limits_over(api_key: ApiKey) -> Iterable[Limit]:
+    """Its own and its team's, with their counters."""
+    of_team = Limit.objects.for_team(api_key.team_id).filter(Q(key=None) | Q(key=api_key))
+    limits: Iterable[Limit] = of_team.select_related("counter").order_by("pk")
+    return limits
+
+
+def limit_of(limit: Limit) -> dict[str, Any]:
+    state = limit.state()
+    return {
+        "id": limit.pk,
+        "scope": "team" if limit.key_id is None else "key",
+        **state,
+        "text": str(limit),
+        "used_text": limit.shown(state["used"]),
+        "left_text": limit.shown(state["left"]),
     }
 
 
 def _secret(secret: KeySecret) -> dict[str, Any]:
+    reuse = getattr(secret, "reuse", None)
     return {
         "last_four": secret.last_four,
         "pepper_id": secret.pepper_id,
@@ -105,6 +137,7 @@ def _secret(secret: KeySecret) -> dict[str, Any]:
         "expires_at": iso(secret.expires_at),
         "is_live": secret.expires_at is None or secret.expires_at > timezone.now(),
         "is_imported": secret.is_imported,
+        "reuse_count": reuse.count if reuse else 0,
     }
 
 
@@ -116,15 +149,22 @@ def sheet(facts: Mapping[str, Any]) -> str:
         for name, label in LABELS.items()
         if facts[name] or name not in ONLY_WHEN_SET
     ]
+    lines.append("Limits:" if facts["limits"] else "Limits:          none")
+    lines += [
+        f"  {limit['scope']}: {limit['text']}; {limit['used_text']} used, {limit['left_text']} left"
+        for limit in facts["limits"]
+    ]
     lines.append("Secrets:")
     for secret in facts["secrets"]:
         origin = ", imported" if secret["is_imported"] else ""
-        end = ""
+        end, reuse = "", ""
+        if secret["reuse_count"]:
+            reuse = f", used {secret['reuse_count']} times after its end"
         if secret["expires_at"]:
             end = f", {'ends' if secret['is_live'] else 'ended'} {local(secret['expires_at'])}"
         lines.append(
             f"  ******{secret['last_four']}  pepper {secret['pepper_id']}, "
-            f"created {local(secret['created_at'])}{end}{origin}"
+            f"created {local(secret['created_at'])}{end}{origin}{reuse}"
         )
     return "\n".join(lines)
 

@@ -30,11 +30,21 @@ class LimitForm(LimitModelForm):
         decimal_places=6,
         help_text="A request that would go beyond it is refused. 0 refuses every one. Points may have six decimals.",
     )
+    soft_amount = forms.DecimalField(
+        required=False,
+        min_value=0,
+        max_digits=22,
+        decimal_places=6,
+        help_text="Of a budget: reaching it raises an alert and refuses nothing. "
+        "50, 80 and 100 % of the amount raise one in any case.",
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         limit = kwargs.get("instance")
         if limit is not None:
-            kwargs["initial"] = {"amount": shown(limit.measure, limit.amount), **(kwargs.get("initial") or {})}
+            amounts = {"amount": limit.amount, "soft_amount": limit.soft_amount}
+            told = {name: shown(limit.measure, value) for name, value in amounts.items() if value is not None}
+            kwargs["initial"] = told | (kwargs.get("initial") or {})
         super().__init__(*args, **kwargs)
         if "measure" in self.fields:
             self.fields["measure"].choices = [  # type: ignore[attr-defined]
@@ -43,17 +53,21 @@ class LimitForm(LimitModelForm):
 
     def clean(self) -> dict[str, Any]:
         answers: dict[str, Any] = super().clean() or {}
-        amount = answers.get("amount")
-        if amount is None:
-            return answers
         measure = answers.get("measure") or self.instance.measure
-        exact = amount * MICROPOINTS if measure == Measure.MICROPOINTS else amount
-        if exact != exact.to_integral_value():
-            raise ValidationError({"amount": f"{measure.capitalize()} are counted whole."})
-        if exact > MAXIMUM_AMOUNT:
-            raise ValidationError({"amount": f"The most is {shown(measure, MAXIMUM_AMOUNT):,}."})
-        answers["amount"] = int(exact)
+        for name in ("amount", "soft_amount"):
+            if answers.get(name) is not None:
+                answers[name] = exact_amount(name, measure, answers[name])
         return answers
+
+
+def exact_amount(name: str, measure: str, amount: Decimal) -> int:
+    """An amount as it is kept. Raises ValidationError for the field of this name."""
+    exact = amount * MICROPOINTS if measure == Measure.MICROPOINTS else amount
+    if exact != exact.to_integral_value():
+        raise ValidationError({name: f"{measure.capitalize()} are counted whole."})
+    if exact > MAXIMUM_AMOUNT:
+        raise ValidationError({name: f"The most is {shown(measure, MAXIMUM_AMOUNT):,}."})
+    return int(exact)
 
 
 def shown(measure: str, amount: int) -> Decimal | int:
@@ -71,8 +85,9 @@ class LimitAdmin(TeamScopedAdmin):
 
     def get_fields(self, request: HttpRequest, obj: Limit | None = None) -> Any:
         if obj is None:
-            return ("team", "key", "measure", "period", "amount", "time_zone")
-        return ("team", "key", "unit", "period", "amount", "time_zone", "used", "reserved", "left", "counted_since")
+            return ("team", "key", "measure", "period", "amount", "soft_amount", "time_zone")
+        identity = ("team", "key", "unit", "period", "amount", "soft_amount", "time_zone")
+        return (*identity, "used", "reserved", "left", "counted_since")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Limit | None = None) -> tuple[str, ...]:
         # What a limit counts stays; for something else there is another limit.

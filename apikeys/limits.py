@@ -96,15 +96,24 @@ class Limit(models.Model):
         ]
 
     def __str__(self) -> str:
-        if self.measure == Measure.MICROPOINTS:
-            return f"{Decimal(self.amount) / MICROPOINTS:,} points {self.get_period_display()}"
-        return f"{self.amount:,} {self.get_measure_display()} {self.get_period_display()}"
+        unit = "points" if self.measure == Measure.MICROPOINTS else self.get_measure_display()
+        soft = "" if self.soft_amount is None else f", alert at {self.shown(self.soft_amount)}"
+        return f"{self.shown(self.amount)} {unit} {self.get_period_display()}{soft}"
+
+    def shown(self, amount: int) -> str:
+        """An amount of this limit as people read it: points, not millionths of them."""
+        return f"{Decimal(amount) / MICROPOINTS if self.measure == Measure.MICROPOINTS else amount:,}"
 
     def clean(self) -> None:
         if self.measure and self.period and (self.measure == Measure.OPEN) != (self.period == Period.NOW):
             raise ValidationError({"period": "Requests at the same time are counted at any moment, and only they are."})
         if self.key is not None and self.team_id != self.key.team_id:
             raise ValidationError({"key": "The key belongs to another team."})
+        if self.soft_amount is not None:
+            if self.period in (Period.NOW, Period.MINUTE):
+                raise ValidationError({"soft_amount": "Only budgets have one: a rate would raise an alert a minute."})
+            if self.amount is not None and self.soft_amount > self.amount:
+                raise ValidationError({"soft_amount": "It lies above the amount, so it would never be reached."})
 
     def state(self) -> dict[str, Any]:
         """What it allows and what is left, as its holder and operators see it. Points in millionths."""
@@ -115,6 +124,7 @@ class Limit(models.Model):
             "period": self.period,
             "timeZone": self.time_zone,
             "amount": self.amount,
+            "softAmount": self.soft_amount,
             "used": counter.used,
             "reserved": counter.reserved,
             "left": max(0, self.amount - counter.used - counter.reserved),
@@ -156,9 +166,12 @@ class Reservation(models.Model):
 
     id = models.CharField(max_length=24, primary_key=True)
     server_id = models.CharField(max_length=24)
-    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+")
-    key = models.ForeignKey(ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+")
-    app = models.ForeignKey("chat.App", on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="+")
+    # Written and removed with every request, and looked for by its id: no index is kept of these.
+    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    key = models.ForeignKey(ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    app = models.ForeignKey(
+        "chat.App", on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True, related_name="+"
+    )
     endpoint = models.CharField(max_length=100)
     model = models.CharField(max_length=200, blank=True)
     prompt_tokens = models.PositiveIntegerField()

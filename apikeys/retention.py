@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
 
 from django.db import connection, transaction
+from django.db.models import QuerySet
 
+from apikeys.alerts import Alert
 from apikeys.models import Team
+from apikeys.usage import Refusal
 
 # A month of 31 days, whatever its time zone, that began on a day before the cut would be counted from detail that is
 # gone. One day more, and no period that is counted can reach back so far.
@@ -59,7 +63,8 @@ WITH behind AS MATERIALIZED (
     ORDER BY counter.limit_id LIMIT %(limit)s FOR UPDATE OF counter
 )
 UPDATE apikeys_counter AS counter SET
-    period_start = limit_period_start(behind.period, behind.time_zone, clock_timestamp()), used = 0, reserved = 0
+    period_start = limit_period_start(behind.period, behind.time_zone, clock_timestamp()),
+    used = 0, reserved = 0, alerted = 0
 FROM behind WHERE counter.limit_id = behind.limit_id
 """
 
@@ -95,6 +100,9 @@ class Pruned:
     records: int
     daily_rows: int
     counters: int
+    # Explanations of what was refused, and alerts that were told.
+    refusals: int
+    alerts: int
 
 
 def validate_days(days: int) -> None:
@@ -116,9 +124,9 @@ def prune(days: int) -> Pruned:
     # First the counters: none may count from detail that is about to go.
     counters = _roll_forward(before)
     records, daily_rows = _roll_up(before)
-    # Other tables with rows that grow old (refusals, what has been processed) are emptied from here, each by a
-    # function like the two above, and counted in Pruned.
-    return Pruned(before=before, records=records, daily_rows=daily_rows, counters=counters)
+    refusals = _delete(Refusal.objects.filter(**refused_before(before)))
+    alerts = _delete(Alert.objects.filter(**told_before(before)))
+    return Pruned(before, records, daily_rows, counters, refusals, alerts)
 
 
 def foresee(days: int) -> Pruned:
@@ -128,7 +136,18 @@ def foresee(days: int) -> Pruned:
     with connection.cursor() as cursor:
         cursor.execute(FORESEE, {"before": begin(before)})
         records, daily_rows, counters = cursor.fetchone()
-    return Pruned(before=before, records=records, daily_rows=daily_rows, counters=counters)
+    refusals = Refusal.objects.filter(**refused_before(before)).count()
+    alerts = Alert.objects.filter(**told_before(before)).count()
+    return Pruned(before, records, daily_rows, counters, refusals, alerts)
+
+
+def refused_before(day: date) -> dict[str, str]:
+    """By the time in their ids, which their primary key has in order."""
+    return {"pk__lt": f"{int(begin(day).timestamp()):08x}"}
+
+
+def told_before(day: date) -> dict[str, datetime]:
+    return {"told_at__lt": begin(day)}
 
 
 def first_day_kept(days: int) -> date:
@@ -141,6 +160,15 @@ def first_day_kept(days: int) -> date:
 
 def begin(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
+
+
+def _delete(rows: QuerySet[Any]) -> int:
+    """With what hangs on them; in short transactions."""
+    total = 0
+    while pks := list(rows.order_by("pk").values_list("pk", flat=True)[:RECORDS_PER_BATCH]):
+        rows.model._base_manager.filter(pk__in=pks).delete()
+        total += len(pks)
+    return total
 
 
 def _roll_forward(before: date) -> int:

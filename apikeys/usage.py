@@ -47,8 +47,11 @@ class UsageRecord(models.Model):
     """
 
     id = models.CharField(max_length=24, primary_key=True)
-    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, related_name="+")
-    key = models.ForeignKey(ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, related_name="usage")
+    # Indexed together with the time, below.
+    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    key = models.ForeignKey(
+        ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="usage"
+    )
     app = models.ForeignKey("chat.App", on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="+")
     endpoint = models.CharField(max_length=100)
     model = models.CharField(max_length=200, blank=True)
@@ -136,13 +139,15 @@ class DailyUsage(models.Model):
 class Refusal(models.Model):
     """One refused request, of a key that is known or of none. Its id is the answer's X-Request-Id.
 
-    Above a rate only every so-manieth is kept, and says for how many it stands. Foreign keys as in UsageRecord.
+    Above a rate only one of many is kept, and says for how many it stands. Foreign keys as in UsageRecord.
     """
 
     id = models.CharField(max_length=24, primary_key=True)
-    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="+")
+    team = models.ForeignKey(
+        Team, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True, related_name="+"
+    )
     key = models.ForeignKey(
-        ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="refusals"
+        ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True, related_name="refusals"
     )
     endpoint = models.CharField(max_length=100, blank=True)
     status = models.PositiveSmallIntegerField(help_text="The HTTP status of the answer.")

@@ -20,9 +20,10 @@ from apikeys.authentication import ApiKeyAuthentication
 from apikeys.cache import listener
 from apikeys.errors import ApiError, MethodNotAllowed, PathNotFound
 from apikeys.ledger import Usage, usage_gate
-from apikeys.limits import Limit
+from apikeys.limits import MICROPOINTS, Limit, Measure, Period
 from apikeys.models import AccessKind, ApiKey
 from apikeys.permissions import address_of, is_open
+from apikeys.policies import KeyPolicy
 from apikeys.trace import trace_of
 
 
@@ -200,8 +201,22 @@ class KeySelfView(ApiView):
                 "allowedEndpoints": sorted(policy.allowed_endpoints),
                 "endpoints": sorted(callable_endpoints),
                 "limits": [limit_report(limit) for limit in limits],
+                "limit": fastgpt_limit(policy, limits),
             }
         )
+
+
+def fastgpt_limit(policy: KeyPolicy, limits: Iterable[Limit]) -> dict[str, Any]:
+    """The two limits that FastGPT knows, in its own words: the key's end, and its points in all (-1: no limit)."""
+    of_points = [
+        limit.amount
+        for limit in limits
+        if limit.key_id is not None and (limit.measure, limit.period) == (Measure.MICROPOINTS, Period.TOTAL)
+    ]
+    return {
+        "expiredTime": policy.expires_at,
+        "maxUsagePoints": min(of_points) / MICROPOINTS if of_points else -1,
+    }
 
 
 def limit_report(limit: Limit) -> dict[str, Any]:

@@ -37,6 +37,7 @@ from apikeys.cache import listener
 from apikeys.group_commit import Gate
 from apikeys.limits import ServerProcess
 from apikeys.permissions import address_of
+from apikeys.reconciliation import Reconciliation
 from apikeys.trace import Trace
 
 logger = logging.getLogger(__name__)
@@ -173,8 +174,18 @@ def server_processes() -> Iterator[Metric]:
     yield GaugeMetricFamily("fastgpt_server_processes", "Server processes alive, on all machines.", alive)
 
 
+def reconciliation() -> Iterator[Metric]:
+    """What the last nightly `reconcile` found; nothing before the first."""
+    last = Reconciliation.objects.order_by("-pk").first()
+    if last is not None:
+        of = "of the last nightly reconciliation."
+        yield GaugeMetricFamily("fastgpt_reconcile_limits", f"Counters compared {of}", last.limits)
+        yield GaugeMetricFamily("fastgpt_reconcile_drifted", f"Counters that were wrong {of}", last.drifted)
+        yield GaugeMetricFamily("fastgpt_reconcile_timestamp_seconds", f"Unix time {of}", last.at.timestamp())
+
+
 # Each is asked when somebody reads, in the thread that answers: what the database knows, the same from every process.
-READ_FROM_DATABASE: tuple[Callable[[], Iterable[Metric]], ...] = (server_processes,)
+READ_FROM_DATABASE: tuple[Callable[[], Iterable[Metric]], ...] = (server_processes, reconciliation)
 
 
 class FromDatabase(Collector):

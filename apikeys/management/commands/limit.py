@@ -39,12 +39,16 @@ class Command(DataCommand):
         adding.add_argument("--team", type=text, help="The team's id or name: all its keys together.")
         adding.add_argument("kind", choices=KINDS, metavar="kind", help=f"One of {', '.join(KINDS)}.")
         adding.add_argument("amount", type=amount, help="How much. Points may have six decimals.")
+        adding.add_argument("--soft", type=amount, help="Raise an alert at this much, and refuse nothing.")
         adding.add_argument("--time-zone", type=text, default="UTC", help="Where days begin at midnight. Default: UTC.")
         changing = add("change", self._change, "Change how much a limit allows. What was used stays counted.")
         removing = add("remove", self._remove, "Remove a limit.")
         for subparser in (changing, removing):
             subparser.add_argument("limit", type=int, help="The limit's id, as `limit list` shows it.")
         changing.add_argument("amount", type=amount, help="How much. Points may have six decimals.")
+        softening = changing.add_mutually_exclusive_group()
+        softening.add_argument("--soft", type=amount, help="Raise an alert at this much. Default: as it was.")
+        softening.add_argument("--no-soft", action="store_true", help="Raise no such alert.")
         listing = add("list", self._list, "List limits and what is left of them.")
         listing.add_argument("--team", type=text, help="Only limits of this team: its id or name.")
 
@@ -59,6 +63,7 @@ class Command(DataCommand):
         unit, _, period = options["kind"].partition("/")
         limit = Limit(team=team, key=key, measure=UNITS[unit], period=period, time_zone=options["time_zone"])
         limit.amount = whole(limit, options["amount"])
+        limit.soft_amount = None if options["soft"] is None else whole(limit, options["soft"])
         limit.full_clean()
         limit.save(force_insert=True)
         self._tell(limit, options, "Added")
@@ -66,8 +71,12 @@ class Command(DataCommand):
     def _change(self, options: dict[str, Any]) -> None:
         limit = find(options["limit"])
         limit.amount = whole(limit, options["amount"])
+        if options["soft"] is not None:
+            limit.soft_amount = whole(limit, options["soft"])
+        elif options["no_soft"]:
+            limit.soft_amount = None
         limit.full_clean()
-        limit.save(update_fields=["amount"])
+        limit.save(update_fields=["amount", "soft_amount"])
         self._tell(limit, options, "Changed")
 
     def _remove(self, options: dict[str, Any]) -> None:
@@ -85,8 +94,8 @@ class Command(DataCommand):
         else:
             for limit, row in zip(limits, rows, strict=True):
                 whose = printable(f"{row['team']}, {row['key'] or 'the whole team'}")
-                used = f"{amount_of(limit, row['used'])} used, {amount_of(limit, row['reserved'])} reserved"
-                self.stdout.write(f"{limit.pk}  {whose}: {limit}; {used}, {amount_of(limit, row['left'])} left")
+                used = f"{limit.shown(row['used'])} used, {limit.shown(row['reserved'])} reserved"
+                self.stdout.write(f"{limit.pk}  {whose}: {limit}; {used}, {limit.shown(row['left'])} left")
             if not rows:
                 self.stdout.write("There are no limits.")
 
@@ -111,10 +120,6 @@ def whole(limit: Limit, value: Decimal) -> int:
     if not exact.is_finite() or exact != exact.to_integral_value():
         raise CommandError(f"{value} cannot be counted: points have at most six decimals, all else none.")
     return int(exact)
-
-
-def amount_of(limit: Limit, value: int) -> str:
-    return f"{Decimal(value) / MICROPOINTS if limit.measure == Measure.MICROPOINTS else value:,}"
 
 
 def described(limit: Limit) -> dict[str, Any]:

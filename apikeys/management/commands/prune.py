@@ -52,8 +52,11 @@ class Command(DataCommand):
             facts = dataclasses.asdict(pruned) | {"before": pruned.before.isoformat()}
             self.print_json({"days": days, **facts, "dry_run": is_dry_run})
         else:
-            roll, bring = ("Would roll", "bring") if is_dry_run else ("Rolled", "brought")
+            roll, bring, delete = (
+                ("Would roll", "bring", "Would delete") if is_dry_run else ("Rolled", "brought", "Deleted")
+            )
             self.stdout.write(
                 f"{roll} {pruned.records:,} usage records before {pruned.before} up into {pruned.daily_rows:,} new "
-                f"daily rows, and {bring} {pruned.counters:,} idle counters to their present period."
+                f"daily rows, and {bring} {pruned.counters:,} idle counters to their present period. "
+                f"{delete} {pruned.refusals:,} refusals and {pruned.alerts:,} alerts that were told."
             )

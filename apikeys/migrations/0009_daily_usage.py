@@ -62,7 +62,7 @@ DROP FUNCTION used_in_records(bigint, timestamptz);
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("apikeys", "0006_alerts"),
+        ("apikeys", "0008_reckoning"),
         ("chat", "0003_price"),
     ]
 
@@ -80,6 +80,7 @@ class Migration(migrations.Migration):
                         choices=[
                             ("complete", "complete"),
                             ("cancelled", "cancelled by the caller"),
+                            ("cut", "cut by an administrator"),
                             ("failed", "failed"),
                             ("lost", "lost with its server"),
                         ],

@@ -10,7 +10,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("apikeys", "0006_alerts"),
+        ("apikeys", "0009_daily_usage"),
         ("chat", "0003_price"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
