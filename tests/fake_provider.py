@@ -173,12 +173,28 @@ async def slow(provider: FakeProvider, request: web.Request, body: dict[str, Any
     return response
 
 
+async def brief(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    """Streams that begin together, and end one after the other from some seconds later on."""
+    length = 100 + 3 * (len(provider.calls) % 200)
+    response = await begin(request)
+    for number in range(length):
+        await response.write(chunk(f"word{number} ") + b"\n\n")
+        await asyncio.sleep(0.05)
+    await end(response)
+    return response
+
+
 async def flood(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
     response = await begin(request)
     for _ in range(4000):
         await response.write(chunk("x" * 4000) + b"\n\n")
     await end(response)
     return response
+
+
+async def soon(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    await asyncio.sleep(1.5)
+    return await echo(provider, request, body)
 
 
 async def late(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
@@ -242,8 +258,10 @@ BEHAVIORS: dict[str, Behavior] = {
     "never": never,
     "stall": stall,
     "slow": slow,
+    "brief": brief,
     "flood": flood,
     "late": late,
+    "soon": soon,
     "error_event": error_event,
     "cut_short": cut_short,
     "no_usage": no_usage,

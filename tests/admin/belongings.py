@@ -11,7 +11,7 @@ from apikeys.deliveries import Delivery
 from apikeys.limits import Limit
 from apikeys.models import Team
 from apikeys.object_ids import new_object_id
-from apikeys.usage import DailyUsage, Ending, KeyActivity, UsageRecord
+from apikeys.usage import DailyUsage, Ending, KeyActivity, Refusal, UsageRecord
 from apikeys.webhooks import Webhook
 from chat.models import Conversation, Message, Role
 from tests import factories
@@ -45,6 +45,15 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
         cost_micropoints=4,
         duration_ms=5,
     )
+    refusal = Refusal.objects.create(
+        id=new_object_id(),
+        team=team,
+        key=api_key,
+        endpoint="chat.completions",
+        status=403,
+        code="wrong_key_kind",
+        message=factories.unique("message"),
+    )
     conversation = Conversation.objects.create(app=app, chat_id=factories.unique("chat"))
     message = Message.objects.create(
         conversation=conversation,
@@ -75,5 +84,19 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
     )
     webhook.make_secret()
     webhook.save()
-    rows = (team, app.provider, app, api_key, activity, usage, daily, conversation, message, limit, alert, webhook)
+    rows = (
+        team,
+        app.provider,
+        app,
+        api_key,
+        activity,
+        usage,
+        refusal,
+        daily,
+        conversation,
+        message,
+        limit,
+        alert,
+        webhook,
+    )
     return {type(row): row for row in rows}

@@ -5,13 +5,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apikeys.alerts import Alert
-from apikeys.usage import DailyUsage, KeyActivity, UsageRecord
+from apikeys.usage import DailyUsage, KeyActivity, Refusal, UsageRecord
 from chat.models import Conversation, Message
 from tests import factories
 from tests.admin.belongings import make_belongings
 from tests.admin.pages import browser, staff, text, url
 
-MODELS = [KeyActivity, UsageRecord, DailyUsage, Conversation, Message, Alert]
+MODELS = [KeyActivity, UsageRecord, Refusal, DailyUsage, Conversation, Message, Alert]
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -72,3 +72,15 @@ def test_alert_shows_what_became_of_it():
     page = text(client.get(url(Alert, "change", alert.pk)))
     assert f'Key "{alert.key.name}" ends within 7 days' in page
     assert alert.deliveries.get().last_error in page
+
+
+def test_usage_and_refusals_explain_themselves():
+    belongings = make_belongings(factories.make_team())
+    _, client = staff(row_team(belongings), "apikeys.view_usagerecord", "apikeys.view_refusal")
+    usage, refusal = belongings[UsageRecord], belongings[Refusal]
+    page = text(client.get(url(UsageRecord, "change", usage.pk)))
+    assert f"Request {usage.pk}: complete, charged 0 points" in page
+    page = text(client.get(url(Refusal, "change", refusal.pk)))
+    assert f"Request {refusal.pk}: refused with 403 wrong_key_kind" in page
+    assert refusal.message in page
+    assert "The other kind of key would have worked" in page

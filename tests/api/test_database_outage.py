@@ -1,6 +1,8 @@
 """The database goes away and comes back: nobody is told that a good key is bad, and no record is lost."""
 
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,8 @@ from django.conf import settings
 from django.db import connection
 
 from apikeys import keys
+from apikeys.limits import Counter, Limit, Reservation
+from apikeys.reconciliation import reconcile
 from apikeys.usage import UsageRecord
 from fastgpt_site.postgres import cluster
 from tests import factories
@@ -129,6 +133,52 @@ def test_an_answer_whose_record_cannot_be_written_yet(
     request_id = response.headers["x-request-id"]
     wait_for(lambda: UsageRecord.objects.filter(pk=request_id).exists(), "the record is written", seconds=5)
     assert len(messages_of(app, "c")) == 2
+
+
+def test_five_seconds_without_it_while_reserving(
+    far_server: Server, proxy: DatabaseProxy, provider: FakeProvider
+) -> None:
+    """What cannot be counted is not let in, and costs nothing."""
+    api_key, key = factories.make_key(app=make_app(provider))
+    made = Limit.objects.create(team=api_key.team, key=api_key, measure="requests", period="total", amount=10)
+    assert far_server.ask(key).status_code == 200
+    proxy.cut()
+    down = time.monotonic()
+    while time.monotonic() - down < 5:
+        check_refusal(far_server.ask(key, "refused"), "service_unavailable")
+        check_refusal(far_server.get("/api/v1/key", key), "service_unavailable")
+    assert not provider.calls_about("refused")
+    proxy.mend()
+    wait_for(lambda: far_server.ask(key).status_code == 200, "it recovers by itself", seconds=5)
+    wait_for(lambda: not Reservation.objects.filter(key=api_key).exists(), "all is settled", seconds=5)
+    counter = Counter.objects.get(limit=made)
+    assert (counter.used, counter.reserved) == (2, 0)
+    assert UsageRecord.objects.filter(key=api_key).count() == 2
+
+
+def test_five_seconds_without_it_while_settling(
+    far_server: Server, proxy: DatabaseProxy, provider: FakeProvider
+) -> None:
+    """Answers wait for their records, which are kept, written in order when it is back, and charged once."""
+    api_key, key = factories.make_key(app=make_app(provider, "soon"))
+    made = Limit.objects.create(team=api_key.team, key=api_key, measure="tokens", period="total", amount=10**6)
+    assert far_server.ask(key).status_code == 200
+    asked = len(provider.calls)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(far_server.ask, key, f"question {number}") for number in range(4)]
+        wait_for(lambda: len(provider.calls) == asked + 4, "all are at the provider", seconds=5)
+        proxy.cut()
+        down = time.monotonic()
+        wait_for(lambda: time.monotonic() - down > 5, "five seconds", seconds=6)
+        assert not any(answer.done() for answer in answers)
+        proxy.mend()
+        responses = [answer.result() for answer in answers]
+    assert [response.status_code for response in responses] == [200] * 4
+    records = UsageRecord.objects.filter(key=api_key)
+    assert {response.headers["x-request-id"] for response in responses} < {record.pk for record in records}
+    counter = Counter.objects.get(limit=made)
+    assert (counter.used, counter.reserved) == (5 * 18, 0)
+    assert reconcile()[1] == []
 
 
 def test_health_needs_nothing(server: Server) -> None:

@@ -36,6 +36,45 @@ def test_it_works() -> None:
     assert not Limit.objects.filter(pk=limit.pk).exists()
 
 
+def test_a_soft_amount() -> None:
+    api_key, _ = factories.make_key()
+    made = add("--key", api_key.pk, "points/month", "10", "--soft", "7.5")
+    assert made["softAmount"] == 7_500_000
+    assert "10 points a month, alert at 7.5" in call("limit", "list", "--team", api_key.team.pk)[0]
+    call("limit", "change", str(made["id"]), "20")
+    assert Limit.objects.get(pk=made["id"]).soft_amount == 7_500_000
+    call("limit", "change", str(made["id"]), "20", "--no-soft")
+    assert Limit.objects.get(pk=made["id"]).soft_amount is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount", "soft", "message"),
+    [
+        ("requests/minute", "10", "5", "Only budgets have one"),
+        ("open/now", "10", "5", "Only budgets have one"),
+        ("requests/day", "10", "11", "It lies above the amount"),
+        ("requests/day", "10", "0", "greater than or equal to 1"),
+        ("requests/day", "10", "1.5", "1.5 cannot be counted"),
+    ],
+)
+def test_a_soft_amount_that_cannot_be(kind: str, amount: str, soft: str, message: str) -> None:
+    api_key, _ = factories.make_key()
+    with pytest.raises(CommandError, match=message):
+        call("limit", "add", "--key", api_key.pk, kind, amount, "--soft", soft)
+    assert not Limit.objects.filter(key=api_key).exists()
+
+
+def test_a_key_shows_its_limits() -> None:
+    api_key, _ = factories.make_key()
+    assert "Limits:          none" in call("apikey", "show", api_key.pk)[0]
+    add("--key", api_key.pk, "requests/minute", "60")
+    add("--team", api_key.team.pk, "points/total", "2.5")
+    out = call("apikey", "show", api_key.pk)[0]
+    assert "key: 60 requests a minute; 0 used, 60 left" in out
+    assert "team: 2.5 points in all; 0 used, 2.5 left" in out
+    assert len(json.loads(call("apikey", "show", api_key.pk, "--json")[0])["limits"]) == 2
+
+
 def test_points_of_a_team() -> None:
     team = factories.make_team()
     made = add("--team", team.pk, "points/month", "12.5", "--time-zone", "Asia/Shanghai")
