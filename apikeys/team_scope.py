@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
 from django.contrib.admin.options import BaseModelAdmin
+from django.contrib.admin.widgets import AutocompleteSelect
 from django.contrib.auth.models import User
 from django.db.models import ForeignKey, Model, QuerySet
 from django.http import HttpRequest
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
 else:
     AnyModelAdmin, AnyBaseModelAdmin = admin.ModelAdmin, BaseModelAdmin
     AnyModelChoiceField = forms.ModelChoiceField
+
+# So many choices are listed in a form or beside a list; of more, one is searched for.
+MAXIMUM_CHOICES = 50
 
 
 def rows_for(model: type[Model], user: Any) -> QuerySet[Any]:
@@ -48,6 +53,8 @@ class ScopedChoices(AnyBaseModelAdmin):
     def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if is_in_team(db_field.related_model):
             kwargs.setdefault("form_class", ChoiceInTeam)
+        if is_searched(db_field, request, self.admin_site):
+            kwargs.setdefault("widget", AutocompleteSelect(db_field, self.admin_site))
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
@@ -61,6 +68,17 @@ class ScopedChoices(AnyBaseModelAdmin):
 
 def is_in_team(model: type[Model]) -> bool:
     return any(field.name == "team" for field in model._meta.fields)
+
+
+def has_many(model: type[Model], user: Any) -> bool:
+    """Whether the user may see more rows than a page should list as choices."""
+    return len(rows_for(model, user).order_by().values("pk")[: MAXIMUM_CHOICES + 1]) > MAXIMUM_CHOICES
+
+
+def is_searched(field: Any, request: HttpRequest, site: admin.AdminSite) -> bool:
+    """Whether a form offers a search in place of a list. It answers only who may see the related pages."""
+    related: Any = site.get_model_admin(field.related_model)
+    return has_many(field.related_model, request.user) and bool(related.has_view_permission(request))
 
 
 class ProtectionShown(AnyModelAdmin):
@@ -80,7 +98,16 @@ class TeamScopedAdmin(ScopedChoices, ProtectionShown):
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_queryset(request)
         user: Any = request.user
-        return rows if user.is_superuser else rows.filter(**{f"{self.team_path}__in": Team.objects.for_user(user)})
+        if user.is_superuser:
+            return rows
+        # Their ids, not a subquery: an index that begins with the team then gives its rows in order.
+        teams = list(Team.objects.for_user(user).order_by().values_list("pk", flat=True))
+        return rows.filter(**{f"{self.team_path}__in": teams})
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        # Filters cannot name their scripts and styles themselves.
+        searched = AutocompleteSelect(self.model._meta.pk, self.admin_site)
+        return super().changelist_view(request, {"media": self.media + searched.media, **(extra_context or {})})
 
 
 class ReadOnlyAdmin(TeamScopedAdmin):
@@ -97,9 +124,43 @@ class ReadOnlyAdmin(TeamScopedAdmin):
 
 
 class ScopedListFilter(admin.RelatedFieldListFilter):
-    """A filter by a related row that names only rows which the user may see."""
+    """A filter by a related row that offers only rows which the user may see: few as links, many by a search."""
+
+    has_many = False
 
     def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
-        rows = rows_for(field.related_model, request.user).order_by().values("pk")
-        ordering = self.field_admin_ordering(field, request, model_admin)
-        return field.get_choices(include_blank=False, ordering=ordering, limit_choices_to={"pk__in": rows})
+        rows, site = rows_for(field.related_model, request.user), model_admin.admin_site
+        self.has_many = has_many(field.related_model, request.user)
+        if not self.has_many:
+            ordering = self.field_admin_ordering(field, request, model_admin)
+            keys = rows.order_by().values("pk")
+            return field.get_choices(include_blank=False, ordering=ordering, limit_choices_to={"pk__in": keys})
+        self.can_search = is_searched(field, request, site)
+        choice = ChoiceInTeam if is_in_team(field.related_model) else forms.ModelChoiceField
+        rows = rows.select_related("team") if is_in_team(field.related_model) else rows
+        self.choice: Any = choice(rows, widget=AutocompleteSelect(field, site))
+        return []
+
+    @property
+    def template(self) -> str:  # type: ignore[override]
+        return "admin/searched_filter.html" if self.has_many else "admin/filter.html"
+
+    def has_output(self) -> bool:
+        return self.can_search if self.has_many else super().has_output()
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        links = super().choices(changelist)
+        if not self.has_many:
+            yield from links
+            return
+        name = self.lookup_kwarg
+        yield {
+            "select": self.choice.widget.render(name, self.lookup_val, {"id": f"filter-{name}", "required": True}),
+            "others": [
+                (other, value)
+                for other, values in changelist.filter_params.items()
+                if other not in self.expected_parameters()
+                for value in values
+            ],
+            "links": list(links),
+        }
