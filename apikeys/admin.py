@@ -9,6 +9,7 @@ from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
 from django.core.exceptions import ValidationError
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from procrastinate.contrib.django.models import ProcrastinateJob
@@ -18,6 +19,7 @@ from apikeys.alert_admin import AlertAdmin, WebhookAdmin
 from apikeys.endpoints import routes
 from apikeys.key_admin import ApiKeyAdmin
 from apikeys.limit_admin import LimitAdmin
+from apikeys.long_lists import LongList
 from apikeys.models import AccessKind, EndpointRule, Membership, Team
 from apikeys.team_scope import (
     AnyBaseModelAdmin,
@@ -150,7 +152,7 @@ class EndpointRuleAdmin(SuperusersOnly, AnyModelAdmin):
 
 
 @admin.register(KeyActivity)
-class KeyActivityAdmin(ReadOnlyAdmin):
+class KeyActivityAdmin(LongList, ReadOnlyAdmin):
     team_path = "key__team"
     list_display = ("key", "last_used_at", "last_used_from")
     list_select_related = ("key",)
@@ -159,7 +161,7 @@ class KeyActivityAdmin(ReadOnlyAdmin):
 
 
 @admin.register(UsageRecord)
-class UsageRecordAdmin(ReadOnlyAdmin):
+class UsageRecordAdmin(LongList, ReadOnlyAdmin):
     list_display = (
         "id",
         "created_at",
@@ -174,25 +176,33 @@ class UsageRecordAdmin(ReadOnlyAdmin):
         "ending",
         "duration_ms",
     )
-    list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), "ending")
+    list_filter = (("team", ScopedListFilter), ("key", ScopedListFilter), ("app", ScopedListFilter), "ending")
     list_select_related = ("team", "key", "app")
-    search_fields = ("=id", "=key__id", "key__name")
-    readonly_fields = ("explanation",)
+    fields = readonly_fields = ("explanation",)
+    search_fields = ("=id", "=key__id")
+    search_help_text = "The id of a request or of a key. For a key's name there is the filter."
+    # A ledger is too long to be sorted by anything but time.
+    sortable_by = ()
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """The newest first: by the index of the team, key or app that the list is of, or by the primary key."""
+        is_of_one = any(name.startswith(("team__", "key__", "app__")) for name in request.GET)
+        return ("-created_at", "-id") if is_of_one or not is_superuser(request) else ("-id",)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        # By the ids as they are: with its case folded, none is found in an index.
+        word = search_term.strip().lower()
+        return queryset.filter(Q(pk=word) | Q(key=word)) if word else queryset, False
 
     @admin.display(description="explanation")
     def explanation(self, record: UsageRecord) -> str:
         return explained(explanations.explain_charge(record))
 
-    def get_fields(self, request: HttpRequest, obj: UsageRecord | None = None) -> Any:
-        return ("explanation",)
-
-    # A ledger grows long: no second count of it, and the order of its primary key, which is the order in time.
-    show_full_result_count = False
-    ordering = ("-id",)
-
 
 @admin.register(DailyUsage)
-class DailyUsageAdmin(ReadOnlyAdmin):
+class DailyUsageAdmin(LongList, ReadOnlyAdmin):
     list_display = (
         "day",
         "team",
@@ -216,7 +226,7 @@ class DailyUsageAdmin(ReadOnlyAdmin):
 
 
 @admin.register(Refusal)
-class RefusalAdmin(ReadOnlyAdmin):
+class RefusalAdmin(LongList, ReadOnlyAdmin):
     list_display = ("id", "created_at", "team", "key", "endpoint", "status", "code", "stands_for", "client_address")
     list_filter = (("team", ScopedListFilter), "code")
     list_select_related = ("team", "key")

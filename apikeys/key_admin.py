@@ -11,7 +11,7 @@ from django.contrib.admin.utils import quote, unquote
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, transaction
-from django.db.models import QuerySet
+from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
@@ -20,23 +20,42 @@ from django.utils import timezone
 
 from apikeys.key_changes import KEY_CHANGES, Done, KeyChange
 from apikeys.key_forms import KeyForm, LinesField, NewKeyForm, reserve_id, reserved_id
-from apikeys.models import AccessKind, ApiKey, KeyStateError
-from apikeys.team_scope import ScopedListFilter, TeamScopedAdmin
+from apikeys.long_lists import LongList
+from apikeys.models import AccessKind, ApiKey, KeySecret, KeyStateError
+from apikeys.team_scope import ScopedListFilter, TeamScopedAdmin, rows_for
 
 LIMITS = ("expires_at", "can_name_app", "allowed_networks", "allowed_endpoints", "allowed_models")
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(TeamScopedAdmin):
+class ApiKeyAdmin(LongList, TeamScopedAdmin):
     list_display = ("name", "kind_", "team", "app", "owner", "last_four_", "state", "last_used", "expires")
     list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), ("owner", ScopedListFilter))
     search_fields = ("name", "=id", "app__name", "owner__username", "=secrets__last_four")
     search_help_text = "Name, id, app, owner, or the last four characters. Never the key itself."
     formfield_overrides = {ArrayField: {"form_class": LinesField}}
 
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        rows: Any = super().get_queryset(request)
+    def rows_of_page(self, rows: Any) -> QuerySet[Any]:
         return rows.with_state()  # type: ignore[no-any-return]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Every word in some field. Apps and owners are found first, so that no key is joined with all that it has."""
+        for word in search_term.split():
+            apps = rows_for(ApiKey._meta.get_field("app").related_model, request.user).filter(name__icontains=word)
+            owners = rows_for(ApiKey._meta.get_field("owner").related_model, request.user).filter(
+                username__icontains=word
+            )
+            secrets = KeySecret.objects.filter(last_four=word).values("key")
+            queryset = queryset.filter(
+                Q(name__icontains=word)
+                | Q(pk=word)
+                | Q(app__in=apps.order_by().values("pk"))
+                | Q(owner__in=owners.order_by().values("pk"))
+                | Q(pk__in=secrets)
+            )
+        return queryset, False
 
     def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_field_queryset(db, db_field, request)

@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from apikeys.limits import MAXIMUM_AMOUNT, MICROPOINTS, Limit, Measure
+from apikeys.long_lists import LongList
 from apikeys.team_scope import ScopedListFilter, TeamScopedAdmin
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def shown(measure: str, amount: int) -> Decimal | int:
 
 
 @admin.register(Limit)
-class LimitAdmin(TeamScopedAdmin):
+class LimitAdmin(LongList, TeamScopedAdmin):
     form = LimitForm
     list_display = ("name", "team", "key", "used", "reserved", "left")
     list_filter = (("team", ScopedListFilter), "measure", "period")

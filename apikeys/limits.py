@@ -162,7 +162,10 @@ class ServerProcess(models.Model):
 
 
 class Reservation(models.Model):
-    """What one admitted request may still use: its prompt's bound and the longest answer, at every limit it met."""
+    """What one admitted request may still use: its prompt's bound and the longest answer, at every limit it met.
+
+    Its foreign keys have no constraint and no index: the row comes and goes with a request, found by its id.
+    """
 
     id = models.CharField(max_length=24, primary_key=True)
     server_id = models.CharField(max_length=24)

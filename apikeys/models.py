@@ -157,7 +157,8 @@ class ApiKey(models.Model):
     """One key: who it is and what it may do. Its secrets come and go; this row, its limits and its usage stay."""
 
     id = ObjectIdField()
-    team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="api_keys")
+    # Its index is the one of a team's list.
+    team = models.ForeignKey(Team, on_delete=models.PROTECT, db_index=False, related_name="api_keys")
     app = models.ForeignKey(
         "chat.App",
         on_delete=models.PROTECT,
@@ -233,7 +234,9 @@ class ApiKey(models.Model):
                 fields=["expires_at"],
                 condition=Q(expires_at__isnull=False, revoked_at__isnull=True),
                 name="apikey_by_end",
-            )
+            ),
+            models.Index(fields=["-created_at", "-id"], name="apikey_newest"),
+            models.Index(fields=["team", "-created_at", "-id"], name="apikey_newest_of_team"),
         ]
 
     def __str__(self) -> str:
@@ -378,6 +381,7 @@ class KeySecret(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["key"], condition=Q(expires_at=None), name="keysecret_one_current"),
         ]
+        indexes = [models.Index(fields=["last_four"], name="keysecret_last_four")]
 
     def __str__(self) -> str:
         return f"******{self.last_four}"

@@ -3,6 +3,7 @@
 from typing import Any, ClassVar
 
 from django.db import models
+from django.db.models import Q
 from django.db.models.functions import Coalesce, Now
 
 from apikeys.models import ApiKey, KeySecret, Team, TeamOwnedQuerySet
@@ -43,7 +44,8 @@ class UsageRecord(models.Model):
     """One accepted request, written once. Its id is the answer's X-Request-Id.
 
     The foreign keys have no database constraint: what they point at is never removed, and checking
-    them would lock the row of a busy key in every batch.
+    them would lock the row of a busy key in every batch. Nor has each an index: every index is written to with
+    every record, and those by time serve all who ask.
     """
 
     id = models.CharField(max_length=24, primary_key=True)
@@ -52,7 +54,9 @@ class UsageRecord(models.Model):
     key = models.ForeignKey(
         ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="usage"
     )
-    app = models.ForeignKey("chat.App", on_delete=models.DO_NOTHING, db_constraint=False, null=True, related_name="+")
+    app = models.ForeignKey(
+        "chat.App", on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True, related_name="+"
+    )
     endpoint = models.CharField(max_length=100)
     model = models.CharField(max_length=200, blank=True)
     prompt_tokens = models.PositiveIntegerField(default=0)
@@ -80,6 +84,8 @@ class UsageRecord(models.Model):
         indexes = [
             models.Index(fields=["key", "-created_at"], name="usage_by_key"),
             models.Index(fields=["team", "-created_at"], name="usage_by_team"),
+            models.Index(fields=["app", "-created_at"], name="usage_by_app"),
+            models.Index(fields=["ending", "-id"], condition=~Q(ending="complete"), name="usage_not_complete"),
         ]
 
     def __str__(self) -> str:

@@ -147,62 +147,6 @@ class Migration(migrations.Migration):
             model_name="limit",
             index=models.Index(condition=models.Q(("key", None)), fields=["team"], name="limit_of_team"),
         ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="app",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                null=True,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="chat.app",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="key",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.apikey",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="team",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.team",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="key",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="usage",
-                to="apikeys.apikey",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="team",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.team",
-            ),
-        ),
         migrations.AddField(
             model_name="refusal",
             name="key",
