@@ -67,7 +67,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         return KeyOwner(found.policy.owner_id, found.policy.owner_name), found
 
     @staticmethod
-    async def prepare(http_request: HttpRequest) -> None:
+    async def prepare(http_request: HttpRequest) -> ApiCredential:
         """Look the key up without a thread, so that `authenticate` has nothing left to wait for.
 
         Only for views that take nothing but keys. Raises an AuthenticationError, or ServiceUnavailable.
@@ -80,6 +80,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         policy = await policies.find_policy(credential.key, rules)
         found = _found(http_request, credential, policy, rules, generation)
         http_request.api_credential = found  # type: ignore[attr-defined]
+        return found
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"

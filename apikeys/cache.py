@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, TypeVar
 
+import msgspec
 import psycopg
 from django.db import Error as DjangoDatabaseError
 
@@ -112,8 +113,16 @@ class Listener:
                 else:
                     self._heard_at = time.monotonic()
             for payload in calls:
-                if self._on_call is not None:
-                    self._on_call(connection, payload)
+                self._answer(connection, payload)
+
+    def _answer(self, connection: Connection, payload: str) -> None:
+        if self._on_call is None:
+            return
+        try:
+            self._on_call(connection, payload)
+        except (msgspec.DecodeError, RuntimeError):
+            # Of another version, or after the loop has ended. Whoever calls sees that nobody answers.
+            logger.exception("a call was not understood")
 
 
 class Snapshots(Generic[Key, Snapshot]):

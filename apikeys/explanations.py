@@ -180,7 +180,7 @@ def explain_open(reservation: Reservation) -> Explanation:
             ],
         ),
         ("Rule", ["The most that it may use is reserved. When it ends, what it used is charged in its place."]),
-        ("Limits", [line for limit in limits for line in verdict_at(limit, None)]),
+        ("Limits", [line for limit in limits for line in found_at(limit)]),
     ]
     return Explanation(facts, sections)
 
@@ -237,13 +237,17 @@ def verdict_at(limit: dict[str, Any], refused_by: int | None) -> Iterator[str]:
     )
 
 
-def charge_at(limit: dict[str, Any]) -> Iterator[str]:
-    unit = limit["measure"]
-    if "asked" in limit:
+def found_at(limit: dict[str, Any]) -> Iterator[str]:
+    """As the request found it; nothing is known of that where it was made while the request ran."""
+    if "used" in limit:
         yield from verdict_at(limit, None)
     else:
-        # It was made while the request ran, so nothing had been reserved at it.
         yield title(limit)
+
+
+def charge_at(limit: dict[str, Any]) -> Iterator[str]:
+    unit = limit["measure"]
+    yield from found_at(limit)
     if "charged" in limit:
         yield (
             f"  {amount(unit, limit['charged'])} charged in place of {amount(unit, limit.get('asked', 0))} reserved; "

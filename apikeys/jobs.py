@@ -92,6 +92,8 @@ def reconcile(timestamp: int) -> None:
 @app.periodic(cron=SCHEDULE["prune"])
 @app.task(name="prune", lock="prune")
 def prune(timestamp: int) -> None:
-    """Nothing unless RETENTION_DAYS says how long detail is kept."""
+    """Refusals in any case; usage records if RETENTION_DAYS says how long their detail is kept."""
     if settings.RETENTION_DAYS:
         retention.prune(settings.RETENTION_DAYS)
+    else:
+        retention.prune_refusals()

@@ -109,6 +109,9 @@ def keep(trace: Trace, client_address: str | None) -> None:
     refusal, policy, verdict = trace.refusal, trace.policy, trace.verdict
     if refusal is None or refusal.status >= 500 or (policy is None and trace.endpoint in NO_ENDPOINTS):
         return
+    if trace.usage is not None:
+        # It was taken on and is in the ledger, whatever its answer.
+        return
     stands_for = sampler.weigh(trace.key_id)
     is_reuse = isinstance(refusal, RotatedKey) and policy is not None
     if not stands_for and not is_reuse:

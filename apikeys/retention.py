@@ -15,6 +15,8 @@ from apikeys.usage import Refusal
 # gone. One day more, and no period that is counted can reach back so far.
 MINIMUM_DAYS = 32
 MAXIMUM_DAYS = 36_500
+# Refusals explain and count nothing, and anybody can cause them: they go whatever is kept else.
+REFUSAL_DAYS = 90
 # So that a transaction takes about a tenth of a second: making a limit waits for it, and recording behind that.
 RECORDS_PER_BATCH = 2_000
 COUNTERS_PER_BATCH = 500
@@ -124,7 +126,7 @@ def prune(days: int) -> Pruned:
     # First the counters: none may count from detail that is about to go.
     counters = _roll_forward(before)
     records, daily_rows = _roll_up(before)
-    refusals = _delete(Refusal.objects.filter(**refused_before(before)))
+    refusals = prune_refusals(min(days, REFUSAL_DAYS))
     alerts = _delete(Alert.objects.filter(**told_before(before)))
     return Pruned(before, records, daily_rows, counters, refusals, alerts)
 
@@ -136,14 +138,19 @@ def foresee(days: int) -> Pruned:
     with connection.cursor() as cursor:
         cursor.execute(FORESEE, {"before": begin(before)})
         records, daily_rows, counters = cursor.fetchone()
-    refusals = Refusal.objects.filter(**refused_before(before)).count()
+    refusals = refused_before(first_day_kept(min(days, REFUSAL_DAYS))).count()
     alerts = Alert.objects.filter(**told_before(before)).count()
     return Pruned(before, records, daily_rows, counters, refusals, alerts)
 
 
-def refused_before(day: date) -> dict[str, str]:
+def prune_refusals(days: int = REFUSAL_DAYS) -> int:
+    """Delete those of more than so many UTC days ago."""
+    return _delete(refused_before(first_day_kept(days)))
+
+
+def refused_before(day: date) -> QuerySet[Refusal]:
     """By the time in their ids, which their primary key has in order."""
-    return {"pk__lt": f"{int(begin(day).timestamp()):08x}"}
+    return Refusal.objects.filter(pk__lt=f"{int(begin(day).timestamp()):08x}")
 
 
 def told_before(day: date) -> dict[str, datetime]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import socket
 import time
@@ -19,6 +20,8 @@ from apikeys.admission import SERVER_ID
 from apikeys.cache import CALLS, listener
 from apikeys.database import Connection, connect
 from apikeys.errors import ApiError, AppNotFound, DisabledKey, RevokedKey
+
+logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 5.0
 SILENCE_SECONDS = 30
@@ -92,7 +95,13 @@ def beat(connection: Connection) -> None:
         "ON CONFLICT (id) DO UPDATE SET heartbeat_at = statement_timestamp()",
         [SERVER_ID, socket.gethostname()[:200], os.getpid()],
     )
-    connection.execute("SELECT expire_reservations(make_interval(secs => %s))", [SILENCE_SECONDS])
+    try:
+        # Whoever holds its rows or tables, reconcile say, must not keep this process from hearing of changes.
+        with connection.transaction():
+            connection.execute("SET LOCAL lock_timeout = '500ms'")
+            connection.execute("SELECT expire_reservations(make_interval(secs => %s))", [SILENCE_SECONDS])
+    except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.LockNotAvailable) as error:
+        logger.warning("what dead processes reserved could not be settled yet: %s", type(error).__name__)
     connection.execute(
         "DELETE FROM apikeys_serverprocess WHERE heartbeat_at < statement_timestamp() - interval '1 day'"
     )

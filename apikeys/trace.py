@@ -49,7 +49,7 @@ class Trace:
         self.verdict: Verdict | None = None
         # Drops the caller's connection.
         self.abort: Callable[[], None] = lambda: None
-        # What a completion was recorded with.
+        # What it was recorded with, if it was taken on.
         self.usage: Usage | None = None
         # More headers for the answer: what is left of limits.
         self.headers: list[tuple[bytes, bytes]] = []

@@ -26,6 +26,9 @@ from apikeys.permissions import address_of, is_open
 from apikeys.policies import KeyPolicy
 from apikeys.trace import trace_of
 
+# Of one key for one request, when its policy or another changes all the while.
+LOOKUPS = 5
+
 
 class AlwaysJson(BaseContentNegotiation):
     """JSON whatever Accept says: clients send text/event-stream or */* and mean this."""
@@ -76,9 +79,11 @@ class ApiView(APIView):
         if usage is None and isinstance(auth, ApiCredential):
             usage = self._usage(request._request, auth)
         if usage is not None:
-            ended = {"status": response.status_code, "duration_ms": trace_of(request._request).elapsed_ms}
+            trace = trace_of(request._request)
+            ended = {"status": response.status_code, "duration_ms": trace.elapsed_ms}
+            trace.usage = msgspec.structs.replace(usage, **ended)
             try:
-                usage_gate.submit_from_thread(msgspec.structs.replace(usage, **ended))
+                usage_gate.submit_from_thread(trace.usage)
             except ApiError as error:
                 # What is not recorded is not answered.
                 final = super().finalize_response(request, self.handle_exception(error), *args, **kwargs)
@@ -143,9 +148,14 @@ class AsyncApiView(ApiView):
         Raises what `ApiKeyAuthentication` raises for a header that is missing, malformed or of no key.
         """
         known: ApiCredential | None = getattr(request, "api_credential", None)
-        if known is None or known.generation != listener.generation:
-            trace_of(request).endpoint = cls.endpoint
-            await ApiKeyAuthentication.prepare(request)
+        trace_of(request).endpoint = cls.endpoint
+        # Nothing is told of changes while the listener is silent, and a change may come while it is looked up.
+        is_stale = known is None or not listener.is_alive
+        for _ in range(LOOKUPS):
+            if not is_stale and known is not None and known.generation == listener.generation:
+                return
+            known = await ApiKeyAuthentication.prepare(request)
+            is_stale = False
 
     def handler_of(self, request: HttpRequest) -> Callable[..., Awaitable[HttpResponseBase]]:
         name = (request.method or "").lower()

@@ -71,6 +71,7 @@ class Completion:
     finish_reason: str = "stop"
     first_byte_at: float | None = None
     reported: dict[str, Any] | None = None
+    is_asked: bool = False
 
     @property
     def id(self) -> str:
@@ -132,6 +133,7 @@ class Completion:
             await self._reserve(admission)
             try:
                 self.flight.check()
+                self.is_asked = True
                 self.flight.waiting = asyncio.current_task()
                 answer = await provider_calls.complete(self.app, self._payload(stream=False))
                 self.flight.waiting = None
@@ -145,6 +147,7 @@ class Completion:
             except ApiError as error:
                 await self._record_failure(admission, error)
             except Exception:
+                self.flight.waiting = None
                 self._hand_over(admission, Ending.FAILED, 500)
                 raise
 
@@ -155,6 +158,7 @@ class Completion:
             flight = self.flight
             try:
                 flight.check()
+                self.is_asked = True
                 async with aclosing(provider_calls.stream(self.app, self._payload(stream=True))) as answers:
                     flight.waiting = asyncio.current_task()
                     async for batch in answers:
@@ -177,6 +181,7 @@ class Completion:
             except ApiError as error:
                 await self._record_failure(admission, error)
             except Exception:
+                self.flight.waiting = None
                 self._hand_over(admission, Ending.FAILED, 500)
                 raise
 
@@ -282,8 +287,8 @@ class Completion:
         if not admission.is_open:
             return None
         charged = self.usage
-        if ending == Ending.FAILED and self.first_byte_at is None:
-            # The provider gave nothing: nothing is charged.
+        if not self.is_asked or (ending == Ending.FAILED and self.first_byte_at is None):
+            # The provider was not asked, or gave nothing: nothing is charged.
             charged = {"prompt_tokens": 0, "completion_tokens": 0}
         self.caller.trace.usage = record = self._usage(ending, status, charged)
         is_kept = ending == Ending.COMPLETE or (ending in (Ending.CANCELLED, Ending.CUT) and self.texts)

@@ -68,6 +68,7 @@ class CompletionsView(AsyncApiView):
             generation = listener.generation
             app = await addressed_app(credential, app_id=body.appId, model=body.model)
             flight.app_id = app.app_id
+            # A silent listener tells of no change; what it has was just read from the database then.
             if generation == listener.generation:
                 return app
 

@@ -118,6 +118,8 @@ def observe(trace: Trace, path: str, status: int | None, *, is_api: bool) -> Non
         return
     if usage.time_to_first_byte_ms is not None:
         _first_byte(endpoint).observe(usage.time_to_first_byte_ms / 1000)
+    if not usage.token_source:
+        return
     _tokens("prompt", usage.token_source).inc(usage.prompt_tokens)
     _tokens("completion", usage.token_source).inc(usage.completion_tokens)
 

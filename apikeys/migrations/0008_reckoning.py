@@ -20,6 +20,15 @@ BEGIN
         SELECT a_limit.id FROM apikeys_limit AS a_limit WHERE a_limit.key_id IS NULL AND a_limit.team_id = ANY (teams));
 END $$;
 
+-- What requests that are open at this moment have reserved. How they found their limits is not known any more.
+UPDATE apikeys_reservation AS reservation SET found = (
+    SELECT jsonb_agg(jsonb_build_object('id', a_limit.id, 'is_team', a_limit.key_id IS NULL,
+        'measure', a_limit.measure, 'period', a_limit.period, 'time_zone', a_limit.time_zone,
+        'since', held.period_start, 'amount', a_limit.amount, 'asked', held.amount))
+    FROM unnest(reservation.limit_ids, reservation.amounts, reservation.period_starts)
+        AS held(limit_id, amount, period_start)
+    JOIN apikeys_limit AS a_limit ON a_limit.id = held.limit_id);
+
 -- Numbers the calls that every server process answers.
 CREATE SEQUENCE apikeys_call_number;
 
@@ -29,106 +38,135 @@ BEGIN
     UPDATE apikeys_counter SET alerted = 0 WHERE limit_id = NEW.id;
     RETURN NULL;
 END $$;
-CREATE TRIGGER forget_alerts AFTER UPDATE ON apikeys_limit FOR EACH ROW
-    WHEN ((OLD.amount, OLD.soft_amount) IS DISTINCT FROM (NEW.amount, NEW.soft_amount))
+-- Named to come after restart_counter.
+CREATE TRIGGER unalert_counter AFTER UPDATE ON apikeys_limit FOR EACH ROW
+    WHEN ((OLD.team_id, OLD.key_id, OLD.measure, OLD.period, OLD.time_zone, OLD.amount, OLD.soft_amount)
+        IS DISTINCT FROM (NEW.team_id, NEW.key_id, NEW.measure, NEW.period, NEW.time_zone, NEW.amount, NEW.soft_amount))
     EXECUTE FUNCTION forget_alerts();
 """
 
 RESERVE = """
--- Lets in all items by one statement if together they fit, as they mostly do. If not, tries one half after the other,
--- down to the single item, which gets its verdict. The caller has locked the counters of the limits met.
-CREATE FUNCTION reserve_in_turn(items jsonb, met bigint[], moment timestamptz)
+-- Writes what the admitted items reserve, by their ordinals, and says of every item what its limits were. Without
+-- such a choice, all items are admitted if all fit in their turn; otherwise nothing is written and said.
+CREATE FUNCTION reserve_chosen(items jsonb, met bigint[], moment timestamptz, admitted int[])
 RETURNS TABLE (ordinal int, refused_by bigint, limits jsonb) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
-DECLARE
-    size int := jsonb_array_length(items);
-    is_asked_again boolean;
-    half jsonb;
 BEGIN
-    is_asked_again := EXISTS (
-        SELECT 1 FROM apikeys_reservation AS reservation
-        WHERE reservation.id = ANY (ARRAY(SELECT item.id FROM jsonb_to_recordset(items) AS item(id text))));
-    IF is_asked_again AND size = 1 THEN
-        -- The connection broke before the answer came: it was admitted.
-        RETURN QUERY SELECT (items -> 0 ->> 'ordinal')::int, NULL::bigint, NULL::jsonb;
-        RETURN;
-    END IF;
-    IF NOT is_asked_again THEN
-        RETURN QUERY
-        WITH item AS MATERIALIZED (
-            SELECT * FROM jsonb_to_recordset(items) AS asked(
-                ordinal int, id text, server_id text, team_id text, key_id text, app_id text, endpoint text, model text,
-                prompt_tokens bigint, tokens bigint, prompt_micropoints bigint, micropoints bigint, prompt_price bigint,
-                completion_price bigint)
-        ),
-        needed AS MATERIALIZED (
-            SELECT item.*, a_limit.id AS limit_id, a_limit.key_id IS NULL AS is_team, a_limit.measure, a_limit.period,
-                a_limit.time_zone, a_limit.amount AS maximum, counter.period_start, counter.used, counter.reserved,
-                CASE a_limit.measure WHEN 'tokens' THEN item.tokens WHEN 'micropoints' THEN item.micropoints
-                    ELSE 1 END AS asked
-            FROM item
-            CROSS JOIN LATERAL (
-                SELECT * FROM apikeys_limit AS of_key WHERE of_key.key_id = item.key_id
-                UNION ALL
-                SELECT * FROM apikeys_limit AS of_team WHERE of_team.key_id IS NULL AND of_team.team_id = item.team_id
-            ) AS a_limit
-            JOIN apikeys_counter AS counter ON counter.limit_id = a_limit.id
-            WHERE a_limit.id = ANY (met)
-        ),
-        turn AS MATERIALIZED (
-            SELECT needed.*,
-                (needed.reserved + sum(needed.asked) OVER (PARTITION BY needed.limit_id ORDER BY needed.ordinal)
-                    - needed.asked)::bigint AS reserved_before,
-                limit_period_end(needed.period, needed.time_zone, needed.period_start) AS ends_at
-            FROM needed
-        ),
-        verdict AS MATERIALIZED (
-            SELECT turn.ordinal, turn.id, turn.server_id, turn.team_id, turn.key_id, turn.app_id, turn.endpoint,
-                turn.model, turn.prompt_tokens, turn.prompt_micropoints, turn.prompt_price, turn.completion_price,
-                array_agg(turn.limit_id ORDER BY turn.limit_id) AS limit_ids,
-                array_agg(turn.asked ORDER BY turn.limit_id) AS amounts,
-                array_agg(turn.period_start ORDER BY turn.limit_id) AS period_starts,
-                -- Of several that refuse, the one that holds longest is named.
-                (array_agg(turn.limit_id ORDER BY
-                    turn.used >= turn.maximum AND turn.period NOT IN ('now', 'minute') DESC,
-                    turn.ends_at DESC NULLS FIRST)
-                    FILTER (WHERE turn.used + turn.reserved_before + turn.asked > turn.maximum))[1] AS refused_by,
-                jsonb_agg(jsonb_build_object(
-                    'id', turn.limit_id, 'is_team', turn.is_team, 'measure', turn.measure, 'period', turn.period,
-                    'time_zone', turn.time_zone, 'since', turn.period_start, 'amount', turn.maximum, 'used', turn.used,
-                    'reserved', turn.reserved_before, 'asked', turn.asked,
-                    'resets_in', extract(epoch FROM turn.ends_at - moment)) ORDER BY turn.limit_id) AS limits
-            FROM turn
-            GROUP BY turn.ordinal, turn.id, turn.server_id, turn.team_id, turn.key_id, turn.app_id, turn.endpoint,
-                turn.model, turn.prompt_tokens, turn.prompt_micropoints, turn.prompt_price, turn.completion_price
-        ),
-        fit AS (SELECT NOT EXISTS (SELECT 1 FROM verdict WHERE verdict.refused_by IS NOT NULL) AS is_so),
-        counted AS (
-            UPDATE apikeys_counter AS counter SET reserved = counter.reserved + total.asked
-            FROM (SELECT turn.limit_id, sum(turn.asked)::bigint AS asked FROM turn GROUP BY turn.limit_id) AS total
-            WHERE counter.limit_id = total.limit_id AND (SELECT fit.is_so FROM fit)
-        ),
-        held AS (
-            INSERT INTO apikeys_reservation (id, server_id, team_id, key_id, app_id, endpoint, model, prompt_tokens,
-                prompt_micropoints, prompt_price, completion_price, found, limit_ids, amounts, period_starts, admitted_at)
-            SELECT verdict.id, verdict.server_id, verdict.team_id, verdict.key_id, verdict.app_id, verdict.endpoint,
-                verdict.model, verdict.prompt_tokens, verdict.prompt_micropoints, verdict.prompt_price,
-                verdict.completion_price, verdict.limits, verdict.limit_ids, verdict.amounts, verdict.period_starts, moment
-            FROM verdict WHERE (SELECT fit.is_so FROM fit)
-        )
-        SELECT verdict.ordinal, verdict.refused_by, verdict.limits FROM verdict
-        WHERE size = 1 OR (SELECT fit.is_so FROM fit);
-        IF FOUND OR size = 1 THEN
-            RETURN;
-        END IF;
-    END IF;
-    FOR half IN
-        SELECT jsonb_agg(part.item ORDER BY part.place)
-        FROM jsonb_array_elements(items) WITH ORDINALITY AS part(item, place)
-        GROUP BY part.place > size / 2 ORDER BY part.place > size / 2
+    RETURN QUERY
+    WITH item AS MATERIALIZED (
+        SELECT * FROM jsonb_to_recordset(items) AS asked(
+            ordinal int, id text, server_id text, team_id text, key_id text, app_id text, endpoint text, model text,
+            prompt_tokens bigint, tokens bigint, prompt_micropoints bigint, micropoints bigint, prompt_price bigint,
+            completion_price bigint)
+    ),
+    needed AS MATERIALIZED (
+        SELECT item.*, a_limit.id AS limit_id, a_limit.key_id IS NULL AS is_team, a_limit.measure, a_limit.period,
+            a_limit.time_zone, a_limit.amount AS maximum, counter.period_start, counter.used, counter.reserved,
+            CASE a_limit.measure WHEN 'tokens' THEN item.tokens WHEN 'micropoints' THEN item.micropoints
+                ELSE 1 END AS asked,
+            admitted IS NULL OR item.ordinal = ANY (admitted) AS is_admitted
+        FROM item
+        CROSS JOIN LATERAL (
+            SELECT * FROM apikeys_limit AS of_key WHERE of_key.key_id = item.key_id
+            UNION ALL
+            SELECT * FROM apikeys_limit AS of_team WHERE of_team.key_id IS NULL AND of_team.team_id = item.team_id
+        ) AS a_limit
+        JOIN apikeys_counter AS counter ON counter.limit_id = a_limit.id
+        WHERE a_limit.id = ANY (met)
+    ),
+    turn AS MATERIALIZED (
+        SELECT needed.*,
+            -- What those before it reserve, and not it itself.
+            (needed.reserved + coalesce(sum(needed.asked) FILTER (WHERE needed.is_admitted) OVER (
+                PARTITION BY needed.limit_id ORDER BY needed.ordinal
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0))::bigint AS reserved_before,
+            limit_period_end(needed.period, needed.time_zone, needed.period_start) AS ends_at
+        FROM needed
+    ),
+    verdict AS MATERIALIZED (
+        SELECT turn.ordinal, turn.is_admitted, turn.id, turn.server_id, turn.team_id, turn.key_id, turn.app_id,
+            turn.endpoint, turn.model, turn.prompt_tokens, turn.prompt_micropoints, turn.prompt_price, turn.completion_price,
+            array_agg(turn.limit_id ORDER BY turn.limit_id) AS limit_ids,
+            array_agg(turn.asked ORDER BY turn.limit_id) AS amounts,
+            array_agg(turn.period_start ORDER BY turn.limit_id) AS period_starts,
+            -- Of several that refuse, the one that holds longest is named.
+            (array_agg(turn.limit_id ORDER BY
+                turn.used >= turn.maximum AND turn.period NOT IN ('now', 'minute') DESC,
+                turn.ends_at DESC NULLS FIRST)
+                FILTER (WHERE turn.used + turn.reserved_before + turn.asked > turn.maximum))[1] AS refused_by,
+            jsonb_agg(jsonb_build_object(
+                'id', turn.limit_id, 'is_team', turn.is_team, 'measure', turn.measure, 'period', turn.period,
+                'time_zone', turn.time_zone, 'since', turn.period_start, 'amount', turn.maximum, 'used', turn.used,
+                'reserved', turn.reserved_before, 'asked', turn.asked,
+                'resets_in', extract(epoch FROM turn.ends_at - moment)) ORDER BY turn.limit_id) AS limits
+        FROM turn
+        GROUP BY turn.ordinal, turn.is_admitted, turn.id, turn.server_id, turn.team_id, turn.key_id, turn.app_id,
+            turn.endpoint, turn.model, turn.prompt_tokens, turn.prompt_micropoints, turn.prompt_price, turn.completion_price
+    ),
+    -- Chosen ones fit, by the choice.
+    fit AS (
+        SELECT admitted IS NOT NULL
+            OR NOT EXISTS (SELECT 1 FROM verdict WHERE verdict.refused_by IS NOT NULL) AS is_so
+    ),
+    counted AS (
+        UPDATE apikeys_counter AS counter SET reserved = counter.reserved + total.asked
+        FROM (SELECT turn.limit_id, sum(turn.asked)::bigint AS asked FROM turn WHERE turn.is_admitted
+            GROUP BY turn.limit_id) AS total
+        WHERE counter.limit_id = total.limit_id AND (SELECT fit.is_so FROM fit)
+    ),
+    held AS (
+        INSERT INTO apikeys_reservation (id, server_id, team_id, key_id, app_id, endpoint, model, prompt_tokens,
+            prompt_micropoints, prompt_price, completion_price, found, limit_ids, amounts, period_starts, admitted_at)
+        SELECT verdict.id, verdict.server_id, verdict.team_id, verdict.key_id, verdict.app_id, verdict.endpoint,
+            verdict.model, verdict.prompt_tokens, verdict.prompt_micropoints, coalesce(verdict.prompt_price, 0),
+            coalesce(verdict.completion_price, 0), verdict.limits, verdict.limit_ids, verdict.amounts,
+            verdict.period_starts, moment
+        FROM verdict WHERE verdict.is_admitted AND (SELECT fit.is_so FROM fit)
+    )
+    SELECT verdict.ordinal, verdict.refused_by, verdict.limits FROM verdict
+    WHERE (SELECT fit.is_so FROM fit);
+END $$;
+
+-- The ordinals of those that fit, each at all of its limits, taken in turn: one that does not costs nothing.
+CREATE FUNCTION choose_in_turn(items jsonb, met bigint[]) RETURNS int[] LANGUAGE plpgsql AS $$
+DECLARE
+    line record;
+    admitted int[] := '{}';
+    -- By the place of the limit among those met: the room that is left, with and without the present item.
+    rooms bigint[] := '{}';
+    tried bigint[];
+    present int;
+    fits boolean := false;
+BEGIN
+    FOR line IN
+        SELECT item.ordinal, array_position(met, a_limit.id) AS place,
+            a_limit.amount - counter.used - counter.reserved AS room,
+            CASE a_limit.measure WHEN 'tokens' THEN item.tokens WHEN 'micropoints' THEN item.micropoints
+                ELSE 1 END AS asked
+        FROM jsonb_to_recordset(items) AS item(
+            ordinal int, team_id text, key_id text, tokens bigint, micropoints bigint)
+        CROSS JOIN LATERAL (
+            SELECT * FROM apikeys_limit AS of_key WHERE of_key.key_id = item.key_id
+            UNION ALL
+            SELECT * FROM apikeys_limit AS of_team WHERE of_team.key_id IS NULL AND of_team.team_id = item.team_id
+        ) AS a_limit
+        JOIN apikeys_counter AS counter ON counter.limit_id = a_limit.id
+        WHERE a_limit.id = ANY (met)
+        ORDER BY item.ordinal
     LOOP
-        RETURN QUERY SELECT * FROM reserve_in_turn(half, met, moment);
+        IF line.ordinal IS DISTINCT FROM present THEN
+            IF fits THEN
+                admitted := admitted || present;
+                rooms := tried;
+            END IF;
+            present := line.ordinal;
+            fits := true;
+            tried := rooms;
+        END IF;
+        tried[line.place] := coalesce(tried[line.place], line.room) - line.asked;
+        fits := fits AND tried[line.place] >= 0;
     END LOOP;
+    RETURN CASE WHEN fits THEN admitted || present ELSE admitted END;
 END $$;
 
 -- Takes the items in turn: each is admitted at all of its limits, or refused and costs nothing.
@@ -136,13 +174,16 @@ CREATE OR REPLACE FUNCTION reserve(items jsonb) RETURNS TABLE (ordinal int, refu
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
+    ids text[];
     keys text[];
     teams text[];
     met bigint[];
     moment timestamptz;
+    known text[];
+    fresh jsonb := items;
 BEGIN
-    SELECT array_agg(DISTINCT asked.key_id), array_agg(DISTINCT asked.team_id) INTO keys, teams
-    FROM jsonb_to_recordset(items) AS asked(team_id text, key_id text);
+    SELECT array_agg(asked.id), array_agg(DISTINCT asked.key_id), array_agg(DISTINCT asked.team_id)
+    INTO ids, keys, teams FROM jsonb_to_recordset(items) AS asked(id text, team_id text, key_id text);
     met := limits_met(keys, teams);
     IF met = '{}' THEN
         RETURN;
@@ -157,7 +198,23 @@ BEGIN
     FROM apikeys_limit AS a_limit
     WHERE counter.limit_id = ANY (met) AND a_limit.id = counter.limit_id
         AND counter.period_start < limit_period_start(a_limit.period, a_limit.time_zone, moment);
-    RETURN QUERY SELECT * FROM reserve_in_turn(items, met, moment);
+    known := ARRAY(SELECT reservation.id FROM apikeys_reservation AS reservation WHERE reservation.id = ANY (ids));
+    IF known <> '{}' THEN
+        -- The connection broke before the answer came: they were admitted.
+        RETURN QUERY SELECT asked.ordinal, NULL::bigint, NULL::jsonb
+        FROM jsonb_to_recordset(items) AS asked(ordinal int, id text) WHERE asked.id = ANY (known);
+        fresh := (
+            SELECT jsonb_agg(part.item) FROM jsonb_array_elements(items) AS part(item)
+            WHERE NOT part.item ->> 'id' = ANY (known));
+        IF fresh IS NULL THEN
+            RETURN;
+        END IF;
+    END IF;
+    -- Mostly all fit, which one statement finds out and writes.
+    RETURN QUERY SELECT * FROM reserve_chosen(fresh, met, moment, NULL);
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT * FROM reserve_chosen(fresh, met, moment, choose_in_turn(fresh, met));
+    END IF;
 END $$;
 """
 
@@ -189,9 +246,12 @@ BEGIN
         DELETE FROM apikeys_reservation AS reservation WHERE reservation.id = ANY (ids)
         RETURNING reservation.id, reservation.found, reservation.admitted_at
     )
-    SELECT coalesce(jsonb_object_agg(gone.id, gone.found), '{}'),
+    SELECT coalesce(jsonb_object_agg(gone.id, coalesce(gone.found, '[]')), '{}'),
         coalesce(jsonb_object_agg(gone.id, gone.admitted_at), '{}')
     INTO found, moments FROM gone;
+
+    -- From here on no limit can be made whose sum of the ledger would miss what is written below: see start_counter.
+    LOCK TABLE apikeys_usagerecord IN ROW EXCLUSIVE MODE;
 
     -- What is recorded already is not charged again, but what was written off is taken back. Should another call be
     -- recording the same at this moment, the insert below fails, everything here with it, and the next try sees it.
@@ -202,7 +262,7 @@ BEGIN
             RETURNING usage.*
         )
         SELECT coalesce(jsonb_object_agg(id, jsonb_build_object(
-                'tokens', prompt_tokens + completion_tokens, 'cost', cost_micropoints)), '{}'),
+                'tokens', prompt_tokens::bigint + completion_tokens, 'cost', cost_micropoints)), '{}'),
             moments || coalesce(jsonb_object_agg(id, created_at), '{}')
         INTO lost, moments FROM taken_back;
         fresh := ARRAY(
@@ -228,7 +288,8 @@ BEGIN
                 max(limit_period_start(a_limit.period, a_limit.time_zone, request.moment))
                     OVER (PARTITION BY a_limit.id) AS latest_start
             FROM ROWS FROM (jsonb_to_recordset(items) AS (
-                id text, team_id text, key_id text, prompt_tokens int, completion_tokens int, cost_micropoints bigint)
+                id text, team_id text, key_id text, prompt_tokens bigint, completion_tokens bigint,
+                cost_micropoints bigint)
             ) WITH ORDINALITY AS item(
                 id, team_id, key_id, prompt_tokens, completion_tokens, cost_micropoints, ordinal)
             CROSS JOIN LATERAL (
@@ -359,19 +420,45 @@ BEGIN
 END $$;
 """
 
-EXPIRE = earlier.EXPIRE.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION").replace(
-    "'cost_micropoints', left_behind.prompt_micropoints,",
-    "'cost_micropoints', left_behind.prompt_micropoints, 'prompt_price', left_behind.prompt_price,\n"
-    "        'completion_price', left_behind.completion_price,",
-)
+EXPIRE = """
+-- Settles what processes left behind whose heartbeat is gone: the prompt's bound is charged, the rest given back.
+-- What is still reserved after twelve hours, longer than any request runs, was forgotten by a living process.
+CREATE OR REPLACE FUNCTION expire_reservations(silence interval) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    items jsonb;
+BEGIN
+    SELECT jsonb_agg(jsonb_build_object(
+        'id', left_behind.id, 'team_id', left_behind.team_id, 'key_id', left_behind.key_id,
+        'app_id', left_behind.app_id, 'endpoint', left_behind.endpoint, 'model', left_behind.model,
+        'prompt_tokens', left_behind.prompt_tokens, 'completion_tokens', 0, 'token_source', 'bound',
+        'cost_micropoints', left_behind.prompt_micropoints, 'prompt_price', left_behind.prompt_price,
+        'completion_price', left_behind.completion_price, 'status', 0, 'ending', 'lost',
+        'duration_ms', least(2147483647, extract(epoch FROM clock_timestamp() - left_behind.admitted_at) * 1000)::int))
+    INTO items
+    FROM (
+        SELECT reservation.* FROM apikeys_reservation AS reservation
+        WHERE reservation.admitted_at < clock_timestamp() - silence AND (
+            reservation.admitted_at < clock_timestamp() - interval '12 hours' OR NOT EXISTS (
+                SELECT 1 FROM apikeys_serverprocess AS server
+                WHERE server.id = reservation.server_id AND server.heartbeat_at > clock_timestamp() - silence))
+        ORDER BY reservation.id LIMIT 500 FOR UPDATE SKIP LOCKED
+    ) AS left_behind;
+    IF items IS NULL THEN
+        RETURN 0;
+    END IF;
+    PERFORM settle(items);
+    RETURN jsonb_array_length(items);
+END $$;
+"""
 
 BACK = (earlier.RESERVE + earlier.SETTLE + earlier.EXPIRE).replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
 UNDO = f"""
 {BACK}
 DROP FUNCTION raise_budget_alerts(bigint[]);
-DROP TRIGGER forget_alerts ON apikeys_limit;
+DROP TRIGGER unalert_counter ON apikeys_limit;
 DROP FUNCTION forget_alerts();
-DROP FUNCTION reserve_in_turn(jsonb, bigint[], timestamptz);
+DROP FUNCTION choose_in_turn(jsonb, bigint[]);
+DROP FUNCTION reserve_chosen(jsonb, bigint[], timestamptz, int[]);
 DROP SEQUENCE apikeys_call_number;
 DROP FUNCTION limits_met(text[], text[]);
 """

@@ -10,7 +10,7 @@ DO = """
 CREATE FUNCTION used_in_records(wanted bigint, start timestamptz) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT coalesce(sum(CASE a_limit.measure
         WHEN 'requests' THEN 1
-        WHEN 'tokens' THEN usage.prompt_tokens + usage.completion_tokens
+        WHEN 'tokens' THEN usage.prompt_tokens::bigint + usage.completion_tokens
         WHEN 'micropoints' THEN usage.cost_micropoints
         ELSE 0
     END), 0)::bigint
@@ -45,7 +45,7 @@ UNDO = """
 CREATE OR REPLACE FUNCTION used_in_ledger(wanted bigint, start timestamptz) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT coalesce(sum(CASE a_limit.measure
         WHEN 'requests' THEN 1
-        WHEN 'tokens' THEN usage.prompt_tokens + usage.completion_tokens
+        WHEN 'tokens' THEN usage.prompt_tokens::bigint + usage.completion_tokens
         WHEN 'micropoints' THEN usage.cost_micropoints
         ELSE 0
     END), 0)::bigint

@@ -10,12 +10,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from django.db import connection as django_connection
 from django.utils import timezone
 
 from apikeys import servers
+from apikeys.database import connect
 from apikeys.limits import Counter, Limit, ServerProcess
 from apikeys.models import ApiKey
-from apikeys.usage import Ending, UsageRecord
+from apikeys.usage import Ending, Refusal, UsageRecord
 from chat.models import App
 from tests import factories
 from tests.api.conversations import events_of, make_app, messages_of
@@ -168,6 +170,38 @@ def test_what_has_not_begun_to_answer_is_cut_too(server: Server, provider: FakeP
         assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
     record = wait_for(lambda: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5)
     assert (record.ending, record.status) == (Ending.CUT, 401)
+    # The prompt was used, so this was no refusal that cost nothing.
+    assert record.prompt_tokens > 0
+    check_refusal(server.ask(key), "revoked_api_key")
+    wait_for(lambda: Refusal.objects.filter(key=api_key).first(), "the next one is", seconds=5)
+    assert not Refusal.objects.filter(pk=record.pk).exists()
+
+
+def test_what_has_not_been_asked_yet_costs_nothing(server: Server, provider: FakeProvider) -> None:
+    """Cut while it waits for its reservation."""
+    api_key, key = factories.make_key(app=make_app(provider, "never"))
+    made = Limit.objects.create(team=api_key.team, key=api_key, measure="tokens", period="total", amount=10**6)
+    question = factories.unique("early")
+    body = json.dumps({"messages": [{"role": "user", "content": question}]}).encode()
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as stream:
+        with connect() as holder, holder.transaction():
+            holder.execute("SELECT 1 FROM apikeys_counter WHERE limit_id = %s FOR UPDATE", [made.pk])
+            stream.sendall(head.encode() + b"\r\n" + body)
+            wait_for(lambda: waiting_for_a_lock(), "it waits for its reservation", seconds=5)
+            servers.call(cut_key=api_key.pk, is_revoked=True)
+        assert stream.recv(65536).startswith(b"HTTP/1.1 401 ")
+    record = wait_for(lambda: UsageRecord.objects.filter(key=api_key, ending="cut").first(), "it is kept", seconds=5)
+    assert (record.prompt_tokens, record.completion_tokens) == (0, 0)
+    assert not provider.calls_about(question)
+
+
+def waiting_for_a_lock() -> bool:
+    with django_connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return bool(cursor.fetchone()[0])
 
 
 def test_a_reader_that_takes_nothing_is_cut_too(server: Server, provider: FakeProvider) -> None:

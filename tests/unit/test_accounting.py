@@ -1,7 +1,9 @@
 """The database's own functions, called as the gates call them."""
 
+import threading
 from collections.abc import Iterator
 
+import msgspec
 import pytest
 from django.db import connection as django_connection
 from hypothesis import HealthCheck, given, settings
@@ -17,6 +19,7 @@ from apikeys.object_ids import new_object_id
 from apikeys.reconciliation import reconcile
 from apikeys.usage import UsageRecord
 from tests import factories
+from tests.processes import wait_for
 
 
 @pytest.fixture
@@ -86,6 +89,49 @@ def test_settling_what_was_never_reserved_is_charged(raw: Connection, api_key: A
     made = limit(api_key)
     _write(raw, [used(asked(api_key), 7)])
     assert counts(made) == (7, 0)
+
+
+def test_a_limit_that_is_made_while_a_request_is_settled(raw: Connection, api_key: ApiKey) -> None:
+    """Its trigger sums the ledger up, and lets no record slip past the sum and the counter."""
+    with connect() as other, other.transaction():
+        other.execute(
+            "INSERT INTO apikeys_limit (team_id, key_id, measure, period, amount, time_zone) "
+            "VALUES (%s, %s, 'tokens', 'total', 100, 'UTC')",
+            [api_key.team_id, api_key.pk],
+        )
+        settling = threading.Thread(target=_write, args=(raw, [used(asked(api_key), 7)]))
+        settling.start()
+        wait_for(lambda: is_waiting(raw), "settling waits for the sum", seconds=5)
+    settling.join(5)
+    assert counts(Limit.objects.get(key=api_key)) == (7, 0)
+    assert reconcile()[1] == []
+
+
+def is_waiting(connection: Connection) -> bool:
+    with django_connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s", [connection.info.backend_pid]
+        )
+        return bool(cursor.fetchone()[0])
+
+
+def test_a_reservation_that_does_not_know_what_it_found(raw: Connection, api_key: ApiKey) -> None:
+    """As one that a limit's removal left without any."""
+    made = limit(api_key)
+    ask = asked(api_key, 60)
+    _reserve(raw, [ask])
+    Reservation.objects.filter(pk=ask.id).update(found=None)
+    _write(raw, [used(ask, 7)])
+    assert counts(made)[0] == 7
+    Counter.objects.filter(limit=made).update(reserved=0)
+
+
+def test_token_counts_beyond_what_could_be(raw: Connection, api_key: ApiKey) -> None:
+    made = limit(api_key, period="total", amount=2**40)
+    usage = used(asked(api_key), 2**31 - 1)
+    _write(raw, [msgspec.structs.replace(usage, prompt_tokens=2**31 - 1)])
+    assert counts(made) == (2**32 - 2, 0)
+    assert counts(limit(api_key, period="total", amount=2**40)) == (2**32 - 2, 0)
 
 
 def test_a_limit_that_went_while_the_request_ran(raw: Connection, api_key: ApiKey) -> None:

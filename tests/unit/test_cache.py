@@ -4,12 +4,14 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 
+import msgspec
 import pytest
 from django.db import connection
 
-from apikeys.cache import CHANNEL, MAX_ENTRIES, Listener, Snapshots
+from apikeys.cache import CALLS, CHANNEL, MAX_ENTRIES, Listener, Snapshots
 from apikeys.database import Connection
 from apikeys.group_commit import Gate
+from apikeys.servers import Call
 from tests.processes import wait_for
 
 
@@ -95,6 +97,20 @@ def test_a_load_that_began_before_a_change_is_not_kept(
     reader.join(5)
     assert snapshots.cached("a") == (False, None)
     assert snapshots.get_from_thread("a", "a") == 2
+
+
+def test_a_call_of_another_version_does_not_end_it() -> None:
+    listener = Listener()
+    understood: list[str] = []
+    listener.start(None, lambda _, payload: understood.append(msgspec.json.decode(payload, type=Call).cut_key or ""))
+    try:
+        wait_for(lambda: listener.is_alive, "the listener hears itself", seconds=5)
+        with connection.cursor() as cursor:
+            for payload in ("nonsense", '{"number": 1, "cut_key": "a"}'):
+                cursor.execute("SELECT pg_notify(%s, %s)", [CALLS, payload])
+        wait_for(lambda: understood == ["a"], "the next one is understood", seconds=5)
+    finally:
+        listener.stop()
 
 
 def test_nothing_is_believed_while_the_listener_is_silent(
