@@ -209,7 +209,7 @@ class ApiKey(models.Model):
     )
     revocation_unheard = ArrayField(
         models.CharField(max_length=24),
-        default=list,
+        db_default=[],
         blank=True,
         editable=False,
         help_text="Server processes that had not said so when waiting for them ended.",

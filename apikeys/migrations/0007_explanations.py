@@ -66,7 +66,7 @@ class Migration(migrations.Migration):
             field=django.contrib.postgres.fields.ArrayField(
                 base_field=models.CharField(max_length=24),
                 blank=True,
-                default=list,
+                db_default=[],
                 editable=False,
                 help_text="Server processes that had not said so when waiting for them ended.",
                 size=None,
