@@ -14,11 +14,11 @@ PRODUCTION = ENV_FILE=/dev/null DATA_DIR= DEBUG=false HTTPS=true ALLOWED_HOSTS=e
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench format lock clean
+.PHONY: help demo test check bench bench-scale format lock clean
 
 help: ## Show what there is
 	@echo "make <target>, with PORT=8000 and DATA_DIR=./data where they matter:"
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile
 
 demo: $(DEMO) ## Start everything: database, model, server, and keys to try it with
 	@$(PY) manage.py quickstart
@@ -35,6 +35,9 @@ check: $(DEV) ## Check format, lint, types, migrations, and production settings
 
 bench: $(DEV) ## Measure throughput, latency and memory
 	@$(PY) -m tests.bench $(ARGS)
+
+bench-scale: $(DEV) ## Measure whether a request costs more among a million keys
+	@$(PY) -m tests.bench.scale $(ARGS)
 
 format: $(DEV) ## Format the code
 	$(PY) -m ruff format .

@@ -1,4 +1,4 @@
-"""Lists find their rows by index, and the ledger and reservations keep no index that nobody asks."""
+"""An index for what each list and each request asks for, and none that is only written to."""
 
 import django.db.models.deletion
 from django.conf import settings

@@ -59,13 +59,14 @@ def hold_to_floors(rows: Iterable[Row]) -> bool:
     return not any(row.is_missed for row in rows)
 
 
-def table(rows: Iterable[Row]) -> str:
+def table(rows: Iterable[Row], direct: str = "direct") -> str:
+    """`direct` names the column of what each result is compared with."""
     head = [
         "measure",
         "load",
         "result",
         "unit",
-        "direct",
+        direct,
         "ratio",
         "server us",
         "server core",
