@@ -60,10 +60,10 @@ class LimitState(msgspec.Struct, frozen=True):
     # The beginning of the period, as the database writes it.
     since: str | None = None
 
-    @property
-    def left(self) -> int:
-        """What is left for later requests, now that this one is admitted."""
-        return max(0, self.amount - self.used - self.reserved - self.asked)
+    def left(self, *, is_admitted: bool) -> int:
+        """What is left for later requests, now that this one is admitted, or refused and cost nothing."""
+        taken = self.used + self.reserved + (self.asked if is_admitted else 0)
+        return max(0, self.amount - taken)
 
     @property
     def reset_seconds(self) -> int:
@@ -189,20 +189,24 @@ def reserve_from_thread(asked: Asked, given_up: Callable[[], Usage]) -> Verdict:
 def limit_headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
     """What is left, as OpenAI's clients read it and as the IETF's draft spells it."""
     headers: list[tuple[str, str]] = []
+
+    def left(limit: LimitState) -> int:
+        return limit.left(is_admitted=verdict.refused_by is None)
+
     for measure in ("requests", "tokens"):
         minutes = [limit for limit in verdict.limits if limit.measure == measure and limit.period == "minute"]
         if minutes:
-            tightest = min(minutes, key=lambda limit: limit.left)
+            tightest = min(minutes, key=left)
             headers += [
                 (f"x-ratelimit-limit-{measure}", str(tightest.amount)),
-                (f"x-ratelimit-remaining-{measure}", str(tightest.left)),
+                (f"x-ratelimit-remaining-{measure}", str(left(tightest))),
                 (f"x-ratelimit-reset-{measure}", f"{tightest.reset_seconds}s"),
             ]
     timed = [limit for limit in verdict.limits if limit.resets_in is not None]
     if timed:
         headers += [
             ("ratelimit-policy", ", ".join(f'"{_name(limit)}";q={limit.amount}' for limit in timed)),
-            ("ratelimit", ", ".join(f'"{_name(limit)}";r={limit.left};t={limit.reset_seconds}' for limit in timed)),
+            ("ratelimit", ", ".join(f'"{_name(limit)}";r={left(limit)};t={limit.reset_seconds}' for limit in timed)),
         ]
     return [(name.encode(), value.encode()) for name, value in headers]
 

@@ -19,6 +19,10 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 LOOK_SECONDS = 0.8
+EXPOSED = ", ".join(
+    ["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"]
+    + [f"X-RateLimit-{what}-{of}" for what in ("Limit", "Remaining", "Reset") for of in ("Requests", "Tokens")]
+).encode()
 
 
 class Answer:
@@ -131,7 +135,7 @@ def cors_headers(scope: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     if origin in settings.CORS_ALLOWED_ORIGINS:
         headers += [
             (b"access-control-allow-origin", origin.encode("latin1")),
-            (b"access-control-expose-headers", b"X-Request-Id, Retry-After, RateLimit, RateLimit-Policy"),
+            (b"access-control-expose-headers", EXPOSED),
         ]
     return headers
 

@@ -119,8 +119,10 @@ def test_tokens_are_reserved_at_their_most_and_charged_as_used(server: Server, p
     assert counts(made) == (18, 0)
     assert server.ask(key, "hello").status_code == 200
     assert counts(made) == (36, 0)
-    # What is left would do for a shorter answer only.
-    check_refusal(server.ask(key, "hello"), "insufficient_quota")
+    # What is left would do for a shorter answer only. The refused request took nothing of it.
+    refused = server.ask(key, "hello")
+    check_refusal(refused, "insufficient_quota")
+    assert f'"key-tokens-day-{made.pk}";r=104;t=' in refused.headers["ratelimit"]
     assert server.ask(key, "hello", max_tokens=50).status_code == 200
     assert counts(made) == (54, 0)
 
