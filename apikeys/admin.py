@@ -13,6 +13,8 @@ from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from procrastinate.contrib.django.models import ProcrastinateJob
+from unfold.admin import TabularInline as UnfoldTabularInline
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
 from apikeys import explanations
 from apikeys.alert_admin import AlertAdmin, WebhookAdmin
@@ -38,12 +40,8 @@ if TYPE_CHECKING:
     MembershipTabularInline = admin.TabularInline[Membership, Team]
     RuleModelForm = forms.ModelForm[EndpointRule]
 else:
-    MembershipTabularInline = admin.TabularInline
+    MembershipTabularInline = UnfoldTabularInline
     RuleModelForm = forms.ModelForm
-
-admin.site.site_header = "FastGPT API keys"
-admin.site.site_title = "FastGPT API keys"
-admin.site.index_title = "Administration"
 
 
 class SuperusersOnly(AnyBaseModelAdmin):
@@ -75,12 +73,16 @@ admin.site.unregister([User, Group, ProcrastinateJob])
 
 
 @admin.register(User)
-class SiteUserAdmin(SuperusersOnly, ProtectionShown, UserAdmin):  # type: ignore[type-arg]
+class SiteUserAdmin(SuperusersOnly, UserAdmin, ProtectionShown):  # type: ignore[type-arg]
     """Who may change users can give any permission to anybody."""
+
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
 
 
 @admin.register(Group)
-class SiteGroupAdmin(SuperusersOnly, GroupAdmin):
+class SiteGroupAdmin(SuperusersOnly, GroupAdmin, AnyModelAdmin):
     """Likewise."""
 
 

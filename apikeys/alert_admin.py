@@ -11,6 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from unfold.admin import TabularInline as UnfoldTabularInline
 
 from apikeys import notices
 from apikeys.alerts import Alert
@@ -21,7 +22,7 @@ from apikeys.webhooks import Webhook
 if TYPE_CHECKING:
     DeliveryTabularInline = admin.TabularInline[Delivery, Alert]
 else:
-    DeliveryTabularInline = admin.TabularInline
+    DeliveryTabularInline = UnfoldTabularInline
 
 
 class DeliveryInline(DeliveryTabularInline):

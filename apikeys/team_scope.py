@@ -12,6 +12,7 @@ from django.contrib.admin.widgets import AutocompleteSelect
 from django.contrib.auth.models import User
 from django.db.models import ForeignKey, Model, QuerySet
 from django.http import HttpRequest
+from unfold.admin import ModelAdmin as UnfoldModelAdmin
 
 from apikeys.models import Team
 
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     AnyBaseModelAdmin = BaseModelAdmin[Any]
     AnyModelChoiceField = forms.ModelChoiceField[Any]
 else:
-    AnyModelAdmin, AnyBaseModelAdmin = admin.ModelAdmin, BaseModelAdmin
+    # Unfold tells no types, so for them its pages are Django's.
+    AnyModelAdmin, AnyBaseModelAdmin = UnfoldModelAdmin, BaseModelAdmin
     AnyModelChoiceField = forms.ModelChoiceField
 
 # So many choices are listed in a form or beside a list; of more, one is searched for.

@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from unfold.admin import TabularInline as UnfoldTabularInline
 
 from apikeys import servers
 from apikeys.limits import MICROPOINTS
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     PriceTabularInline = admin.TabularInline[Price, Provider]
 else:
     PriceModelForm = forms.ModelForm
-    PriceTabularInline = admin.TabularInline
+    PriceTabularInline = UnfoldTabularInline
     ProviderModelForm = forms.ModelForm
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import environ
 
-from fastgpt_site import local_secrets
+from fastgpt_site import console, local_secrets
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -53,6 +53,10 @@ RECORDER_QUEUE_SIZE = env.int("RECORDER_QUEUE_SIZE", default=2000)
 RETENTION_DAYS = env.int("RETENTION_DAYS", default=0)
 
 INSTALLED_APPS = [
+    # Before the admin, whose templates it replaces.
+    "unfold",
+    "unfold.contrib.filters",
+    "unfold.contrib.forms",
     "django.contrib.admin",
     "django.contrib.auth",
     "django.contrib.contenttypes",
@@ -128,6 +132,8 @@ AUTH_PASSWORD_VALIDATORS = [
 LANGUAGE_CODE = "en-us"
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
+
+UNFOLD = console.UNFOLD
 
 STATIC_URL = "static/"
 # The admin's few files are served from where they are installed; nothing has to be collected.

@@ -1,0 +1,87 @@
+"""How the admin looks: its name, its colors, and a sidebar by task that shows what the user may see."""
+
+from collections.abc import Callable
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse_lazy
+from django.utils.translation import gettext_lazy as _
+
+NAME = "FastGPT API keys"
+
+
+def base_url(request: HttpRequest) -> str:
+    """The BaseURL, as whoever reads this page reaches it."""
+    return request.build_absolute_uri("/api")
+
+
+def may_view(permission: str) -> Callable[[HttpRequest], bool]:
+    return lambda request: bool(request.user.has_perm(permission))
+
+
+def is_superuser(request: HttpRequest) -> bool:
+    return bool(request.user.is_active and request.user.is_superuser)
+
+
+def page(title: Any, icon: str, model: str, permission: Callable[[HttpRequest], bool] | None = None) -> dict[str, Any]:
+    """A link to the list of a model, such as apikeys.apikey."""
+    app, _, name = model.partition(".")
+    return {
+        "title": title,
+        "icon": icon,
+        "link": reverse_lazy(f"admin:{app}_{name}_changelist"),
+        "permission": permission or may_view(f"{app}.view_{name}"),
+    }
+
+
+UNFOLD = {
+    "SITE_TITLE": NAME,
+    "SITE_HEADER": NAME,
+    "SITE_SUBHEADER": base_url,
+    "SITE_SYMBOL": "key",
+    "SHOW_VIEW_ON_SITE": False,
+    "SIDEBAR": {
+        "show_search": False,
+        "show_all_applications": False,
+        "navigation": [
+            {
+                "title": _("Access"),
+                "items": [
+                    {"title": _("Dashboard"), "icon": "dashboard", "link": reverse_lazy("admin:index")},
+                    page(_("Keys"), "key", "apikeys.apikey"),
+                    page(_("Limits"), "speed", "apikeys.limit"),
+                    page(_("Endpoints"), "lan", "apikeys.endpointrule", is_superuser),
+                ],
+            },
+            {
+                "title": _("Applications"),
+                "separator": True,
+                "items": [
+                    page(_("Apps"), "smart_toy", "chat.app"),
+                    page(_("Providers"), "dns", "chat.provider"),
+                    page(_("Conversations"), "forum", "chat.conversation"),
+                ],
+            },
+            {
+                "title": _("What happened"),
+                "separator": True,
+                "items": [
+                    page(_("Usage"), "monitoring", "apikeys.usagerecord"),
+                    page(_("Daily usage"), "calendar_month", "apikeys.dailyusage"),
+                    page(_("Refusals"), "block", "apikeys.refusal"),
+                    page(_("Alerts"), "notifications", "apikeys.alert"),
+                ],
+            },
+            {
+                "title": _("People"),
+                "separator": True,
+                "items": [
+                    page(_("Teams"), "groups", "apikeys.team"),
+                    page(_("Webhooks"), "webhook", "apikeys.webhook"),
+                    page(_("Users"), "person", "auth.user", is_superuser),
+                    page(_("Groups"), "badge", "auth.group", is_superuser),
+                ],
+            },
+        ],
+    },
+}
