@@ -1,10 +1,11 @@
 from django.apps import AppConfig
 from django.core.checks import register
+from django.utils.translation import gettext_lazy as _
 
 
 class ApiKeysConfig(AppConfig):
     name = "apikeys"
-    verbose_name = "API keys"
+    verbose_name = _("API keys")
 
     def ready(self) -> None:
         from apikeys import alerts, deliveries, limits, reconciliation, usage, webhooks  # noqa: F401 - their models belong to this app

@@ -15,6 +15,7 @@ from django.db import models, transaction
 from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apikeys import notices
@@ -38,8 +39,8 @@ class NobodyToTell(Exception):
 
 
 class Channel(models.TextChoices):
-    MAIL = "mail", "mail"
-    WEBHOOK = "webhook", "webhook"
+    MAIL = "mail", _("mail")
+    WEBHOOK = "webhook", _("webhook")
 
 
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
@@ -52,18 +53,19 @@ class Delivery(models.Model):
 
     # Goes with every attempt, so that a receiver can drop what it was told before.
     id = ObjectIdField()
-    alert = models.ForeignKey(Alert, on_delete=models.CASCADE, related_name="deliveries")
-    channel = models.CharField(max_length=10, choices=Channel.choices)
-    attempts = models.PositiveSmallIntegerField(default=0)
-    told_at = models.DateTimeField(null=True)
-    given_up_at = models.DateTimeField(null=True)
-    last_error = models.CharField(max_length=200, blank=True)
-    created_at = models.DateTimeField(db_default=Now())
+    alert = models.ForeignKey(Alert, verbose_name=_("alert"), on_delete=models.CASCADE, related_name="deliveries")
+    channel = models.CharField(_("channel"), max_length=10, choices=Channel.choices)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    told_at = models.DateTimeField(_("told at"), null=True)
+    given_up_at = models.DateTimeField(_("given up at"), null=True)
+    last_error = models.CharField(_("last error"), max_length=200, blank=True)
+    created_at = models.DateTimeField(_("created at"), db_default=Now())
 
     objects = DeliveryQuerySet.as_manager()
 
     class Meta:
-        verbose_name_plural = "deliveries"
+        verbose_name = _("delivery")
+        verbose_name_plural = _("deliveries")
         ordering = ["pk"]
         constraints = [models.UniqueConstraint(fields=["alert", "channel"], name="delivery_once_a_channel")]
         indexes = [models.Index(fields=["id"], condition=Q(told_at=None, given_up_at=None), name="delivery_open")]

@@ -12,6 +12,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 from apikeys.models import ApiKey, Team, TeamOwnedQuerySet
 
@@ -23,21 +24,21 @@ MAXIMUM_AMOUNT = 2**53
 class Measure(models.TextChoices):
     """What a limit counts."""
 
-    REQUESTS = "requests", "requests"
-    TOKENS = "tokens", "tokens"
-    MICROPOINTS = "micropoints", "millionths of a point"
-    OPEN = "open", "requests at the same time"
+    REQUESTS = "requests", _("requests")
+    TOKENS = "tokens", _("tokens")
+    MICROPOINTS = "micropoints", _("millionths of a point")
+    OPEN = "open", _("requests at the same time")
 
 
 class Period(models.TextChoices):
     """Over which time a limit counts. Calendar periods begin at midnight of the limit's time zone."""
 
-    NOW = "now", "at any moment"
-    MINUTE = "minute", "a minute"
-    DAY = "day", "a day"
-    WEEK = "week", "a week, from Monday"
-    MONTH = "month", "a month"
-    TOTAL = "total", "in all"
+    NOW = "now", _("at any moment")
+    MINUTE = "minute", _("a minute")
+    DAY = "day", _("a day")
+    WEEK = "week", _("a week, from Monday")
+    MONTH = "month", _("a month")
+    TOTAL = "total", _("in all")
 
 
 def validate_time_zone(value: str) -> None:
@@ -48,35 +49,46 @@ def validate_time_zone(value: str) -> None:
 class Limit(models.Model):
     """So much of one measure in one period, for a key, or for a whole team. All limits of both apply."""
 
-    team = models.ForeignKey(Team, on_delete=models.CASCADE, related_name="limits")
+    team = models.ForeignKey(Team, verbose_name=_("team"), on_delete=models.CASCADE, related_name="limits")
     key = models.ForeignKey(
         ApiKey,
+        verbose_name=_("key"),
         on_delete=models.CASCADE,
         null=True,
         blank=True,
         related_name="limits",
-        help_text="Empty: all keys of the team together.",
+        help_text=_("Empty: all keys of the team together."),
     )
-    measure = models.CharField(max_length=12, choices=Measure.choices)
-    period = models.CharField(max_length=6, choices=Period.choices)
+    measure = models.CharField(_("measure"), max_length=12, choices=Measure.choices)
+    period = models.CharField(_("period"), max_length=6, choices=Period.choices)
     amount = models.PositiveBigIntegerField(
+        _("amount"),
         validators=[MinValueValidator(0), MaxValueValidator(MAXIMUM_AMOUNT)],
-        help_text="A request that would go beyond it is refused. 0 refuses every one. Points are given in millionths.",
+        help_text=_(
+            "A request that would go beyond it is refused. 0 refuses every one. Points are given in millionths."
+        ),
     )
     soft_amount = models.PositiveBigIntegerField(
+        _("soft amount"),
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(MAXIMUM_AMOUNT)],
-        help_text="Reaching it raises an alert and refuses nothing. Empty: alerts at 50, 80 and 100 % only.",
+        help_text=_("Reaching it raises an alert and refuses nothing. Empty: alerts at 50, 80 and 100 % only."),
     )
     time_zone = models.CharField(
-        max_length=64, default="UTC", validators=[validate_time_zone], help_text="Where the day begins at midnight."
+        _("time zone"),
+        max_length=64,
+        default="UTC",
+        validators=[validate_time_zone],
+        help_text=_("Where the day begins at midnight."),
     )
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
     objects: ClassVar[Any] = TeamOwnedQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("limit")
+        verbose_name_plural = _("limits")
         ordering = ["pk"]
         constraints = [
             models.CheckConstraint(
@@ -135,12 +147,18 @@ class Limit(models.Model):
 class Counter(models.Model):
     """What counts against one limit in its current period. Changed by the database's own functions only."""
 
-    limit = models.OneToOneField(Limit, on_delete=models.CASCADE, primary_key=True, related_name="counter")
-    period_start = models.DateTimeField()
-    used = models.BigIntegerField(default=0)
-    reserved = models.BigIntegerField(default=0)
+    limit = models.OneToOneField(
+        Limit, verbose_name=_("limit"), on_delete=models.CASCADE, primary_key=True, related_name="counter"
+    )
+    period_start = models.DateTimeField(_("period start"))
+    used = models.BigIntegerField(_("used"), default=0)
+    reserved = models.BigIntegerField(_("reserved"), default=0)
     # Which alerts of this period were raised: 1, 2 and 4 for 50, 80 and 100 %, 8 for the soft amount.
-    alerted = models.PositiveSmallIntegerField(db_default=0)
+    alerted = models.PositiveSmallIntegerField(_("alerted"), db_default=0)
+
+    class Meta:
+        verbose_name = _("counter")
+        verbose_name_plural = _("counters")
 
     def __str__(self) -> str:
         return f"{self.used} + {self.reserved} since {self.period_start}"
@@ -150,12 +168,16 @@ class ServerProcess(models.Model):
     """One running server process. What one holds reserved is given back when its heartbeat is gone."""
 
     id = models.CharField(max_length=24, primary_key=True)
-    host = models.CharField(max_length=200, blank=True, db_default="")
-    pid = models.PositiveIntegerField(db_default=0)
-    started_at = models.DateTimeField(db_default=Now())
+    host = models.CharField(_("host"), max_length=200, blank=True, db_default="")
+    pid = models.PositiveIntegerField(_("pid"), db_default=0)
+    started_at = models.DateTimeField(_("started at"), db_default=Now())
     # The last call to all processes that this one has answered.
-    heard = models.BigIntegerField(db_default=0)
-    heartbeat_at = models.DateTimeField(db_default=Now())
+    heard = models.BigIntegerField(_("heard"), db_default=0)
+    heartbeat_at = models.DateTimeField(_("heartbeat at"), db_default=Now())
+
+    class Meta:
+        verbose_name = _("server process")
+        verbose_name_plural = _("server processes")
 
     def __str__(self) -> str:
         return self.id
@@ -168,27 +190,44 @@ class Reservation(models.Model):
     """
 
     id = models.CharField(max_length=24, primary_key=True)
-    server_id = models.CharField(max_length=24)
+    server_id = models.CharField(_("server ID"), max_length=24)
     # Written and removed with every request, and looked for by its id: no index is kept of these.
-    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
-    key = models.ForeignKey(ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
-    app = models.ForeignKey(
-        "chat.App", on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True, related_name="+"
+    team = models.ForeignKey(
+        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
     )
-    endpoint = models.CharField(max_length=100)
-    model = models.CharField(max_length=200, blank=True)
-    prompt_tokens = models.PositiveIntegerField()
-    prompt_micropoints = models.PositiveBigIntegerField()
-    prompt_price = models.PositiveBigIntegerField(db_default=0)
-    completion_price = models.PositiveBigIntegerField(db_default=0)
+    key = models.ForeignKey(
+        ApiKey,
+        verbose_name=_("key"),
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+    app = models.ForeignKey(
+        "chat.App",
+        verbose_name=_("app"),
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        related_name="+",
+    )
+    endpoint = models.CharField(_("endpoint"), max_length=100)
+    model = models.CharField(_("model"), max_length=200, blank=True)
+    prompt_tokens = models.PositiveIntegerField(_("prompt tokens"))
+    prompt_micropoints = models.PositiveBigIntegerField(_("prompt micropoints"))
+    prompt_price = models.PositiveBigIntegerField(_("prompt price"), db_default=0)
+    completion_price = models.PositiveBigIntegerField(_("completion price"), db_default=0)
     # Each limit as the request found it, and what it asked for: for the ledger, where it explains the record.
-    found = models.JSONField(null=True)
-    limit_ids = ArrayField(models.BigIntegerField())
-    amounts = ArrayField(models.BigIntegerField())
-    period_starts = ArrayField(models.DateTimeField())
-    admitted_at = models.DateTimeField()
+    found = models.JSONField(_("found"), null=True)
+    limit_ids = ArrayField(models.BigIntegerField(), verbose_name=_("limit ids"))
+    amounts = ArrayField(models.BigIntegerField(), verbose_name=_("amounts"))
+    period_starts = ArrayField(models.DateTimeField(), verbose_name=_("period starts"))
+    admitted_at = models.DateTimeField(_("admitted at"))
 
     class Meta:
+        verbose_name = _("reservation")
+        verbose_name_plural = _("reservations")
         indexes = [models.Index(fields=["server_id"], name="reservation_by_server")]
 
     def __str__(self) -> str:

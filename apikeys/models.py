@@ -15,6 +15,7 @@ from django.db import models, transaction
 from django.db.models import Exists, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from apikeys import keys
 from apikeys.object_ids import new_object_id
@@ -36,9 +37,9 @@ class ObjectIdField(models.CharField):  # type: ignore[type-arg]
 class AccessKind(models.TextChoices):
     """What a key is, as endpoints see it."""
 
-    APP = "app", "app key"
-    GLOBAL = "global", "global key"
-    GLOBAL_NAMING_APP = "global_naming_app", "global key that may name an app"
+    APP = "app", _("app key")
+    GLOBAL = "global", _("global key")
+    GLOBAL_NAMING_APP = "global_naming_app", _("global key that may name an app")
 
 
 class KeyStateError(Exception):
@@ -55,16 +56,20 @@ class Team(models.Model):
     """A tenant: the one owner of its keys, apps, providers and everything in them."""
 
     id = ObjectIdField()
-    name = models.CharField(max_length=100, unique=True)
-    members = models.ManyToManyField(settings.AUTH_USER_MODEL, through="Membership", related_name="teams", blank=True)
-    disabled_at = models.DateTimeField(
-        null=True, blank=True, help_text="While this is set, no key of the team is accepted."
+    name = models.CharField(_("name"), max_length=100, unique=True)
+    members = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, verbose_name=_("members"), through="Membership", related_name="teams", blank=True
     )
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    disabled_at = models.DateTimeField(
+        _("disabled at"), null=True, blank=True, help_text=_("While this is set, no key of the team is accepted.")
+    )
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
     objects: ClassVar[Any] = TeamQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("team")
+        verbose_name_plural = _("teams")
         ordering = ["name"]
 
     def __str__(self) -> str:
@@ -74,11 +79,13 @@ class Team(models.Model):
 class Membership(models.Model):
     """One user belongs to one team. A key stops working when its owner's membership ends."""
 
-    team = models.ForeignKey(Team, on_delete=models.CASCADE)
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, on_delete=models.CASCADE)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    team = models.ForeignKey(Team, verbose_name=_("team"), on_delete=models.CASCADE)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE)
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
     class Meta:
+        verbose_name = _("membership")
+        verbose_name_plural = _("memberships")
         constraints = [models.UniqueConstraint(fields=["team", "user"], name="membership_once")]
 
     def __str__(self) -> str:
@@ -158,68 +165,86 @@ class ApiKey(models.Model):
 
     id = ObjectIdField()
     # Its index is the one of a team's list.
-    team = models.ForeignKey(Team, on_delete=models.PROTECT, db_index=False, related_name="api_keys")
+    team = models.ForeignKey(
+        Team, verbose_name=_("team"), on_delete=models.PROTECT, db_index=False, related_name="api_keys"
+    )
     app = models.ForeignKey(
         "chat.App",
+        verbose_name=_("app"),
         on_delete=models.PROTECT,
         null=True,
         blank=True,
         related_name="api_keys",
-        help_text="With an app this is an app key: it can talk to that app and do nothing else. "
-        "Without one it is a global key: it operates what the team owns, but cannot talk to an app.",
+        help_text=_(
+            "With an app this is an app key: it can talk to that app and do nothing else. "
+            "Without one it is a global key: it operates what the team owns, but cannot talk to an app."
+        ),
     )
     owner = models.ForeignKey(
         settings.AUTH_USER_MODEL,
+        verbose_name=_("owner"),
         on_delete=models.PROTECT,
         related_name="api_keys",
-        help_text="The member of the team who answers for this key. It stops working when they leave the team.",
+        help_text=_("The member of the team who answers for this key. It stops working when they leave the team."),
     )
-    name = models.CharField(max_length=100, help_text="What the key is for, so that a person can recognize it.")
-    note = models.TextField(blank=True, max_length=2000, validators=[MaxLengthValidator(2000)])
-    expires_at = models.DateTimeField(null=True, blank=True, help_text="Empty means that the key never expires.")
+    name = models.CharField(
+        _("name"), max_length=100, help_text=_("What the key is for, so that a person can recognize it.")
+    )
+    note = models.TextField(_("note"), blank=True, max_length=2000, validators=[MaxLengthValidator(2000)])
+    expires_at = models.DateTimeField(
+        _("expires at"), null=True, blank=True, help_text=_("Empty means that the key never expires.")
+    )
     can_name_app = models.BooleanField(
-        "may name an app",
+        _("may name an app"),
         default=False,
-        help_text="Lets a global key talk to any app of its team by naming it in the request.",
+        help_text=_("Lets a global key talk to any app of its team by naming it in the request."),
     )
     allowed_networks = ArrayField(
         models.CharField(max_length=43, validators=[validate_network]),
+        verbose_name=_("allowed networks"),
         default=list,
         blank=True,
-        help_text="Networks in CIDR form, such as 203.0.113.0/24 or 2001:db8::/32. Empty means everywhere.",
+        help_text=_("Networks in CIDR form, such as 203.0.113.0/24 or 2001:db8::/32. Empty means everywhere."),
     )
     allowed_endpoints = ArrayField(
         models.CharField(max_length=100),
+        verbose_name=_("allowed endpoints"),
         default=list,
         blank=True,
-        help_text="Names of endpoints, such as chat.completions. Empty means all that this kind of key may call.",
+        help_text=_("Names of endpoints, such as chat.completions. Empty means all that this kind of key may call."),
     )
     allowed_models = ArrayField(
         models.CharField(max_length=200),
+        verbose_name=_("allowed models"),
         default=list,
         blank=True,
-        help_text="Names of models that an app may use when this key calls it. Empty means all.",
+        help_text=_("Names of models that an app may use when this key calls it. Empty means all."),
     )
-    disabled_at = models.DateTimeField(null=True, blank=True, editable=False)
-    revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
-    revoked_by = models.CharField(max_length=150, blank=True, editable=False)
-    revoked_reason = models.CharField(max_length=500, blank=True, editable=False)
+    disabled_at = models.DateTimeField(_("disabled at"), null=True, blank=True, editable=False)
+    revoked_at = models.DateTimeField(_("revoked at"), null=True, blank=True, editable=False)
+    revoked_by = models.CharField(_("revoked by"), max_length=150, blank=True, editable=False)
+    revoked_reason = models.CharField(_("revoked reason"), max_length=500, blank=True, editable=False)
     revocation_heard_at = models.DateTimeField(
-        null=True, editable=False, help_text="When the last server process said that it refuses the key."
+        _("revocation heard at"),
+        null=True,
+        editable=False,
+        help_text=_("When the last server process said that it refuses the key."),
     )
     revocation_unheard = ArrayField(
         models.CharField(max_length=24),
+        verbose_name=_("revocation unheard"),
         db_default=[],
         blank=True,
         editable=False,
-        help_text="Server processes that had not said so when waiting for them ended.",
+        help_text=_("Server processes that had not said so when waiting for them ended."),
     )
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
     objects: ClassVar[ApiKeyManager] = ApiKeyManager()
 
     class Meta:
-        verbose_name = "API key"
+        verbose_name = _("API key")
+        verbose_name_plural = _("API keys")
         ordering = ["-created_at"]
         constraints = [
             models.CheckConstraint(
@@ -367,17 +392,21 @@ class KeySecretManager(models.Manager.from_queryset(KeySecretQuerySet)):  # type
 class KeySecret(models.Model):
     """One credential of a key: the keyed digest of a plaintext that is stored nowhere."""
 
-    key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, related_name="secrets")
-    digest = models.BinaryField(unique=True, max_length=32)
-    pepper_id = models.CharField(max_length=20)
-    last_four = models.CharField(max_length=4)
-    is_imported = models.BooleanField(default=False)
-    expires_at = models.DateTimeField(null=True, help_text="When the overlap after a rotation ends.")
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    key = models.ForeignKey(ApiKey, verbose_name=_("key"), on_delete=models.PROTECT, related_name="secrets")
+    digest = models.BinaryField(_("digest"), unique=True, max_length=32)
+    pepper_id = models.CharField(_("pepper ID"), max_length=20)
+    last_four = models.CharField(_("last four"), max_length=4)
+    is_imported = models.BooleanField(_("is imported"), default=False)
+    expires_at = models.DateTimeField(
+        _("expires at"), null=True, help_text=_("When the overlap after a rotation ends.")
+    )
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
     objects: ClassVar[KeySecretManager] = KeySecretManager()
 
     class Meta:
+        verbose_name = _("secret")
+        verbose_name_plural = _("secrets")
         constraints = [
             models.UniqueConstraint(fields=["key"], condition=Q(expires_at=None), name="keysecret_one_current"),
         ]
@@ -396,16 +425,19 @@ class KeySecret(models.Model):
 class EndpointRule(models.Model):
     """An administrator has lowered what keys may do at one endpoint. No row: what the code declares."""
 
-    endpoint = models.CharField(max_length=100, unique=True)
+    endpoint = models.CharField(_("endpoint"), max_length=100, unique=True)
     denied_kinds = ArrayField(
         models.CharField(max_length=20, choices=AccessKind.choices),
+        verbose_name=_("denied kinds"),
         default=list,
         blank=True,
-        help_text="Kinds of key that may no longer call this endpoint.",
+        help_text=_("Kinds of key that may no longer call this endpoint."),
     )
-    changed_at = models.DateTimeField(auto_now=True)
+    changed_at = models.DateTimeField(_("changed at"), auto_now=True)
 
     class Meta:
+        verbose_name = _("endpoint rule")
+        verbose_name_plural = _("endpoint rules")
         ordering = ["endpoint"]
 
     def __str__(self) -> str:

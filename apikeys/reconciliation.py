@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import psycopg
 from django.db import OperationalError, connection, models, transaction
 from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
 
 from apikeys.limits import Limit
 
@@ -37,12 +38,16 @@ class Balance:
 class Reconciliation(models.Model):
     """One nightly proof, and what it found."""
 
-    at = models.DateTimeField(db_default=Now())
-    limits = models.PositiveIntegerField(help_text="How many counters were compared.")
-    drifted = models.PositiveIntegerField(help_text="How many of them were wrong. They were left as they are.")
-    seconds = models.FloatField(help_text="How long admission and recording waited.")
+    at = models.DateTimeField(_("at"), db_default=Now())
+    limits = models.PositiveIntegerField(_("limits"), help_text=_("How many counters were compared."))
+    drifted = models.PositiveIntegerField(
+        _("drifted"), help_text=_("How many of them were wrong. They were left as they are.")
+    )
+    seconds = models.FloatField(_("seconds"), help_text=_("How long admission and recording waited."))
 
     class Meta:
+        verbose_name = _("reconciliation")
+        verbose_name_plural = _("reconciliations")
         ordering = ["-pk"]
 
     def __str__(self) -> str:
@@ -77,7 +82,7 @@ def compare(*, fix: bool = False) -> list[Balance]:
 
     Admission and recording wait meanwhile: only while nothing is written can the two sides be compared exactly.
     """
-    for _ in range(ATTEMPTS - 1):
+    for _attempt in range(ATTEMPTS - 1):
         try:
             return _compare(fix)
         except OperationalError as error:

@@ -19,6 +19,7 @@ from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
 
 from apikeys import encryption, outbound
 from apikeys.models import Team, TeamOwnedQuerySet
@@ -38,24 +39,28 @@ class WebhookError(Exception):
 class Webhook(models.Model):
     """The one URL that a team's alerts are posted to, and the secret that signs the posts."""
 
-    team = models.OneToOneField(Team, on_delete=models.CASCADE, related_name="webhook")
+    team = models.OneToOneField(Team, verbose_name=_("team"), on_delete=models.CASCADE, related_name="webhook")
     # A plain text column: Django's URL field would refuse single-label hosts such as http://alerts:8080/.
     url = models.CharField(
-        "URL",
+        _("URL"),
         max_length=500,
-        help_text="Alerts are posted here as JSON. Changing it makes a new secret, which is shown once.",
+        help_text=_("Alerts are posted here as JSON. Changing it makes a new secret, which is shown once."),
     )
-    encrypted_secret = models.BinaryField(editable=False)
-    secret_made_at = models.DateTimeField(editable=False)
-    disabled_at = models.DateTimeField(null=True, blank=True, help_text="While this is set, nothing is posted.")
-    last_success_at = models.DateTimeField(null=True, editable=False)
-    last_failure_at = models.DateTimeField(null=True, editable=False)
-    last_failure = models.CharField(max_length=200, blank=True, editable=False)
-    created_at = models.DateTimeField(db_default=Now(), editable=False)
+    encrypted_secret = models.BinaryField(_("encrypted secret"), editable=False)
+    secret_made_at = models.DateTimeField(_("secret made at"), editable=False)
+    disabled_at = models.DateTimeField(
+        _("disabled at"), null=True, blank=True, help_text=_("While this is set, nothing is posted.")
+    )
+    last_success_at = models.DateTimeField(_("last success at"), null=True, editable=False)
+    last_failure_at = models.DateTimeField(_("last failure at"), null=True, editable=False)
+    last_failure = models.CharField(_("last failure"), max_length=200, blank=True, editable=False)
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
     objects: ClassVar[Any] = TeamOwnedQuerySet.as_manager()
 
     class Meta:
+        verbose_name = _("webhook")
+        verbose_name_plural = _("webhooks")
         ordering = ["pk"]
 
     def __str__(self) -> str:
