@@ -12,6 +12,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from apikeys.models import ApiKey, Team, TeamOwnedQuerySet
@@ -108,8 +109,10 @@ class Limit(models.Model):
         ]
 
     def __str__(self) -> str:
-        unit = "points" if self.measure == Measure.MICROPOINTS else self.get_measure_display()
-        soft = "" if self.soft_amount is None else f", alert at {self.shown(self.soft_amount)}"
+        unit = gettext("points") if self.measure == Measure.MICROPOINTS else self.get_measure_display()
+        soft = ""
+        if self.soft_amount is not None:
+            soft = gettext(", alert at %(amount)s") % {"amount": self.shown(self.soft_amount)}
         return f"{self.shown(self.amount)} {unit} {self.get_period_display()}{soft}"
 
     def shown(self, amount: int) -> str:
@@ -118,14 +121,18 @@ class Limit(models.Model):
 
     def clean(self) -> None:
         if self.measure and self.period and (self.measure == Measure.OPEN) != (self.period == Period.NOW):
-            raise ValidationError({"period": "Requests at the same time are counted at any moment, and only they are."})
+            raise ValidationError(
+                {"period": _("Requests at the same time are counted at any moment, and only they are.")}
+            )
         if self.key is not None and self.team_id != self.key.team_id:
-            raise ValidationError({"key": "The key belongs to another team."})
+            raise ValidationError({"key": _("The key belongs to another team.")})
         if self.soft_amount is not None:
             if self.period in (Period.NOW, Period.MINUTE):
-                raise ValidationError({"soft_amount": "Only budgets have one: a rate would raise an alert a minute."})
+                raise ValidationError(
+                    {"soft_amount": _("Only budgets have one: a rate would raise an alert a minute.")}
+                )
             if self.amount is not None and self.soft_amount > self.amount:
-                raise ValidationError({"soft_amount": "It lies above the amount, so it would never be reached."})
+                raise ValidationError({"soft_amount": _("It lies above the amount, so it would never be reached.")})
 
     def state(self) -> dict[str, Any]:
         """What it allows and what is left, as its holder and operators see it. Points in millionths."""

@@ -15,6 +15,7 @@ from django.db import models, transaction
 from django.db.models import Exists, OuterRef, Q, Subquery
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from apikeys import keys
@@ -271,11 +272,13 @@ class ApiKey(models.Model):
         if self.team_id is None:
             return
         if self.app and self.app.team_id != self.team_id:
-            raise ValidationError({"app": "The app belongs to another team."})
+            raise ValidationError({"app": _("The app belongs to another team.")})
         if self.app_id and self.can_name_app:
-            raise ValidationError({"can_name_app": "An app key talks to its own app; only a global key can name one."})
+            raise ValidationError(
+                {"can_name_app": _("An app key talks to its own app; only a global key can name one.")}
+            )
         if self.owner_id and not self.team.members.filter(pk=self.owner_id).exists():
-            raise ValidationError({"owner": "The owner must be a member of the team."})
+            raise ValidationError({"owner": _("The owner must be a member of the team.")})
 
     @property
     def kind(self) -> AccessKind:
@@ -288,19 +291,19 @@ class ApiKey(models.Model):
         """Why the key would be refused whoever calls, in one sentence; None when it works."""
         now = timezone.now()
         if self.revoked_at:
-            return "It was revoked."
+            return gettext("It was revoked.")
         if self.disabled_at:
-            return "It is disabled."
+            return gettext("It is disabled.")
         if self.expires_at and self.expires_at <= now:
-            return "It is expired."
+            return gettext("It is expired.")
         if self.team.disabled_at:
-            return "Its team is disabled."
+            return gettext("Its team is disabled.")
         if not self.owner.is_active:
-            return "Its owner is inactive."
+            return gettext("Its owner is inactive.")
         if not self._told("owner_is_member", self.team.members.filter(pk=self.owner_id).exists):
-            return "Its owner has left the team."
+            return gettext("Its owner has left the team.")
         if not self._told("has_live_secret", self.secrets.live().exists):
-            return "It has no secret; rotate it to make one."
+            return gettext("It has no secret; rotate it to make one.")
         return None
 
     @property
@@ -326,13 +329,15 @@ class ApiKey(models.Model):
         Raises KeyStateError then, for a revoked key, and for an overlap out of range.
         """
         if not timedelta(0) <= overlap <= MAXIMUM_OVERLAP:
-            raise KeyStateError(f"The overlap must be between 0 and {MAXIMUM_OVERLAP.days} days.")
+            raise KeyStateError(
+                gettext("The overlap must be between 0 and %(days)s days.") % {"days": MAXIMUM_OVERLAP.days}
+            )
         locked = ApiKey.objects.select_for_update().get(pk=self.pk)
         if locked.revoked_at:
-            raise KeyStateError("A revoked key cannot be rotated. Create a new key.")
+            raise KeyStateError(gettext("A revoked key cannot be rotated. Create a new key."))
         if replacing is not None and locked.newest_secret_id != replacing:
             raise KeyStateError(
-                "The key was rotated in the meantime and its new secret shown once. If lost, rotate it."
+                gettext("The key was rotated in the meantime and its new secret shown once. If lost, rotate it.")
             )
         now = timezone.now()
         live = list(self.secrets.live().order_by("-pk"))
@@ -356,7 +361,7 @@ class ApiKey(models.Model):
     def revoke(self, *, by: str, reason: str) -> None:
         """Refuse the key for good. Revoking twice keeps who did it first."""
         if not reason.strip():
-            raise KeyStateError("Say why the key is revoked.")
+            raise KeyStateError(gettext("Say why the key is revoked."))
         now = timezone.now()
         ApiKey.objects.filter(pk=self.pk, revoked_at=None).update(
             revoked_at=now, revoked_by=by[:150], revoked_reason=reason.strip()[:500]
@@ -366,7 +371,7 @@ class ApiKey(models.Model):
     def _change(self, **columns: Any) -> None:
         """Change columns unless the key is revoked, in one statement, so that no revocation can slip between."""
         if not ApiKey.objects.filter(pk=self.pk, revoked_at=None).update(**columns):
-            raise KeyStateError("A revoked key cannot be changed. Create a new key.")
+            raise KeyStateError(gettext("A revoked key cannot be changed. Create a new key."))
         self.refresh_from_db()
 
 

@@ -177,7 +177,7 @@ class App(models.Model):
 
     def clean(self) -> None:
         if self.provider_id and self.team_id and self.provider.team_id != self.team_id:
-            raise ValidationError({"provider": "The provider belongs to another team."})
+            raise ValidationError({"provider": _("The provider belongs to another team.")})
 
 
 class Conversation(models.Model):
