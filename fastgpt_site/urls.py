@@ -35,5 +35,6 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^v1/?$", BaseUrlView.as_view()),
     re_path(r"^v1/", UnknownPathView.as_view()),
     path("admin/", admin.site.urls),
+    path("i18n/", include("django.conf.urls.i18n")),
     path("", RedirectView.as_view(pattern_name="admin:index")),
 ]

@@ -1,0 +1,35 @@
+"""Who looks at a page: in which language, which Django decides, and in which time zone, which the browser tells."""
+
+import zoneinfo
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+from django.utils import timezone
+
+# Written by static/fastgpt_site/timezone.js.
+COOKIE = "timezone"
+LONGEST_NAME = 64
+
+
+class ViewerTimeZone:
+    """Times on a page are the viewer's: of the zone in the cookie, if there is such a zone, otherwise TIME_ZONE's."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        zone = known_zone(request.COOKIES.get(COOKIE, ""))
+        if zone is None:
+            return self.get_response(request)
+        with timezone.override(zone):
+            return self.get_response(request)
+
+
+def known_zone(name: str) -> zoneinfo.ZoneInfo | None:
+    """The zone of that name; None for what a cookie may hold otherwise."""
+    if not name or len(name) > LONGEST_NAME:
+        return None
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        return None
