@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.http import HttpRequest
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 from django.utils.translation import gettext_lazy as _
 
@@ -40,6 +41,8 @@ UNFOLD = {
     "SITE_SUBHEADER": base_url,
     "SITE_SYMBOL": "key",
     "SHOW_VIEW_ON_SITE": False,
+    "SHOW_LANGUAGES": True,
+    "SCRIPTS": [lambda request: static("fastgpt_site/timezone.js")],
     "SIDEBAR": {
         "show_search": False,
         "show_all_applications": False,
