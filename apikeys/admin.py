@@ -18,6 +18,7 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 
 from apikeys import explanations
 from apikeys.alert_admin import AlertAdmin, WebhookAdmin
+from apikeys.audit_admin import AuditEntryAdmin
 from apikeys.endpoints import routes
 from apikeys.key_admin import ApiKeyAdmin
 from apikeys.limit_admin import LimitAdmin
@@ -34,7 +35,7 @@ from apikeys.team_scope import (
 )
 from apikeys.usage import DailyUsage, KeyActivity, Refusal, UsageRecord
 
-__all__ = ["AlertAdmin", "ApiKeyAdmin", "LimitAdmin", "WebhookAdmin"]
+__all__ = ["AlertAdmin", "ApiKeyAdmin", "AuditEntryAdmin", "LimitAdmin", "WebhookAdmin"]
 
 if TYPE_CHECKING:
     MembershipTabularInline = admin.TabularInline[Membership, Team]

@@ -13,7 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from unfold.admin import TabularInline as UnfoldTabularInline
 
-from apikeys import notices
+from apikeys import audit, notices
 from apikeys.alerts import Alert
 from apikeys.deliveries import Delivery
 from apikeys.team_scope import ReadOnlyAdmin, ScopedListFilter, TeamScopedAdmin
@@ -148,8 +148,10 @@ class WebhookAdmin(TeamScopedAdmin):
     def _replace_secret(self, request: HttpRequest, webhook: Webhook, replacing: Any) -> HttpResponse:
         secret = webhook.make_secret()
         # In one statement with what it depends on: the same form sent twice, or a new URL, may have been quicker.
-        is_replaced = Webhook.objects.filter(pk=webhook.pk, url=webhook.url, secret_made_at=replacing).update(
-            encrypted_secret=webhook.encrypted_secret, secret_made_at=webhook.secret_made_at
+        is_replaced = audit.update(
+            Webhook.objects.filter(pk=webhook.pk, url=webhook.url, secret_made_at=replacing),
+            encrypted_secret=webhook.encrypted_secret,
+            secret_made_at=webhook.secret_made_at,
         )
         if not is_replaced:
             self.message_user(

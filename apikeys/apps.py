@@ -8,9 +8,10 @@ class ApiKeysConfig(AppConfig):
     verbose_name = _("API keys")
 
     def ready(self) -> None:
-        from apikeys import alerts, deliveries, limits, reconciliation, usage, webhooks  # noqa: F401 - their models belong to this app
+        from apikeys import alerts, audited, deliveries, limits, reconciliation, sign_in, usage, webhooks  # noqa: F401 - their models belong to this app
         from apikeys.checks import check_networks, check_retention, check_routes
 
+        audited.register_models()
         register(check_routes, "urls")
         register(check_networks)
         register(check_retention)

@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from apikeys import keys
+from apikeys import audit, keys
 from apikeys.object_ids import new_object_id
 
 if TYPE_CHECKING:
@@ -363,14 +363,17 @@ class ApiKey(models.Model):
         if not reason.strip():
             raise KeyStateError(gettext("Say why the key is revoked."))
         now = timezone.now()
-        ApiKey.objects.filter(pk=self.pk, revoked_at=None).update(
-            revoked_at=now, revoked_by=by[:150], revoked_reason=reason.strip()[:500]
+        audit.update(
+            ApiKey.objects.filter(pk=self.pk, revoked_at=None),
+            revoked_at=now,
+            revoked_by=by[:150],
+            revoked_reason=reason.strip()[:500],
         )
         self.refresh_from_db()
 
     def _change(self, **columns: Any) -> None:
-        """Change columns unless the key is revoked, in one statement, so that no revocation can slip between."""
-        if not ApiKey.objects.filter(pk=self.pk, revoked_at=None).update(**columns):
+        """Change columns unless the key is revoked, with its row locked, so that no revocation can slip between."""
+        if not audit.update(ApiKey.objects.filter(pk=self.pk, revoked_at=None), **columns):
             raise KeyStateError(gettext("A revoked key cannot be changed. Create a new key."))
         self.refresh_from_db()
 

@@ -7,7 +7,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from apikeys.access import APP, GLOBAL, GLOBAL_NAMING_APP, PUBLIC, ApiCredential
-from apikeys.client_address import Address, client_address, is_in
+from apikeys.client_address import address_of, is_in
 from apikeys.errors import (
     AddressNotAllowed,
     EndpointNotAllowed,
@@ -73,8 +73,3 @@ def check_kind(kinds: frozenset[AccessKind], accepted: frozenset[AccessKind]) ->
     if accepted <= {APP, GLOBAL_NAMING_APP} and GLOBAL in kinds:
         raise WrongKeyKind(APP_KEY_NEEDED)
     raise EndpointNotAllowed
-
-
-def address_of(request: HttpRequest) -> Address | None:
-    """Where this request comes from, by the one rule of `client_address`."""
-    return client_address(request.META.get("REMOTE_ADDR"), request.META.get("HTTP_X_FORWARDED_FOR", ""))

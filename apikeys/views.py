@@ -18,11 +18,12 @@ from apikeys.access import APP, GLOBAL, PUBLIC, ApiCredential, Public
 from apikeys.admission import Asked, limit_headers, reserve_from_thread
 from apikeys.authentication import ApiKeyAuthentication
 from apikeys.cache import listener
+from apikeys.client_address import address_of
 from apikeys.errors import ApiError, MethodNotAllowed, PathNotFound
 from apikeys.ledger import Usage, usage_gate
 from apikeys.limits import MICROPOINTS, Limit, Measure, Period
 from apikeys.models import AccessKind, ApiKey
-from apikeys.permissions import address_of, is_open
+from apikeys.permissions import is_open
 from apikeys.policies import KeyPolicy
 from apikeys.trace import trace_of
 

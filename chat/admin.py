@@ -16,7 +16,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from unfold.admin import TabularInline as UnfoldTabularInline
 
-from apikeys import servers
+from apikeys import audit, servers
 from apikeys.limits import MICROPOINTS
 from apikeys.team_scope import ReadOnlyAdmin, ScopedListFilter, TeamScopedAdmin
 from chat.models import App, Conversation, Message, Price, Provider
@@ -134,12 +134,15 @@ class ProviderAdmin(TeamScopedAdmin):
         if answers["secret"] or answers.get("clear_secret"):
             obj.set_secret(answers["secret"])
             edited.append("encrypted_secret")
-        had_secret = obj.has_secret
+        had_secret = change and Provider.objects.filter(pk=obj.pk).exclude(encrypted_secret=None).exists()
         if not change:
             obj.save(force_insert=True)
-            return
-        obj.save(update_fields=edited)
-        obj.refresh_from_db(fields=["encrypted_secret"])
+        else:
+            obj.save(update_fields=edited)
+            # The database clears the secret of another URL.
+            obj.refresh_from_db(fields=["encrypted_secret"])
+        if "encrypted_secret" in edited or had_secret != obj.has_secret:
+            audit.record(obj, {"secret": (audit.MASK if had_secret else "", audit.MASK if obj.has_secret else "")})
         if had_secret and not obj.has_secret and "base_url" in edited:
             self.message_user(request, "The base URL changed, so the secret was cleared.", messages.WARNING)
 
@@ -185,13 +188,13 @@ class AppAdmin(TeamScopedAdmin):
             self.message_user(request, f"Archived {app}. {hearing.told()}", messages.SUCCESS)
 
     def _archive(self, request: HttpRequest, app: App) -> None:
-        if App.objects.filter(pk=app.pk, archived_at=None).update(archived_at=timezone.now()):
+        if audit.update(App.objects.filter(pk=app.pk, archived_at=None), archived_at=timezone.now()):
             self.log_change(request, app, "Archived.")
 
     @admin.action(description="Unarchive: accept calls of the selected apps again", permissions=["change"])
     def unarchive(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
         for app in queryset.exclude(archived_at=None):
-            App.objects.filter(pk=app.pk).update(archived_at=None)
+            audit.update(App.objects.filter(pk=app.pk), archived_at=None)
             self.log_change(request, app, "Unarchived.")
             self.message_user(request, f"Unarchived {app}.", messages.SUCCESS)
 

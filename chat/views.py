@@ -14,10 +14,10 @@ from rest_framework.response import Response
 from apikeys.access import APP, GLOBAL, GLOBAL_NAMING_APP, ApiCredential, team_id_of
 from apikeys.admission import limit_headers
 from apikeys.cache import listener
+from apikeys.client_address import address_of
 from apikeys.errors import ApiError, InternalError
 from apikeys.in_flight import InFlight
 from apikeys.models import AccessKind
-from apikeys.permissions import address_of
 from apikeys.streams import EventStream
 from apikeys.trace import Trace, trace_of
 from apikeys.views import ApiView, AsyncApiView, success

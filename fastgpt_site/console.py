@@ -73,6 +73,8 @@ UNFOLD = {
                     page(_("Daily usage"), "calendar_month", "apikeys.dailyusage"),
                     page(_("Refusals"), "block", "apikeys.refusal"),
                     page(_("Alerts"), "notifications", "apikeys.alert"),
+                    page(_("Audit"), "history", "apikeys.auditentry"),
+                    page(_("Jobs"), "pending_actions", "procrastinate.procrastinatejob", is_superuser),
                 ],
             },
             {

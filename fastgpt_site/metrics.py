@@ -34,9 +34,9 @@ from prometheus_client.registry import Collector
 
 from apikeys import servers
 from apikeys.cache import listener
+from apikeys.client_address import address_of
 from apikeys.group_commit import Gate
 from apikeys.limits import ServerProcess
-from apikeys.permissions import address_of
 from apikeys.reconciliation import Reconciliation
 from apikeys.trace import Trace
 

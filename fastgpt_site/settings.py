@@ -67,6 +67,7 @@ INSTALLED_APPS = [
     # Before the apps whose jobs it runs.
     "procrastinate.contrib.django",
     "rest_framework",
+    "auditlog",
     "apikeys",
     "chat",
     "fastgpt_site",
@@ -81,6 +82,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "apikeys.audit.AuditMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
@@ -138,6 +140,11 @@ TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
 
 UNFOLD = console.UNFOLD
+
+# Entries with their team and the name of who did it; values as JSON has them, related rows by their names.
+AUDITLOG_LOGENTRY_MODEL = "apikeys.AuditEntry"
+AUDITLOG_STORE_JSON_CHANGES = True
+AUDITLOG_USE_FK_STRING_REPRESENTATION = True
 
 STATIC_URL = "static/"
 # The admin's few files are served from where they are installed; nothing has to be collected.

@@ -7,6 +7,7 @@ from django.db.models import Model
 from django.utils import timezone
 
 from apikeys.alerts import Alert
+from apikeys.audit import AuditEntry
 from apikeys.deliveries import Delivery
 from apikeys.limits import Limit
 from apikeys.models import Team
@@ -84,6 +85,7 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
     )
     webhook.make_secret()
     webhook.save()
+    entry = AuditEntry.objects.filter(team=team, object_pk=api_key.pk).latest("pk")
     rows = (
         team,
         app.provider,
@@ -98,5 +100,6 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
         limit,
         alert,
         webhook,
+        entry,
     )
     return {type(row): row for row in rows}

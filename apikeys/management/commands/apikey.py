@@ -1,7 +1,5 @@
 """Create, show, rotate and end API keys, and import those of another system."""
 
-import os
-import pwd
 import sys
 from argparse import ArgumentParser
 from typing import Any
@@ -10,6 +8,7 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 
 from apikeys import named_rows, revocations
+from apikeys.audit import login
 from apikeys.command_line import DataCommand, duration, future_moment, said, text
 from apikeys.endpoints import endpoint_names
 from apikeys.key_reports import details, sheet, state, summary, table
@@ -222,11 +221,3 @@ def refuse_unknown(endpoints: list[str]) -> None:
     for endpoint in endpoints:
         if endpoint not in known:
             raise CommandError(f"There is no endpoint {endpoint!r} for keys. Choose from: {', '.join(known)}.")
-
-
-def login() -> str:
-    """The operating system's name of who runs this, which no variable can change."""
-    try:
-        return pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        return "command line"

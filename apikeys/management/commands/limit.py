@@ -5,6 +5,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from django.core.management.base import CommandError
+from django.db import transaction
 
 from apikeys import named_rows
 from apikeys.command_line import DataCommand, printable, text
@@ -65,7 +66,8 @@ class Command(DataCommand):
         limit.amount = whole(limit, options["amount"])
         limit.soft_amount = None if options["soft"] is None else whole(limit, options["soft"])
         limit.full_clean()
-        limit.save(force_insert=True)
+        with transaction.atomic():
+            limit.save(force_insert=True)
         self._tell(limit, options, "Added")
 
     def _change(self, options: dict[str, Any]) -> None:
@@ -76,7 +78,8 @@ class Command(DataCommand):
         elif options["no_soft"]:
             limit.soft_amount = None
         limit.full_clean()
-        limit.save(update_fields=["amount", "soft_amount"])
+        with transaction.atomic():
+            limit.save(update_fields=["amount", "soft_amount"])
         self._tell(limit, options, "Changed")
 
     def _remove(self, options: dict[str, Any]) -> None:
