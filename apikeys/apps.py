@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.contrib.auth.signals import user_logged_in
 from django.core.checks import register
 from django.utils.translation import gettext_lazy as _
 
@@ -10,8 +11,10 @@ class ApiKeysConfig(AppConfig):
     def ready(self) -> None:
         from apikeys import alerts, audited, deliveries, limits, reconciliation, sign_in, usage, webhooks  # noqa: F401 - their models belong to this app
         from apikeys.checks import check_networks, check_retention, check_routes
+        from apikeys.fresh_password import remember
 
         audited.register_models()
+        user_logged_in.connect(remember, dispatch_uid="password_entered")
         register(check_routes, "urls")
         register(check_networks)
         register(check_retention)

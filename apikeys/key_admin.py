@@ -18,8 +18,9 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 
+from apikeys import fresh_password
 from apikeys.key_changes import KEY_CHANGES, Done, KeyChange
-from apikeys.key_forms import KeyForm, LinesField, NewKeyForm, reserve_id, reserved_id
+from apikeys.key_forms import KeyForm, LinesField, NewKeyForm, StaleNewKeyForm, reserve_id, reserved_id
 from apikeys.long_lists import LongList
 from apikeys.models import AccessKind, ApiKey, KeySecret, KeyStateError
 from apikeys.team_scope import ScopedListFilter, TeamScopedAdmin, rows_for
@@ -72,7 +73,8 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     # The form
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        return super().get_form(request, obj, change, **{"form": KeyForm if change else NewKeyForm, **kwargs})
+        new_key_form = NewKeyForm if fresh_password.is_fresh(request) else StaleNewKeyForm
+        return super().get_form(request, obj, change, **{"form": KeyForm if change else new_key_form, **kwargs})
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         if obj is None:
@@ -117,6 +119,9 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
     ) -> Any:
         # Django takes "_saveasnew" for an addition, whatever the address.
+        is_opened = request.method == "GET" and object_id is None and self.has_add_permission(request)
+        if is_opened and not fresh_password.is_fresh(request):
+            return fresh_password.ask(request)
         is_addition = request.method == "POST" and (object_id is None or "_saveasnew" in request.POST)
         if not is_addition or not self.has_add_permission(request):
             return super().changeform_view(request, object_id, form_url, extra_context)
@@ -199,7 +204,12 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         if api_key is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[no-any-return, attr-defined]
         form = change.form_class(request.POST if request.method == "POST" else None, initial=change.initial(api_key))
-        if form.is_valid():
+        is_stale = change.needs_password and not fresh_password.is_fresh(request)
+        if is_stale and request.method != "POST":
+            return fresh_password.ask(request)
+        if form.is_valid() and is_stale:
+            form.add_error(None, fresh_password.stale())
+        elif form.is_valid():
             return self._carry_out(request, api_key, change, form.cleaned_data)
         context = {
             **self.admin_site.each_context(request),

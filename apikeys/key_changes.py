@@ -27,6 +27,8 @@ class KeyChange:
     label: ClassVar[str]
     explanation: ClassVar[str]
     form_class: ClassVar[type[forms.Form]]
+    # Whether it gives a secret away.
+    needs_password: ClassVar[bool] = False
 
     def applies_to(self, api_key: ApiKey) -> bool:
         return api_key.revoked_at is None
@@ -51,6 +53,7 @@ class Rotation(KeyChange):
         "Callers must be given the new secret before the old one ends."
     )
     form_class = RotationForm
+    needs_password = True
 
     def initial(self, api_key: ApiKey) -> dict[str, Any]:
         return {"replacing": api_key.newest_secret_id}

@@ -9,6 +9,7 @@ from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget
 from django.core import signing
 
+from apikeys import fresh_password
 from apikeys.endpoints import endpoint_names
 from apikeys.models import ApiKey
 from apikeys.object_ids import new_object_id
@@ -84,6 +85,14 @@ class KeyForm(KeyModelForm):
 
 class NewKeyForm(KeyForm):
     reservation = forms.CharField(widget=forms.HiddenInput)
+
+
+class StaleNewKeyForm(NewKeyForm):
+    """The same, sent by somebody who has not entered their password lately."""
+
+    def clean(self) -> dict[str, Any]:
+        super().clean()
+        raise fresh_password.stale()
 
 
 class ConfirmationForm(forms.Form):

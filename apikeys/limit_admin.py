@@ -12,6 +12,7 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from apikeys import fresh_password
 from apikeys.limits import MAXIMUM_AMOUNT, MICROPOINTS, Limit, Measure
 from apikeys.long_lists import LongList
 from apikeys.team_scope import ScopedListFilter, TeamScopedAdmin
@@ -24,6 +25,8 @@ else:
 
 class LimitForm(LimitModelForm):
     """Points are given as people count them, with decimals; inside they are whole millionths."""
+
+    asks_password = False
 
     amount = forms.DecimalField(
         min_value=0,
@@ -58,7 +61,15 @@ class LimitForm(LimitModelForm):
         for name in ("amount", "soft_amount"):
             if answers.get(name) is not None:
                 answers[name] = exact_amount(name, measure, answers[name])
+        if self.asks_password and self.instance.pk and answers.get("amount", 0) > self.instance.amount:
+            raise fresh_password.stale()
         return answers
+
+
+class StaleLimitForm(LimitForm):
+    """The same, sent by somebody who has not entered their password lately: it may lower a limit, not raise one."""
+
+    asks_password = True
 
 
 def exact_amount(name: str, measure: str, amount: Decimal) -> int:
@@ -94,6 +105,20 @@ class LimitAdmin(LongList, TeamScopedAdmin):
         # What a limit counts stays; for something else there is another limit.
         told = ("used", "reserved", "left", "counted_since")
         return () if obj is None else ("team", "key", "unit", "period", "time_zone", *told)
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = LimitForm if fresh_password.is_fresh(request) else StaleLimitForm
+        return super().get_form(request, obj, change, **{"form": form, **kwargs})
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
+        if self.has_delete_permission(request) and not fresh_password.is_fresh(request):
+            return fresh_password.ask(request)
+        return super().delete_view(request, object_id, extra_context)
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        if request.POST.get("action") == "delete_selected" and not fresh_password.is_fresh(request):
+            return fresh_password.ask(request)
+        return super().changelist_view(request, extra_context)
 
     def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_field_queryset(db, db_field, request)

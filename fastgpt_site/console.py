@@ -43,6 +43,7 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "SHOW_LANGUAGES": True,
     "SCRIPTS": [lambda request: static("fastgpt_site/timezone.js")],
+    "LOGIN": {"form": "apikeys.sign_in_form.SignInForm"},
     "SIDEBAR": {
         "show_search": False,
         "show_all_applications": False,

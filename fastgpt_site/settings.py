@@ -159,6 +159,8 @@ SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SESSION_COOKIE_HTTPONLY = True
+# A working day; who does something delicate enters the password again, see `apikeys.fresh_password`.
+SESSION_COOKIE_AGE = env.int("SESSION_COOKIE_AGE", default=43_200)
 X_FRAME_OPTIONS = "DENY"
 
 REST_FRAMEWORK = {

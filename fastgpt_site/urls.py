@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
+from apikeys.fresh_password import confirm_password
 from apikeys.views import BaseUrlView, KeySelfView, UnknownPathView
 from chat.views import AppListView, CompletionsView, ModelListView
 from fastgpt_site.health import healthz, readyz
@@ -34,6 +35,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^api/", UnknownPathView.as_view()),
     re_path(r"^v1/?$", BaseUrlView.as_view()),
     re_path(r"^v1/", UnknownPathView.as_view()),
+    path("admin/confirm_password/", admin.site.admin_view(confirm_password), name="confirm_password"),
     path("admin/", admin.site.urls),
     path("i18n/", include("django.conf.urls.i18n")),
     path("", RedirectView.as_view(pattern_name="admin:index")),
