@@ -117,6 +117,11 @@ class StaffNotAllowed(AccessError):
     error_code, message = "permission_denied", "Your account does not have the permission that this endpoint asks for."
 
 
+class PasswordNeeded(AccessError):
+    error_code = "password_needed"
+    message = "Enter your password at /admin/confirm_password/ first: that was more than 15 minutes ago."
+
+
 class CsrfFailed(AccessError):
     error_code, message = "csrf_failed", "The CSRF token is missing or wrong."
 
@@ -129,6 +134,10 @@ class NotFound(ApiError):
 
 class AppNotFound(NotFound):
     code, status_text, error_code, message = 502000, "appUnExist", "appUnExist", "There is no such app."
+
+
+class KeyNotFound(NotFound):
+    code, status_text, error_code, message = 506000, "openapiUnExist", "openapiUnExist", "There is no such API key."
 
 
 class InvalidParameter(ApiError):

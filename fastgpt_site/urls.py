@@ -5,6 +5,7 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
 from apikeys.fresh_password import confirm_password
+from apikeys.key_views import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
 from apikeys.views import BaseUrlView, KeySelfView, UnknownPathView
 from chat.views import AppListView, CompletionsView, ModelListView
 from fastgpt_site.health import healthz, readyz
@@ -18,6 +19,10 @@ v1 = [
 ]
 fastgpt = [
     re_path(r"^core/app/list/?$", AppListView.as_view()),
+    re_path(r"^support/openapi/create/?$", KeyCreateView.as_view()),
+    re_path(r"^support/openapi/list/?$", KeyListView.as_view()),
+    re_path(r"^support/openapi/update/?$", KeyUpdateView.as_view()),
+    re_path(r"^support/openapi/delete/?$", KeyDeleteView.as_view()),
 ]
 
 handler400 = "fastgpt_site.errors.bad_request"

@@ -18,6 +18,8 @@ TABLE = {
     "https_required": (403, 403, "unAuthorization", "permission_error"),
     "csrf_failed": (403, 403, "unAuthorization", "permission_error"),
     "appUnExist": (404, 502000, "appUnExist", "not_found_error"),
+    "openapiUnExist": (404, 506000, "openapiUnExist", "not_found_error"),
+    "password_needed": (403, 403, "unAuthorization", "permission_error"),
     "model_not_allowed": (403, 511, "unAuthModel", "permission_error"),
     "invalid_parameter": (400, 400, "invalidParams", "invalid_request_error"),
     "body_too_large": (413, 413, "invalidParams", "invalid_request_error"),

@@ -1,0 +1,287 @@
+"""`support/openapi/...`: signed-in staff make, list, change and delete keys as FastGPT's own console does.
+
+Never with a key: a stolen one must not make others. What staff may do here is what they may do in the admin.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+import msgspec
+from django.core.exceptions import ValidationError
+from django.db import transaction
+from django.db.models import Sum
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apikeys import audit, fresh_password, revocations
+from apikeys.access import team_id_of
+from apikeys.bodies import decode
+from apikeys.errors import AppNotFound, InvalidParameter, KeyNotFound, PasswordNeeded
+from apikeys.limits import MAXIMUM_AMOUNT, MICROPOINTS, Limit, Measure, Period
+from apikeys.models import ApiKey, Team
+from apikeys.object_ids import is_object_id
+from apikeys.usage import DailyUsage, UsageRecord
+from apikeys.views import ApiView, success
+
+# The newest of a team. There is no more than one page in FastGPT's list.
+MAXIMUM_KEYS = 1_000
+UNLIMITED = -1
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+# Of a key's fields, those that a request may set; everything else in a body is ignored.
+COLUMNS = {"expires_at": "limit.expiredTime", "name": "name", "app": "appId"}
+
+
+class GivenLimit(msgspec.Struct):
+    """Absent leaves it as it is; for a new key: without end, without limit."""
+
+    expiredTime: Moment | msgspec.UnsetType | None = msgspec.UNSET
+    maxUsagePoints: Decimal | msgspec.UnsetType | None = msgspec.UNSET
+
+    @property
+    def amount(self) -> int | None:
+        """In millionths of a point; None for no limit."""
+        points = self.maxUsagePoints
+        if points is None or isinstance(points, msgspec.UnsetType) or points == UNLIMITED:
+            return None
+        exact = points * MICROPOINTS if points.is_finite() else Decimal(UNLIMITED)
+        if not 0 <= exact <= MAXIMUM_AMOUNT or exact != exact.to_integral_value():
+            raise InvalidParameter(
+                "limit.maxUsagePoints: -1 for no limit, or points with at most six decimals.",
+                param="limit.maxUsagePoints",
+            )
+        return int(exact)
+
+
+class NewKey(msgspec.Struct):
+    name: Name
+    appId: str | None = None
+    limit: GivenLimit | None = None
+
+
+class ChangedKey(msgspec.Struct):
+    id: str = msgspec.field(name="_id")
+    name: Name | None = None
+    appId: str | None = None
+    limit: GivenLimit | None = None
+
+
+class NamedKey(msgspec.Struct):
+    id: str = msgspec.field(name="_id")
+
+
+NEW_KEY = msgspec.json.Decoder(NewKey)
+CHANGED_KEY = msgspec.json.Decoder(ChangedKey)
+NAMED_KEY = msgspec.json.Decoder(NamedKey)
+
+
+class KeyView(ApiView):
+    """Base of the four."""
+
+    api_key_access = frozenset()
+
+    def find(self, request: Request, key_id: str) -> ApiKey:
+        """A key of the user's teams that is not revoked. Foreign, absent and deleted ones look alike."""
+        user: Any = request.user
+        rows = ApiKey.objects.for_user(user).filter(revoked_at=None)
+        api_key = rows.filter(pk=key_id).first() if is_object_id(key_id) else None
+        if api_key is None:
+            raise KeyNotFound
+        found: ApiKey = api_key
+        return found
+
+
+class KeyCreateView(KeyView):
+    """`POST support/openapi/create`: a new key of the user's own. Its plaintext is the answer, this one time."""
+
+    endpoint = "openapi.create"
+    staff_permission = "apikeys.add_apikey"
+
+    def post(self, request: Request) -> Response:
+        wanted = decode(request._request.body, NEW_KEY)
+        limit = wanted.limit or GivenLimit()
+        amount = limit.amount
+        team = Team.objects.get(pk=team_id_of(request))
+        check_password(request)
+        user: Any = request.user
+        try:
+            with transaction.atomic():
+                api_key, plaintext = ApiKey.objects.create_key(
+                    team=team,
+                    owner=user,
+                    name=storable_name(wanted.name),
+                    app=find_app(team, wanted.appId) if wanted.appId else None,
+                    expires_at=limit.expiredTime or None,
+                )
+                if amount is not None:
+                    add_points_limit(api_key, amount)
+        except ValidationError as error:
+            raise refusal_of(error) from None
+        response = success(plaintext)
+        response["Cache-Control"] = "no-store"
+        return response
+
+
+class KeyListView(KeyView):
+    """`GET|POST support/openapi/list`: the team's keys that are not deleted, newest first; of one app by `appId`."""
+
+    endpoint = "openapi.list"
+    staff_permission = "apikeys.view_apikey"
+
+    def get(self, request: Request) -> Response:
+        rows = ApiKey.objects.with_state().for_team(team_id_of(request)).filter(revoked_at=None)
+        app_id = request.query_params.get("appId")
+        if app_id:
+            rows = rows.filter(app=app_id) if is_object_id(app_id) else rows.none()
+        api_keys: list[ApiKey] = list(rows.order_by("-created_at", "-pk")[:MAXIMUM_KEYS])
+        key_ids = [api_key.pk for api_key in api_keys]
+        used = used_points(key_ids)
+        allowed: dict[str, int] = {}
+        for limit in points_limits(key_ids).order_by("-amount"):
+            allowed[limit.key_id] = limit.amount
+        return success([listed(api_key, used.get(api_key.pk, 0), allowed.get(api_key.pk)) for api_key in api_keys])
+
+    post = get
+
+
+class KeyUpdateView(KeyView):
+    """`POST|PUT support/openapi/update`: another name, end or limit. What a body does not name stays."""
+
+    endpoint = "openapi.update"
+    staff_permission = "apikeys.change_apikey"
+
+    def post(self, request: Request) -> Response:
+        wanted = decode(request._request.body, CHANGED_KEY)
+        limit = wanted.limit or GivenLimit()
+        amount = limit.amount
+        api_key = self.find(request, wanted.id)
+        if wanted.appId and wanted.appId != api_key.app_id:
+            raise InvalidParameter("The app of a key never changes. Create another key.", param="appId")
+        columns: dict[str, Any] = {}
+        if wanted.name is not None:
+            columns["name"] = storable_name(wanted.name)
+        if limit.expiredTime is not msgspec.UNSET:
+            columns["expires_at"] = limit.expiredTime
+        with transaction.atomic():
+            # Locked, so that nobody revokes it or changes its limits meanwhile.
+            kept = ApiKey.objects.select_for_update(no_key=True).filter(pk=api_key.pk, revoked_at=None)
+            if kept.first() is None:
+                raise KeyNotFound
+            if limit.maxUsagePoints is not msgspec.UNSET:
+                change_points_limit(request, api_key, amount)
+            if columns:
+                audit.update(ApiKey.objects.filter(pk=api_key.pk), **columns)
+        return success(None)
+
+    put = post
+
+
+class KeyDeleteView(KeyView):
+    """`DELETE|POST support/openapi/delete`: the key is revoked, and no longer listed here. It stays in the admin."""
+
+    endpoint = "openapi.delete"
+    staff_permission = "apikeys.change_apikey"
+
+    def delete(self, request: Request) -> Response:
+        return self._delete(request, request.query_params.get("id") or request.query_params.get("_id") or "")
+
+    def post(self, request: Request) -> Response:
+        return self._delete(request, decode(request._request.body, NAMED_KEY).id)
+
+    def _delete(self, request: Request, key_id: str) -> Response:
+        api_key = self.find(request, key_id)
+        user: Any = request.user
+        api_key.revoke(by=user.get_username(), reason="Deleted over the API.")
+        hearing = revocations.tell_servers(api_key, cut_streams=False)
+        return success({"acknowledgedBy": hearing.heard, "notAcknowledgedBy": hearing.unheard})
+
+
+def check_password(request: Request) -> None:
+    """As the admin does before it makes a key or raises a limit."""
+    if not fresh_password.is_fresh(request._request):
+        raise PasswordNeeded
+
+
+def find_app(team: Team, app_id: str) -> Any:
+    # The team's own relation: this package imports nothing of `chat`.
+    apps: Any = team.apps
+    app = apps.filter(pk=app_id, archived_at=None).first() if is_object_id(app_id) else None
+    if app is None:
+        raise AppNotFound
+    return app
+
+
+def storable_name(name: str) -> str:
+    name = name.strip()
+    if not name or not name.isprintable():
+        raise InvalidParameter("name: give a name without control characters.", param="name")
+    return name
+
+
+def refusal_of(error: ValidationError) -> InvalidParameter:
+    field, messages = next(iter(error.message_dict.items()))
+    param = COLUMNS.get(field, field)
+    return InvalidParameter(f"{param}: {' '.join(messages)}", param=param)
+
+
+# FastGPT knows one limit of a key besides its end: points in all.
+
+
+def points_limits(key_ids: Iterable[str]) -> Any:
+    return Limit.objects.filter(key__in=key_ids, measure=Measure.MICROPOINTS, period=Period.TOTAL)
+
+
+def add_points_limit(api_key: ApiKey, amount: int) -> None:
+    limit = Limit(team_id=api_key.team_id, key=api_key, measure=Measure.MICROPOINTS, period=Period.TOTAL, amount=amount)
+    limit.save(force_insert=True)
+
+
+def change_points_limit(request: Request, api_key: ApiKey, amount: int | None) -> None:
+    """None takes it away. Lowering needs no password, like in the admin."""
+    first, *others = points_limits([api_key.pk]).order_by("amount", "pk") or [None]
+    if first is None:
+        if amount is not None:
+            add_points_limit(api_key, amount)
+        return
+    if amount is None or amount > first.amount:
+        check_password(request)
+    for other in others:
+        other.delete()
+    if amount is None:
+        first.delete()
+        return
+    first.amount = amount
+    if first.soft_amount is not None and first.soft_amount > amount:
+        # It would never be reached.
+        first.soft_amount = None
+    first.save(update_fields=["amount", "soft_amount"])
+
+
+def used_points(key_ids: list[str]) -> dict[str, int]:
+    """Of each key, in millionths, from the ledger and what was rolled up of it."""
+    used: dict[str, int] = {}
+    for ledger in (UsageRecord, DailyUsage):
+        sums = ledger._default_manager.filter(key__in=key_ids).order_by().values_list("key")
+        for key_id, micropoints in sums.annotate(Sum("cost_micropoints")):
+            used[key_id] = used.get(key_id, 0) + int(micropoints)
+    return used
+
+
+def listed(api_key: ApiKey, used: int, allowed: int | None) -> dict[str, Any]:
+    activity = getattr(api_key, "activity", None)
+    return {
+        "_id": api_key.pk,
+        "name": api_key.name,
+        "apiKey": f"******{api_key.last_four}",
+        "appId": api_key.app_id,
+        "createTime": api_key.created_at,
+        "lastUsedTime": activity.last_used_at if activity else None,
+        "usagePoints": used / MICROPOINTS,
+        "limit": {
+            "expiredTime": api_key.expires_at,
+            "maxUsagePoints": UNLIMITED if allowed is None else allowed / MICROPOINTS,
+        },
+    }
