@@ -60,7 +60,7 @@ admin.site.unregister(AuditEntry)
 
 @admin.register(AuditEntry)
 class AuditEntryAdmin(LongList, ReadOnlyAdmin):
-    list_display = ("moment", "who", "via", "what", "kind", "object_repr", "fields_changed", "team")
+    list_display = ("timestamp", "who", "via", "what", "kind", "object", "fields_changed", "team")
     list_filter = (
         ("team", ScopedListFilter),
         KindFilter,
@@ -73,15 +73,15 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
     search_help_text = _("The name or id of what was changed, who did it, or the id of the request.")
     list_select_related = ("team", "content_type")
     fields = readonly_fields = (
-        "moment",
+        "timestamp",
         "who",
         "via",
         "remote_addr",
         "request_id",
         "team",
         "kind",
-        "object_repr",
-        "object_pk",
+        "object",
+        "object_id_",
         "what",
         "change",
     )
@@ -129,10 +129,6 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
 
     # Columns
 
-    @admin.display(description=_("time"))
-    def moment(self, entry: AuditEntry) -> datetime:
-        return entry.timestamp  # type: ignore[no-any-return]
-
     @admin.display(description=_("who"))
     def who(self, entry: AuditEntry) -> str:
         return entry.actor_name or "-"
@@ -146,9 +142,19 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
         model = entry.content_type.model_class()
         return capfirst(str(model._meta.verbose_name)) if model else str(entry.content_type)
 
+    @admin.display(description=_("object"))
+    def object(self, entry: AuditEntry) -> str:
+        return str(entry.object_repr)
+
+    @admin.display(description=_("id of the object"))
+    def object_id_(self, entry: AuditEntry) -> str:
+        return str(entry.object_pk)
+
     @admin.display(description=_("fields"))
     def fields_changed(self, entry: AuditEntry) -> str:
-        return ", ".join(sorted(str(line[0]) for line in lines(entry)))
+        # A row that comes or goes has all of them.
+        is_update = entry.action == AuditEntry.Action.UPDATE
+        return ", ".join(sorted(str(line[0]) for line in lines(entry))) if is_update else ""
 
     @admin.display(description=_("request"))
     def request_id(self, entry: AuditEntry) -> str:
@@ -171,7 +177,9 @@ def lines(entry: AuditEntry) -> list[tuple[Any, Any, Any]]:
             objects = ", ".join(change["objects"])
             told.append((label, "", objects) if change["operation"] == "add" else (label, objects, ""))
         else:
-            told.append((label, *(readable(field, value) for value in change)))
+            before, after = (readable(field, value) for value in change)
+            if (before, after) != ("", ""):
+                told.append((label, before, after))
     return told
 
 

@@ -8,6 +8,7 @@ from django.contrib.auth.models import Group, User
 from django.urls import reverse
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apikeys.audit import AuditEntry
 from apikeys.models import ApiKey, EndpointRule, Membership, Team
 from apikeys.webhooks import Webhook
 from chat.models import App, Provider
@@ -102,7 +103,8 @@ def test_foreign_row_answers_like_an_absent_one(visitors, model, method):
 def test_lists_filters_and_search(visitors, model):
     foreign = visitors.foreign[model]
     plain = visitors.client.get(url(model, "changelist"))
-    assert plain.status_code == 200
+    can_view = visitors.user.has_perm(f"{model._meta.app_label}.view_{model._meta.model_name}")
+    assert plain.status_code == (200 if can_view else 403)
     visitors.assert_silent(plain)
     for words in (str(foreign.pk), str(foreign)):
         visitors.assert_silent(visitors.client.get(url(model, "changelist"), {"q": words}), words)
@@ -113,7 +115,7 @@ def test_lists_filters_and_search(visitors, model):
         ("id__exact", foreign.pk),
     ):
         response = visitors.client.get(url(model, "changelist"), {name: value})
-        assert response.status_code in (200, 302, 400)
+        assert response.status_code in (200, 302, 400, 403)
         visitors.assert_silent(response, str(value))
 
 
@@ -141,6 +143,16 @@ def test_archive_does_not_reach_a_foreign_app(visitors):
     visitors.assert_silent(visitors.client.post(url(App, "changelist"), form, follow=True))
     app.refresh_from_db()
     assert app.archived_at is None
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_export_does_not_reach_a_foreign_entry(visitors, form):
+    foreign = visitors.foreign[AuditEntry]
+    for across in ("0", "1"):
+        form_data = {"action": f"export_{form}", "_selected_action": [foreign.pk], "select_across": across}
+        response = visitors.client.post(url(AuditEntry, "changelist"), form_data, follow=True)
+        assert response.status_code in (200, 403)
+        visitors.assert_silent(response)
 
 
 @pytest.mark.parametrize("page", ["add", "change"])
