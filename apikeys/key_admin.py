@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -13,19 +14,36 @@ from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import IntegrityError, transaction
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.template.loader import render_to_string
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 
 from apikeys import fresh_password
 from apikeys.key_changes import KEY_CHANGES, Done, KeyChange
-from apikeys.key_forms import KeyForm, LinesField, NewKeyForm, StaleNewKeyForm, reserve_id, reserved_id
+from apikeys.key_forms import KeyForm, LinesField
+from apikeys.key_page import overview
 from apikeys.long_lists import LongList
-from apikeys.models import AccessKind, ApiKey, KeySecret, KeyStateError
+from apikeys.models import AccessKind, ApiKey, KeySecret, KeyStateError, Team
+from apikeys.new_key_forms import FIRST_LIMITS, LimitedNewKeyForm, NewKeyForm, like, reserve_id, reserved_id, stale
+from apikeys.snippets import APP_ID, snippets
 from apikeys.team_scope import ScopedListFilter, TeamScopedAdmin, rows_for
 
-LIMITS = ("expires_at", "can_name_app", "allowed_networks", "allowed_endpoints", "allowed_models")
+POLICY = ("can_name_app", "allowed_networks", "allowed_endpoints", "allowed_models")
+PLOT_OPTIONS = json.dumps(
+    {
+        "animation": False,
+        "maintainAspectRatio": False,
+        "plugins": {"legend": {"display": False}},
+        "scales": {
+            "x": {"stacked": True, "grid": {"display": False}, "ticks": {"maxTicksLimit": 6}},
+            "y": {"stacked": True, "beginAtZero": True, "grid": {"display": True}, "ticks": {"precision": 0}},
+        },
+    }
+)
+# The parameter of the page of a new key that is to be like another one.
+COPY_PARAMETER = "copy"
 
 
 @admin.register(ApiKey)
@@ -33,7 +51,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     list_display = ("name", "kind_", "team", "app", "owner", "last_four_", "state", "last_used", "expires")
     list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), ("owner", ScopedListFilter))
     search_fields = ("name", "=id", "app__name", "owner__username", "=secrets__last_four")
-    search_help_text = "Name, id, app, owner, or the last four characters. Never the key itself."
+    search_help_text = gettext_lazy("Name, id, app, owner, or the last four characters. Never the key itself.")
     formfield_overrides = {ArrayField: {"form_class": LinesField}}
 
     def rows_of_page(self, rows: Any) -> QuerySet[Any]:
@@ -73,43 +91,63 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     # The form
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        new_key_form = NewKeyForm if fresh_password.is_fresh(request) else StaleNewKeyForm
-        return super().get_form(request, obj, change, **{"form": KeyForm if change else new_key_form, **kwargs})
+        if change:
+            form: type[KeyForm] = KeyForm
+        else:
+            form = LimitedNewKeyForm if self._may_limit(request) else NewKeyForm
+            if not fresh_password.is_fresh(request):
+                form = stale(form)
+        return super().get_form(request, obj, change, **{"form": form, **kwargs})
+
+    @staticmethod
+    def _may_limit(request: HttpRequest) -> bool:
+        return request.user.has_perm("apikeys.add_limit")
 
     def get_fieldsets(self, request: HttpRequest, obj: ApiKey | None = None) -> Any:
         if obj is None:
-            identity: tuple[str, ...] = ("team", "app", "owner", "name", "note", "reservation")
-            return [(None, {"fields": identity}), ("Limits", {"fields": LIMITS})]
-        limits = tuple(name for name in LIMITS if not (name == "can_name_app" and obj.app_id))
-        life: tuple[str, ...] = ("created_at", "last_used", "last_used_from")
+            identity = ("kind", "team", "app", "name", "owner", "note", "ends", "expires_at", "reservation")
+            first = (*FIRST_LIMITS, "points_period") if self._may_limit(request) else ()
+            return [
+                (None, {"fields": identity}),
+                (_("Limits"), {"fields": (*first, *POLICY), "classes": ("collapse",)}),
+            ]
+        limits = ("expires_at", *(name for name in POLICY if not (name == "can_name_app" and obj.app_id)))
+        life: tuple[str, ...] = ("id", "team", "app", "created_at", "last_used_from")
         life += ("disabled_at",) if obj.disabled_at else ()
         life += ("revoked_at", "revoked_by", "revoked_reason", "acknowledged") if obj.revoked_at else ()
         return [
-            (None, {"fields": ("id", "state", "kind_", "team", "app", "owner", "name", "note")}),
-            ("Limits", {"fields": limits}),
-            ("Life", {"fields": (*life, "secrets")}),
+            (_("Policy"), {"fields": ("name", "owner", "note", *limits)}),
+            (_("Life"), {"fields": life}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         if obj is None:
             return ()
-        told = ("id", "state", "kind_", "team", "app", "created_at", "last_used", "last_used_from", "secrets")
+        told = ("id", "team", "app", "created_at", "last_used_from")
         return (*told, "disabled_at", "revoked_at", "revoked_by", "revoked_reason", "acknowledged")
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         user: Any = request.user
         initial = {"owner": user.pk, **super().get_changeform_initial_data(request)}
+        teams = list(Team.objects.for_user(user).values_list("pk", flat=True)[:2])
+        if len(teams) == 1:
+            initial["team"] = teams[0]
+        copied = self.get_queryset(request).filter(pk=request.GET.get(COPY_PARAMETER, "")).first()
+        if copied is not None and self.has_view_permission(request, copied):
+            initial |= like(copied)
         return initial | {"reservation": reserve_id(user.pk)}
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
         api_key: ApiKey | None = kwargs.get("obj")
         # The answer to a new key is the key itself, so there is nothing to go on to.
         context |= {"show_save_and_add_another": False, "show_save_and_continue": api_key is not None}
+        if api_key is not None:
+            context |= overview(api_key, request.user) | {"plot_options": PLOT_OPTIONS}
+            if self.has_add_permission(request):
+                context["copy_url"] = f"{reverse('admin:apikeys_apikey_add')}?{COPY_PARAMETER}={api_key.pk}"
         if api_key is not None and self.has_change_permission(request, api_key):
             context["key_changes"] = [
-                (change.label, self._url(change.name, api_key.pk))
-                for change in KEY_CHANGES
-                if change.applies_to(api_key)
+                (change, self._url(change.name, api_key.pk)) for change in KEY_CHANGES if change.applies_to(api_key)
             ]
         return super().render_change_form(request, context, **kwargs)
 
@@ -127,7 +165,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             return super().changeform_view(request, object_id, form_url, extra_context)
         key_id = self._reserved_id(request)
         if key_id is None:
-            self.message_user(request, "That form can no longer be used. Fill in this one.", messages.ERROR)
+            self.message_user(request, _("That form can no longer be used. Fill in this one."), messages.ERROR)
             return HttpResponseRedirect(reverse("admin:apikeys_apikey_add"))
         if self._is_made(request, key_id):
             return self._made_already(request, key_id)
@@ -144,15 +182,16 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             # Only what was edited: another column may have been changed in the meantime, by a revocation say.
             obj.save(update_fields=form.changed_data)
             return
-        policy = {name: value for name, value in form.cleaned_data.items() if name != "reservation"}
-        made, plaintext = ApiKey.objects.create_key(id=self._reserved_id(request), **policy)
+        made, plaintext = ApiKey.objects.create_key(id=self._reserved_id(request), **form.policy())
+        for limit in form.first_limits(made):
+            limit.save(force_insert=True)
         obj.pk = made.pk
         # From here to `response_add`, within this one request and nowhere else.
         request.new_plaintext = plaintext  # type: ignore[attr-defined]
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: Any = None) -> HttpResponse:
         made = self.get_queryset(request).get(pk=obj.pk)
-        return self._shown_once(request, made, request.new_plaintext, "Created.")  # type: ignore[attr-defined]
+        return self._shown_once(request, made, request.new_plaintext, _("Created."))  # type: ignore[attr-defined]
 
     def _reserved_id(self, request: HttpRequest) -> str | None:
         user: Any = request.user
@@ -164,7 +203,10 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     def _made_already(self, request: HttpRequest, key_id: str) -> HttpResponse:
         self.message_user(
             request,
-            "The form that you sent has made this key already, and the key was shown once. If it is lost, rotate it.",
+            _(
+                "The form that you sent has made this key already, and the key was shown once. "
+                "If it is lost, rotate it."
+            ),
             messages.WARNING,
         )
         return HttpResponseRedirect(self._url("change", key_id))
@@ -173,12 +215,14 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         """The page with the plaintext: the answer to the POST that made it, kept by no cache and no history."""
         context = {
             **self.admin_site.each_context(request),
-            "title": f"{done} Store the key now",
+            "title": _("Store the key now"),
+            "done": done,
             "opts": self.opts,
             "api_key": api_key,
             "plaintext": plaintext,
             "base_url": request.build_absolute_uri("/api"),
-            "is_app_key": api_key.kind == AccessKind.APP,
+            "snippets": list(snippets(api_key.kind, request.build_absolute_uri("/api"), plaintext)),
+            "app_id_stands_for": APP_ID if api_key.kind == AccessKind.GLOBAL_NAMING_APP else None,
             "key_url": self._url("change", api_key.pk),
         }
         headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
@@ -203,7 +247,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             raise PermissionDenied
         if api_key is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[no-any-return, attr-defined]
-        form = change.form_class(request.POST if request.method == "POST" else None, initial=change.initial(api_key))
+        form = change.form(api_key, request.POST if request.method == "POST" else None)
         is_stale = change.needs_password and not fresh_password.is_fresh(request)
         if is_stale and request.method != "POST":
             return fresh_password.ask(request)
@@ -213,14 +257,14 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             return self._carry_out(request, api_key, change, form.cleaned_data)
         context = {
             **self.admin_site.each_context(request),
-            "title": f"{change.label} this API key?",
+            "title": change.title,
             "opts": self.opts,
             "api_key": api_key,
             "change": change,
             "form": form,
             "key_url": self._url("change", api_key.pk),
         }
-        return TemplateResponse(request, "admin/apikeys/apikey/confirm_change.html", context)
+        return TemplateResponse(request, change.template, context)
 
     def _carry_out(
         self, request: HttpRequest, api_key: ApiKey, change: KeyChange, answers: dict[str, Any]
@@ -244,44 +288,38 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     # Columns
 
-    @admin.display(description="kind")
+    @admin.display(description=gettext_lazy("kind"))
     def kind_(self, api_key: ApiKey) -> str:
         return api_key.kind.label.replace(" key", "")
 
-    @admin.display(description="last four")
+    @admin.display(description=gettext_lazy("last four"))
     def last_four_(self, api_key: ApiKey) -> str:
         return api_key.last_four
 
-    @admin.display(description="state")
+    @admin.display(description=gettext_lazy("state"))
     def state(self, api_key: ApiKey) -> str:
         return api_key.why_unusable or "usable"
 
-    @admin.display(description="expires", ordering="expires_at")
+    @admin.display(description=gettext_lazy("expires"), ordering="expires_at")
     def expires(self, api_key: ApiKey) -> str:
         return moment(api_key.expires_at)
 
-    @admin.display(description="last used", ordering="activity__last_used_at")
+    @admin.display(description=gettext_lazy("last used"), ordering="activity__last_used_at")
     def last_used(self, api_key: ApiKey) -> str:
         activity = getattr(api_key, "activity", None)
         return moment(activity.last_used_at if activity else None)
 
-    @admin.display(description="last used from")
+    @admin.display(description=gettext_lazy("last used from"))
     def last_used_from(self, api_key: ApiKey) -> str:
         activity = getattr(api_key, "activity", None)
         return activity.last_used_from or "-" if activity else "-"
 
-    @admin.display(description="acknowledged")
+    @admin.display(description=gettext_lazy("acknowledged"))
     def acknowledged(self, api_key: ApiKey) -> str:
         if api_key.revocation_unheard:
             return f"not by {', '.join(api_key.revocation_unheard)}"
         heard_at = api_key.revocation_heard_at
         return f"by every server process, {moment(heard_at)}" if heard_at else "-"
-
-    @admin.display(description="secrets")
-    def secrets(self, api_key: ApiKey) -> str:
-        """What may be known of them, to be recognized and not to be touched."""
-        secrets = api_key.secrets.defer("digest").select_related("reuse").order_by("-pk")
-        return render_to_string("admin/apikeys/apikey/secrets.html", {"secrets": secrets})
 
 
 def moment(when: datetime | None) -> str:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django import forms
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import override
 
 from apikeys import revocations
-from apikeys.key_forms import OVERLAPS, ConfirmationForm, EndForm, RotationForm
+from apikeys.key_forms import OVERLAPS, ConfirmationForm, EndForm, NarrowingForm, RevocationForm, RotationForm
 from apikeys.models import ApiKey, KeyStateError
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise as StrOrPromise
 
 
 @dataclass(frozen=True, repr=False)
@@ -24,8 +29,12 @@ class KeyChange:
     """One kind of change: its name in the URL, its words on the page, its form, and what it does."""
 
     name: ClassVar[str]
-    label: ClassVar[str]
-    explanation: ClassVar[str]
+    label: ClassVar[StrOrPromise]
+    title: ClassVar[StrOrPromise]
+    explanation: ClassVar[StrOrPromise]
+    icon: ClassVar[str]
+    is_final: ClassVar[bool] = False
+    template: ClassVar[str] = "admin/apikeys/apikey/confirm_change.html"
     form_class: ClassVar[type[forms.Form]]
     # Whether it gives a secret away.
     needs_password: ClassVar[bool] = False
@@ -35,6 +44,9 @@ class KeyChange:
 
     def initial(self, api_key: ApiKey) -> dict[str, Any]:
         return {}
+
+    def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
+        return self.form_class(data, initial=self.initial(api_key))
 
     def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         """Raises KeyStateError when the key's state does not allow it."""
@@ -47,8 +59,10 @@ class KeyChange:
 
 class Rotation(KeyChange):
     name = "rotate"
-    label = "Rotate"
-    explanation = (
+    label = _("Rotate")
+    title = _("Rotate this API key?")
+    icon = "autorenew"
+    explanation = _(
         "The key gets a new secret, which is shown once. Its name, limits and usage stay, and so does its id. "
         "Callers must be given the new secret before the old one ends."
     )
@@ -62,13 +76,17 @@ class Rotation(KeyChange):
         overlap = answers["overlap"]
         plaintext = api_key.rotate(overlap, replacing=answers["replacing"])
         hours = str(int(overlap.total_seconds() // 3600))
-        return Done(f"Rotated. The old secret ends {OVERLAPS[hours]}.", plaintext)
+        # A history is in one language, whoever wrote it.
+        with override("en"):
+            return Done(f"Rotated. The old secret ends {OVERLAPS[hours]}.", plaintext)
 
 
 class Disabling(KeyChange):
     name = "disable"
-    label = "Disable"
-    explanation = "The key will be refused until it is enabled again."
+    label = _("Disable")
+    title = _("Disable this API key?")
+    icon = "pause_circle"
+    explanation = _("The key will be refused until it is enabled again.")
     form_class = EndForm
 
     def applies_to(self, api_key: ApiKey) -> bool:
@@ -84,8 +102,10 @@ class Disabling(KeyChange):
 
 class Enabling(KeyChange):
     name = "enable"
-    label = "Enable"
-    explanation = "The key will be accepted again."
+    label = _("Enable")
+    title = _("Enable this API key?")
+    icon = "play_circle"
+    explanation = _("The key will be accepted again.")
     form_class = ConfirmationForm
 
     def applies_to(self, api_key: ApiKey) -> bool:
@@ -98,9 +118,15 @@ class Enabling(KeyChange):
 
 class Revocation(KeyChange):
     name = "revoke"
-    label = "Revoke"
-    explanation = "The key will be refused for good. This cannot be undone; the key and its usage stay visible here."
-    form_class = EndForm
+    label = _("Revoke")
+    title = _("Revoke this API key?")
+    icon = "block"
+    is_final = True
+    explanation = _("The key will be refused for good. This cannot be undone; the key and its usage stay visible here.")
+    form_class = RevocationForm
+
+    def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
+        return RevocationForm(data, name=api_key.name)
 
     def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         if api_key.revoked_at:
@@ -112,4 +138,26 @@ class Revocation(KeyChange):
         return revocations.tell_servers(api_key, cut_streams=answers["cut_streams"]).told()
 
 
-KEY_CHANGES: list[KeyChange] = [Rotation(), Disabling(), Enabling(), Revocation()]
+class Narrowing(KeyChange):
+    name = "narrow"
+    label = _("Narrow")
+    title = _("Let this API key do only what it does?")
+    icon = "compress"
+    explanation = _(
+        "Below is what the key called in the last 90 days, and from where. Take away more or less as you know it. "
+        "What is not ticked or listed will be refused."
+    )
+    form_class = NarrowingForm
+    template = "admin/apikeys/apikey/confirm_narrowing.html"
+
+    def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
+        return NarrowingForm(data, api_key=api_key)
+
+    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+        endpoints, networks = answers["endpoints"], answers["networks"]
+        api_key.narrow(endpoints=endpoints, networks=networks)
+        where = ", ".join(networks) or "everywhere"
+        return Done(f"Narrowed to {', '.join(endpoints)}, from {where}.")
+
+
+KEY_CHANGES: list[KeyChange] = [Rotation(), Disabling(), Enabling(), Narrowing(), Revocation()]

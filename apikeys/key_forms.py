@@ -1,4 +1,4 @@
-"""The forms of a key: the one that makes it, the one that changes it, and those that confirm what ends or renews it."""
+"""The forms of a key: the one that changes it, and those that confirm what ends, renews or narrows it."""
 
 from __future__ import annotations
 
@@ -6,48 +6,41 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.contrib.admin.widgets import AdminTextareaWidget
-from django.core import signing
+from django.core.exceptions import ValidationError
+from django.utils.text import format_lazy
+from django.utils.translation import gettext_lazy as _
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
+)
 
-from apikeys import fresh_password
 from apikeys.endpoints import endpoint_names
-from apikeys.models import ApiKey
-from apikeys.object_ids import new_object_id
+from apikeys.models import ApiKey, validate_network
+from apikeys.narrowing import lies_in, proposal
 
 if TYPE_CHECKING:
     KeyModelForm = forms.ModelForm[ApiKey]
 else:
     KeyModelForm = forms.ModelForm
 
-RESERVATION_SALT = "apikeys.key_forms.reservation"
-OVERLAPS = {"0": "at once", "1": "after 1 hour", "24": "after 24 hours", "168": "after 7 days"}
-
-
-def reserve_id(user_id: int) -> str:
-    """The id that the next key of this user will have, signed.
-
-    A form carries it. That the id is a primary key, and that keys are never removed, makes the form good for one
-    key, however often and however simultaneously it is sent.
-    """
-    return signing.dumps([user_id, new_object_id()], salt=RESERVATION_SALT)
-
-
-def reserved_id(reservation: str, user_id: int) -> str | None:
-    """The id that `reserve_id` gave to this user; None when it did not."""
-    try:
-        holder, key_id = signing.loads(reservation, salt=RESERVATION_SALT)
-    except signing.BadSignature:
-        return None
-    return str(key_id) if holder == user_id else None
+OVERLAPS = {
+    "0": _("at once"),
+    "1": _("after 1 hour"),
+    "24": _("after 24 hours"),
+    "168": _("after 7 days"),
+}
 
 
 class LinesField(forms.CharField):
     """A list of texts, one a line, whose items the model validates. Empty lines and repetitions are dropped."""
 
-    widget = AdminTextareaWidget(attrs={"rows": 3})
+    widget = UnfoldAdminTextareaWidget(attrs={"rows": 3})
 
     def __init__(self, *, base_field: forms.Field, **kwargs: Any) -> None:
-        kwargs["help_text"] = f"One a line. {kwargs.get('help_text', '')}"
+        kwargs["help_text"] = format_lazy("{} {}", _("One a line."), kwargs.get("help_text", ""))
         super().__init__(**kwargs)
 
     def prepare_value(self, value: Any) -> Any:
@@ -69,8 +62,8 @@ class KeyForm(KeyModelForm):
 
     allowed_endpoints = forms.MultipleChoiceField(
         required=False,
-        widget=forms.CheckboxSelectMultiple,
-        help_text="None means all that this kind of key may call.",
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text=_("None means all that this kind of key may call."),
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -79,20 +72,10 @@ class KeyForm(KeyModelForm):
             names = endpoint_names()
             # Also those that are gone: to drop the last one silently would open all the others.
             gone = [name for name in self.instance.allowed_endpoints if name not in names]
-            choices = [(name, name) for name in names] + [(name, f"{name} (no longer exists)") for name in gone]
+            choices = [(name, name) for name in names] + [
+                (name, format_lazy("{} ({})", name, _("no longer exists"))) for name in gone
+            ]
             self.fields["allowed_endpoints"].choices = choices  # type: ignore[attr-defined]
-
-
-class NewKeyForm(KeyForm):
-    reservation = forms.CharField(widget=forms.HiddenInput)
-
-
-class StaleNewKeyForm(NewKeyForm):
-    """The same, sent by somebody who has not entered their password lately."""
-
-    def clean(self) -> dict[str, Any]:
-        super().clean()
-        raise fresh_password.stale()
 
 
 class ConfirmationForm(forms.Form):
@@ -101,29 +84,94 @@ class ConfirmationForm(forms.Form):
 
 class ReasonForm(forms.Form):
     reason = forms.CharField(
+        label=_("Reason"),
         max_length=500,
-        widget=AdminTextareaWidget(attrs={"rows": 3}),
-        help_text="It is kept with the key. Do not write the key itself here.",
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
+        help_text=_("It is kept with the key. Do not write the key itself here."),
     )
 
 
 class EndForm(ReasonForm):
     cut_streams = forms.BooleanField(
         required=False,
-        label="Cut what is being answered",
-        help_text="End the answers that this key is receiving at this moment. What was produced of them is charged.",
+        label=_("Cut what is being answered"),
+        widget=UnfoldBooleanWidget,
+        help_text=_("End the answers that a key is receiving at this moment. What was produced of them is charged."),
     )
+
+
+class RevocationForm(EndForm):
+    """What cannot be undone is confirmed by the key's name, typed."""
+
+    typed_name = forms.CharField(
+        label=_("Type the name of the key"),
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def __init__(self, *args: Any, name: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.name = name
+
+    def clean_typed_name(self) -> str:
+        typed: str = self.cleaned_data["typed_name"]
+        if typed != self.name.strip():
+            raise ValidationError(_("This is not the name of the key."))
+        return typed
 
 
 class RotationForm(forms.Form):
     overlap = forms.ChoiceField(
-        label="The old secret ends",
+        label=_("The old secret ends"),
         choices=list(OVERLAPS.items()),
-        help_text="Until then both secrets work, so that callers can change over. "
-        "A still older one that was in its own overlap ends at once.",
+        widget=UnfoldAdminSelectWidget,
+        help_text=_(
+            "Until then both secrets work, so that callers can change over. "
+            "A still older one that was in its own overlap ends at once."
+        ),
     )
     # The newest secret when the form was opened: sent twice, the form finds another one the second time.
     replacing = forms.IntegerField(widget=forms.HiddenInput)
 
     def clean_overlap(self) -> timedelta:
         return timedelta(hours=int(self.cleaned_data["overlap"]))
+
+
+class NarrowingForm(forms.Form):
+    """What a key shall still be able to do: at most what it can do now, and proposed is what it did."""
+
+    endpoints = forms.MultipleChoiceField(
+        label=_("Endpoints"),
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        error_messages={"required": _("Choose at least one. A key that shall do nothing is disabled or revoked.")},
+    )
+    networks = LinesField(
+        base_field=forms.CharField(validators=[validate_network]),
+        label=_("Networks"),
+        required=False,
+        help_text=_("In CIDR form. Empty means everywhere."),
+    )
+
+    def __init__(self, data: Any = None, *, api_key: ApiKey) -> None:
+        self.api_key = api_key
+        self.proposal = proposal(api_key)
+        initial = {
+            "endpoints": self.proposal.endpoints,
+            "networks": self.proposal.networks or api_key.allowed_networks,
+        }
+        super().__init__(data, initial=initial)
+        names = api_key.allowed_endpoints or endpoint_names()
+        self.fields["endpoints"].choices = [  # type: ignore[attr-defined]
+            (name, name if name in self.proposal.endpoints else format_lazy("{} ({})", name, _("not used")))
+            for name in names
+        ]
+
+    def clean_networks(self) -> list[str]:
+        networks: list[str] = self.cleaned_data["networks"]
+        for network in networks:
+            validate_network(network)
+        allowed = self.api_key.allowed_networks
+        if allowed and not (networks and all(lies_in(network, allowed) for network in networks)):
+            raise ValidationError(
+                _("That would widen it. Now allowed: %(networks)s"), params={"networks": ", ".join(allowed)}
+            )
+        return networks

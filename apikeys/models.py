@@ -358,6 +358,10 @@ class ApiKey(models.Model):
     def enable(self) -> None:
         self._change(disabled_at=None)
 
+    def narrow(self, *, endpoints: list[str], networks: list[str]) -> None:
+        """Let it call these endpoints only, and from these networks only if any are given."""
+        self._change(allowed_endpoints=endpoints, allowed_networks=networks)
+
     def revoke(self, *, by: str, reason: str) -> None:
         """Refuse the key for good. Revoking twice keeps who did it first."""
         if not reason.strip():

@@ -54,7 +54,9 @@ def text(response: Any) -> str:
 def new_key_form(client: Client, **fields: Any) -> dict[str, Any]:
     """The form of a new key as its page gives it, filled in."""
     reservation = hidden(client.get(ADD).content.decode(), "reservation")
-    return {"reservation": reservation, "name": factories.unique("key"), **fields}
+    kind = "app" if "app" in fields else "global"
+    ends = "date" if "expires_at_0" in fields else "never"
+    return {"reservation": reservation, "name": factories.unique("key"), "kind": kind, "ends": ends, **fields}
 
 
 def key_form(api_key: ApiKey, **fields: Any) -> dict[str, Any]:

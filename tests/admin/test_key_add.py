@@ -1,16 +1,20 @@
 """Making a key: shown once, made once."""
 
+import re
 import threading
+from datetime import timedelta
 
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.sessions.models import Session
 from django.db import connection
+from django.utils import timezone
 
 from apikeys import keys
+from apikeys.limits import Limit
 from apikeys.models import ApiKey
 from tests import factories
-from tests.admin.pages import ADD, KEY, LIST, browser, new_key_form, page_of, staff, text
+from tests.admin.pages import ADD, KEY, KEY_RIGHTS, LIST, browser, new_key_form, page_of, staff, text
 
 
 def test_it_works():
@@ -56,6 +60,102 @@ def test_page_says_how_to_use_it(is_app_key):
     assert f"Authorization: Bearer {plaintext}" in page
     path = "/api/v1/chat/completions" if is_app_key else "/api/v1/key"
     assert f"curl 'http://testserver{path}'" in page
+
+
+@pytest.mark.parametrize("kind", ["app", "global", "global that may name an app"])
+def test_snippets_hold_the_key(kind):
+    team = factories.make_team()
+    user, client = staff(team)
+    fields = {"app": factories.make_app(team).pk} if kind == "app" else {}
+    fields |= {"can_name_app": "on"} if kind.endswith("an app") else {}
+    page = text(client.post(ADD, new_key_form(client, team=team.pk, owner=user.pk, **fields)))
+    plaintext = KEY.search(page)[0]
+    codes = re.findall(r"<textarea[^>]*>(.*?)</textarea>", page, re.DOTALL)
+    assert [code.count(plaintext) for code in codes] == [1, 1, 1, 1]
+    assert all("http://testserver/api" in code for code in codes)
+    assert ('"stream":true,"detail":true' in codes[3]) == (kind != "global")
+    assert ("APP_ID" in page) == (kind == "global that may name an app")
+
+
+def test_global_key_has_no_app():
+    team = factories.make_team()
+    user, client = staff(team)
+    form = new_key_form(client, team=team.pk, owner=user.pk, app=factories.make_app(team).pk, kind="global")
+    assert "A global key has no app." in text(client.post(ADD, form))
+    assert not ApiKey.objects.filter(team=team).exists()
+
+
+@pytest.mark.parametrize("days", [30, 90, 365])
+def test_ends_in_so_many_days(days):
+    team = factories.make_team()
+    user, client = staff(team)
+    before = timezone.now()
+    # A date that was chosen before does not count.
+    form = new_key_form(client, team=team.pk, owner=user.pk, expires_at_0="2099-12-31", expires_at_1="18:00")
+    client.post(ADD, form | {"ends": str(days)})
+    assert before <= ApiKey.objects.get(team=team).expires_at - timedelta(days=days) <= timezone.now()
+
+
+def test_first_limits():
+    team = factories.make_team()
+    user, client = staff(team, *KEY_RIGHTS, "apikeys.add_limit")
+    limits = {"requests_per_minute": 60, "tokens_per_minute": 1000, "points": "2.5", "points_period": "week"}
+    client.post(ADD, new_key_form(client, team=team.pk, owner=user.pk, **limits))
+    api_key = ApiKey.objects.get(team=team)
+    assert set(api_key.limits.values_list("measure", "period", "amount")) == {
+        ("requests", "minute", 60),
+        ("tokens", "minute", 1000),
+        ("micropoints", "week", 2_500_000),
+    }
+    assert all(limit.counter.used == 0 for limit in api_key.limits.all())
+
+
+@pytest.mark.parametrize(
+    ("fields", "complaint"),
+    [
+        ({"requests_per_minute": 0}, "greater than or equal to 1"),
+        ({"points": "0.0000001"}, "no more than 6 decimal places"),
+        ({"points": "9999999999999999"}, "The most is"),
+        ({"points": 1, "points_period": "minute"}, "not one of the available choices"),
+    ],
+)
+def test_wrong_first_limit_makes_no_key(fields, complaint):
+    team = factories.make_team()
+    user, client = staff(team, *KEY_RIGHTS, "apikeys.add_limit")
+    response = client.post(ADD, new_key_form(client, team=team.pk, owner=user.pk, **fields))
+    assert complaint in text(response)
+    assert not ApiKey.objects.filter(team=team).exists()
+
+
+def test_first_limits_without_the_permission():
+    team = factories.make_team()
+    user, client = staff(team)
+    assert "requests_per_minute" not in text(client.get(ADD))
+    client.post(ADD, new_key_form(client, team=team.pk, owner=user.pk, requests_per_minute=60))
+    assert not ApiKey.objects.get(team=team).limits.exists()
+
+
+def test_copy_of_a_key():
+    team = factories.make_team()
+    app = factories.make_app(team)
+    api_key, _ = factories.make_key(app=app, note="for the shop", allowed_networks=["192.0.2.0/24"])
+    Limit.objects.create(team=team, key=api_key, measure="micropoints", period="month", amount=7_500_000)
+    _, client = staff(team, *KEY_RIGHTS, "apikeys.add_limit")
+    page = text(client.get(ADD, {"copy": api_key.pk}))
+    for told in (f'value="Copy of {api_key.name}"', "for the shop", "192.0.2.0/24", f'value="{app.pk}" selected'):
+        assert told in page
+    assert re.search(r'name="points" value="7.5', page)
+    foreign, _ = factories.make_key(note="secret plans")
+    for absent in (foreign.pk, "0" * 24):
+        page = text(client.get(ADD, {"copy": absent}))
+        assert "Copy of" not in page
+        assert "secret plans" not in page
+
+
+def test_copy_needs_to_see_the_key():
+    api_key, _ = factories.make_key(note="secret plans")
+    _, client = staff(api_key.team, "apikeys.add_apikey")
+    assert "secret plans" not in text(client.get(ADD, {"copy": api_key.pk}))
 
 
 def test_plaintext_is_in_this_answer_and_nowhere_else():
@@ -163,7 +263,14 @@ def test_reservation_of_somebody_else():
         ({"allowed_networks": "10.0.0.0/8\r\nhome"}, "'home' is not a network in CIDR form"),
         ({"allowed_models": "x" * 201}, "at most 200 characters"),
         ({"allowed_endpoints": ["no.such"]}, "no.such is not one of the available choices"),
-        ({"expires_at_0": "soon", "expires_at_1": ""}, "Enter a valid date."),
+        ({"ends": "date", "expires_at_0": "soon", "expires_at_1": ""}, "Enter a valid date."),
+        ({"ends": "date", "expires_at_0": "", "expires_at_1": ""}, "Say on which date."),
+        ({"ends": "date", "expires_at_0": "2020-01-01", "expires_at_1": "00:00"}, "It lies in the past."),
+        ({"ends": "tomorrow"}, "tomorrow is not one of the available choices"),
+        ({"ends": ""}, "This field is required."),
+        ({"kind": ""}, "This field is required."),
+        ({"kind": "global_naming_app"}, "is not one of the available choices"),
+        ({"kind": "app"}, "Choose the app that the key talks to."),
     ],
 )
 def test_wrong_field_is_named_and_the_form_stays_good(fields, complaint):

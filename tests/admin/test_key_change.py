@@ -114,14 +114,14 @@ def test_revoked_key_is_read_only():
 
 
 def buttons(page):
-    return set(re.findall(r"/(rotate|disable|enable|revoke|delete)/", page))
+    return set(re.findall(r"/(rotate|disable|enable|narrow|revoke|delete)/", page))
 
 
 @pytest.mark.parametrize(
     ("state", "expected"),
     [
-        ("usable", {"rotate", "disable", "revoke"}),
-        ("disabled", {"rotate", "enable", "revoke"}),
+        ("usable", {"rotate", "disable", "narrow", "revoke"}),
+        ("disabled", {"rotate", "enable", "narrow", "revoke"}),
         ("revoked", set()),
     ],
 )

@@ -25,7 +25,7 @@ RIGHTS = tuple(
     for model in [*admin.site._registry, Membership]
     for right in ("view", "add", "change", "delete")
 )
-KEY_PAGES = ["rotate", "disable", "enable", "revoke"]
+KEY_PAGES = ["rotate", "disable", "enable", "narrow", "revoke"]
 MORE_PAGES = {ApiKey: KEY_PAGES, Webhook: ["new_secret"]}
 
 

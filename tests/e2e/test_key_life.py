@@ -32,9 +32,8 @@ def user(team, page: Page):
 def make_key(page: Page, team, user, name: str) -> str:
     """Make a key through the form, and read it where it is shown."""
     page.goto(ADD)
-    page.get_by_label("Team").select_option(label=team.name)
-    page.get_by_label("Owner").select_option(label=user.username)
-    page.get_by_label("Name:", exact=True).fill(name)
+    page.get_by_label("Global key").check()
+    page.get_by_label("Name", exact=False).first.fill(name)
     page.get_by_role("button", name="Save").click()
     return shown_key(page)
 
@@ -85,6 +84,70 @@ def test_copy_button_without_a_clipboard(page: Page, team, user):
     assert page.evaluate("navigator.clipboard.readText()") == key
 
 
+def test_form_shows_what_is_needed(page: Page, team, user):
+    page.goto(ADD)
+    app, date, names = (page.locator(f".field-{name}") for name in ("app", "expires_at", "can_name_app"))
+    expect(app).to_be_visible()
+    expect(date).to_be_hidden()
+    page.get_by_label("Global key").check()
+    expect(app).to_be_hidden()
+    page.get_by_text("Limits", exact=True).last.click()
+    expect(names).to_be_visible()
+    page.get_by_label("App key").check()
+    expect(names).to_be_hidden()
+    page.get_by_label("Ends").select_option("date")
+    expect(date).to_be_visible()
+
+
+def test_snippets_in_tabs(page: Page, team, user):
+    key = make_key(page, team, user, "k")
+    expect(page.get_by_role("tabpanel")).to_have_count(1)
+    page.get_by_role("tab", name="curl").focus()
+    for name in ("python", "javascript", "fastgpt"):
+        page.keyboard.press("ArrowRight")
+        expect(page.locator(f"#{name}")).to_be_visible()
+        assert key in page.locator(f"#{name}").input_value()
+    expect(page.locator("#curl")).to_be_hidden()
+    page.keyboard.press("Home")
+    expect(page.locator("#curl")).to_be_visible()
+
+
+def leave(page: Page) -> list[str]:
+    """Go away from the page, and tell which questions were asked."""
+    asked: list[str] = []
+
+    def accept(dialog):
+        asked.append(dialog.type)
+        dialog.accept()
+
+    page.once("dialog", accept)
+    page.goto("/admin/")
+    return asked
+
+
+def test_leaving_without_the_key_asks(page: Page, team, user):
+    make_key(page, team, user, "k")
+    page.locator("[data-copies=base-url]").click()
+    assert leave(page) == ["beforeunload"]
+
+
+@pytest.mark.parametrize("field", ["new-key", "curl"])
+def test_leaving_with_the_key_does_not_ask(page: Page, team, user, field):
+    make_key(page, team, user, "k")
+    page.locator(f"[data-copies={field}]").click()
+    expect(page.locator(f"[data-copies={field}]")).to_have_text("Copied")
+    assert leave(page) == []
+
+
+def test_key_is_in_no_storage_of_the_browser(page: Page, team, user):
+    key = make_key(page, team, user, "k")
+    page.locator("#copy-key").click()
+    expect(page.locator("#copy-key")).to_have_text("Copied")
+    stored = page.evaluate("JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, history.state])")
+    assert key not in stored
+    assert key not in page.url
+
+
 def test_reload_makes_no_second_key(page: Page, team, user):
     key = make_key(page, team, user, "k")
     # The browser sends the form again, as it does when a person confirms its question.
@@ -130,7 +193,7 @@ def test_disable_and_enable(server, page: Page, team, user):
     page.get_by_role("link", name="Disable").click()
     page.get_by_label("Reason").fill("under suspicion")
     page.get_by_role("button", name="Disable").click()
-    expect(page.get_by_text("It is disabled.")).to_be_visible()
+    expect(page.get_by_text("It is disabled.").first).to_be_visible()
     assert wait_for_refusal(server, key) == "disabled_api_key"
     page.get_by_role("link", name="Enable").click()
     page.get_by_role("button", name="Enable").click()
@@ -145,10 +208,15 @@ def test_revoke(server, page: Page, team, user):
     page.get_by_role("link", name="I have stored it").click()
     page.get_by_role("link", name="Revoke").click()
     page.get_by_role("button", name="Revoke").click()
-    expect(page.get_by_text("This field is required.")).to_be_visible()
+    expect(page.get_by_text("This field is required.").first).to_be_visible()
     assert status(server, key) == 200
     page.get_by_label("Reason").fill("leaked")
+    page.get_by_label("Type the name of the key").fill("something else")
     page.get_by_role("button", name="Revoke").click()
-    expect(page.get_by_text("It was revoked.")).to_be_visible()
+    expect(page.get_by_text("This is not the name of the key.")).to_be_visible()
+    assert status(server, key) == 200
+    page.get_by_label("Type the name of the key").fill("k")
+    page.get_by_role("button", name="Revoke").click()
+    expect(page.get_by_text("It was revoked.").first).to_be_visible()
     assert wait_for_refusal(server, key) == "revoked_api_key"
     expect(page.get_by_role("link", name="Rotate")).to_have_count(0)

@@ -13,5 +13,6 @@ document.querySelectorAll("button[data-copies]").forEach((button) => {
             }
         }
         button.textContent = button.dataset.copied;
+        field.dispatchEvent(new Event("copied", { bubbles: true }));
     });
 });

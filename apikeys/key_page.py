@@ -1,0 +1,175 @@
+"""What a key's page shows besides its form. However much the key was used, it costs the same few queries."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.contrib.admin.models import LogEntry
+from django.contrib.contenttypes.models import ContentType
+from django.db.models import Count, Max, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from apikeys.endpoints import routes
+from apikeys.key_reports import limits_over
+from apikeys.key_usage import Series, all_series
+from apikeys.limits import MICROPOINTS, Limit, Period
+from apikeys.models import ApiKey, EndpointRule
+from apikeys.policies import KINDS
+from apikeys.usage import DailyUsage, Refusal, UsageRecord
+
+ROWS = 20
+DAYS = 30
+# So many of the newest requests are looked through for endpoints and addresses: a busy key's page stays quick.
+MAXIMUM_RECORDS = 10_000
+SPANS = {
+    "day": gettext_lazy("Last 24 hours"),
+    "month": gettext_lazy("Last 30 days"),
+    "year": gettext_lazy("Last 52 weeks"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LimitBar:
+    """One limit, how far it is used up, and when it begins anew."""
+
+    limit: Limit
+    # Of an amount of 0, which refuses everything, all is used.
+    percent: int
+    left: str
+    soft: str
+    ends_at: datetime | None
+
+    @property
+    def state(self) -> str:
+        return "full" if self.percent >= 100 else "near" if self.percent >= 80 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    title: Any
+    series: Series
+    data: str
+
+    @property
+    def points(self) -> Decimal:
+        return Decimal(self.series.micropoints) / MICROPOINTS
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointUse:
+    name: str
+    may_call: bool
+    requests: int
+    last_at: datetime | None
+
+
+def overview(api_key: ApiKey, user: Any) -> dict[str, Any]:
+    """What this user may see of it, for the template."""
+    shown: dict[str, Any] = {
+        "limit_bars": [bar(limit) for limit in limits_over(api_key)],
+        "secrets": api_key.secrets.defer("digest").select_related("reuse").order_by("-pk")[:ROWS],
+        "trail": trail_of(api_key),
+    }
+    if user.has_perm("apikeys.view_usagerecord"):
+        records = UsageRecord.objects.filter(key=api_key)
+        since = timezone.now() - timedelta(days=DAYS)
+        newest = records.filter(created_at__gte=since).order_by("-created_at").values("pk")[:MAXIMUM_RECORDS]
+        # Two steps in one query: the planner would otherwise group a busy key's whole month.
+        recent = UsageRecord.objects.filter(pk__in=newest)
+        shown |= {
+            "plots": [plot(span, series) for span, series in all_series(api_key).items()],
+            "requests": records.select_related("app").defer("limits").order_by("-created_at")[:ROWS],
+            "endpoint_uses": endpoint_uses(api_key, recent),
+            "addresses": recent.exclude(client_address=None)
+            .values("client_address")
+            .annotate(requests=Count("pk"), last_at=Max("created_at"))
+            .order_by("-last_at")[:ROWS],
+            "looked_through": MAXIMUM_RECORDS,
+        }
+    if user.has_perm("apikeys.view_refusal"):
+        shown["refusals"] = Refusal.objects.filter(key=api_key).defer("limits", "asked").order_by("-created_at")[:ROWS]
+    return shown
+
+
+def bar(limit: Limit) -> LimitBar:
+    taken = limit.counter.used + limit.counter.reserved
+    return LimitBar(
+        limit=limit,
+        percent=min(100, taken * 100 // limit.amount) if limit.amount else 100,
+        left=limit.shown(max(0, limit.amount - taken)),
+        soft="" if limit.soft_amount is None else limit.shown(limit.soft_amount),
+        ends_at=period_end(limit.period, limit.counter.period_start, limit.time_zone),
+    )
+
+
+def period_end(period: str, start: datetime, time_zone: str) -> datetime | None:
+    """When a period that began at `start` ends; None for one that has no end, or that ended with nobody asking."""
+    local = start.astimezone(ZoneInfo(time_zone))
+    match period:
+        case Period.MINUTE:
+            end = start + timedelta(minutes=1)
+        case Period.DAY:
+            end = local + timedelta(days=1)
+        case Period.WEEK:
+            end = local + timedelta(days=7)
+        case Period.MONTH:
+            end = (local.replace(day=1) + timedelta(days=32)).replace(day=1)
+        case _:
+            return None
+    return end if end > timezone.now() else None
+
+
+def plot(span: str, series: Series) -> Plot:
+    stacks = [
+        {"label": _("Complete"), "data": series.complete, "backgroundColor": "#2563eb", "stack": "requests"},
+        {"label": _("Others"), "data": series.others, "backgroundColor": "#d97706", "stack": "requests"},
+    ]
+    return Plot(SPANS[span], series, json.dumps({"labels": series.labels, "datasets": stacks}))
+
+
+def callable_endpoints(api_key: ApiKey) -> set[str]:
+    """What its kind may call by declaration and rule, and its own list has not taken away."""
+    denied = {rule.endpoint: set(rule.denied_kinds) for rule in EndpointRule.objects.all()}
+    own = set(api_key.allowed_endpoints)
+    found = set()
+    for route in routes():
+        endpoint = route.view.endpoint
+        lowered = denied.get(endpoint, set())
+        if api_key.kind not in lowered and KINDS[api_key.kind] & (route.view.api_key_access - lowered):
+            found.add(endpoint)
+    return found & own if own else found
+
+
+def endpoint_uses(api_key: ApiKey, recent: QuerySet[UsageRecord]) -> list[EndpointUse]:
+    """Those that it may call, and those that it did."""
+    since = timezone.now().date() - timedelta(days=DAYS)
+    used = {
+        row["endpoint"]: row
+        for row in recent.values("endpoint").order_by().annotate(requests=Count("pk"), last_at=Max("created_at"))
+    }
+    pruned = set(
+        DailyUsage.objects.filter(key=api_key, day__gte=since).order_by().values_list("endpoint", flat=True).distinct()
+    )
+    may_call = callable_endpoints(api_key)
+    return [
+        EndpointUse(
+            name=name,
+            may_call=name in may_call,
+            requests=used[name]["requests"] if name in used else 0,
+            last_at=used[name]["last_at"] if name in used else None,
+        )
+        for name in sorted(may_call | used.keys() | pruned)
+    ]
+
+
+def trail_of(api_key: ApiKey) -> QuerySet[LogEntry]:
+    """Who changed it, the newest first."""
+    entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(ApiKey), object_id=api_key.pk)
+    return entries.select_related("user").order_by("-action_time", "-pk")[:ROWS]
