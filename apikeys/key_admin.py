@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from apikeys import fresh_password
+from apikeys import bulk_admin, fresh_password
 from apikeys.key_changes import KEY_CHANGES, Done, KeyChange
 from apikeys.key_forms import KeyForm, LinesField
 from apikeys.key_page import overview
@@ -52,6 +52,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), ("owner", ScopedListFilter))
     search_fields = ("name", "=id", "app__name", "owner__username", "=secrets__last_four")
     search_help_text = gettext_lazy("Name, id, app, owner, or the last four characters. Never the key itself.")
+    actions = ("bulk_disable", "bulk_enable", "bulk_revoke", "bulk_expire")
     formfield_overrides = {ArrayField: {"form_class": LinesField}}
 
     def rows_of_page(self, rows: Any) -> QuerySet[Any]:
@@ -239,7 +240,32 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             )
             for change in KEY_CHANGES
         ]
-        return pages + super().get_urls()
+        # Before the pages of one key, whose ids could be anything.
+        many = [
+            path("bulk/<slug:name>/", self.admin_site.admin_view(self.bulk_portion_view), name="apikeys_apikey_bulk"),
+        ]
+        return many + pages + super().get_urls()
+
+    # Many keys at once
+
+    def bulk_portion_view(self, request: HttpRequest, name: str) -> HttpResponse:
+        return bulk_admin.portion_view(self, request, name)
+
+    @admin.action(description=gettext_lazy("Disable"), permissions=["change"])
+    def bulk_disable(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        return bulk_admin.asked(self, request, "disable", queryset)
+
+    @admin.action(description=gettext_lazy("Enable"), permissions=["change"])
+    def bulk_enable(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        return bulk_admin.asked(self, request, "enable", queryset)
+
+    @admin.action(description=gettext_lazy("Revoke"), permissions=["change"])
+    def bulk_revoke(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        return bulk_admin.asked(self, request, "revoke", queryset)
+
+    @admin.action(description=gettext_lazy("Set the end"), permissions=["change"])
+    def bulk_expire(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        return bulk_admin.asked(self, request, "expire", queryset)
 
     def key_change_view(self, request: HttpRequest, object_id: str, change: KeyChange) -> HttpResponse:
         api_key: ApiKey | None = self.get_object(request, unquote(object_id))

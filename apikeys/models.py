@@ -358,6 +358,9 @@ class ApiKey(models.Model):
     def enable(self) -> None:
         self._change(disabled_at=None)
 
+    def set_end(self, expires_at: datetime | None) -> None:
+        self._change(expires_at=expires_at)
+
     def narrow(self, *, endpoints: list[str], networks: list[str]) -> None:
         """Let it call these endpoints only, and from these networks only if any are given."""
         self._change(allowed_endpoints=endpoints, allowed_networks=networks)

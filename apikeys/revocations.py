@@ -1,5 +1,7 @@
 """Ending a key everywhere: refused by every server process before whoever asked for it is told that it is."""
 
+from collections.abc import Sequence
+
 from django.utils import timezone
 
 from apikeys import servers
@@ -12,10 +14,16 @@ def tell_servers(api_key: ApiKey, *, cut_streams: bool) -> Hearing:
 
     `cut_streams` also ends what they are answering to it. The key's change must be committed.
     """
-    is_revoked = api_key.revoked_at is not None
-    hearing = servers.call(cut_key=api_key.pk if cut_streams else None, is_revoked=is_revoked)
+    return tell_servers_of_all([api_key], cut_streams=cut_streams)
+
+
+def tell_servers_of_all(api_keys: Sequence[ApiKey], *, cut_streams: bool) -> Hearing:
+    """Likewise of several keys in one call: revoked ones, or disabled ones, not both. At most some 200 fit."""
+    key_ids = [api_key.pk for api_key in api_keys]
+    is_revoked = all(api_key.revoked_at is not None for api_key in api_keys)
+    hearing = servers.call(cut_keys=key_ids if cut_streams else (), is_revoked=is_revoked)
     if is_revoked:
-        ApiKey.objects.filter(pk=api_key.pk).update(
+        ApiKey.objects.filter(pk__in=key_ids).update(
             revocation_heard_at=None if hearing.unheard else timezone.now(), revocation_unheard=hearing.unheard_ids
         )
     return hearing

@@ -8,7 +8,9 @@ import logging
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import psycopg
@@ -37,7 +39,7 @@ class Call(msgspec.Struct, frozen=True, omit_defaults=True):
     """What every process is told: to forget what it cached, and which streams to cut."""
 
     number: int
-    cut_key: str | None = None
+    cut_keys: tuple[str, ...] = ()
     cut_app: str | None = None
     is_revoked: bool = False
 
@@ -74,10 +76,10 @@ def start(loop: asyncio.AbstractEventLoop) -> None:
     def answer(connection: Connection, payload: str) -> None:
         call = msgspec.json.decode(payload, type=Call)
         listener.invalidate()
-        if call.cut_key is not None or call.cut_app is not None:
-            loop.call_soon_threadsafe(
-                lambda: in_flight.cut(call.error, key_id=call.cut_key, app_id=call.cut_app),
-            )
+        for key_id in call.cut_keys:
+            loop.call_soon_threadsafe(partial(in_flight.cut, call.error, key_id=key_id))
+        if call.cut_app is not None:
+            loop.call_soon_threadsafe(partial(in_flight.cut, call.error, app_id=call.cut_app))
         connection.execute(
             "UPDATE apikeys_serverprocess SET heard = greatest(heard, %s) WHERE id = %s", [call.number, SERVER_ID]
         )
@@ -114,7 +116,7 @@ def leave() -> None:
         connection.execute("DELETE FROM apikeys_serverprocess WHERE id = %s", [SERVER_ID])
 
 
-def call(*, cut_key: str | None = None, cut_app: str | None = None, is_revoked: bool = False) -> Hearing:
+def call(*, cut_keys: Sequence[str] = (), cut_app: str | None = None, is_revoked: bool = False) -> Hearing:
     """Have every living process forget what it cached; return when all have, or after two seconds.
 
     What they are to see must be committed: a call inside a transaction would wait for itself.
@@ -123,7 +125,7 @@ def call(*, cut_key: str | None = None, cut_app: str | None = None, is_revoked: 
     with django_connection.cursor() as cursor:
         cursor.execute("SELECT nextval('apikeys_call_number')")
         number: int = cursor.fetchone()[0]
-        message = Call(number, cut_key, cut_app, is_revoked)
+        message = Call(number, tuple(cut_keys), cut_app, is_revoked)
         cursor.execute("SELECT pg_notify(%s, %s)", [CALLS, msgspec.json.encode(message).decode()])
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
