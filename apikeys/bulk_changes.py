@@ -66,6 +66,8 @@ class Expiry(KeyChange):
 
 
 class BulkRevocation(Revocation):
+    """Of many keys nobody types the names."""
+
     form_class = EndForm
 
 

@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from apikeys import bulk_admin, fresh_password
+from apikeys import bulk_admin, fresh_password, transfer_admin
 from apikeys.key_changes import KEY_CHANGES, Done, KeyChange
 from apikeys.key_forms import KeyForm, LinesField
 from apikeys.key_page import overview
@@ -52,7 +52,8 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), ("owner", ScopedListFilter))
     search_fields = ("name", "=id", "app__name", "owner__username", "=secrets__last_four")
     search_help_text = gettext_lazy("Name, id, app, owner, or the last four characters. Never the key itself.")
-    actions = ("bulk_disable", "bulk_enable", "bulk_revoke", "bulk_expire")
+    actions = ("bulk_disable", "bulk_enable", "bulk_revoke", "bulk_expire", "export_csv", "export_json")
+    list_before_template = "admin/apikeys/apikey/list_buttons.html"
     formfield_overrides = {ArrayField: {"form_class": LinesField}}
 
     def rows_of_page(self, rows: Any) -> QuerySet[Any]:
@@ -242,6 +243,8 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         ]
         # Before the pages of one key, whose ids could be anything.
         many = [
+            path("export/", self.admin_site.admin_view(self.export_view), name="apikeys_apikey_export"),
+            path("import/", self.admin_site.admin_view(self.import_view), name="apikeys_apikey_import"),
             path("bulk/<slug:name>/", self.admin_site.admin_view(self.bulk_portion_view), name="apikeys_apikey_bulk"),
         ]
         return many + pages + super().get_urls()
@@ -250,6 +253,20 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     def bulk_portion_view(self, request: HttpRequest, name: str) -> HttpResponse:
         return bulk_admin.portion_view(self, request, name)
+
+    def export_view(self, request: HttpRequest) -> HttpResponse:
+        return transfer_admin.export_filtered(self, request)
+
+    def import_view(self, request: HttpRequest) -> HttpResponse:
+        return transfer_admin.import_view(self, request)
+
+    @admin.action(description=gettext_lazy("Export as CSV"), permissions=["view"])
+    def export_csv(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        return transfer_admin.export(self, request, queryset, "csv")
+
+    @admin.action(description=gettext_lazy("Export as JSON"), permissions=["view"])
+    def export_json(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        return transfer_admin.export(self, request, queryset, "json")
 
     @admin.action(description=gettext_lazy("Disable"), permissions=["change"])
     def bulk_disable(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:

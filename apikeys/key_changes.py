@@ -123,7 +123,7 @@ class Revocation(KeyChange):
     icon = "block"
     is_final = True
     explanation = _("The key will be refused for good. This cannot be undone; the key and its usage stay visible here.")
-    form_class = RevocationForm
+    form_class: ClassVar[type[forms.Form]] = RevocationForm
 
     def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
         return RevocationForm(data, name=api_key.name)

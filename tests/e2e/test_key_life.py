@@ -3,12 +3,13 @@
 import re
 
 import pytest
+from django.urls import reverse
 from playwright.sync_api import Error, Page, expect
 
 from apikeys import keys
 from apikeys.models import ApiKey
 from tests import factories
-from tests.admin.pages import ADD, KEY_RIGHTS, page_of
+from tests.admin.pages import ADD, KEY_RIGHTS, LIST, page_of
 from tests.processes import wait_for
 
 
@@ -220,3 +221,30 @@ def test_revoke(server, page: Page, team, user):
     expect(page.get_by_text("It was revoked.").first).to_be_visible()
     assert wait_for_refusal(server, key) == "revoked_api_key"
     expect(page.get_by_role("link", name="Rotate")).to_have_count(0)
+
+
+def test_import_is_shown_before_it_is_done(page: Page, team, user, tmp_path):
+    file = tmp_path / "keys.csv"
+    file.write_text(f"name,owner\nshop,{user.username}\n")
+    page.goto(reverse("admin:apikeys_apikey_import"))
+    page.locator("input[type=file]").set_input_files(file)
+    page.get_by_role("button", name="Show what it would do").click()
+    expect(page.get_by_text("1 new, 0 changed, 0 mistakes")).to_be_visible()
+    assert not ApiKey.objects.filter(team=team).exists()
+    page.get_by_role("button", name="Import it").click()
+    expect(page.get_by_text("Imported: 1 new keys")).to_be_visible()
+    assert ApiKey.objects.get(team=team).name == "shop"
+
+
+def test_bulk_change_in_portions(page: Page, team, user):
+    for _ in range(60):
+        factories.make_key(team, owner=user)
+    page.goto(LIST)
+    page.locator("#action-toggle").check()
+    page.locator("select[name=action]").select_option(label="Disable")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_label("Reason").fill("spring cleaning")
+    page.get_by_role("button", name="Disable").click()
+    expect(page.locator("#bulk-lines tr")).to_have_count(60, timeout=30_000)
+    assert page.locator("#bulk-progress").evaluate("bar => bar.value === bar.max")
+    assert not ApiKey.objects.filter(team=team, disabled_at=None).exists()
