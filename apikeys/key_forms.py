@@ -68,6 +68,9 @@ class KeyForm(KeyModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        for name in ("note", "allowed_networks", "allowed_models"):
+            if name in self.fields:
+                self.fields[name].widget.attrs["rows"] = 3
         if "allowed_endpoints" in self.fields:
             names = endpoint_names()
             # Also those that are gone: to drop the last one silently would open all the others.

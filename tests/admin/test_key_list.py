@@ -65,5 +65,5 @@ def test_sorted_by_last_use():
         api_key, _ = factories.make_key(team)
         KeyActivity.objects.create(key=api_key, last_used_at=f"2020-01-0{day}T00:00Z")
         names.append(api_key.name)
-    page = text(client.get(LIST, {"o": "7"}))
+    page = text(client.get(LIST, {"o": "8"}))
     assert page.index(names[0]) < page.index(names[1])
