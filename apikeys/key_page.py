@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -16,6 +17,8 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from apikeys.audit import AuditEntry
+from apikeys.audit_admin import lines
 from apikeys.endpoints import routes
 from apikeys.key_reports import limits_over
 from apikeys.key_usage import Series, all_series
@@ -169,7 +172,27 @@ def endpoint_uses(api_key: ApiKey, recent: QuerySet[UsageRecord]) -> list[Endpoi
     ]
 
 
-def trail_of(api_key: ApiKey) -> QuerySet[LogEntry]:
-    """Who changed it, the newest first."""
-    entries = LogEntry.objects.filter(content_type=ContentType.objects.get_for_model(ApiKey), object_id=api_key.pk)
-    return entries.select_related("user").order_by("-action_time", "-pk")[:ROWS]
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of the key: in the words of whoever made it in the admin, or field by field from the audit."""
+
+    at: datetime
+    who: str
+    words: str = ""
+    lines: Sequence[tuple[Any, Any, Any]] = ()
+
+
+def trail_of(api_key: ApiKey) -> list[Change]:
+    """Who changed it, by whatever way, the newest first."""
+    kind = ContentType.objects.get_for_model(ApiKey)
+    audited = AuditEntry.objects.filter(content_type=kind, object_pk=api_key.pk).select_related("content_type")
+    told = LogEntry.objects.filter(content_type=kind, object_id=api_key.pk).select_related("user")
+    changes = [
+        Change(entry.timestamp, f"{entry.actor_name} ({entry.get_via_display()})", lines=lines(entry))
+        for entry in audited.order_by("-id")[:ROWS]
+    ]
+    changes += [
+        Change(entry.action_time, entry.user.get_username(), entry.get_change_message())
+        for entry in told.order_by("-action_time", "-pk")[:ROWS]
+    ]
+    return sorted(changes, key=lambda change: change.at, reverse=True)[:ROWS]

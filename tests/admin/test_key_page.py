@@ -14,7 +14,7 @@ from apikeys.limits import Limit
 from apikeys.object_ids import new_object_id
 from apikeys.usage import DailyUsage, Ending, Refusal, SecretReuse, UsageRecord
 from tests import factories
-from tests.admin.pages import ADD, KEY_RIGHTS, page_of, staff, text, url
+from tests.admin.pages import ADD, KEY_RIGHTS, key_form, page_of, staff, text, url
 
 RIGHTS = (*KEY_RIGHTS, "apikeys.view_usagerecord", "apikeys.view_refusal")
 
@@ -61,6 +61,7 @@ def test_it_works():
     SecretReuse.objects.create(secret=api_key.secrets.get(), count=3, last_from="198.51.100.9")
     user, client = staff(team, *RIGHTS)
     LogEntry.objects.log_actions(user.pk, [api_key], 2, "Painted it green.")
+    assert client.post(page_of(api_key), key_form(api_key, note="For the website")).status_code == 302
     page = text(client.get(page_of(api_key)))
     for told in (
         "usable",
@@ -78,6 +79,8 @@ def test_it_works():
         "3 times, last",
         "198.51.100.9",
         "Painted it green.",
+        f"{user.username} (admin)",
+        "Note: - → For the website",
         f"{ADD}?copy={api_key.pk}",
     ):
         assert told in page
