@@ -16,6 +16,15 @@ def base_url(request: HttpRequest) -> str:
     return request.build_absolute_uri("/api")
 
 
+def context(request: HttpRequest) -> dict[str, Any]:
+    """What every page has. Colors are in a file: a style in the page would need a policy that allows it."""
+    return {"base_url": base_url(request), "colors": {}}
+
+
+def file(path: str) -> Callable[[HttpRequest], str]:
+    return lambda request: static(path)
+
+
 def may_view(permission: str) -> Callable[[HttpRequest], bool]:
     return lambda request: bool(request.user.has_perm(permission))
 
@@ -38,14 +47,19 @@ def page(title: Any, icon: str, model: str, permission: Callable[[HttpRequest], 
 UNFOLD = {
     "SITE_TITLE": NAME,
     "SITE_HEADER": NAME,
-    "SITE_SUBHEADER": base_url,
     "SITE_SYMBOL": "key",
+    "SITE_URL": None,
     "SHOW_VIEW_ON_SITE": False,
+    "GLOBAL_CALLBACK": "fastgpt_site.console.context",
+    "STYLES": [file("fastgpt_site/console.css")],
+    "SCRIPTS": [file("apikeys/copy.js"), file("fastgpt_site/timezone.js")],
+    # Searches pages, and the keys of the user's teams. Nothing of it is kept: see CACHES.
+    "COMMAND": {"search_callback": "apikeys.key_search.search"},
     "SHOW_LANGUAGES": True,
-    "SCRIPTS": [lambda request: static("fastgpt_site/timezone.js")],
     "LOGIN": {"form": "apikeys.sign_in_form.SignInForm"},
     "SIDEBAR": {
-        "show_search": False,
+        "show_search": True,
+        "command_search": True,
         "show_all_applications": False,
         "navigation": [
             {
@@ -54,7 +68,12 @@ UNFOLD = {
                     {"title": _("Dashboard"), "icon": "dashboard", "link": reverse_lazy("admin:index")},
                     page(_("Keys"), "key", "apikeys.apikey"),
                     page(_("Limits"), "speed", "apikeys.limit"),
-                    page(_("Endpoints"), "lan", "apikeys.endpointrule", is_superuser),
+                    {
+                        "title": _("Endpoints"),
+                        "icon": "lan",
+                        "link": reverse_lazy("admin:apikeys_endpointrule_inventory"),
+                        "permission": may_view("apikeys.view_apikey"),
+                    },
                 ],
             },
             {

@@ -85,6 +85,7 @@ MIDDLEWARE = [
     "apikeys.audit.AuditMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "fastgpt_site.page_headers.PageHeaders",
 ]
 
 ROOT_URLCONF = "fastgpt_site.urls"
@@ -145,6 +146,8 @@ UNFOLD = console.UNFOLD
 AUDITLOG_LOGENTRY_MODEL = "apikeys.AuditEntry"
 AUDITLOG_STORE_JSON_CHANGES = True
 AUDITLOG_USE_FK_STRING_REPRESENTATION = True
+# Unfold would keep what its search found for five minutes, also for who has left the team meanwhile.
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.dummy.DummyCache"}}
 
 STATIC_URL = "static/"
 # The admin's few files are served from where they are installed; nothing has to be collected.
@@ -162,6 +165,8 @@ SESSION_COOKIE_HTTPONLY = True
 # A working day; who does something delicate enters the password again, see `apikeys.fresh_password`.
 SESSION_COOKIE_AGE = env.int("SESSION_COOKIE_AGE", default=43_200)
 X_FRAME_OPTIONS = "DENY"
+SECURE_REFERRER_POLICY = "same-origin"
+SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [

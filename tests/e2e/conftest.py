@@ -8,6 +8,8 @@ import pytest
 from django.db import connection
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from tests.e2e.showcase import Showcase
+
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -51,3 +53,8 @@ def page(chromium: Browser, server, monkeypatch: pytest.MonkeyPatch) -> Iterator
     connection.close()
     context.close()
     assert errors == []
+
+
+@pytest.fixture(scope="session")
+def showcase(server, provider) -> Showcase:
+    return Showcase(server, provider)
