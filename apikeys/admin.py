@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from django import forms
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
-from django.core.exceptions import ValidationError
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
@@ -19,54 +17,29 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from apikeys import explanations
 from apikeys.alert_admin import AlertAdmin, WebhookAdmin
 from apikeys.audit_admin import AuditEntryAdmin
-from apikeys.endpoints import routes
+from apikeys.endpoint_admin import EndpointRuleAdmin
 from apikeys.key_admin import ApiKeyAdmin
 from apikeys.limit_admin import LimitAdmin
 from apikeys.long_lists import LongList
-from apikeys.models import AccessKind, EndpointRule, Membership, Team
+from apikeys.models import Membership, Team
 from apikeys.team_scope import (
-    AnyBaseModelAdmin,
     AnyModelAdmin,
     ProtectionShown,
     ReadOnlyAdmin,
     ScopedChoices,
     ScopedListFilter,
+    SuperusersOnly,
     TeamScopedAdmin,
+    is_superuser,
 )
 from apikeys.usage import DailyUsage, KeyActivity, Refusal, UsageRecord
 
-__all__ = ["AlertAdmin", "ApiKeyAdmin", "AuditEntryAdmin", "LimitAdmin", "WebhookAdmin"]
+__all__ = ["AlertAdmin", "ApiKeyAdmin", "AuditEntryAdmin", "EndpointRuleAdmin", "LimitAdmin", "WebhookAdmin"]
 
 if TYPE_CHECKING:
     MembershipTabularInline = admin.TabularInline[Membership, Team]
-    RuleModelForm = forms.ModelForm[EndpointRule]
 else:
     MembershipTabularInline = UnfoldTabularInline
-    RuleModelForm = forms.ModelForm
-
-
-class SuperusersOnly(AnyBaseModelAdmin):
-    """Pages that decide for the whole site, whatever permissions staff were given."""
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return is_superuser(request)
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return is_superuser(request)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return is_superuser(request)
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return is_superuser(request)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return is_superuser(request)
-
-
-def is_superuser(request: HttpRequest) -> bool:
-    user: Any = request.user
-    return bool(user.is_active and user.is_superuser)
 
 
 # Jobs belong to no team, and a team's staff need not see them: deliveries are shown with their alert.
@@ -104,55 +77,6 @@ class TeamAdmin(TeamScopedAdmin):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return is_superuser(request)
-
-
-def declared_kinds() -> dict[str, frozenset[AccessKind]]:
-    """Which kinds of key each endpoint takes, of those that take any."""
-    return {route.view.endpoint: route.view.api_key_access for route in routes() if route.view.api_key_access}
-
-
-class EndpointRuleForm(RuleModelForm):
-    endpoint = forms.ChoiceField(help_text="It takes the kinds of key that are named behind it.")
-    denied_kinds = forms.MultipleChoiceField(
-        required=False,
-        choices=AccessKind.choices,
-        widget=forms.CheckboxSelectMultiple,
-        help_text="Kinds of key that may no longer call this endpoint. A rule lowers; it cannot open anything.",
-    )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.declared = declared_kinds()
-        if self.instance.pk:
-            kinds = self.declared.get(self.instance.endpoint, frozenset()) | set(self.instance.denied_kinds)
-            choices = [(kind, label) for kind, label in AccessKind.choices if kind in kinds]
-            self.fields["denied_kinds"].choices = choices  # type: ignore[attr-defined]
-        else:
-            self.fields["endpoint"].choices = [  # type: ignore[attr-defined]
-                (name, f"{name}: {', '.join(sorted(str(kind.label) for kind in kinds))}")
-                for name, kinds in sorted(self.declared.items())
-            ]
-
-    def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        if "endpoint" in answers:
-            taken = self.declared[answers["endpoint"]]
-            denied = answers.get("denied_kinds", [])
-            never = [str(kind.label) for kind in AccessKind if kind in denied and kind not in taken]
-            if never:
-                raise ValidationError({"denied_kinds": f"This endpoint never takes: {', '.join(never)}."})
-        return answers
-
-
-@admin.register(EndpointRule)
-class EndpointRuleAdmin(SuperusersOnly, AnyModelAdmin):
-    """A rule holds for the whole site."""
-
-    form = EndpointRuleForm
-    list_display = ("endpoint", "denied_kinds", "changed_at")
-
-    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
-        return ("endpoint", "changed_at") if obj else ()
 
 
 @admin.register(KeyActivity)

@@ -22,6 +22,11 @@ class Route:
     view: Any
 
     @property
+    def path(self) -> str:
+        """As people write it: with its root, without what a pattern needs."""
+        return "/" + self.pattern.replace("^", "").removesuffix("$").removesuffix("/?")
+
+    @property
     def complaint(self) -> str | None:
         """What its declaration lacks, for the system check; None when it is whole."""
         if self.view is None:

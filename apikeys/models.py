@@ -437,6 +437,31 @@ class KeySecret(models.Model):
             self.save(update_fields=["expires_at"])
 
 
+class EndpointRuleManager(models.Manager["EndpointRule"]):
+    @transaction.atomic
+    def set_open(self, endpoint: str, kind: str, *, is_open: bool) -> EndpointRule | None:
+        """Open an endpoint to a kind of key, or close it. Return the rule that changed; None if none had to.
+
+        A rule that denies nothing is deleted.
+        """
+        rule = self.select_for_update().filter(endpoint=endpoint).first()
+        if rule is None and is_open:
+            return None
+        if rule is None:
+            # Of two at the same time one makes it, and the other waits for it here.
+            self.bulk_create([EndpointRule(endpoint=endpoint)], ignore_conflicts=True)
+            rule = self.select_for_update().get(endpoint=endpoint)
+        if (kind not in rule.denied_kinds) == is_open:
+            return None
+        rule.denied_kinds = [known for known in AccessKind.values if (known == kind) != (known in rule.denied_kinds)]
+        if rule.denied_kinds:
+            rule.save(update_fields=["denied_kinds", "changed_at"])
+        else:
+            # Its id is kept for the history.
+            self.filter(pk=rule.pk).delete()
+        return rule
+
+
 class EndpointRule(models.Model):
     """An administrator has lowered what keys may do at one endpoint. No row: what the code declares."""
 
@@ -449,6 +474,8 @@ class EndpointRule(models.Model):
         help_text=_("Kinds of key that may no longer call this endpoint."),
     )
     changed_at = models.DateTimeField(_("changed at"), auto_now=True)
+
+    objects: ClassVar[EndpointRuleManager] = EndpointRuleManager()
 
     class Meta:
         verbose_name = _("endpoint rule")

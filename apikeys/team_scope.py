@@ -83,6 +83,30 @@ def is_searched(field: Any, request: HttpRequest, site: admin.AdminSite) -> bool
     return has_many(field.related_model, request.user) and bool(related.has_view_permission(request))
 
 
+class SuperusersOnly(AnyBaseModelAdmin):
+    """Pages that decide for the whole site, whatever permissions staff were given."""
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_superuser(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_superuser(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_superuser(request)
+
+
+def is_superuser(request: HttpRequest) -> bool:
+    user: Any = request.user
+    return bool(user.is_active and user.is_superuser)
+
+
 class ProtectionShown(AnyModelAdmin):
     """Says what protects a row from deletion. Django would rather say that the keys behind it may not be deleted."""
 
