@@ -160,15 +160,19 @@ class Admission:
         self.is_open = False
         return self._gate.begin(item, reserved=True)
 
+    def drop(self) -> None:
+        """Give the room back, if it is still held: nothing will be recorded."""
+        if self.is_open:
+            self.is_open = False
+            self._gate.release()
+
     def __enter__(self) -> "Admission":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self.is_open:
-            self.is_open = False
-            self._gate.release()
+        self.drop()
 
 
 def reserve_from_thread(asked: Asked, given_up: Callable[[], Usage]) -> Verdict:

@@ -122,6 +122,10 @@ class PasswordNeeded(AccessError):
     message = "Enter your password at /admin/confirm_password/ first: that was more than 15 minutes ago."
 
 
+class SignInNeeded(AccessError):
+    error_code, message = "sign_in_needed", "You are not signed in any more. Load this page again."
+
+
 class CsrfFailed(AccessError):
     error_code, message = "csrf_failed", "The CSRF token is missing or wrong."
 

@@ -17,10 +17,12 @@ class InFlight:
     Made and cut in the event loop. `abort` drops the caller's connection.
     """
 
-    __slots__ = ("abort", "app_id", "cut_by", "is_open", "key_id", "waiting")
+    __slots__ = ("abort", "app_id", "cut_by", "is_open", "key_id", "user_id", "waiting")
 
-    def __init__(self, key_id: str, abort: Callable[[], None]) -> None:
+    def __init__(self, key_id: str | None, abort: Callable[[], None], *, user_id: int | None = None) -> None:
+        """Of a key, or of a signed-in user who tries an app."""
         self.key_id = key_id
+        self.user_id = user_id
         self.app_id: str | None = None
         self.abort = abort
         self.cut_by: ApiError | None = None
@@ -61,6 +63,10 @@ _open: set[InFlight] = set()
 
 def count() -> int:
     return len(_open)
+
+
+def count_of_user(user_id: int) -> int:
+    return sum(request.user_id == user_id for request in _open)
 
 
 def cut(error: ApiError, *, key_id: str | None = None, app_id: str | None = None) -> None:

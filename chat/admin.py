@@ -7,19 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import ValidationError
+from django.contrib.admin.widgets import AutocompleteSelect
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.validators import RegexValidator
 from django.db.models import QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _l
 from unfold.admin import TabularInline as UnfoldTabularInline
+from unfold.widgets import UnfoldAdminSelectWidget
 
 from apikeys import audit, servers
 from apikeys.limits import MICROPOINTS
-from apikeys.team_scope import ReadOnlyAdmin, ScopedListFilter, TeamScopedAdmin
+from apikeys.models import ApiKey
+from apikeys.team_scope import ChoiceInTeam, ReadOnlyAdmin, ScopedListFilter, TeamScopedAdmin, has_many
 from chat.models import App, Conversation, Message, Price, Provider
+from chat.trials import TRY_APPS, TrialView, apps_to_try
 
 if TYPE_CHECKING:
     ProviderModelForm = forms.ModelForm[Provider]
@@ -151,6 +158,12 @@ class ProviderAdmin(TeamScopedAdmin):
         return provider.has_secret
 
 
+class TrialForm(forms.Form):
+    """Which app is talked to. The rest of the page is for its script."""
+
+    app = ChoiceInTeam(queryset=App.objects.none(), label=_l("App"), widget=UnfoldAdminSelectWidget)
+
+
 @admin.register(App)
 class AppAdmin(TeamScopedAdmin):
     """Apps are archived, not deleted: their keys and usage name them for good."""
@@ -171,6 +184,33 @@ class AppAdmin(TeamScopedAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def get_urls(self) -> list[URLPattern]:
+        return [
+            path("try/", self.admin_site.admin_view(self.try_view), name="chat_app_try"),
+            # Not through `admin_view`, which is synchronous: it asks for the session itself.
+            path("try/answer/", TrialView.as_view(), name="chat_app_try_answer"),
+            *super().get_urls(),
+        ]
+
+    def try_view(self, request: HttpRequest) -> TemplateResponse:
+        user: Any = request.user
+        if not user.has_perms(TRY_APPS):
+            raise PermissionDenied
+        form = TrialForm(initial={"app": request.GET.get("app", "")}, auto_id="try-%s")
+        field: Any = form.fields["app"]
+        field.queryset = apps_to_try(user).select_related("team")
+        if has_many(App, user):
+            field.widget = AutocompleteSelect(ApiKey._meta.get_field("app"), self.admin_site)
+            field.widget.choices = field.choices
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Try it"),
+            "form": form,
+            "media": form.media,
+            "answer_url": reverse("admin:chat_app_try_answer"),
+        }
+        return TemplateResponse(request, "admin/chat/app/try.html", context)
 
     @admin.action(description="Archive: refuse all calls of the selected apps", permissions=["change"])
     def archive(self, request: HttpRequest, queryset: QuerySet[App]) -> None:

@@ -5,6 +5,7 @@ it any more. Its answer is complete to the caller only when the record is durabl
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -37,6 +38,8 @@ from chat.payloads import (
     token_bound,
 )
 
+logger = logging.getLogger(__name__)
+
 MODULE_NAME = "AI Chat"
 PREVIEW_LENGTH = 100
 
@@ -46,7 +49,8 @@ class Caller:
     """On whose behalf, and under which id it is recorded."""
 
     trace: Trace
-    policy: KeyPolicy
+    # None: signed-in staff try an app. No limit is asked, no key is charged, and the log has what it came to.
+    policy: KeyPolicy | None
     endpoint: str
     client_address: str | None
 
@@ -207,14 +211,14 @@ class Completion:
 
     async def _reserve(self, admission: Admission) -> None:
         """Ask the limits, if there are any. Raises RateLimited or InsufficientQuota; nothing is recorded then."""
-        caller, app = self.caller, self.app
-        if not caller.policy.has_limits:
+        caller, app, policy = self.caller, self.app, self.caller.policy
+        if policy is None or not policy.has_limits:
             return
         prompt = token_bound(self.messages)
         asked = Asked(
             id=caller.request_id,
-            team_id=caller.policy.team_id,
-            key_id=caller.policy.key_id,
+            team_id=policy.team_id,
+            key_id=policy.key_id,
             app_id=app.app_id,
             endpoint=caller.endpoint,
             model=app.model,
@@ -228,7 +232,7 @@ class Completion:
         nothing = {"prompt_tokens": 0, "completion_tokens": 0}
         verdict = await admission.reserve(asked, lambda: (self._usage(Ending.CANCELLED, 503, nothing), None))
         caller.trace.asked, caller.trace.verdict = asked, verdict
-        verdict.check(caller.policy)
+        verdict.check(policy)
 
     def _payload(self, *, stream: bool) -> dict[str, Any]:
         payload: dict[str, Any] = {
@@ -290,17 +294,37 @@ class Completion:
         if not self.is_asked or (ending == Ending.FAILED and self.first_byte_at is None):
             # The provider was not asked, or gave nothing: nothing is charged.
             charged = {"prompt_tokens": 0, "completion_tokens": 0}
+        if self.caller.policy is None:
+            admission.drop()
+            self._log_trial(ending, status, charged)
+            return None
         self.caller.trace.usage = record = self._usage(ending, status, charged)
         is_kept = ending == Ending.COMPLETE or (ending in (Ending.CANCELLED, Ending.CUT) and self.texts)
         future: asyncio.Future[None] = admission.record((record, self._exchange() if is_kept else None))
         return future
 
+    def _log_trial(self, ending: Ending, status: int, tokens: dict[str, int]) -> None:
+        fields = {
+            "request_id": self.caller.request_id,
+            "user_id": self.caller.trace.user_id,
+            "team_id": self.app.team_id,
+            "app_id": self.app.app_id,
+            "model": self.app.model,
+            "prompt_tokens": tokens["prompt_tokens"],
+            "completion_tokens": tokens["completion_tokens"],
+            "token_source": self.token_source.value,
+            "status": status,
+            "ending": ending.value,
+        }
+        logger.info("an app was tried", extra={"fields": fields})
+
     def _usage(self, ending: Ending, status: int, tokens: dict[str, int]) -> Usage:
-        caller = self.caller
+        caller, policy = self.caller, self.caller.policy
+        assert policy is not None  # noqa: S101 - only what a key asked for is recorded
         return Usage(
             id=caller.request_id,
-            team_id=caller.policy.team_id,
-            key_id=caller.policy.key_id,
+            team_id=policy.team_id,
+            key_id=policy.key_id,
             app_id=self.app.app_id,
             endpoint=caller.endpoint,
             model=self.app.model,

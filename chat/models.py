@@ -167,6 +167,7 @@ class App(models.Model):
         verbose_name = _("app")
         verbose_name_plural = _("apps")
         ordering = ["name"]
+        permissions = [("try_app", "Can try app")]
         constraints = [
             # What the composite foreign key (app, team) of a key points at.
             models.UniqueConstraint(fields=["id", "team"], name="app_in_team"),

@@ -1,7 +1,7 @@
 """The ASGI entry point: Django's handler, and a short way past it for the views of the hot path.
 
-An async API view needs no middleware, no thread and no signals. It is called directly, with what it does need:
-its body (bounded in bytes and time), its client's disconnect, an end for readers that stall, and its headers.
+An async API view needs no middleware, no signals, and no thread while it waits. It is called directly, with what it
+does need: its body (bounded in bytes and time), its client's disconnect, an end for readers that stall, its headers.
 Everything else goes through Django as usual, behind the same bounds.
 """
 
@@ -81,7 +81,7 @@ class Application(ASGIHandler):
         answer = Answer(scope, send, trace)
         drop_forged_scheme(scope)
         try:
-            hot = hot_view(scope["path"]) if answer.is_api else None
+            hot = hot_view(scope["path"])
             if answer.is_api and scope["method"] == "OPTIONS":
                 await send_whole(answer, preflight(scope))
             elif hot is not None:

@@ -25,8 +25,8 @@ def file(path: str) -> Callable[[HttpRequest], str]:
     return lambda request: static(path)
 
 
-def may_view(permission: str) -> Callable[[HttpRequest], bool]:
-    return lambda request: bool(request.user.has_perm(permission))
+def may_view(*permissions: str) -> Callable[[HttpRequest], bool]:
+    return lambda request: bool(request.user.has_perms(permissions))
 
 
 def is_superuser(request: HttpRequest) -> bool:
@@ -81,6 +81,12 @@ UNFOLD = {
                 "separator": True,
                 "items": [
                     page(_("Apps"), "smart_toy", "chat.app"),
+                    {
+                        "title": _("Try it"),
+                        "icon": "chat",
+                        "link": reverse_lazy("admin:chat_app_try"),
+                        "permission": may_view("chat.view_app", "chat.try_app"),
+                    },
                     page(_("Providers"), "dns", "chat.provider"),
                     page(_("Conversations"), "forum", "chat.conversation"),
                 ],

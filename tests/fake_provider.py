@@ -152,6 +152,28 @@ async def nothing(provider: FakeProvider, request: web.Request, body: dict[str, 
     return web.Response(body=b"", content_type=kind)
 
 
+MARKDOWN = """# A *plan*
+
+1. **bold** and `code <b>`
+2. [a page](https://example.org/?a=1) and [a trap](javascript:window.ran=1)
+
+> said <img src=x onerror="window.ran=1">
+
+```html
+<script>window.ran = 1</script>
+```
+![a picture](https://example.org/secret.png)"""
+
+
+async def markdown(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    """What a model may well say, a few characters at a time."""
+    response = await begin(request)
+    for start in range(0, len(MARKDOWN), 7):
+        await response.write(chunk(MARKDOWN[start : start + 7]) + b"\n\n")
+    await end(response)
+    return response
+
+
 async def never(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
     await asyncio.sleep(60)
     return web.Response()
@@ -255,6 +277,7 @@ BEHAVIORS: dict[str, Behavior] = {
     "half": half,
     "nul": nul,
     "nothing": nothing,
+    "markdown": markdown,
     "never": never,
     "stall": stall,
     "slow": slow,

@@ -89,6 +89,7 @@ class Showcase:
             "key page": page_of(self.shop),
             "key revoke": page_of(self.shop, "revoke"),
             "endpoints": url(EndpointRule, "inventory"),
+            "try it": url(App, "try"),
             "usage record": url(UsageRecord, "change", record.pk),
             "refusal": url(Refusal, "change", refusal.pk),
             "app page": url(App, "change", self.app.pk),

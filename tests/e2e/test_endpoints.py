@@ -1,6 +1,7 @@
 """A switch on the page of endpoints acts on real calls, in every server process and within a second."""
 
 import pytest
+from django.db import connection
 from playwright.sync_api import Browser, Page, expect
 
 from apikeys.models import EndpointRule
@@ -49,3 +50,4 @@ def test_without_scripts(server, chromium: Browser, showcase: Showcase, rules, m
         page.goto(PAGE)
         page.get_by_role("switch", name="models.list for: global key", exact=True).click()
         assert EndpointRule.objects.get(endpoint="models.list").denied_kinds == ["global"]
+        connection.close()
