@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
-from django.contrib.admin.options import BaseModelAdmin
+from django.contrib.admin.options import BaseModelAdmin, InlineModelAdmin
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.contrib.auth.models import User
 from django.db.models import ForeignKey, Model, QuerySet
 from django.http import HttpRequest
+from django.utils.text import capfirst
 from unfold.admin import ModelAdmin as UnfoldModelAdmin
 
 from apikeys.models import Team
@@ -65,6 +66,9 @@ class ScopedChoices(AnyBaseModelAdmin):
             # Without the four icons: a key's form is no place to delete a user or edit a team.
             field.widget = field.widget.widget
             field.widget.choices = field.choices
+            if isinstance(self, InlineModelAdmin):
+                # Unfold's tables of inlines have headings, and no labels.
+                field.widget.attrs.setdefault("aria-label", capfirst(field.label))
         return field
 
 

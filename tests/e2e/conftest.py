@@ -57,4 +57,7 @@ def page(chromium: Browser, server, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 @pytest.fixture(scope="session")
 def showcase(server, provider) -> Showcase:
-    return Showcase(server, provider)
+    with pytest.MonkeyPatch.context() as patch:
+        # As for a page: a browser may be running already.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+        return Showcase(server, provider)
