@@ -65,7 +65,8 @@ class TrialView(AsyncApiView):
             request.user = await asyncio.to_thread(_signed_in, request)
 
     async def post(self, request: Request) -> EventStream:
-        http_request, user = request._request, request.user
+        http_request = request._request
+        user: Any = request.user
         body = _trial(payloads.parse_request(http_request.body))
         if in_flight.count_of_user(user.pk) >= MAXIMUM_TRIALS:
             raise RateLimited(f"You may have {MAXIMUM_TRIALS} answers under way at the same time.", 1)

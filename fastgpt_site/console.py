@@ -5,7 +5,7 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.templatetags.static import static
-from django.urls import reverse_lazy
+from django.urls import reverse, reverse_lazy
 from django.utils.translation import gettext_lazy as _
 
 NAME = "FastGPT API keys"
@@ -31,6 +31,13 @@ def may_view(*permissions: str) -> Callable[[HttpRequest], bool]:
 
 def is_superuser(request: HttpRequest) -> bool:
     return bool(request.user.is_active and request.user.is_superuser)
+
+
+def is_of_apps(request: HttpRequest) -> bool:
+    """Whether the page is of apps, and not the one to try them on, which lies among theirs."""
+    return request.path.startswith(reverse("admin:chat_app_changelist")) and request.path != reverse(
+        "admin:chat_app_try"
+    )
 
 
 def page(title: Any, icon: str, model: str, permission: Callable[[HttpRequest], bool] | None = None) -> dict[str, Any]:
@@ -80,7 +87,7 @@ UNFOLD = {
                 "title": _("Applications"),
                 "separator": True,
                 "items": [
-                    page(_("Apps"), "smart_toy", "chat.app"),
+                    page(_("Apps"), "smart_toy", "chat.app") | {"active": is_of_apps},
                     {
                         "title": _("Try it"),
                         "icon": "chat",

@@ -1,7 +1,5 @@
 """axe-core finds no serious or critical fault on the admin's pages, and their main flows need no mouse."""
 
-from collections.abc import Iterator
-
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
@@ -29,9 +27,9 @@ def faults(page: Page) -> list[str]:
 
 
 @pytest.fixture(params=["light", "dark"])
-def scheme(request, page: Page) -> Iterator[str]:
+def scheme(request, page: Page) -> str:
     page.emulate_media(color_scheme=request.param, reduced_motion="reduce")
-    yield request.param
+    return request.param
 
 
 def test_sign_in_page(page: Page, server, scheme):
@@ -138,4 +136,9 @@ def test_search_and_menus_by_keyboard(page: Page, server, showcase: Showcase):
     page.keyboard.press("Escape")
     reach(page, "button", f"Account of {showcase.user.username}")
     page.keyboard.press("Enter")
-    reach(page, "button", "Log out")
+    expect(page.get_by_role("link", name="Change password")).to_be_visible()
+    log_out = page.get_by_role("button", name="Log out")
+    for _ in range(6):
+        if not log_out.evaluate("element => element === document.activeElement"):
+            page.keyboard.press("Tab")
+    expect(log_out).to_be_focused()
