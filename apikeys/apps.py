@@ -9,7 +9,9 @@ class ApiKeysConfig(AppConfig):
     verbose_name = _("API keys")
 
     def ready(self) -> None:
-        from apikeys import alerts, audited, deliveries, limits, reconciliation, sign_in, usage, webhooks  # noqa: F401 - their models belong to this app
+        # Their models belong to this app.
+        from apikeys import alerts, audited, deliveries, hourly_usage, leaders, limits  # noqa: F401
+        from apikeys import reconciliation, sign_in, usage, webhooks  # noqa: F401
         from apikeys.checks import check_networks, check_retention, check_routes
         from apikeys.fresh_password import remember
 

@@ -16,7 +16,7 @@ from procrastinate.contrib.django import app
 from procrastinate.exceptions import ConnectorException
 from procrastinate.jobs import Job
 
-from apikeys import deliveries, expiry, reconciliation, retention
+from apikeys import deliveries, expiry, hourly_usage, leaders, reconciliation, retention
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 SCHEDULE = {
     "tell": "* * * * * */10",
     "rescue": "* * * * * */10",
+    "statistics": "* * * * *",
     "expiry": "7 * * * *",
     "reconcile": "17 3 * * *",
     "prune": "41 3 * * *",
@@ -75,6 +76,14 @@ async def rescue(context: JobContext, timestamp: int) -> None:
             # It has ended in the meantime, or another worker was quicker.
             continue
         logger.warning("job %s (%s) of a dead worker runs again", job.id, job.task_name)
+
+
+@app.periodic(cron=SCHEDULE["statistics"])
+@app.task(name="statistics", lock="statistics", queueing_lock="statistics")
+def roll_up(timestamp: int) -> None:
+    """The first run reads the whole ledger. What falls due meanwhile is queued once and not every minute."""
+    hourly_usage.roll_up()
+    leaders.reckon()
 
 
 @app.periodic(cron=SCHEDULE["expiry"])

@@ -1,0 +1,98 @@
+"""The keys and apps that used most in longer ranges, reckoned in advance: among a million keys that takes seconds."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.db import connection, models, transaction
+
+from apikeys import retention
+from apikeys.hourly_usage import rolled_up_until
+from apikeys.models import Team
+from apikeys.statistics import Span
+
+PLACES = 10
+# How old a reckoning may grow before the next one. A day's leaders are never reckoned in advance.
+EVERY = {Span.WEEK: timedelta(minutes=15), Span.MONTH: timedelta(hours=1), Span.YEAR: timedelta(hours=6)}
+
+
+class Leaderboard(models.Model):
+    """When the leaders of a range were reckoned, and from which time."""
+
+    span = models.CharField(max_length=4, primary_key=True, choices=Span.choices)
+    since = models.DateTimeField()
+    until = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return self.span
+
+
+class Leader(models.Model):
+    """A key or an app that is among the first ten of its team by requests, tokens or points."""
+
+    board = models.ForeignKey(Leaderboard, on_delete=models.CASCADE, db_index=False, related_name="leaders")
+    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
+    is_app = models.BooleanField()
+    subject_id = models.CharField(max_length=24, help_text="Of the key or the app.")
+    requests = models.PositiveBigIntegerField()
+    tokens = models.PositiveBigIntegerField()
+    cost_micropoints = models.PositiveBigIntegerField()
+    is_of_all = models.BooleanField(help_text="Whether it is among the first ten of all teams.")
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["board", "team"], name="leader_by_team"),
+            models.Index(fields=["board"], condition=models.Q(is_of_all=True), name="leader_of_all"),
+        ]
+
+    def __str__(self) -> str:
+        return self.subject_id
+
+
+RECKON = """
+INSERT INTO apikeys_leader (board_id, team_id, is_app, subject_id, requests, tokens, cost_micropoints, is_of_all)
+SELECT %(span)s, team_id, is_app, subject_id, requests, tokens, cost_micropoints,
+    least(by_requests, by_tokens, by_points) <= %(places)s
+FROM (
+    SELECT *,
+        least(
+            row_number() OVER (PARTITION BY is_app, team_id ORDER BY requests DESC, subject_id),
+            row_number() OVER (PARTITION BY is_app, team_id ORDER BY tokens DESC, subject_id),
+            row_number() OVER (PARTITION BY is_app, team_id ORDER BY cost_micropoints DESC, subject_id)
+        ) AS in_team,
+        row_number() OVER (PARTITION BY is_app ORDER BY requests DESC, subject_id) AS by_requests,
+        row_number() OVER (PARTITION BY is_app ORDER BY tokens DESC, subject_id) AS by_tokens,
+        row_number() OVER (PARTITION BY is_app ORDER BY cost_micropoints DESC, subject_id) AS by_points
+    FROM (
+        SELECT team_id, GROUPING(key_id) = 1 AS is_app, coalesce(key_id, app_id) AS subject_id,
+            sum(requests) AS requests, sum(prompt_tokens + completion_tokens) AS tokens,
+            sum(cost_micropoints) AS cost_micropoints
+        FROM apikeys_hourlyusage WHERE hour >= %(since)s
+        GROUP BY GROUPING SETS ((team_id, key_id), (team_id, app_id))
+    ) AS used
+    WHERE subject_id IS NOT NULL
+) AS placed
+WHERE in_team <= %(places)s
+"""
+
+
+def reckon() -> None:
+    """Reckon those ranges anew whose leaders have grown old."""
+    until = rolled_up_until()
+    if until is None:
+        return
+    boards = Leaderboard.objects.in_bulk()
+    for span, pause in EVERY.items():
+        if span not in boards or until - boards[span].until >= pause:
+            _reckon(span, until)
+
+
+@transaction.atomic(durable=True)
+def _reckon(span: Span, until: datetime) -> None:
+    with connection.cursor() as cursor:
+        # So that two workers at once do not each add the same.
+        cursor.execute(retention.LOCK.replace("7074001", "7074003"))
+        since = span.start(until)
+        Leaderboard.objects.filter(pk=span).delete()
+        Leaderboard.objects.create(span=span, since=since, until=until)
+        cursor.execute(RECKON, {"span": span.value, "since": since, "places": PLACES})
