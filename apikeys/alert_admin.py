@@ -8,14 +8,17 @@ from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.utils import quote, unquote
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext_lazy as _
 from unfold.admin import TabularInline as UnfoldTabularInline
 
 from apikeys import audit, notices
 from apikeys.alerts import Alert
-from apikeys.deliveries import Delivery
+from apikeys.attention import YesFilter
+from apikeys.deliveries import Delivery, given_up
 from apikeys.team_scope import ReadOnlyAdmin, ScopedListFilter, TeamScopedAdmin
 from apikeys.webhooks import Webhook
 
@@ -45,10 +48,17 @@ class DeliveryInline(DeliveryTabularInline):
         return False
 
 
+class GivenUpFilter(YesFilter):
+    title, parameter_name, label = _("deliveries"), "given_up", _("Given up")
+
+    def rows(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return given_up(queryset)
+
+
 @admin.register(Alert)
 class AlertAdmin(ReadOnlyAdmin):
     list_display = ("created_at", "headline", "team", "told_at")
-    list_filter = (("team", ScopedListFilter), "kind", ("told_at", admin.EmptyFieldListFilter))
+    list_filter = (("team", ScopedListFilter), "kind", ("told_at", admin.EmptyFieldListFilter), GivenUpFilter)
     list_select_related = ("team", "key")
     search_fields = ("=key__id", "key__name", "team__name")
     fields = ("headline", "kind", "team", "key", "facts", "created_at", "told_at")

@@ -10,8 +10,18 @@ class ApiKeysConfig(AppConfig):
 
     def ready(self) -> None:
         # Their models belong to this app.
-        from apikeys import alerts, audited, deliveries, hourly_usage, leaders, limits  # noqa: F401
-        from apikeys import reconciliation, sign_in, usage, webhooks  # noqa: F401
+        from apikeys import (  # noqa: F401  # noqa: F401
+            alerts,
+            audited,
+            deliveries,
+            hourly_usage,
+            leaders,
+            limits,
+            reconciliation,
+            sign_in,
+            usage,
+            webhooks,
+        )
         from apikeys.checks import check_networks, check_retention, check_routes
         from apikeys.fresh_password import remember
 

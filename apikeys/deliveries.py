@@ -68,7 +68,10 @@ class Delivery(models.Model):
         verbose_name_plural = _("deliveries")
         ordering = ["pk"]
         constraints = [models.UniqueConstraint(fields=["alert", "channel"], name="delivery_once_a_channel")]
-        indexes = [models.Index(fields=["id"], condition=Q(told_at=None, given_up_at=None), name="delivery_open")]
+        indexes = [
+            models.Index(fields=["id"], condition=Q(told_at=None, given_up_at=None), name="delivery_open"),
+            models.Index(fields=["alert"], condition=Q(given_up_at__isnull=False), name="delivery_given_up"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.channel} {self.pk}"
@@ -106,6 +109,11 @@ class Delivery(models.Model):
     def _note_on_webhook(self, **columns: Any) -> None:
         if self.channel == Channel.WEBHOOK:
             Webhook.objects.for_team(self.alert.team_id).update(**columns)
+
+
+def given_up(alerts: models.QuerySet[Any]) -> models.QuerySet[Any]:
+    """Those that somebody was not told of."""
+    return alerts.filter(Exists(Delivery.objects.filter(alert=OuterRef("pk"), given_up_at__isnull=False)))
 
 
 def prepare() -> list[str]:

@@ -21,6 +21,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from apikeys import bulk_admin, fresh_password, transfer_admin
+from apikeys.attention import EndingSoonFilter, UnusedFilter
 from apikeys.key_changes import KEY_CHANGES, Done, KeyChange
 from apikeys.key_forms import KeyForm, LinesField
 from apikeys.key_page import overview
@@ -49,7 +50,13 @@ COPY_PARAMETER = "copy"
 @admin.register(ApiKey)
 class ApiKeyAdmin(LongList, TeamScopedAdmin):
     list_display = ("name", "kind_", "team", "app", "owner", "last_four_", "state", "last_used", "expires")
-    list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), ("owner", ScopedListFilter))
+    list_filter = (
+        ("team", ScopedListFilter),
+        ("app", ScopedListFilter),
+        ("owner", ScopedListFilter),
+        EndingSoonFilter,
+        UnusedFilter,
+    )
     search_fields = ("name", "=id", "app__name", "owner__username", "=secrets__last_four")
     search_help_text = gettext_lazy("Name, id, app, owner, or the last four characters. Never the key itself.")
     actions = ("bulk_disable", "bulk_enable", "bulk_revoke", "bulk_expire", "export_csv", "export_json")

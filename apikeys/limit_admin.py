@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from apikeys import fresh_password
+from apikeys.attention import NearlyUsedUpFilter
 from apikeys.limits import MAXIMUM_AMOUNT, MICROPOINTS, Limit, Measure
 from apikeys.long_lists import LongList
 from apikeys.team_scope import ScopedListFilter, TeamScopedAdmin
@@ -91,7 +92,7 @@ def shown(measure: str, amount: int) -> Decimal | int:
 class LimitAdmin(LongList, TeamScopedAdmin):
     form = LimitForm
     list_display = ("name", "team", "key", "used", "reserved", "left")
-    list_filter = (("team", ScopedListFilter), "measure", "period")
+    list_filter = (("team", ScopedListFilter), "measure", "period", NearlyUsedUpFilter)
     list_select_related = ("team", "key", "counter")
     search_fields = ("team__name", "key__name", "=key__id")
 

@@ -38,10 +38,9 @@ class Span(models.TextChoices):
             return floor(now) - 23 * HOUR
         today = today_begins(now)
         if self is Span.YEAR:
-            # The day after this one, a year ago; of 29 February, 1 March.
-            leap = today.month == 2 and today.day == 29
-            before = today.replace(year=today.year - 1, **({"month": 3, "day": 1} if leap else {}))
-            return before if leap else _days_later(before, 1)
+            if (today.month, today.day) == (2, 29):
+                return today.replace(year=today.year - 1, month=3, day=1)
+            return _days_later(today.replace(year=today.year - 1), 1)
         return _days_later(today, -6 if self is Span.WEEK else -29)
 
 
@@ -58,6 +57,10 @@ class Scope:
     @classmethod
     def of_key(cls, api_key: ApiKey, **seen: bool) -> Scope:
         return cls((api_key.team_id,), api_key.pk, **seen)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.has_usage or self.has_refusals)
 
     @property
     def stacks(self) -> list[str]:

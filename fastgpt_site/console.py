@@ -64,6 +64,7 @@ UNFOLD = {
     "COMMAND": {"search_callback": "apikeys.key_search.search"},
     "SHOW_LANGUAGES": True,
     "LOGIN": {"form": "apikeys.sign_in_form.SignInForm"},
+    "DASHBOARD_CALLBACK": "fastgpt_site.dashboard.add_figures",
     "SIDEBAR": {
         "show_search": True,
         "command_search": True,

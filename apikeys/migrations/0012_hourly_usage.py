@@ -240,5 +240,11 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        migrations.AddIndex(
+            model_name="delivery",
+            index=models.Index(
+                condition=models.Q(("given_up_at__isnull", False)), fields=["alert"], name="delivery_given_up"
+            ),
+        ),
         migrations.RunSQL(DO, UNDO),
     ]
