@@ -1,5 +1,6 @@
 """The hourly roll-ups: whatever becomes of the ledger, they say what it says."""
 
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apikeys import hourly_usage, leaders, statistics
@@ -347,3 +349,41 @@ def test_rolling_up_is_no_reason_to_wait(api_key: ApiKey) -> None:
                 cursor.execute("RESET lock_timeout")
     hourly_usage.roll_up()
     assert_exact(api_key)
+
+
+MANY = 200_000
+
+
+@pytest.fixture(scope="module")
+def many(database: None) -> ApiKey:
+    """Enough that reading the whole ledger would cost more than any index."""
+    api_key, _ = factories.make_key()
+    use(api_key, MANY, span=timedelta(days=30))
+    with connection.cursor() as cursor:
+        cursor.execute("DELETE FROM apikeys_latehour")
+    start_over()
+    roll_up()
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE apikeys_usagerecord, apikeys_hourlyusage, apikeys_hourlytotal, apikeys_team")
+    return api_key
+
+
+@pytest.mark.parametrize("whose", ["all", "team", "key"])
+def test_nobody_reads_the_whole_ledger(many: ApiKey, whose: str) -> None:
+    scope = {"all": Scope(None), "team": Scope((many.team_id,)), "key": Scope.of_key(many)}[whose]
+    now = timezone.now()
+    with CaptureQueriesContext(connection) as queries:
+        sums(scope, statistics.today_begins(now), now)
+        series(scope, Span.MONTH, step="day")
+        if whose != "key":
+            top(scope, Span.DAY.start(now), now, 10)
+    statements = [query["sql"] for query in queries if "apikeys_usagerecord" in query["sql"]]
+    assert len(statements) >= 2
+    for statement in statements:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF) {statement}")
+            plan = "\n".join(row[0] for row in cursor.fetchall())
+        assert "Seq Scan on apikeys_usagerecord" not in plan, plan
+        assert "Index" in plan
+        # Not as rows that were thrown away, either.
+        assert not re.search(r"Rows Removed by Filter: \d{5}", plan), plan
