@@ -137,7 +137,7 @@ class EndpointRuleForm(RuleModelForm):
             self.fields["denied_kinds"].choices = choices  # type: ignore[attr-defined]
         else:
             self.fields["endpoint"].choices = [  # type: ignore[attr-defined]
-                (name, f"{name}: {', '.join(sorted(kind.label for kind in kinds))}")
+                (name, f"{name}: {', '.join(sorted(str(kind.label) for kind in kinds))}")
                 for name, kinds in sorted(self.declared.items())
             ]
 
@@ -145,7 +145,8 @@ class EndpointRuleForm(RuleModelForm):
         answers: dict[str, Any] = super().clean() or {}
         if "endpoint" in answers:
             taken = self.declared[answers["endpoint"]]
-            never = [kind.label for kind in AccessKind if kind in answers.get("denied_kinds", []) and kind not in taken]
+            denied = answers.get("denied_kinds", [])
+            never = [str(kind.label) for kind in AccessKind if kind in denied and kind not in taken]
             if never:
                 raise ValidationError({"denied_kinds": f"This endpoint never takes: {', '.join(never)}."})
         return answers

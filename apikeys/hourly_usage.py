@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import connection, models, transaction
+from django.utils.translation import gettext_lazy as _
 
 from apikeys import retention
 from apikeys.models import ApiKey, Team
@@ -30,19 +31,34 @@ class HourlyUsage(models.Model):
     """The sums of one UTC hour, for each way to tell its requests apart. There is one row of each: hours are written
     whole, by one process at a time. Foreign keys without a constraint, as in UsageRecord."""
 
-    hour = models.DateTimeField(db_index=True, help_text="Its begin.")
-    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
-    key = models.ForeignKey(ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
-    app = models.ForeignKey(
-        "chat.App", on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True, related_name="+"
+    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its begin."))
+    team = models.ForeignKey(
+        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
     )
-    endpoint = models.CharField(max_length=100)
-    model = models.CharField(max_length=200, blank=True)
-    ending = models.CharField(max_length=10, choices=Ending.choices)
-    requests = models.PositiveBigIntegerField()
-    prompt_tokens = models.PositiveBigIntegerField()
-    completion_tokens = models.PositiveBigIntegerField()
-    cost_micropoints = models.PositiveBigIntegerField()
+    key = models.ForeignKey(
+        ApiKey,
+        verbose_name=_("key"),
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+    app = models.ForeignKey(
+        "chat.App",
+        verbose_name=_("app"),
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        related_name="+",
+    )
+    endpoint = models.CharField(_("endpoint"), max_length=100)
+    model = models.CharField(_("model"), max_length=200, blank=True)
+    ending = models.CharField(_("ending"), max_length=10, choices=Ending.choices)
+    requests = models.PositiveBigIntegerField(_("requests"))
+    prompt_tokens = models.PositiveBigIntegerField(_("prompt tokens"))
+    completion_tokens = models.PositiveBigIntegerField(_("completion tokens"))
+    cost_micropoints = models.PositiveBigIntegerField(_("cost micropoints"))
 
     class Meta:
         indexes = [
@@ -57,15 +73,27 @@ class HourlyUsage(models.Model):
 class HourlyRefusals(models.Model):
     """How many requests one UTC hour refused, of a key or of callers without one."""
 
-    hour = models.DateTimeField(db_index=True, help_text="Its begin.")
+    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its begin."))
     team = models.ForeignKey(
-        Team, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True, related_name="+"
+        Team,
+        verbose_name=_("team"),
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        related_name="+",
     )
     key = models.ForeignKey(
-        ApiKey, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True, related_name="+"
+        ApiKey,
+        verbose_name=_("key"),
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        related_name="+",
     )
-    code = models.CharField(max_length=50)
-    refusals = models.PositiveBigIntegerField()
+    code = models.CharField(_("code"), max_length=50)
+    refusals = models.PositiveBigIntegerField(_("refusals"))
 
     class Meta:
         indexes = [models.Index(fields=["key", "hour"], name="hourly_refusals_by_key")]
@@ -80,15 +108,21 @@ class HourlyTotal(models.Model):
     With a million keys an hour's usage has as many rows as it had requests; these are few in any case.
     """
 
-    hour = models.DateTimeField(db_index=True, help_text="Its begin.")
+    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its begin."))
     team = models.ForeignKey(
-        Team, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, null=True, related_name="+"
+        Team,
+        verbose_name=_("team"),
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        related_name="+",
     )
-    ending = models.CharField(max_length=10, choices=[*Ending.choices, (REFUSED, "refused")])
-    requests = models.PositiveBigIntegerField()
-    prompt_tokens = models.PositiveBigIntegerField(default=0)
-    completion_tokens = models.PositiveBigIntegerField(default=0)
-    cost_micropoints = models.PositiveBigIntegerField(default=0)
+    ending = models.CharField(_("ending"), max_length=10, choices=[*Ending.choices, (REFUSED, "refused")])
+    requests = models.PositiveBigIntegerField(_("requests"))
+    prompt_tokens = models.PositiveBigIntegerField(_("prompt tokens"), default=0)
+    completion_tokens = models.PositiveBigIntegerField(_("completion tokens"), default=0)
+    cost_micropoints = models.PositiveBigIntegerField(_("cost micropoints"), default=0)
 
     class Meta:
         indexes = [models.Index(fields=["team", "hour"], name="hourly_total_by_team")]
@@ -100,7 +134,7 @@ class HourlyTotal(models.Model):
 class LateHour(models.Model):
     """An hour to which the ledger got a record when it may have been rolled up already. Written by a trigger."""
 
-    hour = models.DateTimeField()
+    hour = models.DateTimeField(_("hour"))
 
     def __str__(self) -> str:
         return str(self.hour)
@@ -109,10 +143,10 @@ class LateHour(models.Model):
 class RolledUp(models.Model):
     """The one row that says how far the roll-ups reach. Records before that moment are in them, later ones are not."""
 
-    until = models.DateTimeField(null=True)
+    until = models.DateTimeField(_("until"), null=True)
 
     class Meta:
-        verbose_name_plural = "rolled up"
+        verbose_name_plural = _("rolled up")
         constraints = [models.CheckConstraint(condition=models.Q(id=1), name="rolled_up_once")]
 
     def __str__(self) -> str:

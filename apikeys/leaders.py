@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from django.db import connection, models, transaction
+from django.utils.translation import gettext_lazy as _
 
 from apikeys.hourly_usage import BEHIND, rolled_up_until
 from apikeys.models import Team
@@ -18,9 +19,9 @@ EVERY = {Span.WEEK: timedelta(minutes=15), Span.MONTH: timedelta(hours=1), Span.
 class Leaderboard(models.Model):
     """When the leaders of a range were reckoned, and from which time."""
 
-    span = models.CharField(max_length=4, primary_key=True, choices=Span.choices)
-    since = models.DateTimeField()
-    until = models.DateTimeField()
+    span = models.CharField(_("span"), max_length=4, primary_key=True, choices=Span.choices)
+    since = models.DateTimeField(_("since"))
+    until = models.DateTimeField(_("until"))
 
     def __str__(self) -> str:
         return self.span
@@ -29,14 +30,18 @@ class Leaderboard(models.Model):
 class Leader(models.Model):
     """A key or an app that is among the first ten of its team by requests, tokens or points."""
 
-    board = models.ForeignKey(Leaderboard, on_delete=models.CASCADE, db_index=False, related_name="leaders")
-    team = models.ForeignKey(Team, on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+")
-    is_app = models.BooleanField()
-    subject_id = models.CharField(max_length=24, help_text="Of the key or the app.")
-    requests = models.PositiveBigIntegerField()
-    tokens = models.PositiveBigIntegerField()
-    cost_micropoints = models.PositiveBigIntegerField()
-    is_of_all = models.BooleanField(help_text="Whether it is among the first ten of all teams.")
+    board = models.ForeignKey(
+        Leaderboard, verbose_name=_("board"), on_delete=models.CASCADE, db_index=False, related_name="leaders"
+    )
+    team = models.ForeignKey(
+        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    is_app = models.BooleanField(_("is app"))
+    subject_id = models.CharField(_("subject ID"), max_length=24, help_text=_("Of the key or the app."))
+    requests = models.PositiveBigIntegerField(_("requests"))
+    tokens = models.PositiveBigIntegerField(_("tokens"))
+    cost_micropoints = models.PositiveBigIntegerField(_("cost micropoints"))
+    is_of_all = models.BooleanField(_("is of all"), help_text=_("Whether it is among the first ten of all teams."))
 
     class Meta:
         indexes = [

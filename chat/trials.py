@@ -18,9 +18,9 @@ from rest_framework.request import Request
 
 from apikeys import in_flight
 from apikeys.authentication import StaffSessionAuthentication
+from apikeys.client_address import address_of
 from apikeys.errors import AppNotFound, InvalidParameter, RateLimited, ServiceUnavailable, SignInNeeded
 from apikeys.in_flight import InFlight
-from apikeys.permissions import address_of
 from apikeys.streams import EventStream
 from apikeys.trace import trace_of
 from apikeys.views import AsyncApiView

@@ -10,8 +10,8 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apikeys.admin import SuperusersOnly
 from apikeys.long_lists import LongList
+from apikeys.team_scope import SuperusersOnly
 
 
 @admin.register(ProcrastinateJob)

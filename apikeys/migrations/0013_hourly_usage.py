@@ -28,7 +28,7 @@ DELETE FROM apikeys_rolledup;
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("apikeys", "0011_long_lists"),
+        ("apikeys", "0012_rights"),
         ("chat", "0004_message_cut"),
     ]
 
