@@ -18,6 +18,8 @@ from django.utils.translation import gettext_lazy as _
 from apikeys.models import ApiKey, Team, TeamOwnedQuerySet
 
 MICROPOINTS = 1_000_000
+# From here on the bits of a counter's `alerted` say that 80 % were reached, or a soft amount.
+ALERTED_AT_80 = 2
 # Every client reads an integer up to here exactly.
 MAXIMUM_AMOUNT = 2**53
 
@@ -166,6 +168,8 @@ class Counter(models.Model):
     class Meta:
         verbose_name = _("counter")
         verbose_name_plural = _("counters")
+        # Which budgets were used up that far is asked of all of them; the column is hardly ever written to.
+        indexes = [models.Index(fields=["limit"], condition=Q(alerted__gte=ALERTED_AT_80), name="counter_alerted")]
 
     def __str__(self) -> str:
         return f"{self.used} + {self.reserved} since {self.period_start}"

@@ -27,12 +27,12 @@ from apikeys import attention
 from apikeys.alerts import Alert
 from apikeys.deliveries import given_up
 from apikeys.hourly_usage import BEHIND, REFUSED, rolled_up_until
-from apikeys.leaders import EVERY, PLACES, leaders
-from apikeys.limits import MICROPOINTS, Limit, ServerProcess
+from apikeys.leaders import PLACES, leaders
+from apikeys.limits import ALERTED_AT_80, MICROPOINTS, Limit, ServerProcess
 from apikeys.models import ApiKey, Team
 from apikeys.reconciliation import Reconciliation
 from apikeys.servers import LIVE_SECONDS
-from apikeys.statistics import Scope, Series, Span, Step, Sums, Used, a_week_before, series, sums, today_begins, top
+from apikeys.statistics import Scope, Series, Span, Step, Sums, Used, a_week_before, series, sums, today_begins
 from apikeys.team_scope import has_many, is_searched
 from apikeys.usage import Ending
 from chat.models import App
@@ -41,7 +41,7 @@ from fastgpt_site import health
 # So many rows of what needs a hand are named; of more there is the list.
 NAMED = 5
 COUNTED = 100
-# Keys of more than that are not looked through while somebody waits for this page.
+# Of more keys or limits than that, not all are looked through while somebody waits for this page.
 LOOKED_THROUGH = 10_000
 STALE = BEHIND + timedelta(minutes=10)
 
@@ -238,10 +238,7 @@ def _tick(label: datetime, span: Span, step: Step) -> str:
 
 
 def _leaders(user: Any, scope: Scope, span: Span, now: datetime) -> dict[str, Any]:
-    if span in EVERY:
-        used, as_of = leaders(scope, span, now)
-    else:
-        used, as_of = top(scope, span.start(now), now, PLACES), now
+    used, as_of = leaders(scope, span, now)
     keys = (
         ApiKey.objects.for_user(user).select_related("team").in_bulk([row.subject_id for row in used if not row.is_app])
     )
@@ -291,6 +288,9 @@ def _tasks(user: Any, team: Team | None) -> Iterable[Task]:
         rows = model.objects.for_user(user)
         return rows.for_team(team.pk) if team else rows  # type: ignore[no-any-return]
 
+    def is_long(rows: QuerySet[Any]) -> bool:
+        return rows.order_by().values("pk")[: LOOKED_THROUGH + 1].count() > LOOKED_THROUGH
+
     def task(
         title: str, rows: QuerySet[Any], name: str, query: str, tell: Callable[[Any], tuple[str, str]]
     ) -> Task | None:
@@ -305,13 +305,17 @@ def _tasks(user: Any, team: Team | None) -> Iterable[Task]:
 
     found: list[Task | None] = []
     if user.has_perm("apikeys.view_limit"):
-        limits = attention.nearly_used_up(of(Limit)).select_related("team", "key", "counter")
+        limits = of(Limit)
+        if is_long(limits):
+            # By an index of the counters. A budget that was lowered since is not among them before it is met again.
+            limits = limits.filter(counter__alerted__gte=ALERTED_AT_80)
+        limits = attention.nearly_used_up(limits).select_related("team", "key", "counter")
         found.append(task(_("Budgets used to 80 % or more"), limits, "apikeys_limit", "nearly_used_up", _told_of_limit))
     if user.has_perm("apikeys.view_apikey"):
         keys = of(ApiKey)
         ending = attention.ending_soon(keys)
         found.append(task(_("Keys that end within 30 days"), ending, "apikeys_apikey", "ends_soon", _told_of_end))
-        if len(keys.order_by().values_list("pk", flat=True)[: LOOKED_THROUGH + 1]) <= LOOKED_THROUGH:
+        if not is_long(keys):
             idle = attention.unused(keys).select_related("activity").order_by("created_at")
             found.append(task(_("Keys unused for 90 days"), idle, "apikeys_apikey", "unused", _told_of_last_use))
         else:

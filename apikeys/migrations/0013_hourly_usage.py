@@ -246,5 +246,9 @@ class Migration(migrations.Migration):
                 condition=models.Q(("given_up_at__isnull", False)), fields=["alert"], name="delivery_given_up"
             ),
         ),
+        migrations.AddIndex(
+            model_name="counter",
+            index=models.Index(condition=models.Q(("alerted__gte", 2)), fields=["limit"], name="counter_alerted"),
+        ),
         migrations.RunSQL(DO, UNDO),
     ]

@@ -10,14 +10,19 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apikeys import statistics
+from apikeys.database import connect
 from apikeys.deliveries import Delivery
 from apikeys.hourly_usage import HOUR, roll_up
+from apikeys.jobs import roll_up as roll_up_and_reckon
 from apikeys.leaders import Leaderboard
+from apikeys.ledger import Usage, _write
 from apikeys.limits import Counter, Limit, ServerProcess
 from apikeys.models import Membership, Team
+from apikeys.object_ids import new_object_id
 from apikeys.reconciliation import Reconciliation
 from apikeys.team_scope import MAXIMUM_CHOICES
 from apikeys.usage import KeyActivity
+from fastgpt_site import dashboard
 from tests import factories
 from tests.admin.belongings import make_belongings
 from tests.admin.pages import browser, staff, text
@@ -172,6 +177,29 @@ def test_each_team_alone_and_all_of_the_viewer(team, api_key):
     assert int(figures(text(superuser.get(PAGE)))["Requests"].replace(",", "")) >= 7
 
 
+def test_leaders_are_reckoned_by_the_job(team, api_key):
+    second, foreign = factories.make_team(), factories.make_team()
+    keys = {number: factories.make_key((team, second)[number % 2])[0] for number in range(1, 15)}
+    for number, key in keys.items():
+        just_now(key, number)
+    strange, _ = factories.make_key(foreign)
+    just_now(strange, 30)
+    user, client = staff(team, *RIGHTS)
+    Membership.objects.create(team=second, user=user)
+    live = [first_ten(text(client.get(PAGE, {"range": range_})), "Keys") for range_ in statistics.Span.values]
+    roll_up_and_reckon(timestamp=0)
+    assert set(Leaderboard.objects.values_list("pk", flat=True)) == set(statistics.Span.values)
+    pages = [text(client.get(PAGE, {"range": range_})) for range_ in statistics.Span.values]
+    assert [first_ten(page, "Keys") for page in pages] == live
+    assert [page for page in pages if "as of" not in page] == []
+    assert live[0][:2] == [f"{keys[number]} {keys[number].team} {number}" for number in (14, 13)]
+    superuser = browser(factories.make_user(is_superuser=True))
+    assert f"{strange} {foreign} 30" in first_ten(text(superuser.get(PAGE)), "Keys")
+    # When nobody has reckoned lately, what was reckoned is no longer believed.
+    Leaderboard.objects.update(until=timezone.now() - timedelta(days=2))
+    assert "as of" not in text(client.get(PAGE))
+
+
 def test_foreign_rows_are_nowhere(team):
     foreign = factories.make_team()
     words = [str(row) for model, row in make_belongings(foreign).items() if model._meta.model_name != "keyactivity"]
@@ -246,6 +274,21 @@ def test_budgets_that_need_a_hand(team, api_key):
     listed = text(client.get("/admin/apikeys/limit/?nearly_used_up=yes"))
     assert f"/admin/apikeys/limit/{full.pk}/change/" in listed
     assert f"/admin/apikeys/limit/{roomy.pk}/change/" not in listed
+
+
+def test_who_sees_very_many_waits_for_no_count(team, monkeypatch):
+    monkeypatch.setattr(dashboard, "LOOKED_THROUGH", 1)
+    keys = [factories.make_key(team)[0] for _ in range(2)]
+    limits = [Limit.objects.create(team=team, key=key, measure="requests", period="total", amount=10) for key in keys]
+    with connect() as raw:
+        ids = {"team_id": team.pk, "key_id": keys[0].pk}
+        _write(raw, [Usage(id=new_object_id(), **ids, endpoint="x", status=200, duration_ms=1) for _ in range(8)])
+    _, client = staff(team, *RIGHTS)
+    page = text(client.get(PAGE))
+    assert f"{keys[0]}: {limits[0]}" in page
+    assert f"{keys[1]}: {limits[1]}" not in page
+    assert "There are too many keys to count them here" in page
+    assert 'href="/admin/apikeys/apikey/?unused=yes"' in page
 
 
 def test_alerts_that_were_given_up(team, api_key):

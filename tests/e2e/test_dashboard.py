@@ -54,7 +54,9 @@ def sign_in(page: Page, user):
 
 def drawn(page: Page, plot: str) -> int:
     """How many bars the plot has, as Chart.js knows it."""
-    return page.evaluate(f"Chart.getChart(document.querySelector('#{plot} canvas')).data.labels.length")
+    chart = f"Chart.getChart(document.querySelector('#{plot} canvas'))"
+    page.wait_for_function(chart)
+    return page.evaluate(f"{chart}.data.labels.length")
 
 
 def shoot(page: Page, name: str) -> None:

@@ -26,7 +26,7 @@ def user(team, page: Page):
     page.get_by_label("Username").fill(user.username)
     page.get_by_label("Password").fill(factories.PASSWORD)
     page.get_by_role("button", name="Log in").click()
-    expect(page.get_by_role("link", name="Keys", exact=True).first).to_be_visible()
+    expect(page.locator("#dashboard")).to_be_visible()
     return user
 
 
