@@ -10,6 +10,7 @@ from django.contrib.auth.models import Group, User
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
 from procrastinate.contrib.django.models import ProcrastinateJob
 from unfold.admin import TabularInline as UnfoldTabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
@@ -108,7 +109,7 @@ class UsageRecordAdmin(LongList, ReadOnlyAdmin):
     list_select_related = ("team", "key", "app")
     fields = readonly_fields = ("explanation",)
     search_fields = ("=id", "=key__id")
-    search_help_text = "The id of a request or of a key. For a key's name there is the filter."
+    search_help_text = _("The id of a request or of a key. For a key's name there is the filter.")
     # A ledger is too long to be sorted by anything but time.
     sortable_by = ()
 
@@ -124,7 +125,7 @@ class UsageRecordAdmin(LongList, ReadOnlyAdmin):
         word = search_term.strip().lower()
         return queryset.filter(Q(pk=word) | Q(key=word)) if word else queryset, False
 
-    @admin.display(description="explanation")
+    @admin.display(description=_("explanation"))
     def explanation(self, record: UsageRecord) -> str:
         return explained(explanations.explain_charge(record))
 
@@ -163,7 +164,7 @@ class RefusalAdmin(LongList, ReadOnlyAdmin):
     show_full_result_count = False
     ordering = ("-id",)
 
-    @admin.display(description="explanation")
+    @admin.display(description=_("explanation"))
     def explanation(self, refusal: Refusal) -> str:
         return explained(explanations.explain_refusal(refusal))
 

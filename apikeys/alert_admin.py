@@ -65,7 +65,7 @@ class AlertAdmin(ReadOnlyAdmin):
     inlines = [DeliveryInline]
     show_full_result_count = False
 
-    @admin.display(description="what happened")
+    @admin.display(description=_("what happened"))
     def headline(self, alert: Alert) -> str:
         return notices.headline(alert)
 
@@ -115,13 +115,13 @@ class WebhookAdmin(TeamScopedAdmin):
             obj.save(force_insert=True)
 
     def response_add(self, request: HttpRequest, obj: Webhook, post_url_continue: Any = None) -> HttpResponse:
-        return self._shown_once(request, obj, request.new_secret, "Created.")  # type: ignore[attr-defined]
+        return self._shown_once(request, obj, request.new_secret, _("Created."))  # type: ignore[attr-defined]
 
     def response_change(self, request: HttpRequest, obj: Webhook) -> HttpResponse:
         secret: str | None = getattr(request, "new_secret", None)
         if secret is None:
             return super().response_change(request, obj)
-        return self._shown_once(request, obj, secret, "The URL changed, so there is a new secret.")
+        return self._shown_once(request, obj, secret, _("The URL changed, so there is a new secret."))
 
     # Replacing the secret
 
@@ -147,7 +147,7 @@ class WebhookAdmin(TeamScopedAdmin):
             return self._replace_secret(request, webhook, form.cleaned_data["replacing"])
         context = {
             **self.admin_site.each_context(request),
-            "title": "Make a new secret?",
+            "title": _("Make a new secret?"),
             "opts": self.opts,
             "webhook": webhook,
             "form": form,
@@ -165,17 +165,20 @@ class WebhookAdmin(TeamScopedAdmin):
         )
         if not is_replaced:
             self.message_user(
-                request, "The secret was replaced in the meantime, and shown once. If lost, replace it.", messages.ERROR
+                request,
+                _("The secret was replaced in the meantime, and shown once. If lost, replace it."),
+                messages.ERROR,
             )
             return HttpResponseRedirect(self._url("change", webhook))
         self.log_change(request, webhook, "Made a new secret. The old one ended at once.")
-        return self._shown_once(request, webhook, secret, "Replaced.")
+        return self._shown_once(request, webhook, secret, _("Replaced."))
 
     def _shown_once(self, request: HttpRequest, webhook: Webhook, secret: str, done: str) -> HttpResponse:
         """The page with the secret: the answer to the POST that made it, kept by no cache and no history."""
         context = {
             **self.admin_site.each_context(request),
-            "title": f"{done} Store the secret now",
+            "title": _("Store the secret now"),
+            "done": done,
             "opts": self.opts,
             "webhook": webhook,
             "secret": secret,

@@ -348,7 +348,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     @admin.display(description=gettext_lazy("state"))
     def state(self, api_key: ApiKey) -> str:
-        return api_key.why_unusable or "usable"
+        return api_key.why_unusable or _("usable")
 
     @admin.display(description=gettext_lazy("expires"), ordering="expires_at")
     def expires(self, api_key: ApiKey) -> str:
@@ -367,11 +367,11 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     @admin.display(description=gettext_lazy("acknowledged"))
     def acknowledged(self, api_key: ApiKey) -> str:
         if api_key.revocation_unheard:
-            return f"not by {', '.join(api_key.revocation_unheard)}"
+            return _("not by %(names)s") % {"names": ", ".join(api_key.revocation_unheard)}
         heard_at = api_key.revocation_heard_at
-        return f"by every server process, {moment(heard_at)}" if heard_at else "-"
+        return _("by every server process, %(when)s") % {"when": moment(heard_at)} if heard_at else "-"
 
 
 def moment(when: datetime | None) -> str:
     """Short enough for a column."""
-    return f"{timezone.localtime(when):%Y-%m-%d %H:%M}" if when else "never"
+    return f"{timezone.localtime(when):%Y-%m-%d %H:%M}" if when else _("never")

@@ -11,6 +11,9 @@ from django.contrib import admin
 from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.text import capfirst
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
 from apikeys import fresh_password
 from apikeys.attention import NearlyUsedUpFilter
@@ -33,15 +36,17 @@ class LimitForm(LimitModelForm):
         min_value=0,
         max_digits=22,
         decimal_places=6,
-        help_text="A request that would go beyond it is refused. 0 refuses every one. Points may have six decimals.",
+        help_text=_("A request that would go beyond it is refused. 0 refuses every one. Points may have six decimals."),
     )
     soft_amount = forms.DecimalField(
         required=False,
         min_value=0,
         max_digits=22,
         decimal_places=6,
-        help_text="Of a budget: reaching it raises an alert and refuses nothing. "
-        "50, 80 and 100 % of the amount raise one in any case.",
+        help_text=_(
+            "Of a budget: reaching it raises an alert and refuses nothing. "
+            "50, 80 and 100 percent of the amount raise one in any case."
+        ),
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -53,7 +58,8 @@ class LimitForm(LimitModelForm):
         super().__init__(*args, **kwargs)
         if "measure" in self.fields:
             self.fields["measure"].choices = [  # type: ignore[attr-defined]
-                (value, "points" if value == Measure.MICROPOINTS else label) for value, label in Measure.choices
+                (value, gettext("points") if value == Measure.MICROPOINTS else label)
+                for value, label in Measure.choices
             ]
 
     def clean(self) -> dict[str, Any]:
@@ -77,9 +83,11 @@ def exact_amount(name: str, measure: str, amount: Decimal) -> int:
     """An amount as it is kept. Raises ValidationError for the field of this name."""
     exact = amount * MICROPOINTS if measure == Measure.MICROPOINTS else amount
     if exact != exact.to_integral_value():
-        raise ValidationError({name: f"{measure.capitalize()} are counted whole."})
+        raise ValidationError(
+            {name: _("%(measure)s are counted whole.") % {"measure": capfirst(Measure(measure).label)}}
+        )
     if exact > MAXIMUM_AMOUNT:
-        raise ValidationError({name: f"The most is {shown(measure, MAXIMUM_AMOUNT):,}."})
+        raise ValidationError({name: _("The most is %(amount)s.") % {"amount": f"{shown(measure, MAXIMUM_AMOUNT):,}"}})
     return int(exact)
 
 
@@ -131,28 +139,28 @@ class LimitAdmin(LongList, TeamScopedAdmin):
         else:
             obj.save(force_insert=True)
 
-    @admin.display(description="limit")
+    @admin.display(description=_("limit"))
     def name(self, limit: Limit) -> str:
         return str(limit)
 
-    @admin.display(description="measure")
+    @admin.display(description=_("measure"))
     def unit(self, limit: Limit) -> str:
-        return "points" if limit.measure == Measure.MICROPOINTS else limit.get_measure_display()
+        return gettext("points") if limit.measure == Measure.MICROPOINTS else limit.get_measure_display()
 
-    @admin.display(description="used")
+    @admin.display(description=_("used"))
     def used(self, limit: Limit) -> str:
         return f"{shown(limit.measure, limit.counter.used):,}"
 
-    @admin.display(description="reserved by open requests")
+    @admin.display(description=_("reserved by open requests"))
     def reserved(self, limit: Limit) -> str:
         return f"{shown(limit.measure, limit.counter.reserved):,}"
 
-    @admin.display(description="left")
+    @admin.display(description=_("left"))
     def left(self, limit: Limit) -> str:
         left = max(0, limit.amount - limit.counter.used - limit.counter.reserved)
         return f"{shown(limit.measure, left):,}"
 
-    @admin.display(description="counted since")
+    @admin.display(description=_("counted since"))
     def counted_since(self, limit: Limit) -> str:
         if limit.period in ("now", "total"):
             return "-"

@@ -76,7 +76,7 @@ class Limit(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(MAXIMUM_AMOUNT)],
-        help_text=_("Reaching it raises an alert and refuses nothing. Empty: alerts at 50, 80 and 100 % only."),
+        help_text=_("Reaching it raises an alert and refuses nothing. Empty: alerts at 50, 80 and 100 percent only."),
     )
     time_zone = models.CharField(
         _("time zone"),

@@ -10,6 +10,7 @@ from django.contrib.admin.views.main import ChangeList
 from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
+from django.utils.translation import gettext
 
 from apikeys.team_scope import AnyModelAdmin
 
@@ -26,7 +27,7 @@ class MoreThan(int):
     """A count that was not carried to its end, as people read it."""
 
     def __str__(self) -> str:
-        return f"more than {int(self):,}"
+        return gettext("more than %(count)s") % {"count": f"{int(self):,}"}
 
 
 class BoundedPaginator(AnyPaginator):

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 from django.utils import timezone
+from django.utils.translation import gettext, ngettext
 
 from apikeys.alerts import Alert, AlertKind
 from apikeys.limits import MICROPOINTS, Measure, Period
@@ -30,16 +31,24 @@ def recipients(alert: Alert) -> list[str]:
 
 def headline(alert: Alert) -> str:
     """What happened, in one line."""
-    who = f'Team "{alert.team.name}"' if alert.key is None else f'Key "{alert.key.name}"'
+    if alert.key is None:
+        who = gettext('Team "%(name)s"') % {"name": alert.team.name}
+    else:
+        who = gettext('Key "%(name)s"') % {"name": alert.key.name}
     facts = alert.facts
     match alert.kind:
         case AlertKind.BUDGET:
-            said = f"{who} has used {_share(facts)} {_per(facts)}"
+            said = gettext("%(who)s has used %(share)s %(period)s") % {
+                "who": who,
+                "share": _share(facts),
+                "period": _per(facts),
+            }
         case AlertKind.EXPIRY:
             days = facts["days"]
-            said = f"{who} ends within {days} day{'' if days == 1 else 's'}"
+            told = ngettext("%(who)s ends within %(days)s day", "%(who)s ends within %(days)s days", days)
+            said = told % {"who": who, "days": days}
         case _:
-            said = f"{who}: a secret was used after its end"
+            said = gettext("%(who)s: a secret was used after its end") % {"who": who}
     # Names may hold line breaks, which no header can.
     return " ".join(said.split())
 
@@ -88,8 +97,8 @@ def payload(alert: Alert) -> bytes:
 
 def amount(measure: str, number: int) -> str:
     if measure == Measure.MICROPOINTS:
-        return f"{Decimal(number) / MICROPOINTS:,} points"
-    return f"{number:,} {measure}"
+        return f"{Decimal(number) / MICROPOINTS:,} {gettext('points')}"
+    return f"{number:,} {Measure(measure).label}"
 
 
 def moment(when: str, time_zone: str = "") -> str:
@@ -99,8 +108,11 @@ def moment(when: str, time_zone: str = "") -> str:
 
 def _share(facts: dict[str, Any]) -> str:
     if "percent" in facts:
-        return f"{facts['percent']} % of its {amount(facts['measure'], facts['amount'])}"
-    return f"its soft amount of {amount(facts['measure'], facts['soft_amount'])}"
+        return gettext("%(percent)s %% of its %(amount)s") % {
+            "percent": facts["percent"],
+            "amount": amount(facts["measure"], facts["amount"]),
+        }
+    return gettext("its soft amount of %(amount)s") % {"amount": amount(facts["measure"], facts["soft_amount"])}
 
 
 def _per(facts: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ import msgspec
 import psycopg
 from django.db import Error as DjangoDatabaseError
 from django.db import connection as django_connection
+from django.utils.translation import gettext
 
 from apikeys import in_flight
 from apikeys.admission import SERVER_ID
@@ -61,13 +62,13 @@ class Hearing:
     def told(self) -> str:
         """One sentence for whoever asked."""
         if not self.heard and not self.unheard:
-            return "No server process is running."
+            return gettext("No server process is running.")
         if not self.unheard:
-            return f"All {len(self.heard)} server process(es) have acknowledged it."
-        return (
-            f"{len(self.heard)} server process(es) have acknowledged it; not within {PATIENCE_SECONDS:g} s: "
-            f"{', '.join(self.unheard)}. One that does not hear the database asks it for every request."
-        )
+            return gettext("All %(count)s server process(es) have acknowledged it.") % {"count": len(self.heard)}
+        return gettext(
+            "%(count)s server process(es) have acknowledged it; not within %(seconds)s s: %(names)s. "
+            "One that does not hear the database asks it for every request."
+        ) % {"count": len(self.heard), "seconds": f"{PATIENCE_SECONDS:g}", "names": ", ".join(self.unheard)}
 
 
 def start(loop: asyncio.AbstractEventLoop) -> None:

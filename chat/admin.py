@@ -16,8 +16,8 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
-from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy as _l
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from unfold.admin import TabularInline as UnfoldTabularInline
 from unfold.widgets import UnfoldAdminSelectWidget
 
@@ -40,20 +40,25 @@ else:
 
 class ProviderForm(ProviderModelForm):
     secret = forms.CharField(
+        label=_("Secret"),
         required=False,
         max_length=2000,
         # It travels in an HTTP header.
-        validators=[RegexValidator(r"\A[\x21-\x7e]*\Z", "Only printable ASCII characters without blanks.")],
+        validators=[RegexValidator(r"\A[\x21-\x7e]*\Z", _("Only printable ASCII characters without blanks."))],
         widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "class": "vTextField"}),
-        help_text="The provider's own key. It is stored encrypted and never shown again. Empty leaves it as it is. "
-        "Changing the base URL clears it, unless a new one is given here.",
+        help_text=_(
+            "The provider's own key. It is stored encrypted and never shown again. Empty leaves it as it is. "
+            "Changing the base URL clears it, unless a new one is given here."
+        ),
     )
-    clear_secret = forms.BooleanField(required=False, help_text="Forget the secret that is stored.")
+    clear_secret = forms.BooleanField(
+        label=_("Clear the secret"), required=False, help_text=_("Forget the secret that is stored.")
+    )
 
     def clean(self) -> dict[str, Any]:
         answers: dict[str, Any] = super().clean() or {}
         if answers.get("secret") and answers.get("clear_secret"):
-            raise ValidationError({"clear_secret": "Give a new secret or clear the old one, not both."})
+            raise ValidationError({"clear_secret": _("Give a new secret or clear the old one, not both.")})
         return answers
 
     def validate_unique(self) -> None:
@@ -84,8 +89,8 @@ class PointsField(forms.DecimalField):
 
 
 class PriceForm(PriceModelForm):
-    prompt_micropoints = PointsField(label="points for 1,000 prompt tokens", initial=0)
-    completion_micropoints = PointsField(label="points for 1,000 tokens of the answer", initial=0)
+    prompt_micropoints = PointsField(label=_("points for 1,000 prompt tokens"), initial=0)
+    completion_micropoints = PointsField(label=_("points for 1,000 tokens of the answer"), initial=0)
 
 
 class PriceInline(PriceTabularInline):
@@ -126,7 +131,7 @@ class ProviderAdmin(TeamScopedAdmin):
             secret = ["has_secret"]
             secret += ["secret", "clear_secret"] if self.has_change_permission(request, obj) else []
         limits = ("connect_seconds", "first_byte_seconds", "between_chunks_seconds", "total_seconds")
-        return [(None, {"fields": identity}), ("Secret", {"fields": secret}), ("Time limits", {"fields": limits})]
+        return [(None, {"fields": identity}), (_("Secret"), {"fields": secret}), (_("Time limits"), {"fields": limits})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Provider | None = None) -> tuple[str, ...]:
         return ("id", "team", "has_secret") if obj else ()
@@ -151,9 +156,9 @@ class ProviderAdmin(TeamScopedAdmin):
         if "encrypted_secret" in edited or had_secret != obj.has_secret:
             audit.record(obj, {"secret": (audit.MASK if had_secret else "", audit.MASK if obj.has_secret else "")})
         if had_secret and not obj.has_secret and "base_url" in edited:
-            self.message_user(request, "The base URL changed, so the secret was cleared.", messages.WARNING)
+            self.message_user(request, _("The base URL changed, so the secret was cleared."), messages.WARNING)
 
-    @admin.display(boolean=True, description="has a secret")
+    @admin.display(boolean=True, description=_("has a secret"))
     def has_secret(self, provider: Provider) -> bool:
         return provider.has_secret
 
@@ -161,7 +166,7 @@ class ProviderAdmin(TeamScopedAdmin):
 class TrialForm(forms.Form):
     """Which app is talked to. The rest of the page is for its script."""
 
-    app = ChoiceInTeam(queryset=App.objects.none(), label=_l("App"), widget=UnfoldAdminSelectWidget)
+    app = ChoiceInTeam(queryset=App.objects.none(), label=_("App"), widget=UnfoldAdminSelectWidget)
 
 
 @admin.register(App)
@@ -212,31 +217,33 @@ class AppAdmin(TeamScopedAdmin):
         }
         return TemplateResponse(request, "admin/chat/app/try.html", context)
 
-    @admin.action(description="Archive: refuse all calls of the selected apps", permissions=["change"])
+    @admin.action(description=_("Archive: refuse all calls of the selected apps"), permissions=["change"])
     def archive(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
         for app in queryset.filter(archived_at=None):
             self._archive(request, app)
-            self.message_user(request, f"Archived {app}.", messages.SUCCESS)
+            self.message_user(request, gettext("Archived %(app)s.") % {"app": app}, messages.SUCCESS)
 
     @admin.action(
-        description="Archive, and cut what the selected apps are answering at this moment", permissions=["change"]
+        description=_("Archive, and cut what the selected apps are answering at this moment"), permissions=["change"]
     )
     def archive_and_cut(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
         for app in queryset:
             self._archive(request, app)
             hearing = servers.call(cut_app=app.pk)
-            self.message_user(request, f"Archived {app}. {hearing.told()}", messages.SUCCESS)
+            self.message_user(
+                request, f"{gettext('Archived %(app)s.') % {'app': app}} {hearing.told()}", messages.SUCCESS
+            )
 
     def _archive(self, request: HttpRequest, app: App) -> None:
         if audit.update(App.objects.filter(pk=app.pk, archived_at=None), archived_at=timezone.now()):
             self.log_change(request, app, "Archived.")
 
-    @admin.action(description="Unarchive: accept calls of the selected apps again", permissions=["change"])
+    @admin.action(description=_("Unarchive: accept calls of the selected apps again"), permissions=["change"])
     def unarchive(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
         for app in queryset.exclude(archived_at=None):
             audit.update(App.objects.filter(pk=app.pk), archived_at=None)
             self.log_change(request, app, "Unarchived.")
-            self.message_user(request, f"Unarchived {app}.", messages.SUCCESS)
+            self.message_user(request, gettext("Unarchived %(app)s.") % {"app": app}, messages.SUCCESS)
 
 
 @admin.register(Conversation)
@@ -249,10 +256,10 @@ class ConversationAdmin(ReadOnlyAdmin):
     fields = ("app", "chat_id", "custom_uid", "metadata", "variables", "created_at", "updated_at", "its_messages")
     show_full_result_count = False
 
-    @admin.display(description="messages")
+    @admin.display(description=_("messages"))
     def its_messages(self, conversation: Conversation) -> str:
         url = reverse("admin:chat_message_changelist")
-        return format_html('<a href="{}?conversation__id__exact={}">Show them</a>', url, conversation.pk)
+        return format_html('<a href="{}?conversation__id__exact={}">{}</a>', url, conversation.pk, gettext("Show them"))
 
 
 @admin.register(Message)
