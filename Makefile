@@ -14,7 +14,7 @@ PRODUCTION = ENV_FILE=/dev/null DATA_DIR= DEBUG=false HTTPS=true ALLOWED_HOSTS=e
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench bench-scale screenshots format lock clean
+.PHONY: help demo test check messages bench bench-scale screenshots format lock clean
 
 help: ## Show what there is
 	@echo "make <target>, with PORT=8000 and DATA_DIR=./data where they matter:"
@@ -32,6 +32,12 @@ check: $(DEV) ## Check format, lint, types, migrations, and production settings
 	@echo "mypy"; $(PRODUCTION) $(PY) -m mypy fastgpt_site apikeys chat
 	@echo "makemigrations --check"; $(PRODUCTION) $(PY) manage.py makemigrations --check --dry-run
 	@echo "check --deploy"; $(PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
+
+# It needs the programs of GNU gettext: on Debian, apt-get install gettext
+messages: $(DEV) ## Gather the texts to translate into locale/, and compile what is translated
+	@$(PRODUCTION) $(PY) manage.py makemessages --locale zh_Hans --no-location --no-wrap --no-obsolete \
+		--ignore data --ignore staticfiles --ignore screenshots --ignore tests
+	@$(PRODUCTION) $(PY) manage.py compilemessages --locale zh_Hans --ignore .venv
 
 bench: $(DEV) ## Measure throughput, latency and memory
 	@$(PY) -m tests.bench $(ARGS)
