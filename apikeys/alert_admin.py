@@ -173,7 +173,7 @@ class WebhookAdmin(TeamScopedAdmin):
         self.log_change(request, webhook, "Made a new secret. The old one ended at once.")
         return self._shown_once(request, webhook, secret, _("Replaced."))
 
-    def _shown_once(self, request: HttpRequest, webhook: Webhook, secret: str, done: str) -> HttpResponse:
+    def _shown_once(self, request: HttpRequest, webhook: Webhook, secret: str, done: Any) -> HttpResponse:
         """The page with the secret: the answer to the POST that made it, kept by no cache and no history."""
         context = {
             **self.admin_site.each_context(request),
