@@ -64,11 +64,11 @@ def test_it_works():
     ("page", "answers", "changed"),
     [
         ("disable", {"reason": "r"}, {"disabled_at"}),
-        ("revoke", {"reason": "leaked"}, {"revoked_at", "revoked_by", "revoked_reason"}),
+        ("revoke", {"reason": "leaked", "typed_name": "Key"}, {"revoked_at", "revoked_by", "revoked_reason"}),
     ],
 )
 def test_change_in_one_statement(page, answers, changed):
-    api_key, _ = factories.make_key()
+    api_key, _ = factories.make_key(name="Key")
     user, client = staff(api_key.team)
     client.post(page_of(api_key, page), answers)
     entry = newest(api_key)

@@ -84,7 +84,9 @@ def test_what_ends_a_key_asks_for_nothing():
     api_key, _ = factories.make_key()
     _, client = staff(api_key.team)
     grow_stale(client)
-    assert client.post(page_of(api_key, "revoke"), {"reason": "leaked"})["Location"] == page_of(api_key)
+    assert client.post(page_of(api_key, "revoke"), {"reason": "leaked", "typed_name": api_key.name})[
+        "Location"
+    ] == page_of(api_key)
     api_key.refresh_from_db()
     assert api_key.revoked_at
 

@@ -1,0 +1,17 @@
+"""Whether counters and ledger agree, for the limits of a test.
+
+Other tests write to the ledger directly, past the counters of theirs.
+"""
+
+from apikeys.limits import Limit
+from apikeys.reconciliation import Balance, reconcile
+
+
+def newest_limit() -> int:
+    """0 when there is none."""
+    return Limit.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
+
+
+def drifted_since(limit_id: int) -> list[Balance]:
+    """The limits made after this one whose counters are not what they should be."""
+    return [balance for balance in reconcile()[1] if balance.limit.pk > limit_id]
