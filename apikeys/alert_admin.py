@@ -12,6 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import TabularInline as UnfoldTabularInline
 
@@ -115,13 +116,13 @@ class WebhookAdmin(TeamScopedAdmin):
             obj.save(force_insert=True)
 
     def response_add(self, request: HttpRequest, obj: Webhook, post_url_continue: Any = None) -> HttpResponse:
-        return self._shown_once(request, obj, request.new_secret, _("Created."))  # type: ignore[attr-defined]
+        return self._shown_once(request, obj, request.new_secret, gettext("Created."))  # type: ignore[attr-defined]
 
     def response_change(self, request: HttpRequest, obj: Webhook) -> HttpResponse:
         secret: str | None = getattr(request, "new_secret", None)
         if secret is None:
             return super().response_change(request, obj)
-        return self._shown_once(request, obj, secret, _("The URL changed, so there is a new secret."))
+        return self._shown_once(request, obj, secret, gettext("The URL changed, so there is a new secret."))
 
     # Replacing the secret
 
@@ -171,7 +172,7 @@ class WebhookAdmin(TeamScopedAdmin):
             )
             return HttpResponseRedirect(self._url("change", webhook))
         self.log_change(request, webhook, "Made a new secret. The old one ended at once.")
-        return self._shown_once(request, webhook, secret, _("Replaced."))
+        return self._shown_once(request, webhook, secret, gettext("Replaced."))
 
     def _shown_once(self, request: HttpRequest, webhook: Webhook, secret: str, done: Any) -> HttpResponse:
         """The page with the secret: the answer to the POST that made it, kept by no cache and no history."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.core.exceptions import ValidationError
-from django.utils.text import format_lazy
+from django.utils.text import capfirst, format_lazy
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
@@ -61,6 +61,7 @@ class KeyForm(KeyModelForm):
     """What may be changed of a key, once made."""
 
     allowed_endpoints = forms.MultipleChoiceField(
+        label=capfirst(_("allowed endpoints")),
         required=False,
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
         help_text=_("None means all that this kind of key may call."),

@@ -33,12 +33,14 @@ class LimitForm(LimitModelForm):
     asks_password = False
 
     amount = forms.DecimalField(
+        label=capfirst(_("amount")),
         min_value=0,
         max_digits=22,
         decimal_places=6,
         help_text=_("A request that would go beyond it is refused. 0 refuses every one. Points may have six decimals."),
     )
     soft_amount = forms.DecimalField(
+        label=capfirst(_("soft amount")),
         required=False,
         min_value=0,
         max_digits=22,
