@@ -141,6 +141,8 @@ TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
 
 UNFOLD = console.UNFOLD
+# Unfold's sign-in form does not say where to go on.
+LOGIN_REDIRECT_URL = "admin:index"
 
 # Entries with their team and the name of who did it; values as JSON has them, related rows by their names.
 AUDITLOG_LOGENTRY_MODEL = "apikeys.AuditEntry"

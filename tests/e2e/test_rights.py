@@ -64,7 +64,7 @@ def test_password_is_asked_for_and_then_it_goes_on(page: Page, team, user):
     page.goto(ADD)
     grow_stale(page)
     page.get_by_label("Name:", exact=True).or_(page.locator("#id_name")).first.fill("kept while asked")
-    page.get_by_label("Team").select_option(label=team.name)
+    page.get_by_label("Global key").check()
     page.get_by_role("button", name="Save").click()
     expect(page.get_by_text("more than 15 minutes ago")).to_be_visible()
     with page.expect_popup() as opened:
