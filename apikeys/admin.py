@@ -73,8 +73,13 @@ class TeamAdmin(TeamScopedAdmin):
     team_path = "pk"
     list_display = ("name", "id", "disabled_at", "created_at")
     search_fields = ("name", "=id")
-    readonly_fields = ("id", "created_at")
     inlines = [MembershipInline]
+
+    def get_fields(self, request: HttpRequest, obj: Team | None = None) -> tuple[str, ...]:
+        return ("id", "name", "disabled_at", "created_at") if obj else ("name", "disabled_at")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Team | None = None) -> tuple[str, ...]:
+        return ("id", "created_at") if obj else ()
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return is_superuser(request)

@@ -18,6 +18,8 @@ def team_form(team, *members, initial=0):
 
 def test_it_works():
     client = browser(factories.make_user(is_superuser=True))
+    # What only a row that is there has is not asked for.
+    assert "Created at" not in text(client.get(url(Team, "add")))
     user = factories.make_user()
     name = factories.unique("team")
     assert client.post(url(Team, "add"), team_form(Team(name=name), {"user": user.pk})).status_code == 302

@@ -51,7 +51,7 @@ def chinese(page: Page, server, superuser) -> Page:
     page.get_by_label("用户名").fill(superuser.username)
     page.get_by_label("密码").fill(factories.PASSWORD)
     page.get_by_role("button", name="登录").click()
-    expect(page.get_by_role("link", name="API 密钥").first).to_be_visible()
+    expect(page.locator("#dashboard")).to_be_visible()
     return page
 
 
