@@ -178,7 +178,7 @@ class Counter(models.Model):
 class ServerProcess(models.Model):
     """One running server process. What one holds reserved is given back when its heartbeat is gone."""
 
-    id = models.CharField(max_length=24, primary_key=True)
+    id = models.CharField(_("ID"), max_length=24, primary_key=True)
     host = models.CharField(_("host"), max_length=200, blank=True, db_default="")
     pid = models.PositiveIntegerField(_("pid"), db_default=0)
     started_at = models.DateTimeField(_("started at"), db_default=Now())
@@ -200,7 +200,7 @@ class Reservation(models.Model):
     Its foreign keys have no constraint and no index: the row comes and goes with a request, found by its id.
     """
 
-    id = models.CharField(max_length=24, primary_key=True)
+    id = models.CharField(_("ID"), max_length=24, primary_key=True)
     server_id = models.CharField(_("server ID"), max_length=24)
     # Written and removed with every request, and looked for by its id: no index is kept of these.
     team = models.ForeignKey(

@@ -32,6 +32,7 @@ class ObjectIdField(models.CharField):  # type: ignore[type-arg]
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs |= {"max_length": 24, "primary_key": True, "default": new_object_id, "editable": False}
+        kwargs.setdefault("verbose_name", _("ID"))
         super().__init__(**kwargs)
 
 
@@ -90,7 +91,7 @@ class Membership(models.Model):
         constraints = [models.UniqueConstraint(fields=["team", "user"], name="membership_once")]
 
     def __str__(self) -> str:
-        return f"{self.user} in {self.team}"
+        return gettext("%(user)s in %(team)s") % {"user": self.user, "team": self.team}
 
 
 class TeamOwnedQuerySet(models.QuerySet[Any]):

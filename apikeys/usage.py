@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Coalesce, Now
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from apikeys.models import ApiKey, KeySecret, Team, TeamOwnedQuerySet
@@ -24,7 +25,7 @@ class KeyActivity(models.Model):
         verbose_name_plural = _("key activity")
 
     def __str__(self) -> str:
-        return f"{self.key_id} at {self.last_used_at}"
+        return gettext("%(key)s at %(time)s") % {"key": self.key_id, "time": self.last_used_at}
 
 
 class Ending(models.TextChoices):
@@ -52,7 +53,7 @@ class UsageRecord(models.Model):
     every record, and those by time serve all who ask.
     """
 
-    id = models.CharField(max_length=24, primary_key=True)
+    id = models.CharField(_("ID"), max_length=24, primary_key=True)
     # Indexed together with the time, below.
     team = models.ForeignKey(
         Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
@@ -184,7 +185,7 @@ class Refusal(models.Model):
     Above a rate only one of many is kept, and says for how many it stands. Foreign keys as in UsageRecord.
     """
 
-    id = models.CharField(max_length=24, primary_key=True)
+    id = models.CharField(_("ID"), max_length=24, primary_key=True)
     team = models.ForeignKey(
         Team,
         verbose_name=_("team"),

@@ -138,7 +138,23 @@ def test_search_and_menus_by_keyboard(page: Page, server, showcase: Showcase):
     page.keyboard.press("Enter")
     expect(page.get_by_role("link", name="Change password")).to_be_visible()
     log_out = page.get_by_role("button", name="Log out")
-    for _ in range(6):
+    for _ in range(12):
         if not log_out.evaluate("element => element === document.activeElement"):
             page.keyboard.press("Tab")
     expect(log_out).to_be_focused()
+
+
+def test_menu_and_colors_by_keyboard(page: Page, server, showcase: Showcase):
+    sign_in(page.context, showcase.user, server.url)
+    page.goto("/admin/")
+    link = page.locator("#nav-sidebar").get_by_role("link", name="Keys").first
+    reach(page, "button", "Show or hide the menu")
+    page.keyboard.press("Enter")
+    expect(link).not_to_be_in_viewport()
+    page.keyboard.press("Enter")
+    expect(link).to_be_in_viewport()
+    reach(page, "button", f"Account of {showcase.user.username}")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Dark").focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("html")).to_have_class("dark")
