@@ -189,7 +189,7 @@ def test_what_has_not_been_asked_yet_costs_nothing(server: Server, provider: Fak
             holder.execute("SELECT 1 FROM apikeys_counter WHERE limit_id = %s FOR UPDATE", [made.pk])
             stream.sendall(head.encode() + b"\r\n" + body)
             wait_for(lambda: waiting_for_a_lock(), "it waits for its reservation", seconds=5)
-            servers.call(cut_key=api_key.pk, is_revoked=True)
+            servers.call(cut_keys=[api_key.pk], is_revoked=True)
         assert stream.recv(65536).startswith(b"HTTP/1.1 401 ")
     record = wait_for(lambda: UsageRecord.objects.filter(key=api_key, ending="cut").first(), "it is kept", seconds=5)
     assert (record.prompt_tokens, record.completion_tokens) == (0, 0)

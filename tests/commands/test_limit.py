@@ -128,6 +128,8 @@ def test_an_unknown_time_zone() -> None:
 def test_reconcile_finds_drift_and_mends_it() -> None:
     api_key, _ = factories.make_key()
     limit = Limit.objects.get(pk=add("--key", api_key.pk, "requests/total", "10")["id"])
+    # Other tests write to the ledger directly, past the counters of their limits.
+    call("reconcile", "--fix")
     assert manage("reconcile").returncode == 0
     Counter.objects.filter(limit=limit).update(used=7, reserved=1)
     result = manage("reconcile")

@@ -55,6 +55,12 @@ def today() -> date:
     return timezone.now().date()
 
 
+@pytest.fixture(scope="module", autouse=True)
+def reconciled(database: None) -> None:
+    """Other tests write to the ledger directly, past the counters of their limits."""
+    reconcile(fix=True)
+
+
 @pytest.fixture
 def team() -> Team:
     """Two keys with requests before and after the cut, and two budgets that count all of them."""

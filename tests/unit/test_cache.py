@@ -101,14 +101,14 @@ def test_a_load_that_began_before_a_change_is_not_kept(
 
 def test_a_call_of_another_version_does_not_end_it() -> None:
     listener = Listener()
-    understood: list[str] = []
-    listener.start(None, lambda _, payload: understood.append(msgspec.json.decode(payload, type=Call).cut_key or ""))
+    understood: list[tuple[str, ...]] = []
+    listener.start(None, lambda _, payload: understood.append(msgspec.json.decode(payload, type=Call).cut_keys))
     try:
         wait_for(lambda: listener.is_alive, "the listener hears itself", seconds=5)
         with connection.cursor() as cursor:
-            for payload in ("nonsense", '{"number": 1, "cut_key": "a"}'):
+            for payload in ("nonsense", '{"number": 1, "cut_keys": ["a"]}'):
                 cursor.execute("SELECT pg_notify(%s, %s)", [CALLS, payload])
-        wait_for(lambda: understood == ["a"], "the next one is understood", seconds=5)
+        wait_for(lambda: understood == [("a",)], "the next one is understood", seconds=5)
     finally:
         listener.stop()
 
