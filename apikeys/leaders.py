@@ -74,7 +74,7 @@ FROM (
         row_number() OVER (PARTITION BY is_app ORDER BY cost_micropoints DESC, subject_id) AS by_points
     FROM (
         SELECT team_id, GROUPING(key_id) = 1 AS is_app, coalesce(key_id, app_id) AS subject_id,
-            sum(requests) AS requests, sum(prompt_tokens + completion_tokens) AS tokens,
+            sum(requests) AS requests, sum(prompt_tokens::bigint + completion_tokens) AS tokens,
             sum(cost_micropoints) AS cost_micropoints
         FROM apikeys_hourlyusage WHERE hour >= %(since)s
         GROUP BY GROUPING SETS ((team_id, key_id), (team_id, app_id))

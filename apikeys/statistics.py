@@ -116,12 +116,12 @@ FROM ({rows}) AS part
 GROUP BY bucket, ending
 """
 OF_TEAMS = """
-SELECT hour AS moment, ending, requests, prompt_tokens + completion_tokens AS tokens, cost_micropoints
+SELECT hour AS moment, ending, requests, prompt_tokens::bigint + completion_tokens AS tokens, cost_micropoints
 FROM apikeys_hourlytotal
 WHERE hour >= %(first)s AND hour < %(last)s AND ending = ANY (%(endings)s)
     AND (%(is_all)s AND team_id IS NULL OR NOT %(is_all)s AND team_id = ANY (%(teams)s))
 UNION ALL
-SELECT record.created_at, ending, 1, prompt_tokens + completion_tokens, cost_micropoints
+SELECT record.created_at, ending, 1, prompt_tokens::bigint + completion_tokens, cost_micropoints
 FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
 CROSS JOIN unnest(CASE WHEN %(is_all)s THEN ARRAY(SELECT id FROM apikeys_team) ELSE %(teams)s END) AS team (id)
 CROSS JOIN LATERAL (
@@ -148,14 +148,14 @@ CROSS JOIN LATERAL (
 WHERE %(has_refusals)s AND %(is_all)s
 """
 OF_KEY = """
-SELECT hour AS moment, ending, requests, prompt_tokens + completion_tokens AS tokens, cost_micropoints
+SELECT hour AS moment, ending, requests, prompt_tokens::bigint + completion_tokens AS tokens, cost_micropoints
 FROM apikeys_hourlyusage
 WHERE key_id = %(key)s AND hour >= %(first)s AND hour < %(last)s AND ending = ANY (%(endings)s)
 UNION ALL
 SELECT hour, 'refused', refusals, 0, 0
 FROM apikeys_hourlyrefusals WHERE key_id = %(key)s AND hour >= %(first)s AND hour < %(last)s AND %(has_refusals)s
 UNION ALL
-SELECT created_at, ending, 1, prompt_tokens + completion_tokens, cost_micropoints
+SELECT created_at, ending, 1, prompt_tokens::bigint + completion_tokens, cost_micropoints
 FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
 JOIN apikeys_usagerecord AS usage
     ON usage.key_id = %(key)s AND usage.created_at >= piece.start AND usage.created_at < piece.end
@@ -171,11 +171,11 @@ SUMS_OF_TEAMS, SUMS_OF_KEY = SUMS.format(rows=OF_TEAMS), SUMS.format(rows=OF_KEY
 
 TOP = """
 WITH part AS (
-    SELECT key_id, app_id, requests, prompt_tokens + completion_tokens AS tokens, cost_micropoints
+    SELECT key_id, app_id, requests, prompt_tokens::bigint + completion_tokens AS tokens, cost_micropoints
     FROM apikeys_hourlyusage
     WHERE hour >= %(first)s AND hour < %(last)s AND (%(is_all)s OR team_id = ANY (%(teams)s))
     UNION ALL
-    SELECT record.key_id, record.app_id, 1, prompt_tokens + completion_tokens, cost_micropoints
+    SELECT record.key_id, record.app_id, 1, prompt_tokens::bigint + completion_tokens, cost_micropoints
     FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
     CROSS JOIN unnest(CASE WHEN %(is_all)s THEN ARRAY(SELECT id FROM apikeys_team) ELSE %(teams)s END) AS team (id)
     CROSS JOIN LATERAL (

@@ -48,6 +48,17 @@ def test_pages(page: Page, server, showcase: Showcase, scheme):
     assert found == {}
 
 
+def test_fields_that_are_searched(page: Page, server, showcase: Showcase):
+    """With more choices than a list should have."""
+    for _ in range(55):
+        factories.make_team()
+    sign_in(page.context, showcase.user, server.url)
+    for path in ("/admin/", ADD):
+        page.goto(path)
+        expect(page.locator(".select2").first).to_be_visible()
+        assert faults(page) == []
+
+
 def test_page_of_a_new_key(page: Page, server, showcase: Showcase, scheme):
     team = factories.make_team()
     sign_in(page.context, factories.make_user(team, permissions=KEY_RIGHTS), server.url)
