@@ -21,7 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from psycopg import sql
 
 from fastgpt_site.postgres import programs
-from fastgpt_site.postgres.initialization import initialize
+from fastgpt_site.postgres.initialization import initialize, remove_drafts
 
 PORT = 5432
 USER = "postgres"
@@ -68,6 +68,7 @@ def ensure(data_dir: Path, password: str, database: str | None) -> None:
         return
     _refuse_long_path(data_dir)
     with _locked(data_dir):
+        remove_drafts(data_dir)
         if not (folder(data_dir) / "PG_VERSION").exists():
             initialize(data_dir, folder(data_dir), USER, password)
         _start(data_dir, password)

@@ -18,8 +18,6 @@ def initialize(data_dir: Path, folder: Path, user: str, password: str) -> None:
     Each draft has a name of its own: an initdb that outlived its killed parent may still be writing to another.
     """
     programs.make_reachable(data_dir)
-    for left_over in data_dir.glob("postgres.draft-*"):
-        shutil.rmtree(left_over, ignore_errors=True)
     draft = Path(tempfile.mkdtemp(prefix="postgres.draft-", dir=data_dir))
     try:
         account.give(draft)
@@ -45,6 +43,12 @@ def initialize(data_dir: Path, folder: Path, user: str, password: str) -> None:
         _sync(data_dir)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_drafts(data_dir: Path) -> None:
+    """Remove what a process left that was killed while it made a cluster; the password is in there."""
+    for left_over in data_dir.glob("postgres.draft-*"):
+        shutil.rmtree(left_over, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -80,7 +80,7 @@ def test_range_and_team_are_kept_in_the_address(page: Page, user, teams):
     expect(page).to_have_url(re.compile(r"range=30d"))
     assert (drawn(page, "by-hour"), drawn(page, "by-day")) == (24, 30)
     page.get_by_label("Team").select_option(label=teams[1].name)
-    page.get_by_role("button", name="Show").click()
+    page.get_by_role("button", name="Show", exact=True).click()
     expect(page).to_have_url(re.compile(rf"range=30d&team={teams[1].pk}"))
     page.get_by_role("link", name="7 days").click()
     expect(page).to_have_url(re.compile(rf"range=7d&team={teams[1].pk}"))

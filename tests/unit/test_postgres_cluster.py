@@ -121,6 +121,19 @@ def test_killed_first_start_is_repaired(data_dir, moment):
     assert not list(data_dir.glob("postgres.draft-*/password"))
 
 
+def test_password_that_a_killed_first_start_left_is_removed(shared_data_dir):
+    cluster.ensure(shared_data_dir, PASSWORD, "fastgpt")
+    draft = shared_data_dir / "postgres.draft-left"
+    draft.mkdir()
+    (draft / "password").write_text(PASSWORD)
+    cluster.stop(shared_data_dir)
+
+    process = start_ensuring(shared_data_dir)
+
+    assert process.communicate(timeout=60)[1] == ""
+    assert not draft.exists()
+
+
 def test_crashed_server_is_recovered(shared_data_dir):
     cluster.ensure(shared_data_dir, PASSWORD, "fastgpt")
     with connect(shared_data_dir) as connection:
