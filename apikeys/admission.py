@@ -98,7 +98,7 @@ class Verdict(msgspec.Struct, frozen=True):
 _states = msgspec.json.Decoder(list[LimitState])
 
 
-def _reserve(connection: Connection, batch: Sequence[Asked]) -> list[Verdict]:
+def reserve(connection: Connection, batch: Sequence[Asked]) -> list[Verdict]:
     items = [
         {**msgspec.structs.asdict(asked), "ordinal": ordinal, "server_id": SERVER_ID}
         for ordinal, asked in enumerate(batch)
@@ -112,7 +112,7 @@ def _reserve(connection: Connection, batch: Sequence[Asked]) -> list[Verdict]:
     return verdicts
 
 
-reserve_gate: Gate[Asked, Verdict] = Gate("reserve", _reserve, capacity=5_000, max_batch=128)
+reserve_gate: Gate[Asked, Verdict] = Gate("reserve", reserve, capacity=5_000, max_batch=128)
 
 
 class Admission:

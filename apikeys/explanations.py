@@ -93,7 +93,7 @@ def explain(request_id: str) -> Explanation | None:
 
 
 def explain_charge(record: UsageRecord) -> Explanation:
-    limits = record.limits or []
+    limits = [charged(limit, record.charges or {}) for limit in record.limits or []]
     facts = {
         "id": record.pk,
         "outcome": "charged",
@@ -309,6 +309,14 @@ def found_at(limit: dict[str, Any]) -> Iterator[str]:
         yield from verdict_at(limit, None)
     else:
         yield title(limit)
+
+
+def charged(limit: dict[str, Any], charges: dict[str, list[int]]) -> dict[str, Any]:
+    """A limit as the request found it, with what came of it there; nothing did where it was removed meanwhile."""
+    charge = charges.get(str(limit["id"]))
+    return (
+        limit if charge is None else limit | dict(zip(("charged", "used_after", "reserved_after"), charge, strict=True))
+    )
 
 
 def charge_at(limit: dict[str, Any]) -> Iterator[str]:

@@ -37,11 +37,11 @@ SETTLE_SQL = "SELECT settle(%s::text::jsonb)"
 WAIT_SECONDS = 10.0
 
 
-def _write(connection: Connection, batch: Sequence[Usage]) -> list[None]:
+def write(connection: Connection, batch: Sequence[Usage]) -> list[None]:
     connection.execute(SETTLE_SQL, [msgspec.json.encode(batch).decode()])
     return [None] * len(batch)
 
 
 usage_gate: Gate[Usage, None] = Gate(
-    "usage", _write, capacity=settings.RECORDER_QUEUE_SIZE, retry=True, wait_seconds=WAIT_SECONDS
+    "usage", write, capacity=settings.RECORDER_QUEUE_SIZE, retry=True, wait_seconds=WAIT_SECONDS
 )

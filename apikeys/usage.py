@@ -92,7 +92,12 @@ class UsageRecord(models.Model):
     limits = models.JSONField(
         _("limits"),
         null=True,
-        help_text=_("Each limit that counted it: as it was found, what was asked and charged, and as it was left."),
+        help_text=_("Each limit as the request found it, and what it asked for; then those made meanwhile."),
+    )
+    charges = models.JSONField(
+        _("charges"),
+        null=True,
+        help_text=_("By the limit's id: what it was charged, and what was used and reserved after it."),
     )
     status = models.PositiveSmallIntegerField(_("status"), help_text=_("The HTTP status of the answer."))
     ending = models.CharField(_("ending"), max_length=10, choices=Ending.choices)

@@ -9,6 +9,7 @@ from django.conf import settings
 from apikeys.database import Connection
 from apikeys.group_commit import Gate
 from apikeys.ledger import WAIT_SECONDS, Usage
+from apikeys.ledger import write as write_usage
 from apikeys.object_ids import new_object_id
 
 
@@ -74,6 +75,9 @@ Item = tuple[Usage, Exchange | None]
 
 
 def _write(connection: Connection, batch: Sequence[Item]) -> list[None]:
+    if all(exchange is None for _, exchange in batch):
+        # A statement of this size costs something even where it finds nothing to do.
+        return write_usage(connection, [usage for usage, _ in batch])
     rows: list[dict[str, Any]] = []
     for ordinal, (usage, exchange) in enumerate(batch):
         row = msgspec.structs.asdict(usage)

@@ -59,9 +59,10 @@ BEGIN
             prompt_tokens bigint, tokens bigint, prompt_micropoints bigint, micropoints bigint, prompt_price bigint,
             completion_price bigint)
     ),
-    needed AS MATERIALIZED (
-        SELECT item.*, a_limit.id AS limit_id, a_limit.key_id IS NULL AS is_team, a_limit.measure, a_limit.period,
-            a_limit.time_zone, a_limit.amount AS maximum, counter.period_start, counter.used, counter.reserved,
+    needed AS (
+        SELECT item.ordinal, a_limit.id AS limit_id, a_limit.key_id IS NULL AS is_team, a_limit.measure,
+            a_limit.period, a_limit.time_zone, a_limit.amount AS maximum, counter.period_start, counter.used,
+            counter.reserved, limit_period_end(a_limit.period, a_limit.time_zone, counter.period_start) AS ends_at,
             CASE a_limit.measure WHEN 'tokens' THEN item.tokens WHEN 'micropoints' THEN item.micropoints
                 ELSE 1 END AS asked,
             admitted IS NULL OR item.ordinal = ANY (admitted) AS is_admitted
@@ -79,13 +80,11 @@ BEGIN
             -- What those before it reserve, and not it itself.
             (needed.reserved + coalesce(sum(needed.asked) FILTER (WHERE needed.is_admitted) OVER (
                 PARTITION BY needed.limit_id ORDER BY needed.ordinal
-                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0))::bigint AS reserved_before,
-            limit_period_end(needed.period, needed.time_zone, needed.period_start) AS ends_at
+                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0))::bigint AS reserved_before
         FROM needed
     ),
     verdict AS MATERIALIZED (
-        SELECT turn.ordinal, turn.is_admitted, turn.id, turn.server_id, turn.team_id, turn.key_id, turn.app_id,
-            turn.endpoint, turn.model, turn.prompt_tokens, turn.prompt_micropoints, turn.prompt_price, turn.completion_price,
+        SELECT turn.ordinal, bool_and(turn.is_admitted) AS is_admitted,
             array_agg(turn.limit_id ORDER BY turn.limit_id) AS limit_ids,
             array_agg(turn.asked ORDER BY turn.limit_id) AS amounts,
             array_agg(turn.period_start ORDER BY turn.limit_id) AS period_starts,
@@ -99,9 +98,7 @@ BEGIN
                 'time_zone', turn.time_zone, 'since', turn.period_start, 'amount', turn.maximum, 'used', turn.used,
                 'reserved', turn.reserved_before, 'asked', turn.asked,
                 'resets_in', extract(epoch FROM turn.ends_at - moment)) ORDER BY turn.limit_id) AS limits
-        FROM turn
-        GROUP BY turn.ordinal, turn.is_admitted, turn.id, turn.server_id, turn.team_id, turn.key_id, turn.app_id,
-            turn.endpoint, turn.model, turn.prompt_tokens, turn.prompt_micropoints, turn.prompt_price, turn.completion_price
+        FROM turn GROUP BY turn.ordinal
     ),
     -- Chosen ones fit, by the choice.
     fit AS (
@@ -117,11 +114,12 @@ BEGIN
     held AS (
         INSERT INTO apikeys_reservation (id, server_id, team_id, key_id, app_id, endpoint, model, prompt_tokens,
             prompt_micropoints, prompt_price, completion_price, found, limit_ids, amounts, period_starts, admitted_at)
-        SELECT verdict.id, verdict.server_id, verdict.team_id, verdict.key_id, verdict.app_id, verdict.endpoint,
-            verdict.model, verdict.prompt_tokens, verdict.prompt_micropoints, coalesce(verdict.prompt_price, 0),
-            coalesce(verdict.completion_price, 0), verdict.limits, verdict.limit_ids, verdict.amounts,
+        SELECT item.id, item.server_id, item.team_id, item.key_id, item.app_id, item.endpoint, item.model,
+            item.prompt_tokens, item.prompt_micropoints, coalesce(item.prompt_price, 0),
+            coalesce(item.completion_price, 0), verdict.limits, verdict.limit_ids, verdict.amounts,
             verdict.period_starts, moment
-        FROM verdict WHERE verdict.is_admitted AND (SELECT fit.is_so FROM fit)
+        FROM verdict JOIN item ON item.ordinal = verdict.ordinal
+        WHERE verdict.is_admitted AND (SELECT fit.is_so FROM fit)
     )
     SELECT verdict.ordinal, verdict.refused_by, verdict.limits FROM verdict
     WHERE (SELECT fit.is_so FROM fit);
@@ -188,6 +186,9 @@ BEGIN
     IF met = '{}' THEN
         RETURN;
     END IF;
+    -- Nobody waits for the disk here. Should the database itself crash, what was reserved in the last half second is
+    -- forgotten, counter and reservation alike, of requests that have not been recorded yet: settling waits for it.
+    PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM 1 FROM apikeys_counter AS counter WHERE counter.limit_id = ANY (met)
     ORDER BY counter.limit_id FOR UPDATE;
     -- Told after the locks are held, so that the windows of a counter never run backwards.
@@ -230,10 +231,8 @@ DECLARE
     met bigint[];
     -- A batch is made of requests that ended, or of those that are written off, never of both.
     is_expiry boolean := items -> 0 ->> 'ending' = 'lost';
-    -- By the request's id: what its reservation found, when it was admitted, what was written off of it, and what
-    -- came of it at each limit.
-    found jsonb;
-    moments jsonb;
+    held apikeys_reservation[];
+    -- By the request's id: what was written off of it, and what came of it at its limits.
     lost jsonb := '{}';
     reckoned jsonb := '{}';
     is_alarming boolean;
@@ -243,12 +242,9 @@ BEGIN
 
     -- Reservations first: whoever removes one settles it.
     WITH gone AS (
-        DELETE FROM apikeys_reservation AS reservation WHERE reservation.id = ANY (ids)
-        RETURNING reservation.id, reservation.found, reservation.admitted_at
+        DELETE FROM apikeys_reservation AS reservation WHERE reservation.id = ANY (ids) RETURNING reservation
     )
-    SELECT coalesce(jsonb_object_agg(gone.id, coalesce(gone.found, '[]')), '{}'),
-        coalesce(jsonb_object_agg(gone.id, gone.admitted_at), '{}')
-    INTO found, moments FROM gone;
+    SELECT array_agg(gone.reservation) INTO held FROM gone;
 
     -- From here on no limit can be made whose sum of the ledger would miss what is written below: see start_counter.
     LOCK TABLE apikeys_usagerecord IN ROW EXCLUSIVE MODE;
@@ -262,9 +258,9 @@ BEGIN
             RETURNING usage.*
         )
         SELECT coalesce(jsonb_object_agg(id, jsonb_build_object(
-                'tokens', prompt_tokens::bigint + completion_tokens, 'cost', cost_micropoints)), '{}'),
-            moments || coalesce(jsonb_object_agg(id, created_at), '{}')
-        INTO lost, moments FROM taken_back;
+            'tokens', prompt_tokens::bigint + completion_tokens, 'cost', cost_micropoints, 'limits', limits,
+            'moment', created_at)), '{}')
+        INTO lost FROM taken_back;
         fresh := ARRAY(
             SELECT DISTINCT asked.id FROM unnest(ids) AS asked(id)
             WHERE NOT EXISTS (SELECT 1 FROM apikeys_usagerecord AS usage WHERE usage.id = asked.id));
@@ -279,33 +275,43 @@ BEGIN
         ORDER BY counter.limit_id FOR UPDATE;
 
         WITH entry AS (
-            SELECT item.id, item.ordinal, a_limit.id AS limit_id, a_limit.key_id IS NULL AS is_team, a_limit.measure,
-                a_limit.period, a_limit.time_zone, a_limit.amount, a_limit.soft_amount, counter.period_start,
-                counter.used, counter.reserved, request.moment, request.line, request.charge, request.charge
-                    - CASE WHEN lost ? item.id THEN CASE a_limit.measure WHEN 'requests' THEN 1
-                        WHEN 'tokens' THEN (lost -> item.id ->> 'tokens')::bigint
-                        WHEN 'micropoints' THEN (lost -> item.id ->> 'cost')::bigint ELSE 0 END ELSE 0 END AS net,
+            SELECT request.id, request.ordinal, a_limit.id AS limit_id, a_limit.key_id IS NULL AS is_team,
+                a_limit.measure, a_limit.period, a_limit.time_zone, a_limit.amount, a_limit.soft_amount,
+                counter.period_start, counter.used, counter.reserved, request.moment, charged.charge,
+                charged.charge - charged.written_off AS net,
+                request.amounts[charged.place] AS asked, request.period_starts[charged.place] AS since,
+                coalesce(request.found @> jsonb_build_array(jsonb_build_object('id', a_limit.id)), false) AS is_found,
                 max(limit_period_start(a_limit.period, a_limit.time_zone, request.moment))
                     OVER (PARTITION BY a_limit.id) AS latest_start
-            FROM ROWS FROM (jsonb_to_recordset(items) AS (
-                id text, team_id text, key_id text, prompt_tokens bigint, completion_tokens bigint,
-                cost_micropoints bigint)
-            ) WITH ORDINALITY AS item(
-                id, team_id, key_id, prompt_tokens, completion_tokens, cost_micropoints, ordinal)
+            FROM (
+                SELECT item.*, held.limit_ids, held.amounts, held.period_starts,
+                    coalesce(held.found, lost -> item.id -> 'limits') AS found,
+                    coalesce(held.admitted_at, (lost -> item.id ->> 'moment')::timestamptz, statement_timestamp())
+                        AS moment
+                FROM ROWS FROM (jsonb_to_recordset(items) AS (
+                    id text, team_id text, key_id text, prompt_tokens bigint, completion_tokens bigint,
+                    cost_micropoints bigint)
+                ) WITH ORDINALITY AS item(
+                    id, team_id, key_id, prompt_tokens, completion_tokens, cost_micropoints, ordinal)
+                LEFT JOIN unnest(held) AS held ON held.id = item.id
+            ) AS request
             CROSS JOIN LATERAL (
-                SELECT * FROM apikeys_limit AS of_key WHERE of_key.key_id = item.key_id
+                SELECT * FROM apikeys_limit AS of_key WHERE of_key.key_id = request.key_id
                 UNION ALL
-                SELECT * FROM apikeys_limit AS of_team WHERE of_team.key_id IS NULL AND of_team.team_id = item.team_id
+                SELECT * FROM apikeys_limit AS of_team
+                WHERE of_team.key_id IS NULL AND of_team.team_id = request.team_id
             ) AS a_limit
             JOIN apikeys_counter AS counter ON counter.limit_id = a_limit.id
             CROSS JOIN LATERAL (
-                SELECT coalesce((moments ->> item.id)::timestamptz, statement_timestamp()) AS moment,
-                    (SELECT before.line FROM jsonb_array_elements(found -> item.id) AS before(line)
-                        WHERE (before.line ->> 'id')::bigint = a_limit.id) AS line,
-                    CASE WHEN NOT item.id = ANY (fresh) THEN 0 ELSE CASE a_limit.measure WHEN 'requests' THEN 1
-                        WHEN 'tokens' THEN item.prompt_tokens + item.completion_tokens
-                        WHEN 'micropoints' THEN item.cost_micropoints ELSE 0 END END AS charge
-            ) AS request
+                SELECT array_position(request.limit_ids, a_limit.id) AS place,
+                    CASE WHEN NOT request.id = ANY (fresh) THEN 0 ELSE CASE a_limit.measure WHEN 'requests' THEN 1
+                        WHEN 'tokens' THEN request.prompt_tokens + request.completion_tokens
+                        WHEN 'micropoints' THEN request.cost_micropoints ELSE 0 END END AS charge,
+                    CASE WHEN lost ? request.id THEN CASE a_limit.measure WHEN 'requests' THEN 1
+                        WHEN 'tokens' THEN (lost -> request.id ->> 'tokens')::bigint
+                        WHEN 'micropoints' THEN (lost -> request.id ->> 'cost')::bigint ELSE 0 END ELSE 0 END
+                        AS written_off
+            ) AS charged
             WHERE a_limit.id = ANY (met)
         ),
         effect AS (
@@ -314,8 +320,7 @@ BEGIN
                 CASE WHEN target.start = entry.period_start THEN entry.used ELSE 0 END AS used_before,
                 CASE WHEN target.start = entry.period_start THEN entry.reserved ELSE 0 END AS reserved_before,
                 CASE WHEN entry.moment >= target.start THEN entry.net ELSE 0 END AS counted,
-                CASE WHEN (entry.line ->> 'since')::timestamptz = target.start
-                    THEN (entry.line ->> 'asked')::bigint ELSE 0 END AS returned
+                CASE WHEN entry.since = target.start THEN entry.asked ELSE 0 END AS returned
             FROM entry CROSS JOIN LATERAL (SELECT greatest(entry.period_start, entry.latest_start) AS start) AS target
         ),
         step AS MATERIALIZED (
@@ -336,12 +341,14 @@ BEGIN
             WHERE counter.limit_id = latest.limit_id
         ),
         line AS (
-            SELECT step.id, jsonb_agg(
-                coalesce(step.line, jsonb_build_object('id', step.limit_id, 'is_team', step.is_team,
+            SELECT step.id, jsonb_build_object(
+                'charges', jsonb_object_agg(step.limit_id,
+                    jsonb_build_array(step.charge, step.used_after, step.reserved_after)),
+                -- Those that it did not find when it was admitted.
+                'met', coalesce(jsonb_agg(jsonb_build_object('id', step.limit_id, 'is_team', step.is_team,
                     'measure', step.measure, 'period', step.period, 'time_zone', step.time_zone,
-                    'since', step.start, 'amount', step.amount))
-                || jsonb_build_object('charged', step.charge, 'used_after', step.used_after,
-                    'reserved_after', step.reserved_after) ORDER BY step.limit_id) AS lines,
+                    'since', step.start, 'amount', step.amount) ORDER BY step.limit_id)
+                    FILTER (WHERE NOT step.is_found), '[]')) AS lines,
                 bool_or(step.period NOT IN ('now', 'minute') AND (
                     step.used_after * 2 >= step.amount OR step.used_after >= step.soft_amount)) AS is_alarming
             FROM step GROUP BY step.id
@@ -366,15 +373,20 @@ BEGIN
     INSERT INTO apikeys_usagerecord (
         id, team_id, key_id, endpoint, status, duration_ms, app_id, model, prompt_tokens, completion_tokens,
         token_source, cost_micropoints, prompt_price, completion_price, ending, time_to_first_byte_ms,
-        client_address, limits, created_at)
-    SELECT item.id, team_id, key_id, endpoint, status, duration_ms, app_id, model, prompt_tokens,
-        completion_tokens, token_source, cost_micropoints, coalesce(prompt_price, 0), coalesce(completion_price, 0),
-        ending, time_to_first_byte_ms, client_address, coalesce(reckoned -> item.id, found -> item.id),
-        coalesce((moments ->> item.id)::timestamptz, statement_timestamp())
+        client_address, limits, charges, created_at)
+    SELECT item.id, item.team_id, item.key_id, item.endpoint, item.status, item.duration_ms, item.app_id, item.model,
+        item.prompt_tokens, item.completion_tokens, item.token_source, item.cost_micropoints,
+        coalesce(item.prompt_price, 0), coalesce(item.completion_price, 0), item.ending, item.time_to_first_byte_ms,
+        item.client_address,
+        nullif(coalesce(held.found, lost -> item.id -> 'limits', '[]') || coalesce(reckoned -> item.id -> 'met', '[]'),
+            '[]'),
+        reckoned -> item.id -> 'charges',
+        coalesce(held.admitted_at, (lost -> item.id ->> 'moment')::timestamptz, statement_timestamp())
     FROM jsonb_to_recordset(items) AS item(
         id text, team_id text, key_id text, endpoint text, status smallint, duration_ms int, app_id text,
         model text, prompt_tokens int, completion_tokens int, token_source text, cost_micropoints bigint,
         prompt_price bigint, completion_price bigint, ending text, time_to_first_byte_ms int, client_address inet)
+    LEFT JOIN unnest(held) AS held ON held.id = item.id
     WHERE item.id = ANY (fresh);
 
     RETURN QUERY SELECT unnest(fresh);

@@ -1358,9 +1358,18 @@ class Migration(migrations.Migration):
             model_name="usagerecord",
             name="limits",
             field=models.JSONField(
-                help_text="Each limit that counted it: as it was found, what was asked and charged, and as it was left.",
+                help_text="Each limit as the request found it, and what it asked for; then those made meanwhile.",
                 null=True,
                 verbose_name="limits",
+            ),
+        ),
+        migrations.AlterField(
+            model_name="usagerecord",
+            name="charges",
+            field=models.JSONField(
+                help_text="By the limit's id: what it was charged, and what was used and reserved after it.",
+                null=True,
+                verbose_name="charges",
             ),
         ),
         migrations.AlterField(

@@ -15,7 +15,7 @@ from apikeys.deliveries import Delivery
 from apikeys.hourly_usage import HOUR, roll_up
 from apikeys.jobs import roll_up as roll_up_and_reckon
 from apikeys.leaders import Leaderboard
-from apikeys.ledger import Usage, _write
+from apikeys.ledger import Usage, write
 from apikeys.limits import Counter, Limit, ServerProcess
 from apikeys.models import Membership, Team
 from apikeys.object_ids import new_object_id
@@ -282,7 +282,7 @@ def test_who_sees_very_many_waits_for_no_count(team, monkeypatch):
     limits = [Limit.objects.create(team=team, key=key, measure="requests", period="total", amount=10) for key in keys]
     with connect() as raw:
         ids = {"team_id": team.pk, "key_id": keys[0].pk}
-        _write(raw, [Usage(id=new_object_id(), **ids, endpoint="x", status=200, duration_ms=1) for _ in range(8)])
+        write(raw, [Usage(id=new_object_id(), **ids, endpoint="x", status=200, duration_ms=1) for _ in range(8)])
     _, client = staff(team, *RIGHTS)
     page = text(client.get(PAGE))
     assert f"{keys[0]}: {limits[0]}" in page

@@ -290,9 +290,9 @@ def _check_page(answer: Answer) -> int:
 
 def _by_the_gates(stage: Stage) -> list[Timed]:
     """What the gates do in the database, without a server around it: one item alone, and a batch."""
-    from apikeys.admission import _reserve
+    from apikeys.admission import reserve
     from apikeys.database import connect
-    from apikeys.ledger import _write
+    from apikeys.ledger import write
     from apikeys.policies import _load_policies
 
     timed: list[Timed] = []
@@ -314,9 +314,9 @@ def _by_the_gates(stage: Stage) -> list[Timed]:
             for start in range(0, len(requests), size):
                 asked, usage = zip(*requests[start : start + size], strict=True)
                 started = perf_counter()
-                verdicts = _reserve(connection, asked)
+                verdicts = reserve(connection, asked)
                 between = perf_counter()
-                _write(connection, usage)
+                write(connection, usage)
                 settled.append(perf_counter() - between)
                 reserved.append(between - started)
                 if any(verdict.refused_by or not verdict.limits for verdict in verdicts):

@@ -4,7 +4,7 @@ import json
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -213,7 +213,7 @@ def test_a_reader_that_takes_nothing_is_cut_too(server: Server, provider: FakePr
     connection.close()
 
 
-def test_a_body_that_was_still_coming(server: Server, provider: FakeProvider) -> None:
+def check_a_late_body(server: Server, provider: FakeProvider, revoke: Callable[[ApiKey], object]) -> None:
     """The key was good when the head came, and is revoked before the body is whole."""
     api_key, key = factories.make_key(app=make_app(provider))
     assert server.ask(key).status_code == 200
@@ -227,6 +227,17 @@ def test_a_body_that_was_still_coming(server: Server, provider: FakeProvider) ->
         connection.sendall(body[5:])
         assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
     assert UsageRecord.objects.filter(key=api_key).count() == 2
+
+
+def test_a_body_that_was_still_coming(server: Server, provider: FakeProvider) -> None:
+    check_a_late_body(server, provider, revoke)
+
+
+def test_a_body_that_was_still_coming_to_a_process_that_hears_nothing(provider: FakeProvider, tmp_path: Path) -> None:
+    changes = {"DATABASE_DIRECT_URL": "postgres://nobody@127.0.0.1:1/none"}
+    with running_server(tmp_path / "log", changes, is_ready=False) as deaf:
+        assert deaf.get("/readyz").json()["parts"]["listener"] != "ok"
+        check_a_late_body(deaf, provider, lambda api_key: api_key.revoke(by="test", reason="leaked"))
 
 
 def test_an_archived_app(server: Server, provider: FakeProvider) -> None:

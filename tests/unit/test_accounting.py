@@ -2,17 +2,19 @@
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 
 import msgspec
 import pytest
 from django.db import connection as django_connection
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apikeys.admission import Asked, Verdict, _reserve
+from apikeys.admission import Asked, Verdict, reserve
 from apikeys.alerts import Alert
 from apikeys.database import Connection, connect
-from apikeys.ledger import Usage, _write
+from apikeys.ledger import Usage, write
 from apikeys.limits import Counter, Limit, Reservation
 from apikeys.models import ApiKey
 from apikeys.object_ids import new_object_id
@@ -62,7 +64,7 @@ def counts(made: Limit) -> tuple[int, int]:
 def test_a_batch_is_taken_in_turn(raw: Connection, api_key: ApiKey) -> None:
     made = limit(api_key)
     batch = [asked(api_key, tokens) for tokens in (60, 50, 40, 1)]
-    verdicts: list[Verdict] = _reserve(raw, batch)
+    verdicts: list[Verdict] = reserve(raw, batch)
     # What does not fit costs nothing, so a smaller one behind it fits.
     assert [verdict.refused_by for verdict in verdicts] == [None, made.pk, None, made.pk]
     assert counts(made) == (0, 100)
@@ -70,7 +72,7 @@ def test_a_batch_is_taken_in_turn(raw: Connection, api_key: ApiKey) -> None:
 
 def test_all_limits_or_none(raw: Connection, api_key: ApiKey) -> None:
     wide, narrow = limit(api_key, amount=1000), limit(api_key, "requests", "total", 1)
-    verdicts = _reserve(raw, [asked(api_key, 10), asked(api_key, 10)])
+    verdicts = reserve(raw, [asked(api_key, 10), asked(api_key, 10)])
     assert [verdict.refused_by for verdict in verdicts] == [None, narrow.pk]
     assert (counts(wide), counts(narrow)) == ((0, 10), (0, 1))
 
@@ -79,23 +81,23 @@ def test_reserving_again_is_reserving_once(raw: Connection, api_key: ApiKey) -> 
     """As when the connection breaks between the commit and its answer."""
     made = limit(api_key)
     ask = asked(api_key, 60)
-    assert [_reserve(raw, [ask])[0].refused_by for _ in range(2)] == [None, None]
+    assert [reserve(raw, [ask])[0].refused_by for _ in range(2)] == [None, None]
     assert counts(made) == (0, 60)
 
 
 def test_settling_again_is_settling_once(raw: Connection, api_key: ApiKey) -> None:
     made = limit(api_key)
     ask = asked(api_key, 60)
-    _reserve(raw, [ask])
+    reserve(raw, [ask])
     for _ in range(2):
-        _write(raw, [used(ask, 7)])
+        write(raw, [used(ask, 7)])
     assert counts(made) == (7, 0)
     assert UsageRecord.objects.filter(pk=ask.id).count() == 1
 
 
 def test_settling_what_was_never_reserved_is_charged(raw: Connection, api_key: ApiKey) -> None:
     made = limit(api_key)
-    _write(raw, [used(asked(api_key), 7)])
+    write(raw, [used(asked(api_key), 7)])
     assert counts(made) == (7, 0)
 
 
@@ -107,7 +109,7 @@ def test_a_limit_that_is_made_while_a_request_is_settled(raw: Connection, api_ke
             "VALUES (%s, %s, 'tokens', 'total', 100, 'UTC')",
             [api_key.team_id, api_key.pk],
         )
-        settling = threading.Thread(target=_write, args=(raw, [used(asked(api_key), 7)]))
+        settling = threading.Thread(target=write, args=(raw, [used(asked(api_key), 7)]))
         settling.start()
         wait_for(lambda: is_waiting(raw), "settling waits for the sum", seconds=5)
     settling.join(5)
@@ -128,9 +130,9 @@ def test_a_reservation_that_does_not_know_what_it_found(raw: Connection, api_key
     """As one that a limit's removal left without any."""
     made = limit(api_key)
     ask = asked(api_key, 60)
-    _reserve(raw, [ask])
+    reserve(raw, [ask])
     Reservation.objects.filter(pk=ask.id).update(found=None)
-    _write(raw, [used(ask, 7)])
+    write(raw, [used(ask, 7)])
     assert counts(made)[0] == 7
     Counter.objects.filter(limit=made).update(reserved=0)
 
@@ -138,7 +140,7 @@ def test_a_reservation_that_does_not_know_what_it_found(raw: Connection, api_key
 def test_token_counts_beyond_what_could_be(raw: Connection, api_key: ApiKey) -> None:
     made = limit(api_key, period="total", amount=2**40)
     usage = used(asked(api_key), 2**31 - 1)
-    _write(raw, [msgspec.structs.replace(usage, prompt_tokens=2**31 - 1)])
+    write(raw, [msgspec.structs.replace(usage, prompt_tokens=2**31 - 1)])
     assert counts(made) == (2**32 - 2, 0)
     assert counts(limit(api_key, period="total", amount=2**40)) == (2**32 - 2, 0)
 
@@ -146,29 +148,29 @@ def test_token_counts_beyond_what_could_be(raw: Connection, api_key: ApiKey) -> 
 def test_a_limit_that_went_while_the_request_ran(raw: Connection, api_key: ApiKey) -> None:
     made = limit(api_key)
     ask = asked(api_key, 60)
-    _reserve(raw, [ask])
+    reserve(raw, [ask])
     made.delete()
-    _write(raw, [used(ask, 7)])
+    write(raw, [used(ask, 7)])
     assert not Reservation.objects.filter(pk=ask.id).exists()
     assert counts(limit(api_key)) == (7, 0)
 
 
 def test_a_window_begins_anew_and_never_runs_backwards(raw: Connection, api_key: ApiKey) -> None:
     made = limit(api_key, "requests", "minute", 1)
-    assert _reserve(raw, [asked(api_key)])[0].refused_by is None
+    assert reserve(raw, [asked(api_key)])[0].refused_by is None
     # The window of an hour ago: what was reserved in it does not burden this one.
     with django_connection.cursor() as cursor:
         cursor.execute(
             "UPDATE apikeys_counter SET period_start = period_start - interval '1 hour' WHERE limit_id = %s", [made.pk]
         )
-    assert _reserve(raw, [asked(api_key)])[0].refused_by is None
+    assert reserve(raw, [asked(api_key)])[0].refused_by is None
     # A clock that stepped back finds the window of a later minute: it counts on in that one.
     with django_connection.cursor() as cursor:
         cursor.execute(
             "UPDATE apikeys_counter SET period_start = period_start + interval '1 hour' WHERE limit_id = %s", [made.pk]
         )
     before = Counter.objects.get(limit=made).period_start
-    assert _reserve(raw, [asked(api_key)])[0].refused_by == made.pk
+    assert reserve(raw, [asked(api_key)])[0].refused_by == made.pk
     assert Counter.objects.get(limit=made).period_start == before
     made.delete()
 
@@ -210,7 +212,7 @@ def test_a_batch_is_what_its_items_one_by_one_would_be(
     reserved = 0
     for batch in batches:
         asks = [asked(api_key, tokens) for tokens in batch]
-        for verdict, tokens in zip(_reserve(raw, asks), batch, strict=True):
+        for verdict, tokens in zip(reserve(raw, asks), batch, strict=True):
             assert [state.reserved for state in verdict.limits] == [reserved] * len(limits)
             fits = all(reserved + tokens <= amount for amount in amounts)
             assert (verdict.refused_by is None) == fits
@@ -226,12 +228,40 @@ def test_a_record_explains_itself(raw: Connection, api_key: ApiKey) -> None:
     """What each limit was when the request came, and what each request of a batch left."""
     made = limit(api_key)
     asks = [asked(api_key, 30), asked(api_key, 40)]
-    _reserve(raw, asks)
-    _write(raw, [used(asks[0], 5), used(asks[1], 7)])
-    first, second = (UsageRecord.objects.get(pk=ask.id).limits for ask in asks)
-    told = ("id", "amount", "used", "reserved", "asked", "charged", "used_after", "reserved_after")
-    assert [[line[name] for name in told] for line in first] == [[made.pk, 100, 0, 0, 30, 5, 5, 40]]
-    assert [[line[name] for name in told] for line in second] == [[made.pk, 100, 0, 30, 40, 7, 12, 0]]
+    reserve(raw, asks)
+    write(raw, [used(asks[0], 5), used(asks[1], 7)])
+    first, second = (UsageRecord.objects.get(pk=ask.id) for ask in asks)
+    told = ("id", "amount", "used", "reserved", "asked")
+    assert [[line[name] for name in told] for line in first.limits] == [[made.pk, 100, 0, 0, 30]]
+    assert [[line[name] for name in told] for line in second.limits] == [[made.pk, 100, 0, 30, 40]]
+    assert (first.charges, second.charges) == ({str(made.pk): [5, 5, 40]}, {str(made.pk): [7, 12, 0]})
+
+
+def test_a_record_tells_of_limits_that_came_and_went_while_it_ran(raw: Connection, api_key: ApiKey) -> None:
+    stayed, went = limit(api_key), limit(api_key, "requests")
+    ask = asked(api_key, 30)
+    reserve(raw, [ask])
+    Limit.objects.filter(pk=went.pk).delete()
+    came = limit(api_key, period="total")
+    write(raw, [used(ask, 5)])
+    record = UsageRecord.objects.get(pk=ask.id)
+    assert [(line["id"], line.get("used")) for line in record.limits] == [(stayed.pk, 0), (went.pk, 0), (came.pk, None)]
+    assert record.charges == {str(stayed.pk): [5, 5, 0], str(came.pk): [5, 5, 0]}
+
+
+def test_a_late_record_keeps_what_the_lost_one_found(raw: Connection, api_key: ApiKey) -> None:
+    made = limit(api_key, period="total")
+    ask = asked(api_key, 30)
+    reserve(raw, [ask])
+    # Older than any request becomes.
+    Reservation.objects.filter(pk=ask.id).update(prompt_tokens=9, admitted_at=timezone.now() - timedelta(hours=13))
+    raw.execute("SELECT expire_reservations('30 s')")
+    lost = UsageRecord.objects.get(pk=ask.id)
+    assert (lost.ending, lost.charges) == ("lost", {str(made.pk): [9, 9, 0]})
+    write(raw, [used(ask, 5)])
+    record = UsageRecord.objects.get(pk=ask.id)
+    assert (record.ending, record.charges) == ("complete", {str(made.pk): [5, 5, 0]})
+    assert (record.limits, record.created_at) == (lost.limits, lost.created_at)
 
 
 def percents(made: Limit) -> list[int | None]:
@@ -242,7 +272,7 @@ def test_alerts_of_a_budget(raw: Connection, api_key: ApiKey) -> None:
     made = limit(api_key)
     seen = []
     for tokens in (49, 1, 1, 29, 30):
-        _write(raw, [used(asked(api_key), tokens)])
+        write(raw, [used(asked(api_key), tokens)])
         seen.append(percents(made))
     # Each once, and of several at the same time the highest.
     assert seen == [[], [50], [50], [50, 80], [50, 80, 100]]
@@ -252,7 +282,7 @@ def test_alerts_of_a_budget(raw: Connection, api_key: ApiKey) -> None:
     # Raised, it may be used up once more.
     made.amount = 200
     made.save(update_fields=["amount"])
-    _write(raw, [used(asked(api_key), 1)])
+    write(raw, [used(asked(api_key), 1)])
     assert percents(made) == [50, 80, 100, 50]
 
 
@@ -262,8 +292,8 @@ def test_a_soft_amount_alerts_and_refuses_nothing(raw: Connection, api_key: ApiK
     )
     for _ in range(3):
         ask = asked(api_key, 20)
-        assert _reserve(raw, [ask])[0].refused_by is None
-        _write(raw, [used(ask, 6)])
+        assert reserve(raw, [ask])[0].refused_by is None
+        write(raw, [used(ask, 6)])
     (alert,) = Alert.objects.filter(key=api_key)
     assert (alert.facts["soft_amount"], alert.facts["used"]) == (10, 12)
     assert made.key_id == alert.key_id
@@ -271,12 +301,12 @@ def test_a_soft_amount_alerts_and_refuses_nothing(raw: Connection, api_key: ApiK
 
 def test_a_team_s_budget_alerts_for_the_team(raw: Connection, api_key: ApiKey) -> None:
     Limit.objects.create(team=api_key.team, measure="requests", period="day", amount=1)
-    _write(raw, [used(asked(api_key))])
+    write(raw, [used(asked(api_key))])
     (alert,) = Alert.objects.for_team(api_key.team_id)
     assert (alert.key, alert.facts["percent"]) == (None, 100)
 
 
 def test_rates_alert_nobody(raw: Connection, api_key: ApiKey) -> None:
     limit(api_key, "requests", "minute", 1)
-    _write(raw, [used(asked(api_key))])
+    write(raw, [used(asked(api_key))])
     assert not Alert.objects.for_team(api_key.team_id).exists()

@@ -16,7 +16,7 @@ from django.utils import timezone
 from apikeys import hourly_usage, leaders, statistics
 from apikeys.database import connect
 from apikeys.hourly_usage import HOUR, HourlyTotal, HourlyUsage, LateHour, RolledUp, floor, roll_up, rolled_up_until
-from apikeys.ledger import Usage, _write
+from apikeys.ledger import Usage, write
 from apikeys.models import ApiKey
 from apikeys.object_ids import new_object_id
 from apikeys.retention import prune
@@ -155,7 +155,7 @@ def test_lost_record_is_replaced(api_key: ApiKey) -> None:
     assert list(HourlyUsage.objects.filter(key=api_key).values_list("ending", flat=True)) == ["lost"]
     with connect() as raw:
         ids = {"id": lost.pk, "team_id": api_key.team_id, "key_id": api_key.pk}
-        _write(raw, [Usage(**ids, endpoint="x", status=200, duration_ms=1, completion_tokens=7)])
+        write(raw, [Usage(**ids, endpoint="x", status=200, duration_ms=1, completion_tokens=7)])
     roll_up()
     rows = list(HourlyUsage.objects.filter(key=api_key).values_list("ending", "requests", "completion_tokens"))
     assert rows == [("complete", 1, 7)]
