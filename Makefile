@@ -23,8 +23,9 @@ help: ## Show what there is
 demo: $(DEMO) ## Start everything: database, model, server, and keys to try it with
 	@$(PY) manage.py quickstart
 
+# Each process of the tests has a database of its own.
 test: $(DEV) ## Run all tests
-	@$(PY) -m pytest $(ARGS)
+	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: $(DEV) ## Check format, lint, types, migrations, and production settings
 	$(PY) -m ruff format --check .
