@@ -46,9 +46,6 @@ DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_SECONDS = 5.0
 
 
-MAX_SYNC_REQUESTS = 32
-
-
 class ClientGone(Exception):
     """The client closed the connection before it had sent its body."""
 
@@ -59,8 +56,7 @@ class Application(ASGIHandler):
     def __init__(self) -> None:
         super().__init__()
         self.open_requests: set[asyncio.Task[Any]] = set()
-        # Each of these takes a thread and a database connection.
-        self.sync_room = asyncio.Semaphore(MAX_SYNC_REQUESTS)
+        self.sync_room = asyncio.Semaphore(lifespan.MAX_SYNC_REQUESTS)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":

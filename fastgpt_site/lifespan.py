@@ -6,6 +6,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from django.db import connection
+
 from apikeys import admission, outbound, policies, refusals, servers
 from apikeys.cache import listener
 from apikeys.ledger import usage_gate
@@ -28,6 +30,10 @@ GATES = (
     usage_gate,
 )
 DRAIN_SECONDS = 5.0
+# How many synchronous requests run at the same time. Each takes a thread and a database connection.
+MAX_SYNC_REQUESTS = 32
+# Of connections for Django's threads: what is not of requests takes some too. Seconds.
+POOL = {"min_size": 1, "max_size": MAX_SYNC_REQUESTS + 8, "timeout": 5.0, "max_idle": 60.0}
 
 
 async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]]) -> None:
@@ -37,6 +43,7 @@ async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]
         message = await receive()
         if message["type"] == "lifespan.startup":
             settle_memory()
+            pool_connections()
             servers.start(asyncio.get_running_loop())
             measuring = asyncio.create_task(metrics.measure(GATES, open_requests))
             await send({"type": "lifespan.startup.complete"})
@@ -55,6 +62,14 @@ def settle_memory() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
+def pool_connections() -> None:
+    """Have Django's threads borrow their connections: to make one takes longer than most requests do."""
+    database = connection.settings_dict
+    database["OPTIONS"] = {**database.get("OPTIONS", {}), "pool": POOL}
+    # One that died in the pool is not given out, and none is kept past its request.
+    database["CONN_HEALTH_CHECKS"], database["CONN_MAX_AGE"] = True, 0
+
+
 async def shut_down(open_requests: set[asyncio.Task[Any]]) -> None:
     """Let requests that were cut off hand over their records, then write every record that is queued."""
     if open_requests:
@@ -66,3 +81,4 @@ async def shut_down(open_requests: set[asyncio.Task[Any]]) -> None:
         logger.error("%d records could not be written before the end", unwritten)
     await asyncio.to_thread(listener.stop)
     await asyncio.to_thread(servers.leave)
+    await asyncio.to_thread(connection.close_pool)  # type: ignore[attr-defined]
