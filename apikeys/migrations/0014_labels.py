@@ -8,6 +8,15 @@ import django.db.models.deletion
 import django.db.models.functions.datetime
 from django.conf import settings
 from django.db import migrations, models
+from django.db.migrations.state import ProjectState
+
+
+class OfModelsAlone(migrations.SeparateDatabaseAndState):
+    """What no database knows of. Its models are made anew once, and not after each change, which takes seconds."""
+
+    def state_forwards(self, app_label: str, state: ProjectState) -> None:
+        state.__dict__.pop("apps", None)
+        super().state_forwards(app_label, state)
 
 
 class Migration(migrations.Migration):
@@ -18,1458 +27,1506 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.AlterModelOptions(
-            name="alert",
-            options={"ordering": ["-pk"], "verbose_name": "alert", "verbose_name_plural": "alerts"},
-        ),
-        migrations.AlterModelOptions(
-            name="apikey",
-            options={"ordering": ["-created_at"], "verbose_name": "API key", "verbose_name_plural": "API keys"},
-        ),
-        migrations.AlterModelOptions(
-            name="counter",
-            options={"verbose_name": "counter", "verbose_name_plural": "counters"},
-        ),
-        migrations.AlterModelOptions(
-            name="dailyusage",
-            options={"verbose_name": "daily usage", "verbose_name_plural": "daily usage"},
-        ),
-        migrations.AlterModelOptions(
-            name="delivery",
-            options={"ordering": ["pk"], "verbose_name": "delivery", "verbose_name_plural": "deliveries"},
-        ),
-        migrations.AlterModelOptions(
-            name="endpointrule",
-            options={
-                "ordering": ["endpoint"],
-                "verbose_name": "endpoint rule",
-                "verbose_name_plural": "endpoint rules",
-            },
-        ),
-        migrations.AlterModelOptions(
-            name="keyactivity",
-            options={"verbose_name": "key activity", "verbose_name_plural": "key activity"},
-        ),
-        migrations.AlterModelOptions(
-            name="keysecret",
-            options={"verbose_name": "secret", "verbose_name_plural": "secrets"},
-        ),
-        migrations.AlterModelOptions(
-            name="limit",
-            options={"ordering": ["pk"], "verbose_name": "limit", "verbose_name_plural": "limits"},
-        ),
-        migrations.AlterModelOptions(
-            name="membership",
-            options={"verbose_name": "membership", "verbose_name_plural": "memberships"},
-        ),
-        migrations.AlterModelOptions(
-            name="reconciliation",
-            options={"ordering": ["-pk"], "verbose_name": "reconciliation", "verbose_name_plural": "reconciliations"},
-        ),
-        migrations.AlterModelOptions(
-            name="refusal",
-            options={"verbose_name": "refusal", "verbose_name_plural": "refusals"},
-        ),
-        migrations.AlterModelOptions(
-            name="reservation",
-            options={"verbose_name": "reservation", "verbose_name_plural": "reservations"},
-        ),
-        migrations.AlterModelOptions(
-            name="secretreuse",
-            options={"verbose_name": "reuse of a secret", "verbose_name_plural": "reuses of secrets"},
-        ),
-        migrations.AlterModelOptions(
-            name="serverprocess",
-            options={"verbose_name": "server process", "verbose_name_plural": "server processes"},
-        ),
-        migrations.AlterModelOptions(
-            name="team",
-            options={"ordering": ["name"], "verbose_name": "team", "verbose_name_plural": "teams"},
-        ),
-        migrations.AlterModelOptions(
-            name="usagerecord",
-            options={"verbose_name": "usage record", "verbose_name_plural": "usage records"},
-        ),
-        migrations.AlterModelOptions(
-            name="webhook",
-            options={"ordering": ["pk"], "verbose_name": "webhook", "verbose_name_plural": "webhooks"},
-        ),
-        migrations.AlterField(
-            model_name="alert",
-            name="created_at",
-            field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name="created at"),
-        ),
-        migrations.AlterField(
-            model_name="alert",
-            name="facts",
-            field=models.JSONField(
-                help_text="Of a budget: limit_id, measure, period, time_zone, period_start, amount, used, and percent (50, 80, 100) or soft_amount. Of an expiry: expires_at, days. Of a reuse: last_four, ended_at, client_address.",
-                verbose_name="facts",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="alert",
-            name="key",
-            field=models.ForeignKey(
-                help_text="Empty: the team as a whole.",
-                null=True,
-                on_delete=django.db.models.deletion.CASCADE,
-                related_name="alerts",
-                to="apikeys.apikey",
-                verbose_name="key",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="alert",
-            name="kind",
-            field=models.CharField(
-                choices=[
-                    ("budget", "a budget is used up to a threshold"),
-                    ("expiry", "a key ends soon"),
-                    ("reuse", "a rotated secret was used after its end"),
-                ],
-                max_length=10,
-                verbose_name="kind",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="alert",
-            name="occasion",
-            field=models.CharField(max_length=120, unique=True, verbose_name="occasion"),
-        ),
-        migrations.AlterField(
-            model_name="alert",
-            name="team",
-            field=models.ForeignKey(
-                on_delete=django.db.models.deletion.CASCADE,
-                related_name="alerts",
-                to="apikeys.team",
-                verbose_name="team",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="alert",
-            name="told_at",
-            field=models.DateTimeField(
-                help_text="When everybody who is to hear of it was told.", null=True, verbose_name="told at"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="allowed_endpoints",
-            field=django.contrib.postgres.fields.ArrayField(
-                base_field=models.CharField(max_length=100),
-                blank=True,
-                default=list,
-                help_text="Names of endpoints, such as chat.completions. Empty means all that this kind of key may call.",
-                size=None,
-                verbose_name="allowed endpoints",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="allowed_models",
-            field=django.contrib.postgres.fields.ArrayField(
-                base_field=models.CharField(max_length=200),
-                blank=True,
-                default=list,
-                help_text="Names of models that an app may use when this key calls it. Empty means all.",
-                size=None,
-                verbose_name="allowed models",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="allowed_networks",
-            field=django.contrib.postgres.fields.ArrayField(
-                base_field=models.CharField(max_length=43, validators=[apikeys.models.validate_network]),
-                blank=True,
-                default=list,
-                help_text="Networks in CIDR form, such as 203.0.113.0/24 or 2001:db8::/32. Empty means everywhere.",
-                size=None,
-                verbose_name="allowed networks",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="app",
-            field=models.ForeignKey(
-                blank=True,
-                help_text="With an app this is an app key: it can talk to that app and do nothing else. Without one it is a global key: it operates what the team owns, but cannot talk to an app.",
-                null=True,
-                on_delete=django.db.models.deletion.PROTECT,
-                related_name="api_keys",
-                to="chat.app",
-                verbose_name="app",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="created_at",
-            field=models.DateTimeField(
-                db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="disabled_at",
-            field=models.DateTimeField(blank=True, editable=False, null=True, verbose_name="disabled at"),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="expires_at",
-            field=models.DateTimeField(
-                blank=True, help_text="Empty means that the key never expires.", null=True, verbose_name="expires at"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="name",
-            field=models.CharField(
-                help_text="What the key is for, so that a person can recognize it.", max_length=100, verbose_name="name"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="note",
-            field=models.TextField(
-                blank=True,
-                max_length=2000,
-                validators=[django.core.validators.MaxLengthValidator(2000)],
-                verbose_name="note",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="owner",
-            field=models.ForeignKey(
-                help_text="The member of the team who answers for this key. It stops working when they leave the team.",
-                on_delete=django.db.models.deletion.PROTECT,
-                related_name="api_keys",
-                to=settings.AUTH_USER_MODEL,
-                verbose_name="owner",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="revocation_heard_at",
-            field=models.DateTimeField(
-                editable=False,
-                help_text="When the last server process said that it refuses the key.",
-                null=True,
-                verbose_name="revocation heard at",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="revocation_unheard",
-            field=django.contrib.postgres.fields.ArrayField(
-                base_field=models.CharField(max_length=24),
-                blank=True,
-                db_default=[],
-                editable=False,
-                help_text="Server processes that had not said so when waiting for them ended.",
-                size=None,
-                verbose_name="revocation unheard",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="revoked_at",
-            field=models.DateTimeField(blank=True, editable=False, null=True, verbose_name="revoked at"),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="revoked_by",
-            field=models.CharField(blank=True, editable=False, max_length=150, verbose_name="revoked by"),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="revoked_reason",
-            field=models.CharField(blank=True, editable=False, max_length=500, verbose_name="revoked reason"),
-        ),
-        migrations.AlterField(
-            model_name="apikey",
-            name="team",
-            field=models.ForeignKey(
-                db_index=False,
-                on_delete=django.db.models.deletion.PROTECT,
-                related_name="api_keys",
-                to="apikeys.team",
-                verbose_name="team",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="counter",
-            name="alerted",
-            field=models.PositiveSmallIntegerField(db_default=0, verbose_name="alerted"),
-        ),
-        migrations.AlterField(
-            model_name="counter",
-            name="limit",
-            field=models.OneToOneField(
-                on_delete=django.db.models.deletion.CASCADE,
-                primary_key=True,
-                related_name="counter",
-                serialize=False,
-                to="apikeys.limit",
-                verbose_name="limit",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="counter",
-            name="period_start",
-            field=models.DateTimeField(verbose_name="period start"),
-        ),
-        migrations.AlterField(
-            model_name="counter",
-            name="reserved",
-            field=models.BigIntegerField(default=0, verbose_name="reserved"),
-        ),
-        migrations.AlterField(
-            model_name="counter",
-            name="used",
-            field=models.BigIntegerField(default=0, verbose_name="used"),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="app",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                null=True,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="chat.app",
-                verbose_name="app",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="completion_tokens",
-            field=models.PositiveBigIntegerField(verbose_name="completion tokens"),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="cost_micropoints",
-            field=models.PositiveBigIntegerField(verbose_name="cost micropoints"),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="day",
-            field=models.DateField(help_text="In UTC.", verbose_name="day"),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="duration_ms",
-            field=models.PositiveBigIntegerField(help_text="Of all its requests together.", verbose_name="duration ms"),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="ending",
-            field=models.CharField(
-                choices=[
-                    ("complete", "complete"),
-                    ("cancelled", "cancelled by the caller"),
-                    ("cut", "cut by an administrator"),
-                    ("failed", "failed"),
-                    ("lost", "lost with its server"),
-                ],
-                max_length=10,
-                verbose_name="ending",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="endpoint",
-            field=models.CharField(max_length=100, verbose_name="endpoint"),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="key",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="daily_usage",
-                to="apikeys.apikey",
-                verbose_name="key",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="model",
-            field=models.CharField(blank=True, max_length=200, verbose_name="model"),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="prompt_tokens",
-            field=models.PositiveBigIntegerField(verbose_name="prompt tokens"),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="requests",
-            field=models.PositiveBigIntegerField(verbose_name="requests"),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="team",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.team",
-                verbose_name="team",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="dailyusage",
-            name="token_source",
-            field=models.CharField(
-                blank=True,
-                choices=[("provider", "reported by the provider"), ("bound", "our upper bound from the text")],
-                max_length=10,
-                verbose_name="token source",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="delivery",
-            name="alert",
-            field=models.ForeignKey(
-                on_delete=django.db.models.deletion.CASCADE,
-                related_name="deliveries",
-                to="apikeys.alert",
-                verbose_name="alert",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="delivery",
-            name="attempts",
-            field=models.PositiveSmallIntegerField(default=0, verbose_name="attempts"),
-        ),
-        migrations.AlterField(
-            model_name="delivery",
-            name="channel",
-            field=models.CharField(
-                choices=[("mail", "mail"), ("webhook", "webhook")], max_length=10, verbose_name="channel"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="delivery",
-            name="created_at",
-            field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name="created at"),
-        ),
-        migrations.AlterField(
-            model_name="delivery",
-            name="given_up_at",
-            field=models.DateTimeField(null=True, verbose_name="given up at"),
-        ),
-        migrations.AlterField(
-            model_name="delivery",
-            name="last_error",
-            field=models.CharField(blank=True, max_length=200, verbose_name="last error"),
-        ),
-        migrations.AlterField(
-            model_name="delivery",
-            name="told_at",
-            field=models.DateTimeField(null=True, verbose_name="told at"),
-        ),
-        migrations.AlterField(
-            model_name="endpointrule",
-            name="changed_at",
-            field=models.DateTimeField(auto_now=True, verbose_name="changed at"),
-        ),
-        migrations.AlterField(
-            model_name="endpointrule",
-            name="denied_kinds",
-            field=django.contrib.postgres.fields.ArrayField(
-                base_field=models.CharField(
-                    choices=[
-                        ("app", "app key"),
-                        ("global", "global key"),
-                        ("global_naming_app", "global key that may name an app"),
-                    ],
-                    max_length=20,
+        OfModelsAlone(
+            state_operations=[
+                migrations.AlterModelOptions(
+                    name="alert",
+                    options={"ordering": ["-pk"], "verbose_name": "alert", "verbose_name_plural": "alerts"},
                 ),
-                blank=True,
-                default=list,
-                help_text="Kinds of key that may no longer call this endpoint.",
-                size=None,
-                verbose_name="denied kinds",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="endpointrule",
-            name="endpoint",
-            field=models.CharField(max_length=100, unique=True, verbose_name="endpoint"),
-        ),
-        migrations.AlterField(
-            model_name="hourlyrefusals",
-            name="code",
-            field=models.CharField(max_length=50, verbose_name="code"),
-        ),
-        migrations.AlterField(
-            model_name="hourlyrefusals",
-            name="hour",
-            field=models.DateTimeField(db_index=True, help_text="Its begin.", verbose_name="hour"),
-        ),
-        migrations.AlterField(
-            model_name="hourlyrefusals",
-            name="key",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                null=True,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.apikey",
-                verbose_name="key",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="hourlyrefusals",
-            name="refusals",
-            field=models.PositiveBigIntegerField(verbose_name="refusals"),
-        ),
-        migrations.AlterField(
-            model_name="hourlyrefusals",
-            name="team",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                null=True,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.team",
-                verbose_name="team",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="hourlytotal",
-            name="completion_tokens",
-            field=models.PositiveBigIntegerField(default=0, verbose_name="completion tokens"),
-        ),
-        migrations.AlterField(
-            model_name="hourlytotal",
-            name="cost_micropoints",
-            field=models.PositiveBigIntegerField(default=0, verbose_name="cost micropoints"),
-        ),
-        migrations.AlterField(
-            model_name="hourlytotal",
-            name="ending",
-            field=models.CharField(
-                choices=[
-                    ("complete", "complete"),
-                    ("cancelled", "cancelled by the caller"),
-                    ("cut", "cut by an administrator"),
-                    ("failed", "failed"),
-                    ("lost", "lost with its server"),
-                    ("refused", "refused"),
-                ],
-                max_length=10,
-                verbose_name="ending",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="hourlytotal",
-            name="hour",
-            field=models.DateTimeField(db_index=True, help_text="Its begin.", verbose_name="hour"),
-        ),
-        migrations.AlterField(
-            model_name="hourlytotal",
-            name="prompt_tokens",
-            field=models.PositiveBigIntegerField(default=0, verbose_name="prompt tokens"),
-        ),
-        migrations.AlterField(
-            model_name="hourlytotal",
-            name="requests",
-            field=models.PositiveBigIntegerField(verbose_name="requests"),
-        ),
-        migrations.AlterField(
-            model_name="hourlytotal",
-            name="team",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                null=True,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.team",
-                verbose_name="team",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="hourlyusage",
-            name="app",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                null=True,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="chat.app",
-                verbose_name="app",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="hourlyusage",
-            name="completion_tokens",
-            field=models.PositiveBigIntegerField(verbose_name="completion tokens"),
-        ),
-        migrations.AlterField(
-            model_name="hourlyusage",
-            name="cost_micropoints",
-            field=models.PositiveBigIntegerField(verbose_name="cost micropoints"),
-        ),
-        migrations.AlterField(
-            model_name="hourlyusage",
-            name="ending",
-            field=models.CharField(
-                choices=[
-                    ("complete", "complete"),
-                    ("cancelled", "cancelled by the caller"),
-                    ("cut", "cut by an administrator"),
-                    ("failed", "failed"),
-                    ("lost", "lost with its server"),
-                ],
-                max_length=10,
-                verbose_name="ending",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="hourlyusage",
-            name="endpoint",
-            field=models.CharField(max_length=100, verbose_name="endpoint"),
-        ),
-        migrations.AlterField(
-            model_name="hourlyusage",
-            name="hour",
-            field=models.DateTimeField(db_index=True, help_text="Its begin.", verbose_name="hour"),
-        ),
-        migrations.AlterField(
-            model_name="hourlyusage",
-            name="key",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.apikey",
-                verbose_name="key",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="hourlyusage",
-            name="model",
-            field=models.CharField(blank=True, max_length=200, verbose_name="model"),
-        ),
-        migrations.AlterField(
-            model_name="hourlyusage",
-            name="prompt_tokens",
-            field=models.PositiveBigIntegerField(verbose_name="prompt tokens"),
-        ),
-        migrations.AlterField(
-            model_name="hourlyusage",
-            name="requests",
-            field=models.PositiveBigIntegerField(verbose_name="requests"),
-        ),
-        migrations.AlterField(
-            model_name="hourlyusage",
-            name="team",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.team",
-                verbose_name="team",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="keyactivity",
-            name="key",
-            field=models.OneToOneField(
-                on_delete=django.db.models.deletion.CASCADE,
-                primary_key=True,
-                related_name="activity",
-                serialize=False,
-                to="apikeys.apikey",
-                verbose_name="key",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="keyactivity",
-            name="last_used_at",
-            field=models.DateTimeField(verbose_name="last used at"),
-        ),
-        migrations.AlterField(
-            model_name="keyactivity",
-            name="last_used_from",
-            field=models.GenericIPAddressField(null=True, verbose_name="last used from"),
-        ),
-        migrations.AlterField(
-            model_name="keysecret",
-            name="created_at",
-            field=models.DateTimeField(
-                db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="keysecret",
-            name="digest",
-            field=models.BinaryField(max_length=32, unique=True, verbose_name="digest"),
-        ),
-        migrations.AlterField(
-            model_name="keysecret",
-            name="expires_at",
-            field=models.DateTimeField(
-                help_text="When the overlap after a rotation ends.", null=True, verbose_name="expires at"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="keysecret",
-            name="is_imported",
-            field=models.BooleanField(default=False, verbose_name="is imported"),
-        ),
-        migrations.AlterField(
-            model_name="keysecret",
-            name="key",
-            field=models.ForeignKey(
-                on_delete=django.db.models.deletion.PROTECT,
-                related_name="secrets",
-                to="apikeys.apikey",
-                verbose_name="key",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="keysecret",
-            name="last_four",
-            field=models.CharField(max_length=4, verbose_name="last four"),
-        ),
-        migrations.AlterField(
-            model_name="keysecret",
-            name="pepper_id",
-            field=models.CharField(max_length=20, verbose_name="pepper ID"),
-        ),
-        migrations.AlterField(
-            model_name="latehour",
-            name="hour",
-            field=models.DateTimeField(verbose_name="hour"),
-        ),
-        migrations.AlterField(
-            model_name="leader",
-            name="board",
-            field=models.ForeignKey(
-                db_index=False,
-                on_delete=django.db.models.deletion.CASCADE,
-                related_name="leaders",
-                to="apikeys.leaderboard",
-                verbose_name="board",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="leader",
-            name="cost_micropoints",
-            field=models.PositiveBigIntegerField(verbose_name="cost micropoints"),
-        ),
-        migrations.AlterField(
-            model_name="leader",
-            name="is_app",
-            field=models.BooleanField(verbose_name="is app"),
-        ),
-        migrations.AlterField(
-            model_name="leader",
-            name="is_of_all",
-            field=models.BooleanField(
-                help_text="Whether it is among the first ten of all teams.", verbose_name="is of all"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="leader",
-            name="requests",
-            field=models.PositiveBigIntegerField(verbose_name="requests"),
-        ),
-        migrations.AlterField(
-            model_name="leader",
-            name="subject_id",
-            field=models.CharField(help_text="Of the key or the app.", max_length=24, verbose_name="subject ID"),
-        ),
-        migrations.AlterField(
-            model_name="leader",
-            name="team",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.team",
-                verbose_name="team",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="leader",
-            name="tokens",
-            field=models.PositiveBigIntegerField(verbose_name="tokens"),
-        ),
-        migrations.AlterField(
-            model_name="leaderboard",
-            name="since",
-            field=models.DateTimeField(verbose_name="since"),
-        ),
-        migrations.AlterField(
-            model_name="leaderboard",
-            name="span",
-            field=models.CharField(
-                choices=[("24h", "24 hours"), ("7d", "7 days"), ("30d", "30 days"), ("12m", "12 months")],
-                max_length=4,
-                primary_key=True,
-                serialize=False,
-                verbose_name="span",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="leaderboard",
-            name="until",
-            field=models.DateTimeField(verbose_name="until"),
-        ),
-        migrations.AlterField(
-            model_name="limit",
-            name="amount",
-            field=models.PositiveBigIntegerField(
-                help_text="A request that would go beyond it is refused. 0 refuses every one. Points are given in millionths.",
-                validators=[
-                    django.core.validators.MinValueValidator(0),
-                    django.core.validators.MaxValueValidator(9007199254740992),
-                ],
-                verbose_name="amount",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="limit",
-            name="created_at",
-            field=models.DateTimeField(
-                db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="limit",
-            name="key",
-            field=models.ForeignKey(
-                blank=True,
-                help_text="Empty: all keys of the team together.",
-                null=True,
-                on_delete=django.db.models.deletion.CASCADE,
-                related_name="limits",
-                to="apikeys.apikey",
-                verbose_name="key",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="limit",
-            name="measure",
-            field=models.CharField(
-                choices=[
-                    ("requests", "requests"),
-                    ("tokens", "tokens"),
-                    ("micropoints", "millionths of a point"),
-                    ("open", "requests at the same time"),
-                ],
-                max_length=12,
-                verbose_name="measure",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="limit",
-            name="period",
-            field=models.CharField(
-                choices=[
-                    ("now", "at any moment"),
-                    ("minute", "a minute"),
-                    ("day", "a day"),
-                    ("week", "a week, from Monday"),
-                    ("month", "a month"),
-                    ("total", "in all"),
-                ],
-                max_length=6,
-                verbose_name="period",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="limit",
-            name="soft_amount",
-            field=models.PositiveBigIntegerField(
-                blank=True,
-                help_text="Reaching it raises an alert and refuses nothing. Empty: alerts at 50, 80 and 100 percent only.",
-                null=True,
-                validators=[
-                    django.core.validators.MinValueValidator(1),
-                    django.core.validators.MaxValueValidator(9007199254740992),
-                ],
-                verbose_name="soft amount",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="limit",
-            name="team",
-            field=models.ForeignKey(
-                on_delete=django.db.models.deletion.CASCADE,
-                related_name="limits",
-                to="apikeys.team",
-                verbose_name="team",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="limit",
-            name="time_zone",
-            field=models.CharField(
-                default="UTC",
-                help_text="Where the day begins at midnight.",
-                max_length=64,
-                validators=[apikeys.limits.validate_time_zone],
-                verbose_name="time zone",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="membership",
-            name="created_at",
-            field=models.DateTimeField(
-                db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="membership",
-            name="team",
-            field=models.ForeignKey(
-                on_delete=django.db.models.deletion.CASCADE, to="apikeys.team", verbose_name="team"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="membership",
-            name="user",
-            field=models.ForeignKey(
-                on_delete=django.db.models.deletion.CASCADE, to=settings.AUTH_USER_MODEL, verbose_name="user"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="reconciliation",
-            name="at",
-            field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name="at"),
-        ),
-        migrations.AlterField(
-            model_name="reconciliation",
-            name="drifted",
-            field=models.PositiveIntegerField(
-                help_text="How many of them were wrong. They were left as they are.", verbose_name="drifted"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="reconciliation",
-            name="limits",
-            field=models.PositiveIntegerField(help_text="How many counters were compared.", verbose_name="limits"),
-        ),
-        migrations.AlterField(
-            model_name="reconciliation",
-            name="seconds",
-            field=models.FloatField(help_text="How long admission and recording waited.", verbose_name="seconds"),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="asked",
-            field=models.JSONField(
-                help_text="The most that it might have used, where limits were asked.", null=True, verbose_name="asked"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="client_address",
-            field=models.GenericIPAddressField(null=True, verbose_name="client address"),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="code",
-            field=models.CharField(help_text="The answer's error.code.", max_length=50, verbose_name="code"),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="created_at",
-            field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name="created at"),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="endpoint",
-            field=models.CharField(blank=True, max_length=100, verbose_name="endpoint"),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="id",
-            field=models.CharField(max_length=24, primary_key=True, serialize=False, verbose_name="ID"),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="key",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                null=True,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="refusals",
-                to="apikeys.apikey",
-                verbose_name="key",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="limits",
-            field=models.JSONField(help_text="Each limit as the request found it.", null=True, verbose_name="limits"),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="message",
-            field=models.CharField(help_text="The answer's error.message.", max_length=1000, verbose_name="message"),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="refused_by",
-            field=models.BigIntegerField(
-                help_text="The id of the limit that had no room.", null=True, verbose_name="refused by"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="stands_for",
-            field=models.PositiveIntegerField(
-                default=1, help_text="How many like it this one was kept for.", verbose_name="stands for"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="status",
-            field=models.PositiveSmallIntegerField(help_text="The HTTP status of the answer.", verbose_name="status"),
-        ),
-        migrations.AlterField(
-            model_name="refusal",
-            name="team",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                null=True,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.team",
-                verbose_name="team",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="admitted_at",
-            field=models.DateTimeField(verbose_name="admitted at"),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="amounts",
-            field=django.contrib.postgres.fields.ArrayField(
-                base_field=models.BigIntegerField(), size=None, verbose_name="amounts"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="app",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                null=True,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="chat.app",
-                verbose_name="app",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="completion_price",
-            field=models.PositiveBigIntegerField(db_default=0, verbose_name="completion price"),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="endpoint",
-            field=models.CharField(max_length=100, verbose_name="endpoint"),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="found",
-            field=models.JSONField(null=True, verbose_name="found"),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="id",
-            field=models.CharField(max_length=24, primary_key=True, serialize=False, verbose_name="ID"),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="key",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.apikey",
-                verbose_name="key",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="limit_ids",
-            field=django.contrib.postgres.fields.ArrayField(
-                base_field=models.BigIntegerField(), size=None, verbose_name="limit ids"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="model",
-            field=models.CharField(blank=True, max_length=200, verbose_name="model"),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="period_starts",
-            field=django.contrib.postgres.fields.ArrayField(
-                base_field=models.DateTimeField(), size=None, verbose_name="period starts"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="prompt_micropoints",
-            field=models.PositiveBigIntegerField(verbose_name="prompt micropoints"),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="prompt_price",
-            field=models.PositiveBigIntegerField(db_default=0, verbose_name="prompt price"),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="prompt_tokens",
-            field=models.PositiveIntegerField(verbose_name="prompt tokens"),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="server_id",
-            field=models.CharField(max_length=24, verbose_name="server ID"),
-        ),
-        migrations.AlterField(
-            model_name="reservation",
-            name="team",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.team",
-                verbose_name="team",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="rolledup",
-            name="until",
-            field=models.DateTimeField(null=True, verbose_name="until"),
-        ),
-        migrations.AlterField(
-            model_name="secretreuse",
-            name="count",
-            field=models.PositiveBigIntegerField(verbose_name="count"),
-        ),
-        migrations.AlterField(
-            model_name="secretreuse",
-            name="first_at",
-            field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name="first at"),
-        ),
-        migrations.AlterField(
-            model_name="secretreuse",
-            name="last_at",
-            field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name="last at"),
-        ),
-        migrations.AlterField(
-            model_name="secretreuse",
-            name="last_from",
-            field=models.GenericIPAddressField(null=True, verbose_name="last from"),
-        ),
-        migrations.AlterField(
-            model_name="secretreuse",
-            name="secret",
-            field=models.OneToOneField(
-                on_delete=django.db.models.deletion.CASCADE,
-                primary_key=True,
-                related_name="reuse",
-                serialize=False,
-                to="apikeys.keysecret",
-                verbose_name="secret",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="serverprocess",
-            name="heard",
-            field=models.BigIntegerField(db_default=0, verbose_name="heard"),
-        ),
-        migrations.AlterField(
-            model_name="serverprocess",
-            name="heartbeat_at",
-            field=models.DateTimeField(
-                db_default=django.db.models.functions.datetime.Now(), verbose_name="heartbeat at"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="serverprocess",
-            name="host",
-            field=models.CharField(blank=True, db_default="", max_length=200, verbose_name="host"),
-        ),
-        migrations.AlterField(
-            model_name="serverprocess",
-            name="id",
-            field=models.CharField(max_length=24, primary_key=True, serialize=False, verbose_name="ID"),
-        ),
-        migrations.AlterField(
-            model_name="serverprocess",
-            name="pid",
-            field=models.PositiveIntegerField(db_default=0, verbose_name="pid"),
-        ),
-        migrations.AlterField(
-            model_name="serverprocess",
-            name="started_at",
-            field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name="started at"),
-        ),
-        migrations.AlterField(
-            model_name="team",
-            name="created_at",
-            field=models.DateTimeField(
-                db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="team",
-            name="disabled_at",
-            field=models.DateTimeField(
-                blank=True,
-                help_text="While this is set, no key of the team is accepted.",
-                null=True,
-                verbose_name="disabled at",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="team",
-            name="members",
-            field=models.ManyToManyField(
-                blank=True,
-                related_name="teams",
-                through="apikeys.Membership",
-                to=settings.AUTH_USER_MODEL,
-                verbose_name="members",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="team",
-            name="name",
-            field=models.CharField(max_length=100, unique=True, verbose_name="name"),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="app",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                null=True,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="chat.app",
-                verbose_name="app",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="client_address",
-            field=models.GenericIPAddressField(null=True, verbose_name="client address"),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="completion_price",
-            field=models.PositiveBigIntegerField(
-                db_default=0,
-                help_text="What 1,000 completion tokens cost then, in millionths of a point.",
-                verbose_name="completion price",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="completion_tokens",
-            field=models.PositiveIntegerField(default=0, verbose_name="completion tokens"),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="cost_micropoints",
-            field=models.PositiveBigIntegerField(default=0, verbose_name="cost micropoints"),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="created_at",
-            field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name="created at"),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="duration_ms",
-            field=models.PositiveIntegerField(verbose_name="duration ms"),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="ending",
-            field=models.CharField(
-                choices=[
-                    ("complete", "complete"),
-                    ("cancelled", "cancelled by the caller"),
-                    ("cut", "cut by an administrator"),
-                    ("failed", "failed"),
-                    ("lost", "lost with its server"),
-                ],
-                max_length=10,
-                verbose_name="ending",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="endpoint",
-            field=models.CharField(max_length=100, verbose_name="endpoint"),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="id",
-            field=models.CharField(max_length=24, primary_key=True, serialize=False, verbose_name="ID"),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="key",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="usage",
-                to="apikeys.apikey",
-                verbose_name="key",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="limits",
-            field=models.JSONField(
-                help_text="Each limit as the request found it, and what it asked for; then those made meanwhile.",
-                null=True,
-                verbose_name="limits",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="charges",
-            field=models.JSONField(
-                help_text="By the limit's id: what it was charged, and what was used and reserved after it.",
-                null=True,
-                verbose_name="charges",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="model",
-            field=models.CharField(blank=True, max_length=200, verbose_name="model"),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="prompt_price",
-            field=models.PositiveBigIntegerField(
-                db_default=0,
-                help_text="What 1,000 prompt tokens cost then, in millionths of a point.",
-                verbose_name="prompt price",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="prompt_tokens",
-            field=models.PositiveIntegerField(default=0, verbose_name="prompt tokens"),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="status",
-            field=models.PositiveSmallIntegerField(help_text="The HTTP status of the answer.", verbose_name="status"),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="team",
-            field=models.ForeignKey(
-                db_constraint=False,
-                db_index=False,
-                on_delete=django.db.models.deletion.DO_NOTHING,
-                related_name="+",
-                to="apikeys.team",
-                verbose_name="team",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="time_to_first_byte_ms",
-            field=models.PositiveIntegerField(null=True, verbose_name="time to first byte ms"),
-        ),
-        migrations.AlterField(
-            model_name="usagerecord",
-            name="token_source",
-            field=models.CharField(
-                blank=True,
-                choices=[("provider", "reported by the provider"), ("bound", "our upper bound from the text")],
-                max_length=10,
-                verbose_name="token source",
-            ),
-        ),
-        migrations.AlterField(
-            model_name="webhook",
-            name="created_at",
-            field=models.DateTimeField(
-                db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="webhook",
-            name="disabled_at",
-            field=models.DateTimeField(
-                blank=True, help_text="While this is set, nothing is posted.", null=True, verbose_name="disabled at"
-            ),
-        ),
-        migrations.AlterField(
-            model_name="webhook",
-            name="encrypted_secret",
-            field=models.BinaryField(verbose_name="encrypted secret"),
-        ),
-        migrations.AlterField(
-            model_name="webhook",
-            name="last_failure",
-            field=models.CharField(blank=True, editable=False, max_length=200, verbose_name="last failure"),
-        ),
-        migrations.AlterField(
-            model_name="webhook",
-            name="last_failure_at",
-            field=models.DateTimeField(editable=False, null=True, verbose_name="last failure at"),
-        ),
-        migrations.AlterField(
-            model_name="webhook",
-            name="last_success_at",
-            field=models.DateTimeField(editable=False, null=True, verbose_name="last success at"),
-        ),
-        migrations.AlterField(
-            model_name="webhook",
-            name="secret_made_at",
-            field=models.DateTimeField(editable=False, verbose_name="secret made at"),
-        ),
-        migrations.AlterField(
-            model_name="webhook",
-            name="team",
-            field=models.OneToOneField(
-                on_delete=django.db.models.deletion.CASCADE,
-                related_name="webhook",
-                to="apikeys.team",
-                verbose_name="team",
-            ),
-        ),
+                migrations.AlterModelOptions(
+                    name="apikey",
+                    options={"ordering": ["-created_at"], "verbose_name": "API key", "verbose_name_plural": "API keys"},
+                ),
+                migrations.AlterModelOptions(
+                    name="counter",
+                    options={"verbose_name": "counter", "verbose_name_plural": "counters"},
+                ),
+                migrations.AlterModelOptions(
+                    name="dailyusage",
+                    options={"verbose_name": "daily usage", "verbose_name_plural": "daily usage"},
+                ),
+                migrations.AlterModelOptions(
+                    name="delivery",
+                    options={"ordering": ["pk"], "verbose_name": "delivery", "verbose_name_plural": "deliveries"},
+                ),
+                migrations.AlterModelOptions(
+                    name="endpointrule",
+                    options={
+                        "ordering": ["endpoint"],
+                        "verbose_name": "endpoint rule",
+                        "verbose_name_plural": "endpoint rules",
+                    },
+                ),
+                migrations.AlterModelOptions(
+                    name="keyactivity",
+                    options={"verbose_name": "key activity", "verbose_name_plural": "key activity"},
+                ),
+                migrations.AlterModelOptions(
+                    name="keysecret",
+                    options={"verbose_name": "secret", "verbose_name_plural": "secrets"},
+                ),
+                migrations.AlterModelOptions(
+                    name="limit",
+                    options={"ordering": ["pk"], "verbose_name": "limit", "verbose_name_plural": "limits"},
+                ),
+                migrations.AlterModelOptions(
+                    name="membership",
+                    options={"verbose_name": "membership", "verbose_name_plural": "memberships"},
+                ),
+                migrations.AlterModelOptions(
+                    name="reconciliation",
+                    options={
+                        "ordering": ["-pk"],
+                        "verbose_name": "reconciliation",
+                        "verbose_name_plural": "reconciliations",
+                    },
+                ),
+                migrations.AlterModelOptions(
+                    name="refusal",
+                    options={"verbose_name": "refusal", "verbose_name_plural": "refusals"},
+                ),
+                migrations.AlterModelOptions(
+                    name="reservation",
+                    options={"verbose_name": "reservation", "verbose_name_plural": "reservations"},
+                ),
+                migrations.AlterModelOptions(
+                    name="secretreuse",
+                    options={"verbose_name": "reuse of a secret", "verbose_name_plural": "reuses of secrets"},
+                ),
+                migrations.AlterModelOptions(
+                    name="serverprocess",
+                    options={"verbose_name": "server process", "verbose_name_plural": "server processes"},
+                ),
+                migrations.AlterModelOptions(
+                    name="team",
+                    options={"ordering": ["name"], "verbose_name": "team", "verbose_name_plural": "teams"},
+                ),
+                migrations.AlterModelOptions(
+                    name="usagerecord",
+                    options={"verbose_name": "usage record", "verbose_name_plural": "usage records"},
+                ),
+                migrations.AlterModelOptions(
+                    name="webhook",
+                    options={"ordering": ["pk"], "verbose_name": "webhook", "verbose_name_plural": "webhooks"},
+                ),
+                migrations.AlterField(
+                    model_name="alert",
+                    name="created_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), verbose_name="created at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="alert",
+                    name="facts",
+                    field=models.JSONField(
+                        help_text="Of a budget: limit_id, measure, period, time_zone, period_start, amount, used, and percent (50, 80, 100) or soft_amount. Of an expiry: expires_at, days. Of a reuse: last_four, ended_at, client_address.",
+                        verbose_name="facts",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="alert",
+                    name="key",
+                    field=models.ForeignKey(
+                        help_text="Empty: the team as a whole.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="alerts",
+                        to="apikeys.apikey",
+                        verbose_name="key",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="alert",
+                    name="kind",
+                    field=models.CharField(
+                        choices=[
+                            ("budget", "a budget is used up to a threshold"),
+                            ("expiry", "a key ends soon"),
+                            ("reuse", "a rotated secret was used after its end"),
+                        ],
+                        max_length=10,
+                        verbose_name="kind",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="alert",
+                    name="occasion",
+                    field=models.CharField(max_length=120, unique=True, verbose_name="occasion"),
+                ),
+                migrations.AlterField(
+                    model_name="alert",
+                    name="team",
+                    field=models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="alerts",
+                        to="apikeys.team",
+                        verbose_name="team",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="alert",
+                    name="told_at",
+                    field=models.DateTimeField(
+                        help_text="When everybody who is to hear of it was told.", null=True, verbose_name="told at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="allowed_endpoints",
+                    field=django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=100),
+                        blank=True,
+                        default=list,
+                        help_text="Names of endpoints, such as chat.completions. Empty means all that this kind of key may call.",
+                        size=None,
+                        verbose_name="allowed endpoints",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="allowed_models",
+                    field=django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=200),
+                        blank=True,
+                        default=list,
+                        help_text="Names of models that an app may use when this key calls it. Empty means all.",
+                        size=None,
+                        verbose_name="allowed models",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="allowed_networks",
+                    field=django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=43, validators=[apikeys.models.validate_network]),
+                        blank=True,
+                        default=list,
+                        help_text="Networks in CIDR form, such as 203.0.113.0/24 or 2001:db8::/32. Empty means everywhere.",
+                        size=None,
+                        verbose_name="allowed networks",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="app",
+                    field=models.ForeignKey(
+                        blank=True,
+                        help_text="With an app this is an app key: it can talk to that app and do nothing else. Without one it is a global key: it operates what the team owns, but cannot talk to an app.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="api_keys",
+                        to="chat.app",
+                        verbose_name="app",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="created_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="disabled_at",
+                    field=models.DateTimeField(blank=True, editable=False, null=True, verbose_name="disabled at"),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="expires_at",
+                    field=models.DateTimeField(
+                        blank=True,
+                        help_text="Empty means that the key never expires.",
+                        null=True,
+                        verbose_name="expires at",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="name",
+                    field=models.CharField(
+                        help_text="What the key is for, so that a person can recognize it.",
+                        max_length=100,
+                        verbose_name="name",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="note",
+                    field=models.TextField(
+                        blank=True,
+                        max_length=2000,
+                        validators=[django.core.validators.MaxLengthValidator(2000)],
+                        verbose_name="note",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="owner",
+                    field=models.ForeignKey(
+                        help_text="The member of the team who answers for this key. It stops working when they leave the team.",
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="api_keys",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="owner",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="revocation_heard_at",
+                    field=models.DateTimeField(
+                        editable=False,
+                        help_text="When the last server process said that it refuses the key.",
+                        null=True,
+                        verbose_name="revocation heard at",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="revocation_unheard",
+                    field=django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(max_length=24),
+                        blank=True,
+                        db_default=[],
+                        editable=False,
+                        help_text="Server processes that had not said so when waiting for them ended.",
+                        size=None,
+                        verbose_name="revocation unheard",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="revoked_at",
+                    field=models.DateTimeField(blank=True, editable=False, null=True, verbose_name="revoked at"),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="revoked_by",
+                    field=models.CharField(blank=True, editable=False, max_length=150, verbose_name="revoked by"),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="revoked_reason",
+                    field=models.CharField(blank=True, editable=False, max_length=500, verbose_name="revoked reason"),
+                ),
+                migrations.AlterField(
+                    model_name="apikey",
+                    name="team",
+                    field=models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="api_keys",
+                        to="apikeys.team",
+                        verbose_name="team",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="counter",
+                    name="alerted",
+                    field=models.PositiveSmallIntegerField(db_default=0, verbose_name="alerted"),
+                ),
+                migrations.AlterField(
+                    model_name="counter",
+                    name="limit",
+                    field=models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="counter",
+                        serialize=False,
+                        to="apikeys.limit",
+                        verbose_name="limit",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="counter",
+                    name="period_start",
+                    field=models.DateTimeField(verbose_name="period start"),
+                ),
+                migrations.AlterField(
+                    model_name="counter",
+                    name="reserved",
+                    field=models.BigIntegerField(default=0, verbose_name="reserved"),
+                ),
+                migrations.AlterField(
+                    model_name="counter",
+                    name="used",
+                    field=models.BigIntegerField(default=0, verbose_name="used"),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="app",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="chat.app",
+                        verbose_name="app",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="completion_tokens",
+                    field=models.PositiveBigIntegerField(verbose_name="completion tokens"),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="cost_micropoints",
+                    field=models.PositiveBigIntegerField(verbose_name="cost micropoints"),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="day",
+                    field=models.DateField(help_text="In UTC.", verbose_name="day"),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="duration_ms",
+                    field=models.PositiveBigIntegerField(
+                        help_text="Of all its requests together.", verbose_name="duration ms"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="ending",
+                    field=models.CharField(
+                        choices=[
+                            ("complete", "complete"),
+                            ("cancelled", "cancelled by the caller"),
+                            ("cut", "cut by an administrator"),
+                            ("failed", "failed"),
+                            ("lost", "lost with its server"),
+                        ],
+                        max_length=10,
+                        verbose_name="ending",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="endpoint",
+                    field=models.CharField(max_length=100, verbose_name="endpoint"),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="key",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="daily_usage",
+                        to="apikeys.apikey",
+                        verbose_name="key",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="model",
+                    field=models.CharField(blank=True, max_length=200, verbose_name="model"),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="prompt_tokens",
+                    field=models.PositiveBigIntegerField(verbose_name="prompt tokens"),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="requests",
+                    field=models.PositiveBigIntegerField(verbose_name="requests"),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="team",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="apikeys.team",
+                        verbose_name="team",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="dailyusage",
+                    name="token_source",
+                    field=models.CharField(
+                        blank=True,
+                        choices=[("provider", "reported by the provider"), ("bound", "our upper bound from the text")],
+                        max_length=10,
+                        verbose_name="token source",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="delivery",
+                    name="alert",
+                    field=models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="deliveries",
+                        to="apikeys.alert",
+                        verbose_name="alert",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="delivery",
+                    name="attempts",
+                    field=models.PositiveSmallIntegerField(default=0, verbose_name="attempts"),
+                ),
+                migrations.AlterField(
+                    model_name="delivery",
+                    name="channel",
+                    field=models.CharField(
+                        choices=[("mail", "mail"), ("webhook", "webhook")], max_length=10, verbose_name="channel"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="delivery",
+                    name="created_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), verbose_name="created at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="delivery",
+                    name="given_up_at",
+                    field=models.DateTimeField(null=True, verbose_name="given up at"),
+                ),
+                migrations.AlterField(
+                    model_name="delivery",
+                    name="last_error",
+                    field=models.CharField(blank=True, max_length=200, verbose_name="last error"),
+                ),
+                migrations.AlterField(
+                    model_name="delivery",
+                    name="told_at",
+                    field=models.DateTimeField(null=True, verbose_name="told at"),
+                ),
+                migrations.AlterField(
+                    model_name="endpointrule",
+                    name="changed_at",
+                    field=models.DateTimeField(auto_now=True, verbose_name="changed at"),
+                ),
+                migrations.AlterField(
+                    model_name="endpointrule",
+                    name="denied_kinds",
+                    field=django.contrib.postgres.fields.ArrayField(
+                        base_field=models.CharField(
+                            choices=[
+                                ("app", "app key"),
+                                ("global", "global key"),
+                                ("global_naming_app", "global key that may name an app"),
+                            ],
+                            max_length=20,
+                        ),
+                        blank=True,
+                        default=list,
+                        help_text="Kinds of key that may no longer call this endpoint.",
+                        size=None,
+                        verbose_name="denied kinds",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="endpointrule",
+                    name="endpoint",
+                    field=models.CharField(max_length=100, unique=True, verbose_name="endpoint"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyrefusals",
+                    name="code",
+                    field=models.CharField(max_length=50, verbose_name="code"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyrefusals",
+                    name="hour",
+                    field=models.DateTimeField(db_index=True, help_text="Its begin.", verbose_name="hour"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyrefusals",
+                    name="key",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="apikeys.apikey",
+                        verbose_name="key",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyrefusals",
+                    name="refusals",
+                    field=models.PositiveBigIntegerField(verbose_name="refusals"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyrefusals",
+                    name="team",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="apikeys.team",
+                        verbose_name="team",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="hourlytotal",
+                    name="completion_tokens",
+                    field=models.PositiveBigIntegerField(default=0, verbose_name="completion tokens"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlytotal",
+                    name="cost_micropoints",
+                    field=models.PositiveBigIntegerField(default=0, verbose_name="cost micropoints"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlytotal",
+                    name="ending",
+                    field=models.CharField(
+                        choices=[
+                            ("complete", "complete"),
+                            ("cancelled", "cancelled by the caller"),
+                            ("cut", "cut by an administrator"),
+                            ("failed", "failed"),
+                            ("lost", "lost with its server"),
+                            ("refused", "refused"),
+                        ],
+                        max_length=10,
+                        verbose_name="ending",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="hourlytotal",
+                    name="hour",
+                    field=models.DateTimeField(db_index=True, help_text="Its begin.", verbose_name="hour"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlytotal",
+                    name="prompt_tokens",
+                    field=models.PositiveBigIntegerField(default=0, verbose_name="prompt tokens"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlytotal",
+                    name="requests",
+                    field=models.PositiveBigIntegerField(verbose_name="requests"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlytotal",
+                    name="team",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="apikeys.team",
+                        verbose_name="team",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyusage",
+                    name="app",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="chat.app",
+                        verbose_name="app",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyusage",
+                    name="completion_tokens",
+                    field=models.PositiveBigIntegerField(verbose_name="completion tokens"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyusage",
+                    name="cost_micropoints",
+                    field=models.PositiveBigIntegerField(verbose_name="cost micropoints"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyusage",
+                    name="ending",
+                    field=models.CharField(
+                        choices=[
+                            ("complete", "complete"),
+                            ("cancelled", "cancelled by the caller"),
+                            ("cut", "cut by an administrator"),
+                            ("failed", "failed"),
+                            ("lost", "lost with its server"),
+                        ],
+                        max_length=10,
+                        verbose_name="ending",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyusage",
+                    name="endpoint",
+                    field=models.CharField(max_length=100, verbose_name="endpoint"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyusage",
+                    name="hour",
+                    field=models.DateTimeField(db_index=True, help_text="Its begin.", verbose_name="hour"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyusage",
+                    name="key",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="apikeys.apikey",
+                        verbose_name="key",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyusage",
+                    name="model",
+                    field=models.CharField(blank=True, max_length=200, verbose_name="model"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyusage",
+                    name="prompt_tokens",
+                    field=models.PositiveBigIntegerField(verbose_name="prompt tokens"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyusage",
+                    name="requests",
+                    field=models.PositiveBigIntegerField(verbose_name="requests"),
+                ),
+                migrations.AlterField(
+                    model_name="hourlyusage",
+                    name="team",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="apikeys.team",
+                        verbose_name="team",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="keyactivity",
+                    name="key",
+                    field=models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="activity",
+                        serialize=False,
+                        to="apikeys.apikey",
+                        verbose_name="key",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="keyactivity",
+                    name="last_used_at",
+                    field=models.DateTimeField(verbose_name="last used at"),
+                ),
+                migrations.AlterField(
+                    model_name="keyactivity",
+                    name="last_used_from",
+                    field=models.GenericIPAddressField(null=True, verbose_name="last used from"),
+                ),
+                migrations.AlterField(
+                    model_name="keysecret",
+                    name="created_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="keysecret",
+                    name="digest",
+                    field=models.BinaryField(max_length=32, unique=True, verbose_name="digest"),
+                ),
+                migrations.AlterField(
+                    model_name="keysecret",
+                    name="expires_at",
+                    field=models.DateTimeField(
+                        help_text="When the overlap after a rotation ends.", null=True, verbose_name="expires at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="keysecret",
+                    name="is_imported",
+                    field=models.BooleanField(default=False, verbose_name="is imported"),
+                ),
+                migrations.AlterField(
+                    model_name="keysecret",
+                    name="key",
+                    field=models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="secrets",
+                        to="apikeys.apikey",
+                        verbose_name="key",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="keysecret",
+                    name="last_four",
+                    field=models.CharField(max_length=4, verbose_name="last four"),
+                ),
+                migrations.AlterField(
+                    model_name="keysecret",
+                    name="pepper_id",
+                    field=models.CharField(max_length=20, verbose_name="pepper ID"),
+                ),
+                migrations.AlterField(
+                    model_name="latehour",
+                    name="hour",
+                    field=models.DateTimeField(verbose_name="hour"),
+                ),
+                migrations.AlterField(
+                    model_name="leader",
+                    name="board",
+                    field=models.ForeignKey(
+                        db_index=False,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="leaders",
+                        to="apikeys.leaderboard",
+                        verbose_name="board",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="leader",
+                    name="cost_micropoints",
+                    field=models.PositiveBigIntegerField(verbose_name="cost micropoints"),
+                ),
+                migrations.AlterField(
+                    model_name="leader",
+                    name="is_app",
+                    field=models.BooleanField(verbose_name="is app"),
+                ),
+                migrations.AlterField(
+                    model_name="leader",
+                    name="is_of_all",
+                    field=models.BooleanField(
+                        help_text="Whether it is among the first ten of all teams.", verbose_name="is of all"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="leader",
+                    name="requests",
+                    field=models.PositiveBigIntegerField(verbose_name="requests"),
+                ),
+                migrations.AlterField(
+                    model_name="leader",
+                    name="subject_id",
+                    field=models.CharField(
+                        help_text="Of the key or the app.", max_length=24, verbose_name="subject ID"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="leader",
+                    name="team",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="apikeys.team",
+                        verbose_name="team",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="leader",
+                    name="tokens",
+                    field=models.PositiveBigIntegerField(verbose_name="tokens"),
+                ),
+                migrations.AlterField(
+                    model_name="leaderboard",
+                    name="since",
+                    field=models.DateTimeField(verbose_name="since"),
+                ),
+                migrations.AlterField(
+                    model_name="leaderboard",
+                    name="span",
+                    field=models.CharField(
+                        choices=[("24h", "24 hours"), ("7d", "7 days"), ("30d", "30 days"), ("12m", "12 months")],
+                        max_length=4,
+                        primary_key=True,
+                        serialize=False,
+                        verbose_name="span",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="leaderboard",
+                    name="until",
+                    field=models.DateTimeField(verbose_name="until"),
+                ),
+                migrations.AlterField(
+                    model_name="limit",
+                    name="amount",
+                    field=models.PositiveBigIntegerField(
+                        help_text="A request that would go beyond it is refused. 0 refuses every one. Points are given in millionths.",
+                        validators=[
+                            django.core.validators.MinValueValidator(0),
+                            django.core.validators.MaxValueValidator(9007199254740992),
+                        ],
+                        verbose_name="amount",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="limit",
+                    name="created_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="limit",
+                    name="key",
+                    field=models.ForeignKey(
+                        blank=True,
+                        help_text="Empty: all keys of the team together.",
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="limits",
+                        to="apikeys.apikey",
+                        verbose_name="key",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="limit",
+                    name="measure",
+                    field=models.CharField(
+                        choices=[
+                            ("requests", "requests"),
+                            ("tokens", "tokens"),
+                            ("micropoints", "millionths of a point"),
+                            ("open", "requests at the same time"),
+                        ],
+                        max_length=12,
+                        verbose_name="measure",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="limit",
+                    name="period",
+                    field=models.CharField(
+                        choices=[
+                            ("now", "at any moment"),
+                            ("minute", "a minute"),
+                            ("day", "a day"),
+                            ("week", "a week, from Monday"),
+                            ("month", "a month"),
+                            ("total", "in all"),
+                        ],
+                        max_length=6,
+                        verbose_name="period",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="limit",
+                    name="soft_amount",
+                    field=models.PositiveBigIntegerField(
+                        blank=True,
+                        help_text="Reaching it raises an alert and refuses nothing. Empty: alerts at 50, 80 and 100 percent only.",
+                        null=True,
+                        validators=[
+                            django.core.validators.MinValueValidator(1),
+                            django.core.validators.MaxValueValidator(9007199254740992),
+                        ],
+                        verbose_name="soft amount",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="limit",
+                    name="team",
+                    field=models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="limits",
+                        to="apikeys.team",
+                        verbose_name="team",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="limit",
+                    name="time_zone",
+                    field=models.CharField(
+                        default="UTC",
+                        help_text="Where the day begins at midnight.",
+                        max_length=64,
+                        validators=[apikeys.limits.validate_time_zone],
+                        verbose_name="time zone",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="membership",
+                    name="created_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="membership",
+                    name="team",
+                    field=models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, to="apikeys.team", verbose_name="team"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="membership",
+                    name="user",
+                    field=models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, to=settings.AUTH_USER_MODEL, verbose_name="user"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="reconciliation",
+                    name="at",
+                    field=models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), verbose_name="at"),
+                ),
+                migrations.AlterField(
+                    model_name="reconciliation",
+                    name="drifted",
+                    field=models.PositiveIntegerField(
+                        help_text="How many of them were wrong. They were left as they are.", verbose_name="drifted"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="reconciliation",
+                    name="limits",
+                    field=models.PositiveIntegerField(
+                        help_text="How many counters were compared.", verbose_name="limits"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="reconciliation",
+                    name="seconds",
+                    field=models.FloatField(
+                        help_text="How long admission and recording waited.", verbose_name="seconds"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="asked",
+                    field=models.JSONField(
+                        help_text="The most that it might have used, where limits were asked.",
+                        null=True,
+                        verbose_name="asked",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="client_address",
+                    field=models.GenericIPAddressField(null=True, verbose_name="client address"),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="code",
+                    field=models.CharField(help_text="The answer's error.code.", max_length=50, verbose_name="code"),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="created_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), verbose_name="created at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="endpoint",
+                    field=models.CharField(blank=True, max_length=100, verbose_name="endpoint"),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="id",
+                    field=models.CharField(max_length=24, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="key",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="refusals",
+                        to="apikeys.apikey",
+                        verbose_name="key",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="limits",
+                    field=models.JSONField(
+                        help_text="Each limit as the request found it.", null=True, verbose_name="limits"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="message",
+                    field=models.CharField(
+                        help_text="The answer's error.message.", max_length=1000, verbose_name="message"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="refused_by",
+                    field=models.BigIntegerField(
+                        help_text="The id of the limit that had no room.", null=True, verbose_name="refused by"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="stands_for",
+                    field=models.PositiveIntegerField(
+                        default=1, help_text="How many like it this one was kept for.", verbose_name="stands for"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="status",
+                    field=models.PositiveSmallIntegerField(
+                        help_text="The HTTP status of the answer.", verbose_name="status"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="refusal",
+                    name="team",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="apikeys.team",
+                        verbose_name="team",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="admitted_at",
+                    field=models.DateTimeField(verbose_name="admitted at"),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="amounts",
+                    field=django.contrib.postgres.fields.ArrayField(
+                        base_field=models.BigIntegerField(), size=None, verbose_name="amounts"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="app",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="chat.app",
+                        verbose_name="app",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="completion_price",
+                    field=models.PositiveBigIntegerField(db_default=0, verbose_name="completion price"),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="endpoint",
+                    field=models.CharField(max_length=100, verbose_name="endpoint"),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="found",
+                    field=models.JSONField(null=True, verbose_name="found"),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="id",
+                    field=models.CharField(max_length=24, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="key",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="apikeys.apikey",
+                        verbose_name="key",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="limit_ids",
+                    field=django.contrib.postgres.fields.ArrayField(
+                        base_field=models.BigIntegerField(), size=None, verbose_name="limit ids"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="model",
+                    field=models.CharField(blank=True, max_length=200, verbose_name="model"),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="period_starts",
+                    field=django.contrib.postgres.fields.ArrayField(
+                        base_field=models.DateTimeField(), size=None, verbose_name="period starts"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="prompt_micropoints",
+                    field=models.PositiveBigIntegerField(verbose_name="prompt micropoints"),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="prompt_price",
+                    field=models.PositiveBigIntegerField(db_default=0, verbose_name="prompt price"),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="prompt_tokens",
+                    field=models.PositiveIntegerField(verbose_name="prompt tokens"),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="server_id",
+                    field=models.CharField(max_length=24, verbose_name="server ID"),
+                ),
+                migrations.AlterField(
+                    model_name="reservation",
+                    name="team",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="apikeys.team",
+                        verbose_name="team",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="rolledup",
+                    name="until",
+                    field=models.DateTimeField(null=True, verbose_name="until"),
+                ),
+                migrations.AlterField(
+                    model_name="secretreuse",
+                    name="count",
+                    field=models.PositiveBigIntegerField(verbose_name="count"),
+                ),
+                migrations.AlterField(
+                    model_name="secretreuse",
+                    name="first_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), verbose_name="first at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="secretreuse",
+                    name="last_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), verbose_name="last at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="secretreuse",
+                    name="last_from",
+                    field=models.GenericIPAddressField(null=True, verbose_name="last from"),
+                ),
+                migrations.AlterField(
+                    model_name="secretreuse",
+                    name="secret",
+                    field=models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        primary_key=True,
+                        related_name="reuse",
+                        serialize=False,
+                        to="apikeys.keysecret",
+                        verbose_name="secret",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="serverprocess",
+                    name="heard",
+                    field=models.BigIntegerField(db_default=0, verbose_name="heard"),
+                ),
+                migrations.AlterField(
+                    model_name="serverprocess",
+                    name="heartbeat_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), verbose_name="heartbeat at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="serverprocess",
+                    name="host",
+                    field=models.CharField(blank=True, db_default="", max_length=200, verbose_name="host"),
+                ),
+                migrations.AlterField(
+                    model_name="serverprocess",
+                    name="id",
+                    field=models.CharField(max_length=24, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                migrations.AlterField(
+                    model_name="serverprocess",
+                    name="pid",
+                    field=models.PositiveIntegerField(db_default=0, verbose_name="pid"),
+                ),
+                migrations.AlterField(
+                    model_name="serverprocess",
+                    name="started_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), verbose_name="started at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="team",
+                    name="created_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="team",
+                    name="disabled_at",
+                    field=models.DateTimeField(
+                        blank=True,
+                        help_text="While this is set, no key of the team is accepted.",
+                        null=True,
+                        verbose_name="disabled at",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="team",
+                    name="members",
+                    field=models.ManyToManyField(
+                        blank=True,
+                        related_name="teams",
+                        through="apikeys.Membership",
+                        to=settings.AUTH_USER_MODEL,
+                        verbose_name="members",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="team",
+                    name="name",
+                    field=models.CharField(max_length=100, unique=True, verbose_name="name"),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="app",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="chat.app",
+                        verbose_name="app",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="client_address",
+                    field=models.GenericIPAddressField(null=True, verbose_name="client address"),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="completion_price",
+                    field=models.PositiveBigIntegerField(
+                        db_default=0,
+                        help_text="What 1,000 completion tokens cost then, in millionths of a point.",
+                        verbose_name="completion price",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="completion_tokens",
+                    field=models.PositiveIntegerField(default=0, verbose_name="completion tokens"),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="cost_micropoints",
+                    field=models.PositiveBigIntegerField(default=0, verbose_name="cost micropoints"),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="created_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), verbose_name="created at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="duration_ms",
+                    field=models.PositiveIntegerField(verbose_name="duration ms"),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="ending",
+                    field=models.CharField(
+                        choices=[
+                            ("complete", "complete"),
+                            ("cancelled", "cancelled by the caller"),
+                            ("cut", "cut by an administrator"),
+                            ("failed", "failed"),
+                            ("lost", "lost with its server"),
+                        ],
+                        max_length=10,
+                        verbose_name="ending",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="endpoint",
+                    field=models.CharField(max_length=100, verbose_name="endpoint"),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="id",
+                    field=models.CharField(max_length=24, primary_key=True, serialize=False, verbose_name="ID"),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="key",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="usage",
+                        to="apikeys.apikey",
+                        verbose_name="key",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="limits",
+                    field=models.JSONField(
+                        help_text="Each limit as the request found it, and what it asked for; then those made meanwhile.",
+                        null=True,
+                        verbose_name="limits",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="charges",
+                    field=models.JSONField(
+                        help_text="By the limit's id: what it was charged, and what was used and reserved after it.",
+                        null=True,
+                        verbose_name="charges",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="model",
+                    field=models.CharField(blank=True, max_length=200, verbose_name="model"),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="prompt_price",
+                    field=models.PositiveBigIntegerField(
+                        db_default=0,
+                        help_text="What 1,000 prompt tokens cost then, in millionths of a point.",
+                        verbose_name="prompt price",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="prompt_tokens",
+                    field=models.PositiveIntegerField(default=0, verbose_name="prompt tokens"),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="status",
+                    field=models.PositiveSmallIntegerField(
+                        help_text="The HTTP status of the answer.", verbose_name="status"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="team",
+                    field=models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        related_name="+",
+                        to="apikeys.team",
+                        verbose_name="team",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="time_to_first_byte_ms",
+                    field=models.PositiveIntegerField(null=True, verbose_name="time to first byte ms"),
+                ),
+                migrations.AlterField(
+                    model_name="usagerecord",
+                    name="token_source",
+                    field=models.CharField(
+                        blank=True,
+                        choices=[("provider", "reported by the provider"), ("bound", "our upper bound from the text")],
+                        max_length=10,
+                        verbose_name="token source",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="webhook",
+                    name="created_at",
+                    field=models.DateTimeField(
+                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="webhook",
+                    name="disabled_at",
+                    field=models.DateTimeField(
+                        blank=True,
+                        help_text="While this is set, nothing is posted.",
+                        null=True,
+                        verbose_name="disabled at",
+                    ),
+                ),
+                migrations.AlterField(
+                    model_name="webhook",
+                    name="encrypted_secret",
+                    field=models.BinaryField(verbose_name="encrypted secret"),
+                ),
+                migrations.AlterField(
+                    model_name="webhook",
+                    name="last_failure",
+                    field=models.CharField(blank=True, editable=False, max_length=200, verbose_name="last failure"),
+                ),
+                migrations.AlterField(
+                    model_name="webhook",
+                    name="last_failure_at",
+                    field=models.DateTimeField(editable=False, null=True, verbose_name="last failure at"),
+                ),
+                migrations.AlterField(
+                    model_name="webhook",
+                    name="last_success_at",
+                    field=models.DateTimeField(editable=False, null=True, verbose_name="last success at"),
+                ),
+                migrations.AlterField(
+                    model_name="webhook",
+                    name="secret_made_at",
+                    field=models.DateTimeField(editable=False, verbose_name="secret made at"),
+                ),
+                migrations.AlterField(
+                    model_name="webhook",
+                    name="team",
+                    field=models.OneToOneField(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="webhook",
+                        to="apikeys.team",
+                        verbose_name="team",
+                    ),
+                ),
+            ]
+        )
     ]
