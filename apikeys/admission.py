@@ -5,7 +5,9 @@ which settling its record gives back.
 """
 
 import asyncio
+import contextlib
 import math
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from types import TracebackType
@@ -24,6 +26,8 @@ from apikeys.policies import KeyPolicy
 SERVER_ID = new_object_id()
 # A request at the same time as others ends soon, but nobody knows when.
 OPEN_RETRY_SECONDS = 1
+# Longer than the database lets a statement of ours run.
+DECIDED_SECONDS = 16.0
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,6 +119,30 @@ def reserve(connection: Connection, batch: Sequence[Asked]) -> list[Verdict]:
 reserve_gate: Gate[Asked, Verdict] = Gate("reserve", reserve, capacity=5_000, max_batch=128)
 
 
+class Unheard(msgspec.Struct, frozen=True):
+    """A request that was refused because the database did not answer, and that it may have admitted all the same."""
+
+    id: str
+    # By then the database has ended the statement, one way or the other. Of this process's monotonic clock.
+    decided_at: float
+
+
+def release(connection: Connection, batch: Sequence[Unheard]) -> list[None]:
+    time.sleep(max(0.0, max(unheard.decided_at for unheard in batch) - time.monotonic()))
+    connection.execute("SELECT release(%s)", [[unheard.id for unheard in batch]])
+    return [None] * len(batch)
+
+
+release_gate: Gate[Unheard, None] = Gate("release", release, capacity=5_000, retry=True)
+
+
+def release_later(request_id: str) -> None:
+    """Give back what may have been reserved for a request that was refused."""
+    # Where there is no room, it is given back when it has become too old for any request.
+    with contextlib.suppress(ServiceUnavailable):
+        release_gate.begin_from_thread(Unheard(request_id, time.monotonic() + DECIDED_SECONDS))
+
+
 class Admission:
     """One request taken on, holding room in the gate that will record it. Raises ServiceUnavailable when full."""
 
@@ -135,23 +163,29 @@ class Admission:
         try:
             done, _ = await asyncio.wait({future}, timeout=reserve_gate.wait_seconds)
         except asyncio.CancelledError:
-            self._settle_later(future, given_up)
+            self._settle_later(future, asked, given_up)
             raise
         if not done:
-            self._settle_later(future, given_up)
+            self._settle_later(future, asked, given_up)
             raise ServiceUnavailable
-        return future.result()
+        try:
+            return future.result()
+        except ServiceUnavailable:
+            release_later(asked.id)
+            raise
 
-    def _settle_later(self, future: asyncio.Future[Verdict], given_up: Callable[[], Any]) -> None:
+    def _settle_later(self, future: asyncio.Future[Verdict], asked: Asked, given_up: Callable[[], Any]) -> None:
         """Keep the room until the verdict is there, whoever has gone meanwhile."""
         self.is_open = False
 
         def settle(done: asyncio.Future[Verdict]) -> None:
-            is_admitted = not done.cancelled() and done.exception() is None and done.result().refused_by is None
-            if is_admitted:
+            is_heard = not done.cancelled() and done.exception() is None
+            if is_heard and done.result().refused_by is None:
                 self._gate.begin(given_up(), reserved=True)
-            else:
-                self._gate.release()
+                return
+            self._gate.release()
+            if not is_heard:
+                release_later(asked.id)
 
         future.add_done_callback(settle)
 
@@ -176,18 +210,35 @@ class Admission:
 
 
 def reserve_from_thread(asked: Asked, given_up: Callable[[], Usage]) -> Verdict:
-    """The same as `Admission.reserve`, for synchronous callers."""
-    future = reserve_gate.begin_from_thread(asked)
+    """The same as `Admission.reserve`, for synchronous callers. What it admits holds room in the usage gate."""
+    usage_gate.reserve()
     try:
-        return future.result(reserve_gate.wait_seconds)
+        future = reserve_gate.begin_from_thread(asked)
+    except ServiceUnavailable:
+        usage_gate.release()
+        raise
+
+    def settle(done: Future[Verdict]) -> None:
+        is_heard = done.exception() is None
+        if is_heard and done.result().refused_by is None:
+            usage_gate.begin_from_thread(given_up(), reserved=True)
+            return
+        usage_gate.release()
+        if not is_heard:
+            release_later(asked.id)
+
+    try:
+        verdict = future.result(reserve_gate.wait_seconds)
     except TimeoutError:
-
-        def settle(done: Future[Verdict]) -> None:
-            if done.exception() is None and done.result().refused_by is None:
-                usage_gate.begin_from_thread(given_up())
-
         future.add_done_callback(settle)
         raise ServiceUnavailable from None
+    except ServiceUnavailable:
+        usage_gate.release()
+        release_later(asked.id)
+        raise
+    if verdict.refused_by is not None:
+        usage_gate.release()
+    return verdict
 
 
 def limit_headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:

@@ -112,17 +112,17 @@ class Gate(Generic[Item, Result]):
         finally:
             give_up.cancel()
 
-    def submit_from_thread(self, item: Item) -> Result:
+    def submit_from_thread(self, item: Item, *, reserved: bool = False) -> Result:
         """The same as `submit`, for synchronous callers."""
         try:
-            return self.begin_from_thread(item).result(self.wait_seconds)
+            return self.begin_from_thread(item, reserved=reserved).result(self.wait_seconds)
         except TimeoutError:
             raise ServiceUnavailable from None
 
-    def begin_from_thread(self, item: Item) -> Future[Result]:
+    def begin_from_thread(self, item: Item, *, reserved: bool = False) -> Future[Result]:
         """The same as `begin`, for synchronous callers."""
         future: Future[Result] = Future()
-        self._enqueue(item, (None, future), False)
+        self._enqueue(item, (None, future), reserved)
         return future
 
     def close(self, patience: float = 5.0) -> None:

@@ -102,31 +102,30 @@ def overview(api_key: ApiKey, user: Any) -> dict[str, Any]:
 
 
 def bar(limit: Limit) -> LimitBar:
-    taken = limit.counter.used + limit.counter.reserved
+    used, reserved, since = limit.standing()
+    taken = used + reserved
     return LimitBar(
         limit=limit,
         percent=min(100, taken * 100 // limit.amount) if limit.amount else 100,
         left=limit.shown(max(0, limit.amount - taken)),
         soft="" if limit.soft_amount is None else limit.shown(limit.soft_amount),
-        ends_at=period_end(limit.period, limit.counter.period_start, limit.time_zone),
+        ends_at=None if since is None else period_end(limit.period, since, limit.time_zone),
     )
 
 
 def period_end(period: str, start: datetime, time_zone: str) -> datetime | None:
-    """When a period that began at `start` ends; None for one that has no end, or that ended with nobody asking."""
+    """When a period that began at `start` ends; None for one that has no end."""
     local = start.astimezone(ZoneInfo(time_zone))
     match period:
         case Period.MINUTE:
-            end = start + timedelta(minutes=1)
+            return start + timedelta(minutes=1)
         case Period.DAY:
-            end = local + timedelta(days=1)
+            return local + timedelta(days=1)
         case Period.WEEK:
-            end = local + timedelta(days=7)
+            return local + timedelta(days=7)
         case Period.MONTH:
-            end = (local.replace(day=1) + timedelta(days=32)).replace(day=1)
-        case _:
-            return None
-    return end if end > timezone.now() else None
+            return (local.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return None
 
 
 def plot(span: str, series: Series) -> Plot:

@@ -151,19 +151,17 @@ class LimitAdmin(LongList, TeamScopedAdmin):
 
     @admin.display(description=_("used"))
     def used(self, limit: Limit) -> str:
-        return f"{shown(limit.measure, limit.counter.used):,}"
+        return f"{shown(limit.measure, limit.standing().used):,}"
 
     @admin.display(description=_("reserved by open requests"))
     def reserved(self, limit: Limit) -> str:
-        return f"{shown(limit.measure, limit.counter.reserved):,}"
+        return f"{shown(limit.measure, limit.standing().reserved):,}"
 
     @admin.display(description=_("left"))
     def left(self, limit: Limit) -> str:
-        left = max(0, limit.amount - limit.counter.used - limit.counter.reserved)
-        return f"{shown(limit.measure, left):,}"
+        return f"{shown(limit.measure, limit.state()['left']):,}"
 
     @admin.display(description=_("counted since"))
     def counted_since(self, limit: Limit) -> str:
-        if limit.period in ("now", "total"):
-            return "-"
-        return limit.counter.period_start.astimezone(ZoneInfo(limit.time_zone)).strftime("%Y-%m-%d %H:%M %Z")
+        since = limit.standing().since
+        return "-" if since is None else since.astimezone(ZoneInfo(limit.time_zone)).strftime("%Y-%m-%d %H:%M %Z")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zoneinfo
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
@@ -12,6 +13,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
+from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
@@ -45,8 +47,33 @@ class Period(models.TextChoices):
 
 
 def validate_time_zone(value: str) -> None:
-    if value not in zoneinfo.available_timezones():
+    # `localtime` is this machine's, which no other knows, the database least of all.
+    if value == "localtime" or value not in zoneinfo.available_timezones():
         raise ValidationError(f"{value!r} is not a time zone, such as Europe/Berlin.", code="invalid")
+
+
+class Standing(NamedTuple):
+    """What counts against a limit at this moment. `since` is None for what has no beginning."""
+
+    used: int
+    reserved: int
+    since: datetime | None
+
+
+def period_start(period: str, time_zone: str, moment: datetime) -> datetime | None:
+    """When the period of this moment began, as the database's `limit_period_start` says it; None where it has none."""
+    local = moment.astimezone(zoneinfo.ZoneInfo(time_zone))
+    if period == Period.MINUTE:
+        return local.replace(second=0, microsecond=0)
+    begun = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    match period:
+        case Period.DAY:
+            return begun
+        case Period.WEEK:
+            return begun - timedelta(days=local.weekday())
+        case Period.MONTH:
+            return begun.replace(day=1)
+    return None
 
 
 class Limit(models.Model):
@@ -136,20 +163,29 @@ class Limit(models.Model):
             if self.amount is not None and self.soft_amount > self.amount:
                 raise ValidationError({"soft_amount": _("It lies above the amount, so it would never be reached.")})
 
+    def standing(self) -> Standing:
+        """Nothing counts of a period that has passed. Its counter stands in it until the next request."""
+        begun = period_start(self.period, self.time_zone, timezone.now())
+        counter = self.counter
+        if begun is None:
+            return Standing(counter.used, counter.reserved, None)
+        if counter.period_start < begun:
+            return Standing(0, 0, begun)
+        return Standing(counter.used, counter.reserved, counter.period_start)
+
     def state(self) -> dict[str, Any]:
         """What it allows and what is left, as its holder and operators see it. Points in millionths."""
-        counter = self.counter
-        has_no_start = self.period in (Period.NOW, Period.TOTAL)
+        used, reserved, since = self.standing()
         return {
             "measure": self.measure,
             "period": self.period,
             "timeZone": self.time_zone,
             "amount": self.amount,
             "softAmount": self.soft_amount,
-            "used": counter.used,
-            "reserved": counter.reserved,
-            "left": max(0, self.amount - counter.used - counter.reserved),
-            "since": None if has_no_start else counter.period_start.isoformat(),
+            "used": used,
+            "reserved": reserved,
+            "left": max(0, self.amount - used - reserved),
+            "since": None if since is None else since.isoformat(),
         }
 
 

@@ -3,10 +3,11 @@ the reservations'."""
 
 import logging
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import psycopg
-from django.db import OperationalError, connection, models, transaction
+from django.db import connection, models, transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
@@ -43,7 +44,7 @@ class Reconciliation(models.Model):
     drifted = models.PositiveIntegerField(
         _("drifted"), help_text=_("How many of them were wrong. They were left as they are.")
     )
-    seconds = models.FloatField(_("seconds"), help_text=_("How long admission and recording waited."))
+    seconds = models.FloatField(_("seconds"), help_text=_("How long it took."))
 
     class Meta:
         verbose_name = _("reconciliation")
@@ -54,65 +55,68 @@ class Reconciliation(models.Model):
         return f"{self.drifted} of {self.limits} drifted"
 
 
-ATTEMPTS = 5
 KEPT = 100
+LOCK_SECONDS = 5
 
+# One statement, so one moment: whatever changes one side of the comparison changes the other in its transaction.
 SQL = """
-SELECT counter.limit_id, counter.used, used_in_records(counter.limit_id, counter.period_start),
-    used_in_days(counter.limit_id, counter.period_start), counter.reserved, coalesce(held.amount, 0)
-FROM apikeys_counter AS counter
-LEFT JOIN LATERAL (
-    SELECT sum(part.amount)::bigint AS amount FROM apikeys_reservation AS reservation,
+WITH held AS MATERIALIZED (
+    SELECT part.limit_id, part.period_start, sum(part.amount)::bigint AS amount
+    FROM apikeys_reservation AS reservation,
         LATERAL unnest(reservation.limit_ids, reservation.amounts, reservation.period_starts)
             AS part(limit_id, amount, period_start)
-    WHERE part.limit_id = counter.limit_id AND part.period_start = counter.period_start
-) AS held ON true
-ORDER BY counter.limit_id
+    GROUP BY part.limit_id, part.period_start
+),
+compared AS (
+    SELECT counter.limit_id, counter.used, used_in_records(counter.limit_id, counter.period_start) AS in_records,
+        used_in_days(counter.limit_id, counter.period_start) AS in_days, counter.reserved,
+        coalesce(held.amount, 0) AS held
+    FROM apikeys_counter AS counter
+    LEFT JOIN held ON held.limit_id = counter.limit_id AND held.period_start = counter.period_start
+)
+SELECT * FROM compared
 """
+MEND = f"""
+UPDATE apikeys_counter AS counter SET used = right_now.in_records + right_now.in_days, reserved = right_now.held
+FROM ({SQL} WHERE limit_id = ANY (%s)) AS right_now WHERE counter.limit_id = right_now.limit_id
+"""  # noqa: S608 - of constants
+DRIFTED = SQL + "WHERE (used, reserved) <> (in_records + in_days, held) ORDER BY limit_id"
 
 
-def reconcile(*, fix: bool = False) -> tuple[int, list[Balance]]:
-    """(limits compared, those that drifted), for who needs no more than that."""
-    balances = compare(fix=fix)
-    return len(balances), [balance for balance in balances if balance.has_drifted]
+def reconcile() -> tuple[int, list[Balance]]:
+    """(limits compared, those that drifted). Nobody waits for it."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM apikeys_counter")
+        (limits,) = cursor.fetchone()
+        cursor.execute(DRIFTED)
+        return limits, _balances(cursor.fetchall())
 
 
-def compare(*, fix: bool = False) -> list[Balance]:
-    """Every limit's balance. With `fix`, counters that drifted are set right.
-
-    Admission and recording wait meanwhile: only while nothing is written can the two sides be compared exactly.
-    """
-    for _attempt in range(ATTEMPTS - 1):
-        try:
-            return _compare(fix)
-        except OperationalError as error:
-            # Admission takes these tables in another order than recording, so no order here suits both.
-            if not isinstance(error.__cause__, psycopg.errors.DeadlockDetected):
-                raise
-    return _compare(fix)
+def compare() -> list[Balance]:
+    """Every limit's balance, for who wants to see the sums."""
+    with connection.cursor() as cursor:
+        cursor.execute(SQL + "ORDER BY limit_id")
+        return _balances(cursor.fetchall())
 
 
 @transaction.atomic
-def _compare(fix: bool) -> list[Balance]:
+def fix(drifts: Iterable[Balance]) -> None:
+    """Set right what has drifted still. Requests under these limits wait meanwhile; all others do not.
+
+    Raises django.db.OperationalError when somebody else holds the counters for five seconds.
+    """
+    ids = [balance.limit.pk for balance in drifts]
     with connection.cursor() as cursor:
-        # A prune writes daily rows only together with usage records, so it waits as well.
-        cursor.execute(
-            "LOCK TABLE apikeys_reservation, apikeys_usagerecord, apikeys_counter IN SHARE ROW EXCLUSIVE MODE"
-        )
-        cursor.execute(SQL)
-        rows = cursor.fetchall()
-        limits = Limit.objects.select_related("team", "key").in_bulk([row[0] for row in rows])
-        balances = [Balance(limits[limit_id], *values) for limit_id, *values in rows]
-        if fix:
-            cursor.executemany(
-                "UPDATE apikeys_counter SET used = %s, reserved = %s WHERE limit_id = %s",
-                [
-                    (balance.used_in_ledger, balance.reserved_by_requests, balance.limit.pk)
-                    for balance in balances
-                    if balance.has_drifted
-                ],
-            )
-    return balances
+        cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+        # In the order in which all others lock them.
+        cursor.execute("SELECT 1 FROM apikeys_counter WHERE limit_id = ANY (%s) ORDER BY limit_id FOR UPDATE", [ids])
+        cursor.execute(MEND, [ids])
+
+
+def _balances(rows: Sequence[tuple[Any, ...]]) -> list[Balance]:
+    limits = Limit.objects.select_related("team", "key").in_bulk([row[0] for row in rows])
+    # A limit may have been removed since.
+    return [Balance(limits[limit_id], *values) for limit_id, *values in rows if limit_id in limits]
 
 
 def reconcile_and_remember() -> Reconciliation:

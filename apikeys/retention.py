@@ -61,13 +61,14 @@ ROLL_FORWARD = """
 WITH behind AS MATERIALIZED (
     SELECT counter.limit_id, a_limit.period, a_limit.time_zone
     FROM apikeys_counter AS counter JOIN apikeys_limit AS a_limit ON a_limit.id = counter.limit_id
-    WHERE counter.period_start < %(before)s AND a_limit.period NOT IN ('now', 'total')
+    WHERE counter.limit_id > %(after)s AND counter.period_start < %(before)s AND a_limit.period NOT IN ('now', 'total')
     ORDER BY counter.limit_id LIMIT %(limit)s FOR UPDATE OF counter
 )
 UPDATE apikeys_counter AS counter SET
     period_start = limit_period_start(behind.period, behind.time_zone, clock_timestamp()),
     used = 0, reserved = 0, alerted = 0
 FROM behind WHERE counter.limit_id = behind.limit_id
+RETURNING counter.limit_id
 """
 
 # Reads the whole ledger once.
@@ -179,13 +180,15 @@ def _delete(rows: QuerySet[Any]) -> int:
 
 
 def _roll_forward(before: date) -> int:
-    total, moved = 0, COUNTERS_PER_BATCH
-    while moved == COUNTERS_PER_BATCH:
+    total, after = 0, 0
+    while True:
         with connection.cursor() as cursor:
-            cursor.execute(ROLL_FORWARD, {"before": begin(before), "limit": COUNTERS_PER_BATCH})
-            moved = cursor.rowcount
-            total += moved
-    return total
+            cursor.execute(ROLL_FORWARD, {"before": begin(before), "after": after, "limit": COUNTERS_PER_BATCH})
+            moved = [limit_id for (limit_id,) in cursor.fetchall()]
+        total += len(moved)
+        if len(moved) < COUNTERS_PER_BATCH:
+            return total
+        after = max(moved)
 
 
 def _roll_up(before: date) -> tuple[int, int]:

@@ -76,6 +76,8 @@ class ApiView(APIView):
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         final = super().finalize_response(request, response, *args, **kwargs)
         usage: Usage | None = getattr(self, "usage", None)
+        # What was admitted by limits has its room already.
+        has_room = usage is not None
         auth = getattr(request, "auth", None) if response.status_code < 400 else None
         if usage is None and isinstance(auth, ApiCredential):
             usage = self._usage(request._request, auth)
@@ -84,7 +86,7 @@ class ApiView(APIView):
             ended = {"status": response.status_code, "duration_ms": trace.elapsed_ms}
             trace.usage = msgspec.structs.replace(usage, **ended)
             try:
-                usage_gate.submit_from_thread(trace.usage)
+                usage_gate.submit_from_thread(trace.usage, reserved=has_room)
             except ApiError as error:
                 # What is not recorded is not answered.
                 final = super().finalize_response(request, self.handle_exception(error), *args, **kwargs)

@@ -23,6 +23,7 @@ GATES = (
     policies.policy_gate,
     policies.site_rules_gate,
     admission.reserve_gate,
+    admission.release_gate,
     refusals.gate,
     app_snapshots.gate,
     histories.gate,
@@ -32,8 +33,15 @@ GATES = (
 DRAIN_SECONDS = 5.0
 # How many synchronous requests run at the same time. Each takes a thread and a database connection.
 MAX_SYNC_REQUESTS = 32
-# Of connections for Django's threads: what is not of requests takes some too. Seconds.
-POOL = {"min_size": 1, "max_size": MAX_SYNC_REQUESTS + 8, "timeout": 5.0, "max_idle": 60.0}
+# Of connections for Django's threads: what is not of requests takes some too. Seconds. While the database cannot be
+# reached, each request tries anew: the pool's own attempts come ever more seldom, so it must give them up soon.
+POOL = {
+    "min_size": 1,
+    "max_size": MAX_SYNC_REQUESTS + 8,
+    "timeout": 3.0,
+    "reconnect_timeout": 1.0,
+    "max_idle": 60.0,
+}
 
 
 async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]]) -> None:

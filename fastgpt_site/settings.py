@@ -210,6 +210,8 @@ LOGGING = {
         "django.request": {"level": "ERROR"},
         # It tells of every job at INFO, several lines every ten seconds.
         "procrastinate": {"level": "WARNING"},
+        # And this one of every connection that is added.
+        "psycopg.pool": {"level": "WARNING"},
         "uvicorn": {"handlers": [], "propagate": True},
         "uvicorn.error": {"handlers": [], "propagate": True},
         # Configuring "uvicorn" would wake its access log, which has query strings; the project writes its own.

@@ -32,13 +32,15 @@ UPDATE apikeys_reservation AS reservation SET found = (
 -- Numbers the calls that every server process answers.
 CREATE SEQUENCE apikeys_call_number;
 
--- A budget that is raised may be used up once more.
+-- A budget that was changed may be used up once more, or is used up by the change.
 CREATE FUNCTION forget_alerts() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE apikeys_counter SET alerted = 0 WHERE limit_id = NEW.id;
+    PERFORM raise_budget_alerts(ARRAY[NEW.id]);
     RETURN NULL;
 END $$;
--- Named to come after restart_counter.
+-- One that is made, or lowered, where so much is spent already. Named to come after start_counter and restart_counter.
+CREATE TRIGGER unalert_new_counter AFTER INSERT ON apikeys_limit FOR EACH ROW EXECUTE FUNCTION forget_alerts();
 CREATE TRIGGER unalert_counter AFTER UPDATE ON apikeys_limit FOR EACH ROW
     WHEN ((OLD.team_id, OLD.key_id, OLD.measure, OLD.period, OLD.time_zone, OLD.amount, OLD.soft_amount)
         IS DISTINCT FROM (NEW.team_id, NEW.key_id, NEW.measure, NEW.period, NEW.time_zone, NEW.amount, NEW.soft_amount))
@@ -186,13 +188,15 @@ BEGIN
     IF met = '{}' THEN
         RETURN;
     END IF;
-    -- Nobody waits for the disk here. Should the database itself crash, what was reserved in the last half second is
+    -- Nobody waits for the disk here. Should the database itself crash, what was reserved in the last second is
     -- forgotten, counter and reservation alike, of requests that have not been recorded yet: settling waits for it.
     PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM 1 FROM apikeys_counter AS counter WHERE counter.limit_id = ANY (met)
     ORDER BY counter.limit_id FOR UPDATE;
-    -- Told after the locks are held, so that the windows of a counter never run backwards.
-    moment := clock_timestamp();
+    -- Told after the locks are held, and never before what a counter has seen: its windows do not run backwards, and
+    -- what a clock admits that has stepped back is charged to the window that let it in.
+    moment := greatest(clock_timestamp(), (SELECT max(counter.period_start) FROM apikeys_counter AS counter
+        WHERE counter.limit_id = ANY (met)));
     UPDATE apikeys_counter AS counter SET
         period_start = limit_period_start(a_limit.period, a_limit.time_zone, moment),
         used = 0, reserved = 0, alerted = 0
@@ -393,6 +397,32 @@ BEGIN
 END $$;
 """
 
+RELEASE = """
+-- Gives back what was reserved for requests that were refused after all, because nobody heard that they were let in.
+CREATE FUNCTION release(ids text[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    held apikeys_reservation[];
+    met bigint[];
+BEGIN
+    WITH gone AS (
+        DELETE FROM apikeys_reservation AS reservation WHERE reservation.id = ANY (ids) RETURNING reservation
+    )
+    SELECT array_agg(gone.reservation) INTO held FROM gone;
+    met := ARRAY(SELECT unnest(reservation.limit_ids) FROM unnest(held) AS reservation);
+    PERFORM 1 FROM apikeys_counter AS counter WHERE counter.limit_id = ANY (met)
+    ORDER BY counter.limit_id FOR UPDATE;
+    UPDATE apikeys_counter AS counter SET reserved = greatest(0, counter.reserved - part.amount)
+    FROM (
+        SELECT part.limit_id, part.period_start, sum(part.amount)::bigint AS amount
+        FROM unnest(held) AS reservation,
+            LATERAL unnest(reservation.limit_ids, reservation.amounts, reservation.period_starts)
+                AS part(limit_id, amount, period_start)
+        GROUP BY part.limit_id, part.period_start
+    ) AS part
+    WHERE counter.limit_id = part.limit_id AND counter.period_start = part.period_start;
+END $$;
+"""
+
 ALERTS = """
 -- The highest threshold that a budget has reached, and its soft amount: each once for a period and an amount.
 -- A counter remembers what was raised for it, so that nothing is looked for twice. The caller holds their locks.
@@ -466,8 +496,10 @@ END $$;
 BACK = (earlier.RESERVE + earlier.SETTLE + earlier.EXPIRE).replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION")
 UNDO = f"""
 {BACK}
+DROP FUNCTION release(text[]);
 DROP FUNCTION raise_budget_alerts(bigint[]);
 DROP TRIGGER unalert_counter ON apikeys_limit;
+DROP TRIGGER unalert_new_counter ON apikeys_limit;
 DROP FUNCTION forget_alerts();
 DROP FUNCTION choose_in_turn(jsonb, bigint[]);
 DROP FUNCTION reserve_chosen(jsonb, bigint[], timestamptz, int[]);
@@ -479,4 +511,4 @@ DROP FUNCTION limits_met(text[], text[]);
 class Migration(migrations.Migration):
     dependencies = [("apikeys", "0007_explanations")]
 
-    operations = [migrations.RunSQL(MET + RESERVE + SETTLE + ALERTS + EXPIRE, UNDO)]
+    operations = [migrations.RunSQL(MET + RESERVE + SETTLE + RELEASE + ALERTS + EXPIRE, UNDO)]

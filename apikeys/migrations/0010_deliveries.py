@@ -51,7 +51,7 @@ class Migration(migrations.Migration):
                     "drifted",
                     models.PositiveIntegerField(help_text="How many of them were wrong. They were left as they are."),
                 ),
-                ("seconds", models.FloatField(help_text="How long admission and recording waited.")),
+                ("seconds", models.FloatField(help_text="How long it took.")),
             ],
             options={
                 "ordering": ["-pk"],

@@ -1001,9 +1001,7 @@ class Migration(migrations.Migration):
                 migrations.AlterField(
                     model_name="reconciliation",
                     name="seconds",
-                    field=models.FloatField(
-                        help_text="How long admission and recording waited.", verbose_name="seconds"
-                    ),
+                    field=models.FloatField(help_text="How long it took.", verbose_name="seconds"),
                 ),
                 migrations.AlterField(
                     model_name="refusal",

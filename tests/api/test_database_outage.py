@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.db import connection
+from django.db import connection, transaction
 
 from apikeys import keys
 from apikeys.limits import Counter, Limit, Reservation
@@ -70,6 +70,7 @@ def test_a_key_that_cannot_be_looked_up_is_not_called_bad(far_server: Server, pr
 
 
 def test_readiness_says_what_is_missing(far_server: Server, proxy: DatabaseProxy) -> None:
+    wait_for(far_server.is_ready, "the outage before it has been got over", seconds=6)
     assert far_server.get("/readyz").json() == {
         "status": "not ready",
         "parts": {
@@ -154,6 +155,36 @@ def test_five_seconds_without_it_while_reserving(
     counter = Counter.objects.get(limit=made)
     assert (counter.used, counter.reserved) == (2, 0)
     assert UsageRecord.objects.filter(key=api_key).count() == 2
+
+
+def test_an_admission_that_nobody_heard_of(far_server: Server, proxy: DatabaseProxy, provider: FakeProvider) -> None:
+    """The database admits a request whose caller was told that it cannot be asked: what it reserved is given back."""
+    api_key, key = factories.make_key(app=make_app(provider))
+    made = Limit.objects.create(team=api_key.team, key=api_key, measure="open", period="now", amount=1)
+    assert far_server.ask(key).status_code == 200
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            Counter.objects.select_for_update().get(limit=made)
+            answer = pool.submit(far_server.ask, key, "unheard")
+            wait_for(lambda: waits_for_a_lock("reserve("), "the statement waits", seconds=5)
+            proxy.cut()
+            check_refusal(answer.result(), "service_unavailable")
+        proxy.mend()
+        wait_for(lambda: Reservation.objects.filter(key=api_key).exists(), "it is admitted", seconds=5)
+    wait_for(lambda: not Reservation.objects.filter(key=api_key).exists(), "it is given back", seconds=30)
+    counter = Counter.objects.get(limit=made)
+    assert (counter.used, counter.reserved) == (0, 0)
+    assert not provider.calls_about("unheard")
+    assert UsageRecord.objects.filter(key=api_key).count() == 1
+
+
+def waits_for_a_lock(text: str) -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %s)",
+            [f"%{text}%"],
+        )
+        return bool(cursor.fetchone()[0])
 
 
 def test_five_seconds_without_it_while_settling(

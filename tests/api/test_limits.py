@@ -45,9 +45,9 @@ def counts(made: Limit) -> tuple[int, int]:
     return counter.used, counter.reserved
 
 
-def early_in_a_minute() -> None:
-    """So that what follows happens within one minute."""
-    wait_for(lambda: time.time() % 60 < 45, "a minute begins", seconds=20)
+def early_in_a_minute(needed: int = 15) -> None:
+    """So that what follows, which takes some seconds, happens within one minute."""
+    wait_for(lambda: time.time() % 60 < 60 - needed, "a minute begins", seconds=needed + 5)
 
 
 @pytest.fixture(autouse=True)
@@ -61,6 +61,20 @@ def no_drift() -> Iterator[None]:
 @pytest.fixture
 def keyed(provider: FakeProvider) -> tuple[ApiKey, str]:
     return factories.make_key(app=make_app(provider))
+
+
+def test_tokens_per_minute(server: Server, provider: FakeProvider) -> None:
+    api_key, key = factories.make_key(app=make_app(provider, max_tokens=100))
+    limit(api_key, "tokens", "minute", 1000)
+    early_in_a_minute()
+    response = server.ask(key)
+    assert response.status_code == 200
+    assert response.headers["x-ratelimit-limit-tokens"] == "1000"
+    # What it reserved: its prompt's bound and the longest answer.
+    (reserved,) = (line["asked"] for line in UsageRecord.objects.get(key=api_key).limits)
+    assert int(response.headers["x-ratelimit-remaining-tokens"]) == 1000 - reserved
+    assert 0 < int(response.headers["x-ratelimit-reset-tokens"].removesuffix("s")) <= 60
+    assert "x-ratelimit-limit-requests" not in response.headers
 
 
 def test_requests_per_minute(server: Server, keyed: tuple[ApiKey, str]) -> None:
@@ -255,14 +269,9 @@ def test_as_many_at_the_same_time_as_allowed(four_servers: list[Server], provide
     wait_for(lambda: counts(made) == (0, 0), "all places are given back", seconds=10)
 
 
-@pytest.mark.parametrize(("measure", "period"), [("requests", "total"), ("requests", "minute")])
-def test_exact_under_fire(four_servers: list[Server], provider: FakeProvider, measure: str, period: str) -> None:
-    """Four server processes, 400 requests at once, a limit of exactly 100."""
-    api_key, key = factories.make_key(app=make_app(provider))
-    made = limit(api_key, measure, period, 100)
+def fire(servers: list[Server], key: str) -> Tally[int]:
+    """400 requests at once, at four server processes."""
     with ExitStack() as stack:
-        servers = four_servers
-        wait_for(lambda: time.time() % 60 < 25, "a minute begins", seconds=40)
         clients = [stack.enter_context(httpx2.Client(timeout=60, trust_env=False)) for _ in range(32)]
 
         def ask(number: int) -> int:
@@ -277,10 +286,36 @@ def test_exact_under_fire(four_servers: list[Server], provider: FakeProvider, me
             )
 
         with ThreadPoolExecutor(32) as pool:
-            tally = Tally(pool.map(ask, range(400)))
-    assert tally == {200: 100, 429: 300}
+            return Tally(pool.map(ask, range(400)))
+
+
+@pytest.mark.parametrize("whose", ["key", "team"])
+@pytest.mark.parametrize("period", ["total", "minute"])
+def test_exact_under_fire(four_servers: list[Server], provider: FakeProvider, period: str, whose: str) -> None:
+    """A limit of exactly 100."""
+    api_key, key = factories.make_key(app=make_app(provider))
+    made = limit(api_key, "requests", period, 100, of_team=whose == "team")
+    if period == "minute":
+        early_in_a_minute(35)
+    assert fire(four_servers, key) == {200: 100, 429: 300}
     assert counts(made) == (100, 0)
     assert UsageRecord.objects.filter(key=api_key).count() == 100
+
+
+@pytest.mark.parametrize(("measure", "amount"), [("tokens", 2_000), ("micropoints", 2_000_000)])
+def test_budgets_under_fire(four_servers: list[Server], provider: FakeProvider, measure: str, amount: int) -> None:
+    """Each request reserves more than it uses: what is spent never exceeds the amount, and is what the ledger has."""
+    app = make_app(provider, max_tokens=50)
+    app.provider.prices.create(model=app.model, prompt_micropoints=1_000_000, completion_micropoints=1_000_000)
+    api_key, key = factories.make_key(app=app)
+    made = limit(api_key, measure, "day", amount)
+    tally = fire(four_servers, key)
+    answered = UsageRecord.objects.filter(key=api_key)
+    assert set(tally) == {200, 429}
+    assert answered.count() == tally[200]
+    spent = sum(record.cost_micropoints if measure == "micropoints" else 18 for record in answered)
+    assert counts(made) == (spent, 0)
+    assert 0 < spent <= amount
 
 
 def forget(server_id: str) -> None:

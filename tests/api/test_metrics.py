@@ -7,6 +7,7 @@ import httpx2
 import pytest
 from django.test import RequestFactory
 
+from apikeys.reconciliation import reconcile_and_remember
 from fastgpt_site.metrics import metrics
 from tests import factories
 from tests.api.conversations import content_of, make_app, make_app_key
@@ -47,6 +48,14 @@ class Moves:
         """An answer is counted when it has ended, which is just after its caller has it."""
         wait_for(lambda: self.by(name, **labels) >= move, f"{name} {labels} moves by {move}", seconds=5)
         assert self.by(name, **labels) == move
+
+
+def test_the_last_reconciliation(server: Server) -> None:
+    found = reconcile_and_remember()
+    samples = scrape(server)
+    assert value_of(samples, "fastgpt_reconcile_limits") == found.limits
+    assert value_of(samples, "fastgpt_reconcile_drifted") == found.drifted
+    assert value_of(samples, "fastgpt_reconcile_timestamp_seconds") == pytest.approx(found.at.timestamp(), abs=1)
 
 
 def test_it_works(server: Server, provider: FakeProvider) -> None:

@@ -1,13 +1,14 @@
-"""`manage.py limit` and `manage.py reconcile`."""
+"""`manage.py limit`."""
 
 import json
+from datetime import datetime, timedelta
 
 import pytest
 from django.core.management.base import CommandError
 
 from apikeys.limits import Counter, Limit
 from tests import factories
-from tests.commands.runs import call, manage
+from tests.commands.runs import call
 
 
 def add(*arguments: str) -> dict[str, object]:
@@ -119,23 +120,25 @@ def test_mistakes(arguments: list[str], complaint: str) -> None:
         call("limit", *arguments)
 
 
-def test_an_unknown_time_zone() -> None:
+@pytest.mark.parametrize("name", ["Mars/Base", "localtime"])
+def test_an_unknown_time_zone(name: str) -> None:
     team = factories.make_team()
     with pytest.raises(CommandError, match="is not a time zone"):
-        add("--team", team.pk, "tokens/day", "1", "--time-zone", "Mars/Base")
+        add("--team", team.pk, "tokens/day", "1", "--time-zone", name)
 
 
-def test_reconcile_finds_drift_and_mends_it() -> None:
-    api_key, _ = factories.make_key()
-    limit = Limit.objects.get(pk=add("--key", api_key.pk, "requests/total", "10")["id"])
-    # Other tests write to the ledger directly, past the counters of their limits.
-    call("reconcile", "--fix")
-    assert manage("reconcile").returncode == 0
-    Counter.objects.filter(limit=limit).update(used=7, reserved=1)
-    result = manage("reconcile")
-    assert result.returncode == 1
-    assert "used 7, by the ledger 0; reserved 1, by open requests 0" in result.stdout
-    assert "--fix sets them right" in result.stderr
-    (drift,) = json.loads(call("reconcile", "--fix", "--json")[0])["drift"]
-    assert drift["limit"] == limit.pk
-    assert "drift 0" in manage("reconcile").stdout
+@pytest.mark.parametrize("period", ["minute", "day", "week", "month"])
+@pytest.mark.parametrize("zone", ["UTC", "Asia/Shanghai", "America/St_Johns"])
+def test_what_nobody_has_used_since(period: str, zone: str) -> None:
+    """A counter stands in its old period until the next request; what is shown is the present one."""
+    team = factories.make_team()
+    limit = Limit.objects.create(team=team, measure="requests", period=period, amount=5, time_zone=zone)
+    begun = limit.counter.period_start
+    Counter.objects.filter(limit=limit).update(used=3, reserved=1)
+    (shown,) = json.loads(call("limit", "list", "--team", team.name, "--json")[0])
+    assert (shown["used"], shown["reserved"], shown["left"], shown["since"]) == (3, 1, 1, begun.isoformat())
+    Counter.objects.filter(limit=limit).update(period_start=begun - timedelta(seconds=1))
+    (shown,) = json.loads(call("limit", "list", "--team", team.name, "--json")[0])
+    assert (shown["used"], shown["reserved"], shown["left"]) == (0, 0, 5)
+    assert datetime.fromisoformat(shown["since"]) == begun
+    limit.delete()

@@ -89,7 +89,9 @@ def test_nothing_was_used() -> None:
     team = factories.make_team()
     assert call("usage", "--team", team.pk)[0] == "Nothing was used.\n"
     assert report(team) == []
-    assert call("usage", "--team", team.pk, "--csv")[0].strip() == ""
+    header = call("usage", "--team", team.pk, "--csv", "--by", "model")[0]
+    assert header.startswith("model,requests,")
+    assert header.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -127,14 +127,13 @@ def is_waiting(connection: Connection) -> bool:
 
 
 def test_a_reservation_that_does_not_know_what_it_found(raw: Connection, api_key: ApiKey) -> None:
-    """As one that a limit's removal left without any."""
+    """As one that a migration left without."""
     made = limit(api_key)
     ask = asked(api_key, 60)
     reserve(raw, [ask])
     Reservation.objects.filter(pk=ask.id).update(found=None)
     write(raw, [used(ask, 7)])
-    assert counts(made)[0] == 7
-    Counter.objects.filter(limit=made).update(reserved=0)
+    assert counts(made) == (7, 0)
 
 
 def test_token_counts_beyond_what_could_be(raw: Connection, api_key: ApiKey) -> None:
@@ -175,6 +174,35 @@ def test_a_window_begins_anew_and_never_runs_backwards(raw: Connection, api_key:
     made.delete()
 
 
+def test_what_a_clock_admits_that_stepped_back_is_charged(raw: Connection, api_key: ApiKey) -> None:
+    made = limit(api_key, "requests", "day", 1)
+    with django_connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE apikeys_counter SET period_start = period_start + interval '1 day' WHERE limit_id = %s", [made.pk]
+        )
+    admitted = []
+    for _ in range(3):
+        ask = asked(api_key)
+        if reserve(raw, [ask])[0].refused_by is None:
+            admitted.append(ask)
+            write(raw, [used(ask)])
+    assert len(admitted) == 1
+    assert counts(made) == (1, 0)
+    made.delete()
+
+
+def test_what_was_not_heard_is_given_back(raw: Connection, api_key: ApiKey) -> None:
+    made, total = limit(api_key), limit(api_key, "requests", "total", 5)
+    asks = [asked(api_key, 30), asked(api_key, 40), asked(api_key, 10)]
+    reserve(raw, asks)
+    for _ in range(2):
+        raw.execute("SELECT release(%s)", [[ask.id for ask in asks[:2]]])
+    assert (counts(made), counts(total)) == ((0, 10), (0, 1))
+    assert list(Reservation.objects.filter(key=api_key).values_list("pk", flat=True)) == [asks[2].id]
+    write(raw, [used(asks[2], 7)])
+    assert (counts(made), counts(total)) == ((7, 0), (1, 0))
+
+
 @pytest.mark.parametrize(
     ("period", "zone", "moment", "start", "end"),
     [
@@ -209,7 +237,7 @@ def test_a_batch_is_what_its_items_one_by_one_would_be(
     """Whether together, by halves or alone: against a plain model of taking them in turn."""
     api_key = factories.make_key()[0]
     limits = [limit(api_key, amount=amount) for amount in amounts]
-    reserved = 0
+    reserved = admitted = 0
     for batch in batches:
         asks = [asked(api_key, tokens) for tokens in batch]
         for verdict, tokens in zip(reserve(raw, asks), batch, strict=True):
@@ -217,8 +245,9 @@ def test_a_batch_is_what_its_items_one_by_one_would_be(
             fits = all(reserved + tokens <= amount for amount in amounts)
             assert (verdict.refused_by is None) == fits
             reserved += tokens if fits else 0
+            admitted += fits
     assert {counts(made) for made in limits} == {(0, reserved)}
-    assert Reservation.objects.filter(key=api_key).count() <= sum(map(len, batches))
+    assert Reservation.objects.filter(key=api_key).count() == admitted
     Reservation.objects.filter(key=api_key).delete()
     for made in limits:
         made.delete()
@@ -284,6 +313,16 @@ def test_alerts_of_a_budget(raw: Connection, api_key: ApiKey) -> None:
     made.save(update_fields=["amount"])
     write(raw, [used(asked(api_key), 1)])
     assert percents(made) == [50, 80, 100, 50]
+
+
+def test_a_budget_that_is_spent_by_a_change_alerts(raw: Connection, api_key: ApiKey) -> None:
+    """Every request is refused from then on, so no other moment comes."""
+    made = limit(api_key)
+    write(raw, [used(asked(api_key), 30)])
+    made.amount = 30
+    made.save(update_fields=["amount"])
+    limit(api_key, period="total", amount=50)
+    assert percents(made) == [100, 50]
 
 
 def test_a_soft_amount_alerts_and_refuses_nothing(raw: Connection, api_key: ApiKey) -> None:

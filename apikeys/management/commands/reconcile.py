@@ -8,7 +8,7 @@ from django.core.management.base import CommandError
 
 from apikeys.command_line import DataCommand, printable
 from apikeys.limits import Measure
-from apikeys.reconciliation import Balance, compare
+from apikeys.reconciliation import Balance, compare, fix
 
 
 def as_data(balance: Balance) -> dict[str, Any]:
@@ -33,8 +33,7 @@ def whose(balance: Balance) -> str:
 class Command(DataCommand):
     help = (
         "Compare every limit's counter with the ledger (usage records and the daily rows that `prune` makes of them) "
-        "and the open reservations. Exits 1 when one has drifted. "
-        "Admission and recording wait while it looks."
+        "and the open reservations, all as of one moment; no request waits. Exits 1 when one has drifted."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -44,8 +43,10 @@ class Command(DataCommand):
         parser.add_argument("--json", action="store_true", help="Print data for programs.")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        balances = compare(fix=options["fix"])
+        balances = compare()
         drifts = [balance for balance in balances if balance.has_drifted]
+        if options["fix"]:
+            fix(drifts)
         if options["json"]:
             data = {"limits": len(balances), "drift": [as_data(balance) for balance in drifts]}
             if options["all"]:

@@ -86,7 +86,7 @@ class Command(DataCommand):
         if options["json"]:
             self.print_json([{**row, "day": row["day"].isoformat()} if "day" in row else row for row in rows])
         elif options["csv"]:
-            writer = csv.DictWriter(self.stdout, rows[0] if rows else [], lineterminator="\n")
+            writer = csv.DictWriter(self.stdout, [*names_of(groups), *NAMES], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         elif rows:
@@ -143,9 +143,14 @@ def inexact(days: QuerySet[Any], groups: list[str], options: dict[str, Any]) -> 
     return said
 
 
+def names_of(groups: list[str]) -> dict[str, str]:
+    """What tells the rows of these groups apart, and the columns that it is read from."""
+    return {name: column for group in groups for name, column in GROUPS[group].items()}
+
+
 def grouped(records: QuerySet[Any], days: QuerySet[Any], groups: list[str]) -> list[dict[str, Any]]:
     """One row for each group: what names it, and its totals over both."""
-    names = {name: column for group in groups for name, column in GROUPS[group].items()}
+    names = names_of(groups)
     # Django takes no alias that is the name of a column.
     aliases = {f"by_{name}": column for name, column in names.items()}
     totals: dict[tuple[Any, ...], list[int]] = {}
