@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
@@ -19,10 +20,12 @@ from apikeys import explanations
 from apikeys.alert_admin import AlertAdmin, WebhookAdmin
 from apikeys.audit_admin import AuditEntryAdmin
 from apikeys.endpoint_admin import EndpointRuleAdmin
-from apikeys.key_admin import ApiKeyAdmin
+from apikeys.key_admin import ApiKeyAdmin, moment
 from apikeys.limit_admin import LimitAdmin
+from apikeys.limits import MICROPOINTS
 from apikeys.long_lists import LongList
 from apikeys.models import Membership, Team
+from apikeys.permission_names import PermissionsNamed
 from apikeys.team_scope import (
     AnyModelAdmin,
     ProtectionShown,
@@ -48,7 +51,7 @@ admin.site.unregister([User, Group, ProcrastinateJob])
 
 
 @admin.register(User)
-class SiteUserAdmin(SuperusersOnly, UserAdmin, ProtectionShown):  # type: ignore[type-arg]
+class SiteUserAdmin(SuperusersOnly, PermissionsNamed, UserAdmin, ProtectionShown):  # type: ignore[type-arg]
     """Who may change users can give any permission to anybody."""
 
     form = UserChangeForm
@@ -57,7 +60,7 @@ class SiteUserAdmin(SuperusersOnly, UserAdmin, ProtectionShown):  # type: ignore
 
 
 @admin.register(Group)
-class SiteGroupAdmin(SuperusersOnly, GroupAdmin, AnyModelAdmin):
+class SiteGroupAdmin(SuperusersOnly, PermissionsNamed, GroupAdmin, AnyModelAdmin):
     """Likewise."""
 
 
@@ -98,14 +101,13 @@ class KeyActivityAdmin(LongList, ReadOnlyAdmin):
 class UsageRecordAdmin(LongList, ReadOnlyAdmin):
     list_display = (
         "id",
-        "created_at",
+        "created",
         "team",
         "key",
         "app",
         "endpoint",
         "model",
-        "prompt_tokens",
-        "completion_tokens",
+        "tokens",
         "status",
         "ending",
         "duration_ms",
@@ -130,6 +132,15 @@ class UsageRecordAdmin(LongList, ReadOnlyAdmin):
         word = search_term.strip().lower()
         return queryset.filter(Q(pk=word) | Q(key=word)) if word else queryset, False
 
+    @admin.display(description=_("created at"))
+    def created(self, record: UsageRecord) -> str:
+        return moment(record.created_at)
+
+    @admin.display(description=_("tokens"))
+    def tokens(self, record: UsageRecord) -> str:
+        """Of the prompt and of the answer."""
+        return f"{record.prompt_tokens:,} + {record.completion_tokens:,}"
+
     @admin.display(description=_("explanation"))
     def explanation(self, record: UsageRecord) -> str:
         return explained(explanations.explain_charge(record))
@@ -145,12 +156,9 @@ class DailyUsageAdmin(LongList, ReadOnlyAdmin):
         "endpoint",
         "model",
         "ending",
-        "token_source",
         "requests",
-        "prompt_tokens",
-        "completion_tokens",
-        "cost_micropoints",
-        "duration_ms",
+        "tokens",
+        "points",
     )
     list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), "ending")
     list_select_related = ("team", "key", "app")
@@ -158,16 +166,28 @@ class DailyUsageAdmin(LongList, ReadOnlyAdmin):
     show_full_result_count = False
     ordering = ("-day", "-pk")
 
+    @admin.display(description=_("tokens"))
+    def tokens(self, row: DailyUsage) -> str:
+        return f"{row.prompt_tokens:,} + {row.completion_tokens:,}"
+
+    @admin.display(description=_("points"))
+    def points(self, row: DailyUsage) -> str:
+        return f"{Decimal(row.cost_micropoints) / MICROPOINTS:,}"
+
 
 @admin.register(Refusal)
 class RefusalAdmin(LongList, ReadOnlyAdmin):
-    list_display = ("id", "created_at", "team", "key", "endpoint", "status", "code", "stands_for", "client_address")
+    list_display = ("id", "created", "team", "key", "endpoint", "status", "code", "stands_for", "client_address")
     list_filter = (("team", ScopedListFilter), "code")
     list_select_related = ("team", "key")
     search_fields = ("=id", "=key__id", "key__name")
     fields = readonly_fields = ("explanation",)
     show_full_result_count = False
     ordering = ("-id",)
+
+    @admin.display(description=_("created at"))
+    def created(self, refusal: Refusal) -> str:
+        return moment(refusal.created_at)
 
     @admin.display(description=_("explanation"))
     def explanation(self, refusal: Refusal) -> str:

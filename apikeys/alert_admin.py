@@ -16,7 +16,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import TabularInline as UnfoldTabularInline
 
-from apikeys import audit, notices
+from apikeys import audit, kept_texts, notices
 from apikeys.alerts import Alert
 from apikeys.attention import YesFilter
 from apikeys.deliveries import Delivery, given_up
@@ -31,8 +31,12 @@ else:
 
 class DeliveryInline(DeliveryTabularInline):
     model = Delivery
-    fields = readonly_fields = ("channel", "attempts", "told_at", "given_up_at", "last_error")
+    fields = readonly_fields = ("channel", "attempts", "told_at", "given_up_at", "error")
     extra = 0
+
+    @admin.display(description=_("last error"))
+    def error(self, delivery: Delivery) -> str:
+        return kept_texts.read(delivery.last_error) or "-"
 
     # A delivery is part of its alert.
 
@@ -85,12 +89,16 @@ class WebhookAdmin(TeamScopedAdmin):
     search_fields = ("team__name", "url")
 
     def get_fields(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
-        told = ("secret_made_at", "last_success_at", "last_failure_at", "last_failure")
+        told = ("secret_made_at", "last_success_at", "last_failure_at", "failure")
         return ("team", "url", "disabled_at", *(told if obj else ()))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Webhook | None = None) -> tuple[str, ...]:
         # What was made for one team is not given to another.
-        return ("team", "secret_made_at", "last_success_at", "last_failure_at", "last_failure") if obj else ()
+        return ("team", "secret_made_at", "last_success_at", "last_failure_at", "failure") if obj else ()
+
+    @admin.display(description=_("last failure"))
+    def failure(self, webhook: Webhook) -> str:
+        return kept_texts.read(webhook.last_failure) or "-"
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         return not lookup.startswith("encrypted_secret") and super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
@@ -171,7 +179,7 @@ class WebhookAdmin(TeamScopedAdmin):
                 messages.ERROR,
             )
             return HttpResponseRedirect(self._url("change", webhook))
-        self.log_change(request, webhook, "Made a new secret. The old one ended at once.")
+        self.log_change(request, webhook, kept_texts.NEW_WEBHOOK_SECRET())
         return self._shown_once(request, webhook, secret, gettext("Replaced."))
 
     def _shown_once(self, request: HttpRequest, webhook: Webhook, secret: str, done: Any) -> HttpResponse:

@@ -6,7 +6,8 @@ from django.utils.translation import gettext_lazy as _
 
 class ApiKeysConfig(AppConfig):
     name = "apikeys"
-    verbose_name = _("API keys")
+    # Where breadcrumbs begin, as in the menu.
+    verbose_name = _("Access")
 
     def ready(self) -> None:
         # Their models belong to this app.

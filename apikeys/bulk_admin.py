@@ -14,7 +14,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.utils.translation import gettext as _
 
-from apikeys import revocations
+from apikeys import kept_texts, revocations
 from apikeys.bulk_changes import BULK_CHANGES, MAXIMUM_KEYS, PORTION, Line
 from apikeys.key_changes import KeyChange
 from apikeys.models import ApiKey, KeyStateError
@@ -124,4 +124,4 @@ def line_of(
             keys_admin.log_change(request, api_key, done.history)
     except KeyStateError as error:
         return Line(api_key.pk, api_key.name, str(error), False)
-    return Line(api_key.pk, api_key.name, done.history, True)
+    return Line(api_key.pk, api_key.name, kept_texts.read(done.history), True)

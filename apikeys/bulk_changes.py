@@ -12,6 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminSplitDateTimeWidget
 
+from apikeys import kept_texts
 from apikeys.key_changes import Disabling, Done, Enabling, KeyChange, Revocation
 from apikeys.key_forms import EndForm
 from apikeys.models import ApiKey
@@ -62,7 +63,9 @@ class Expiry(KeyChange):
     def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         expires_at = answers["expires_at"]
         api_key.set_end(expires_at)
-        return Done(f"Set its end to {expires_at:%Y-%m-%d %H:%M %Z}." if expires_at else "Set its end to never.")
+        if expires_at is None:
+            return Done(kept_texts.ENDLESS())
+        return Done(kept_texts.ENDING(moment=f"{expires_at:%Y-%m-%d %H:%M %Z}"))
 
 
 class BulkRevocation(Revocation):

@@ -16,9 +16,10 @@ from django.db.models import Exists, F, OuterRef, Q
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import override
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apikeys import notices
+from apikeys import kept_texts, notices
 from apikeys.alerts import Alert
 from apikeys.models import ObjectIdField
 from apikeys.webhooks import Webhook, WebhookError
@@ -165,7 +166,7 @@ def _begin(delivery_id: str) -> Delivery | None:
         return None
     delivery = Delivery.objects.select_related("alert__team", "alert__key").get(pk=delivery_id)
     if delivery.attempts > MAX_ATTEMPTS:
-        delivery.give_up(delivery.last_error or "No attempt came to its end.")
+        delivery.give_up(delivery.last_error or kept_texts.NOT_ENDED())
         return None
     return delivery
 
@@ -177,16 +178,18 @@ async def tell_by_mail(delivery: Delivery) -> None:
         await sync_to_async(message.send, thread_sensitive=False)()
     except (smtplib.SMTPException, OSError) as error:
         # The class only: the text of these errors names addresses.
-        raise NotTold(f"The mail server did not take it: {type(error).__name__}.") from None
+        raise NotTold(kept_texts.NOT_TAKEN(error=type(error).__name__)) from None
 
 
 def _mail(delivery: Delivery) -> EmailMessage:
     to = notices.recipients(delivery.alert)
     if not to or not settings.HAS_MAIL:
-        raise NobodyToTell("Nobody who is to be told has a mail address.")
+        raise NobodyToTell(kept_texts.NO_ADDRESS())
     domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2] or "localhost"
     headers = {"Message-ID": f"<{delivery.pk}@{domain}>", "Auto-Submitted": "auto-generated"}
-    return EmailMessage(notices.headline(delivery.alert), notices.text(delivery.alert), to=to, headers=headers)
+    # The site's language: whoever reads it is not asking at this moment.
+    with override(settings.LANGUAGE_CODE):
+        return EmailMessage(notices.headline(delivery.alert), notices.text(delivery.alert), to=to, headers=headers)
 
 
 async def tell_by_webhook(delivery: Delivery) -> None:
@@ -200,7 +203,7 @@ async def tell_by_webhook(delivery: Delivery) -> None:
 def _post(delivery: Delivery) -> tuple[Webhook, bytes]:
     webhook: Webhook | None = Webhook.objects.for_team(delivery.alert.team_id).filter(disabled_at=None).first()
     if webhook is None:
-        raise NobodyToTell("The webhook was disabled or removed.")
+        raise NobodyToTell(kept_texts.NO_WEBHOOK())
     return webhook, notices.payload(delivery.alert)
 
 

@@ -15,13 +15,17 @@ from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
+from django.utils.text import capfirst
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, override
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget
 
+from apikeys import kept_texts
 from apikeys.access import PUBLIC
 from apikeys.endpoints import routes
 from apikeys.models import AccessKind, EndpointRule, Team
 from apikeys.object_ids import first_object_id
-from apikeys.team_scope import AnyModelAdmin, SuperusersOnly, is_superuser
+from apikeys.team_scope import HistoryRead, SuperusersOnly, is_superuser
 from apikeys.usage import Refusal, UsageRecord
 
 if TYPE_CHECKING:
@@ -120,12 +124,19 @@ class SwitchForm(forms.Form):
 
 
 class EndpointRuleForm(RuleModelForm):
-    endpoint = forms.ChoiceField(help_text="It takes the kinds of key that are named behind it.")
+    endpoint = forms.ChoiceField(
+        label=capfirst(gettext_lazy("endpoint")),
+        widget=UnfoldAdminSelectWidget,
+        help_text=gettext_lazy("It takes the kinds of key that are named behind it."),
+    )
     denied_kinds = forms.MultipleChoiceField(
+        label=capfirst(gettext_lazy("denied kinds")),
         required=False,
         choices=AccessKind.choices,
-        widget=forms.CheckboxSelectMultiple,
-        help_text="Kinds of key that may no longer call this endpoint. A rule lowers; it cannot open anything.",
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text=gettext_lazy(
+            "Kinds of key that may no longer call this endpoint. A rule lowers; it cannot open anything."
+        ),
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -148,16 +159,20 @@ class EndpointRuleForm(RuleModelForm):
             denied = answers.get("denied_kinds", [])
             never = [str(kind.label) for kind in AccessKind if kind in denied and kind not in taken]
             if never:
-                raise ValidationError({"denied_kinds": f"This endpoint never takes: {', '.join(never)}."})
+                complaint = _("This endpoint never takes: %(kinds)s.") % {"kinds": ", ".join(never)}
+                raise ValidationError({"denied_kinds": complaint})
         return answers
 
 
 @admin.register(EndpointRule)
-class EndpointRuleAdmin(SuperusersOnly, AnyModelAdmin):
+class EndpointRuleAdmin(SuperusersOnly, HistoryRead):
     """A rule holds for the whole site. People meet it as a switch on the page of endpoints."""
 
     form = EndpointRuleForm
-    list_display = ("endpoint", "denied_kinds", "changed_at")
+    list_display = ("endpoint", "denied", "changed_at")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("endpoint", "denied_kinds", *(("changed_at",) if obj else ()))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("endpoint", "changed_at") if obj else ()
@@ -165,6 +180,10 @@ class EndpointRuleAdmin(SuperusersOnly, AnyModelAdmin):
     def get_urls(self) -> list[URLPattern]:
         page = self.admin_site.admin_view(self.inventory_view)
         return [path("inventory/", page, name="apikeys_endpointrule_inventory"), *super().get_urls()]
+
+    @admin.display(description=gettext_lazy("denied kinds"))
+    def denied(self, rule: EndpointRule) -> str:
+        return ", ".join(str(AccessKind(kind).label) for kind in rule.denied_kinds) or "-"
 
     def inventory_view(self, request: HttpRequest) -> HttpResponse:
         user: Any = request.user
@@ -198,12 +217,9 @@ class EndpointRuleAdmin(SuperusersOnly, AnyModelAdmin):
         return HttpResponseRedirect(reverse("admin:apikeys_endpointrule_inventory"))
 
     def _set(self, request: HttpRequest, endpoint: str, kind: str, is_open: bool) -> None:
-        words = {"endpoint": endpoint, "kind": AccessKind(kind).label}
-        if is_open:
-            done = _("Opened %(endpoint)s to: %(kind)s.") % words
-        else:
-            done = _("Closed %(endpoint)s to: %(kind)s.") % words
         rule = EndpointRule.objects.set_open(endpoint, kind, is_open=is_open)
+        with override("en"):
+            done = (kept_texts.OPENED if is_open else kept_texts.CLOSED)(endpoint=endpoint, kind=AccessKind(kind).label)
         if rule is not None:
             self.log_change(request, rule, done)
-        self.message_user(request, done, messages.SUCCESS)
+        self.message_user(request, kept_texts.read(done), messages.SUCCESS)

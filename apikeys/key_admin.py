@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from apikeys import bulk_admin, fresh_password, transfer_admin
+from apikeys import bulk_admin, fresh_password, kept_texts, transfer_admin
 from apikeys.attention import EndingSoonFilter, UnusedFilter
 from apikeys.key_changes import KEY_CHANGES, Done, KeyChange
 from apikeys.key_forms import KeyForm, LinesField
@@ -38,7 +38,7 @@ PLOT_OPTIONS = json.dumps(
         "maintainAspectRatio": False,
         "plugins": {"legend": {"display": False}},
         "scales": {
-            "x": {"stacked": True, "grid": {"display": False}, "ticks": {"maxTicksLimit": 6}},
+            "x": {"stacked": True, "grid": {"display": False}, "ticks": {"maxTicksLimit": 5, "maxRotation": 0}},
             "y": {"stacked": True, "beginAtZero": True, "grid": {"display": True}, "ticks": {"precision": 0}},
         },
     }
@@ -327,9 +327,10 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         except KeyStateError as error:
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(self._url("change", api_key.pk))
+        said = kept_texts.read(done.history)
         if done.plaintext is not None:
-            return self._shown_once(request, api_key, done.plaintext, done.history)
-        self.message_user(request, f"{done.history} {change.after(api_key, answers)}".rstrip(), messages.SUCCESS)
+            return self._shown_once(request, api_key, done.plaintext, said)
+        self.message_user(request, f"{said} {change.after(api_key, answers)}".rstrip(), messages.SUCCESS)
         return HttpResponseRedirect(self._url("change", api_key.pk))
 
     @staticmethod

@@ -9,7 +9,7 @@ from django import forms
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import override
 
-from apikeys import revocations
+from apikeys import kept_texts, revocations
 from apikeys.key_forms import OVERLAPS, ConfirmationForm, EndForm, NarrowingForm, RevocationForm, RotationForm
 from apikeys.models import ApiKey, KeyStateError
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Done:
-    """What came of a change: a line for the key's history, and the plaintext if one was made."""
+    """What came of a change: a line for the key's history, a kept text, and the plaintext if one was made."""
 
     history: str
     plaintext: str | None = None
@@ -76,9 +76,8 @@ class Rotation(KeyChange):
         overlap = answers["overlap"]
         plaintext = api_key.rotate(overlap, replacing=answers["replacing"])
         hours = str(int(overlap.total_seconds() // 3600))
-        # A history is in one language, whoever wrote it.
         with override("en"):
-            return Done(f"Rotated. The old secret ends {OVERLAPS[hours]}.", plaintext)
+            return Done(kept_texts.ROTATED(when=OVERLAPS[hours]), plaintext)
 
 
 class Disabling(KeyChange):
@@ -94,7 +93,7 @@ class Disabling(KeyChange):
 
     def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         api_key.disable()
-        return Done(f"Disabled. Reason: {answers['reason']}")
+        return Done(kept_texts.DISABLED(reason=answers["reason"]))
 
     def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
         return revocations.tell_servers(api_key, cut_streams=answers["cut_streams"]).told()
@@ -113,7 +112,7 @@ class Enabling(KeyChange):
 
     def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         api_key.enable()
-        return Done("Enabled.")
+        return Done(kept_texts.ENABLED())
 
 
 class Revocation(KeyChange):
@@ -132,7 +131,7 @@ class Revocation(KeyChange):
         if api_key.revoked_at:
             raise KeyStateError(f"The key was revoked already, by {api_key.revoked_by}: {api_key.revoked_reason}")
         api_key.revoke(by=by, reason=answers["reason"])
-        return Done(f"Revoked. Reason: {answers['reason']}")
+        return Done(kept_texts.REVOKED(reason=answers["reason"]))
 
     def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
         return revocations.tell_servers(api_key, cut_streams=answers["cut_streams"]).told()
@@ -156,8 +155,10 @@ class Narrowing(KeyChange):
     def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         endpoints, networks = answers["endpoints"], answers["networks"]
         api_key.narrow(endpoints=endpoints, networks=networks)
-        where = ", ".join(networks) or "everywhere"
-        return Done(f"Narrowed to {', '.join(endpoints)}, from {where}.")
+        names = ", ".join(endpoints)
+        if not networks:
+            return Done(kept_texts.NARROWED_EVERYWHERE(endpoints=names))
+        return Done(kept_texts.NARROWED(endpoints=names, networks=", ".join(networks)))
 
 
 KEY_CHANGES: list[KeyChange] = [Rotation(), Disabling(), Enabling(), Narrowing(), Revocation()]

@@ -17,6 +17,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from apikeys import kept_texts
 from apikeys.audit import AuditEntry
 from apikeys.audit_admin import lines
 from apikeys.endpoints import routes
@@ -191,7 +192,7 @@ def trail_of(api_key: ApiKey) -> list[Change]:
         for entry in audited.order_by("-id")[:ROWS]
     ]
     changes += [
-        Change(entry.action_time, entry.user.get_username(), entry.get_change_message())
+        Change(entry.action_time, entry.user.get_username(), kept_texts.read(entry.get_change_message()))
         for entry in told.order_by("-action_time", "-pk")[:ROWS]
     ]
     return sorted(changes, key=lambda change: change.at, reverse=True)[:ROWS]

@@ -14,6 +14,7 @@ from django.http import HttpRequest
 from django.utils.text import capfirst
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
 from apikeys import fresh_password
 from apikeys.attention import NearlyUsedUpFilter
@@ -37,6 +38,7 @@ class LimitForm(LimitModelForm):
         min_value=0,
         max_digits=22,
         decimal_places=6,
+        widget=UnfoldAdminDecimalFieldWidget,
         help_text=_("A request that would go beyond it is refused. 0 refuses every one. Points may have six decimals."),
     )
     soft_amount = forms.DecimalField(
@@ -45,6 +47,7 @@ class LimitForm(LimitModelForm):
         min_value=0,
         max_digits=22,
         decimal_places=6,
+        widget=UnfoldAdminDecimalFieldWidget,
         help_text=_(
             "Of a budget: reaching it raises an alert and refuses nothing. "
             "50, 80 and 100 percent of the amount raise one in any case."

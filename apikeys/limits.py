@@ -49,7 +49,8 @@ class Period(models.TextChoices):
 def validate_time_zone(value: str) -> None:
     # `localtime` is this machine's, which no other knows, the database least of all.
     if value == "localtime" or value not in zoneinfo.available_timezones():
-        raise ValidationError(f"{value!r} is not a time zone, such as Europe/Berlin.", code="invalid")
+        complaint = _("%(value)r is not a time zone, such as Europe/Berlin.")
+        raise ValidationError(complaint, code="invalid", params={"value": value})
 
 
 class Standing(NamedTuple):
@@ -208,7 +209,8 @@ class Counter(models.Model):
         indexes = [models.Index(fields=["limit"], condition=Q(alerted__gte=ALERTED_AT_80), name="counter_alerted")]
 
     def __str__(self) -> str:
-        return f"{self.used} + {self.reserved} since {self.period_start}"
+        told = {"used": self.used, "reserved": self.reserved, "moment": f"{self.period_start:%Y-%m-%d %H:%M %Z}"}
+        return gettext("%(used)s used and %(reserved)s reserved since %(moment)s") % told
 
 
 class ServerProcess(models.Model):

@@ -159,7 +159,8 @@ def validate_network(value: str) -> None:
     try:
         ipaddress.ip_network(value)
     except ValueError as error:
-        raise ValidationError(f"{value!r} is not a network in CIDR form: {error}.", code="invalid") from error
+        complaint = _("%(value)r is not a network in CIDR form: %(error)s.")
+        raise ValidationError(complaint, code="invalid", params={"value": value, "error": error}) from error
 
 
 class ApiKey(models.Model):

@@ -9,9 +9,10 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 from django.utils import timezone
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext, ngettext, pgettext
 
 from apikeys.alerts import Alert, AlertKind
+from apikeys.key_reports import width
 from apikeys.limits import MICROPOINTS, Measure, Period
 
 # What a webhook's receiver tells alerts apart by.
@@ -56,31 +57,33 @@ def headline(alert: Alert) -> str:
 def text(alert: Alert) -> str:
     """The whole notice, for people."""
     facts = alert.facts
-    about = [("Team", alert.team.name)]
+    about = [(gettext("Team"), alert.team.name)]
     if alert.key is not None:
-        about.append(("Key", f"{alert.key.name} (******{alert.key.last_four}, id {alert.key.pk})"))
+        about.append((gettext("Key"), f"{alert.key.name} (******{alert.key.last_four}, id {alert.key.pk})"))
     match alert.kind:
         case AlertKind.BUDGET:
-            about.append(("Limit", f"{amount(facts['measure'], facts['amount'])} {_per(facts)}"))
-            about.append(("Used", amount(facts["measure"], facts["used"])))
+            about.append((gettext("Limit"), f"{amount(facts['measure'], facts['amount'])} {_per(facts)}"))
+            about.append((gettext("Used"), amount(facts["measure"], facts["used"])))
             if facts["period"] != Period.TOTAL:
-                about.append(("Since", moment(facts["period_start"], facts["time_zone"])))
+                about.append((gettext("Since"), moment(facts["period_start"], facts["time_zone"])))
             advice = (
-                "Requests that do not fit in the limit are refused."
+                gettext("Requests that do not fit in the limit are refused.")
                 if facts.get("percent") == 100
-                else "Nothing is refused until the limit is used up."
+                else gettext("Nothing is refused until the limit is used up.")
             )
         case AlertKind.EXPIRY:
-            about.append(("Ends", moment(facts["expires_at"])))
-            advice = "After that its calls are refused. Give it a later end, or replace it."
+            about.append((gettext("Ends"), moment(facts["expires_at"])))
+            advice = gettext("After that its calls are refused. Give it a later end, or replace it.")
         case _:
-            about.append(("Secret", f"******{facts['last_four']}"))
-            about.append(("Ended", moment(facts["ended_at"])))
-            about.append(("Used from", str(facts["client_address"])))
-            advice = (
+            about.append((gettext("Secret"), f"******{facts['last_four']}"))
+            about.append((pgettext("secret", "Ended"), moment(facts["ended_at"])))
+            about.append((gettext("Used from"), str(facts["client_address"])))
+            advice = gettext(
                 "The call was refused. Either a client still has the old secret, or somebody who should not have it."
             )
-    lines = "\n".join(f"{name + ':':<11}{value}" for name, value in about)
+    # Chinese characters are two columns wide.
+    labels = [(gettext("%(label)s:") % {"label": label}, value) for label, value in about]
+    lines = "\n".join(f"{label}{' ' * (11 - width(label))}{value}" for label, value in labels)
     return f"{headline(alert)}.\n\n{lines}\n\n{advice}\n"
 
 

@@ -15,16 +15,18 @@ from django.http import HttpRequest
 from django.utils.text import capfirst
 from unfold.admin import ModelAdmin as UnfoldModelAdmin
 
+from apikeys import kept_texts
 from apikeys.models import Team
 
 if TYPE_CHECKING:
     AnyModelAdmin = admin.ModelAdmin[Any]
     AnyBaseModelAdmin = BaseModelAdmin[Any]
     AnyModelChoiceField = forms.ModelChoiceField[Any]
+    AnyModelMultipleChoiceField = forms.ModelMultipleChoiceField[Any]
 else:
     # Unfold tells no types, so for them its pages are Django's.
     AnyModelAdmin, AnyBaseModelAdmin = UnfoldModelAdmin, BaseModelAdmin
-    AnyModelChoiceField = forms.ModelChoiceField
+    AnyModelChoiceField, AnyModelMultipleChoiceField = forms.ModelChoiceField, forms.ModelMultipleChoiceField
 
 # So many choices are listed in a form or beside a list; of more, one is searched for.
 MAXIMUM_CHOICES = 50
@@ -119,7 +121,18 @@ class ProtectionShown(AnyModelAdmin):
         return rows, counts, set() if protected else lacking, protected
 
 
-class TeamScopedAdmin(ScopedChoices, ProtectionShown):
+class HistoryRead(AnyModelAdmin):
+    """Shows a row's history in the reader's language."""
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
+        response = super().history_view(request, object_id, extra_context)
+        context = getattr(response, "context_data", None) or {}
+        for entry in context.get("action_list", ()):
+            entry.change_message = kept_texts.read(entry.change_message)
+        return response
+
+
+class TeamScopedAdmin(ScopedChoices, ProtectionShown, HistoryRead):
     """Pages of rows that belong to a team. What is foreign to the user's teams answers like what is absent."""
 
     # From the model to its team, as a lookup.

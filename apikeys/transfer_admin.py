@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.widgets import UnfoldAdminFileFieldWidget
 
+from apikeys import kept_texts
 from apikeys.key_transfer import (
     COLUMNS,
     MAXIMUM_BYTES,
@@ -135,7 +136,9 @@ def planned(
                 object_id=row.api_key.pk,
                 object_repr=str(row.api_key)[:200],
                 action_flag=ADDITION if row.is_new else CHANGE,
-                change_message="Imported." if row.is_new else f"Changed by an import: {', '.join(row.changes)}.",
+                change_message=kept_texts.IMPORTED()
+                if row.is_new
+                else kept_texts.CHANGED_BY_IMPORT(columns=", ".join(row.changes)),
             )
             for row in [*plan.new, *plan.changed]
         )

@@ -5,7 +5,6 @@ from typing import Any, ClassVar
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Coalesce, Now
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from apikeys.models import ApiKey, KeySecret, Team, TeamOwnedQuerySet
@@ -25,7 +24,7 @@ class KeyActivity(models.Model):
         verbose_name_plural = _("key activity")
 
     def __str__(self) -> str:
-        return gettext("%(key)s at %(time)s") % {"key": self.key_id, "time": self.last_used_at}
+        return str(self.key)
 
 
 class Ending(models.TextChoices):

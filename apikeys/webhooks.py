@@ -21,7 +21,7 @@ from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from apikeys import encryption, outbound
+from apikeys import encryption, kept_texts, outbound
 from apikeys.models import Team, TeamOwnedQuerySet
 
 SECRET_BYTES = 32
@@ -84,18 +84,18 @@ class Webhook(models.Model):
             async with asyncio.timeout(TOTAL_SECONDS):
                 response = await outbound.post(self.url, body=body, headers=headers, connect_seconds=CONNECT_SECONDS)
         except TimeoutError:
-            raise WebhookError("It did not answer in time.") from None
+            raise WebhookError(kept_texts.TOO_LATE()) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # The class only: the text of these errors names the address.
             is_refused = isinstance(getattr(error, "os_error", None), outbound.AddressRefused)
-            what = "Its address is private and may not be called." if is_refused else f"{type(error).__name__}."
+            what = kept_texts.PRIVATE_ADDRESS() if is_refused else f"{type(error).__name__}."
             raise WebhookError(what) from None
         with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
             async with asyncio.timeout(ANSWER_SECONDS):
                 await response.content.read(ANSWER_BYTES)
         response.close()
         if not 200 <= response.status < 300:
-            raise WebhookError(f"It answered HTTP {response.status}.")
+            raise WebhookError(kept_texts.ANSWERED(status=response.status))
 
     def signature(self, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
         """The headers by which a receiver knows that a body is ours, and when it was sent."""
@@ -111,9 +111,9 @@ class Webhook(models.Model):
         try:
             meant_for, _, secret = encryption.decrypt(bytes(self.encrypted_secret)).partition("\n")
         except encryption.DecryptionError:
-            raise WebhookError("None of ENCRYPTION_KEYS decrypts its secret. Make a new one.") from None
+            raise WebhookError(kept_texts.UNREADABLE_SECRET()) from None
         if meant_for != self.url:
-            raise WebhookError("Its secret is for another URL. Make a new one.")
+            raise WebhookError(kept_texts.SECRET_OF_ANOTHER_URL())
         return base64.b64decode(secret)
 
 
@@ -126,14 +126,14 @@ def validate_url(url: str) -> None:
         parts, port = SplitResult("", "", "", "", ""), 0
     is_plain = url.isascii() and url.isprintable() and not any(character in url for character in " \\#")
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not is_plain:
-        raise ValidationError({"url": "Give an http or https URL without credentials or fragment."}, code="invalid")
+        raise ValidationError({"url": _("Give an http or https URL without credentials or fragment.")}, code="invalid")
     try:
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise ValidationError({"url": "Its host name has no address."}, code="unresolved") from None
+        raise ValidationError({"url": _("Its host name has no address.")}, code="unresolved") from None
     addresses = [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in found]
     if not all(outbound.is_allowed(address) for address in addresses):
         raise ValidationError(
-            {"url": "Its address is private. OUTBOUND_ALLOWED_NETWORKS says which of those may be called."},
+            {"url": _("Its address is private. OUTBOUND_ALLOWED_NETWORKS says which of those may be called.")},
             code="private",
         )

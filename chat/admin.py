@@ -19,9 +19,14 @@ from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import TabularInline as UnfoldTabularInline
-from unfold.widgets import UnfoldAdminSelectWidget
+from unfold.widgets import (
+    UnfoldAdminDecimalFieldWidget,
+    UnfoldAdminPasswordWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldBooleanSwitchWidget,
+)
 
-from apikeys import audit, servers
+from apikeys import audit, kept_texts, servers
 from apikeys.limits import MICROPOINTS
 from apikeys.models import ApiKey
 from apikeys.team_scope import ChoiceInTeam, ReadOnlyAdmin, ScopedListFilter, TeamScopedAdmin, has_many
@@ -45,14 +50,17 @@ class ProviderForm(ProviderModelForm):
         max_length=2000,
         # It travels in an HTTP header.
         validators=[RegexValidator(r"\A[\x21-\x7e]*\Z", _("Only printable ASCII characters without blanks."))],
-        widget=forms.PasswordInput(render_value=False, attrs={"autocomplete": "new-password", "class": "vTextField"}),
+        widget=UnfoldAdminPasswordWidget(render_value=False, attrs={"autocomplete": "new-password"}),
         help_text=_(
             "The provider's own key. It is stored encrypted and never shown again. Empty leaves it as it is. "
             "Changing the base URL clears it, unless a new one is given here."
         ),
     )
     clear_secret = forms.BooleanField(
-        label=_("Clear the secret"), required=False, help_text=_("Forget the secret that is stored.")
+        label=_("Clear the secret"),
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        help_text=_("Forget the secret that is stored."),
     )
 
     def clean(self) -> dict[str, Any]:
@@ -75,7 +83,8 @@ class PointsField(forms.DecimalField):
     """Points with six decimals, kept as whole millionths."""
 
     def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**{**kwargs, "min_value": 0, "max_digits": 12, "decimal_places": 6})
+        fixed = {"min_value": 0, "max_digits": 12, "decimal_places": 6, "widget": UnfoldAdminDecimalFieldWidget}
+        super().__init__(**{**kwargs, **fixed})
 
     def prepare_value(self, value: Any) -> Any:
         return Decimal(value) / MICROPOINTS if isinstance(value, int) else value
@@ -236,13 +245,13 @@ class AppAdmin(TeamScopedAdmin):
 
     def _archive(self, request: HttpRequest, app: App) -> None:
         if audit.update(App.objects.filter(pk=app.pk, archived_at=None), archived_at=timezone.now()):
-            self.log_change(request, app, "Archived.")
+            self.log_change(request, app, kept_texts.ARCHIVED())
 
     @admin.action(description=_("Unarchive: accept calls of the selected apps again"), permissions=["change"])
     def unarchive(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
         for app in queryset.exclude(archived_at=None):
             audit.update(App.objects.filter(pk=app.pk), archived_at=None)
-            self.log_change(request, app, "Unarchived.")
+            self.log_change(request, app, kept_texts.UNARCHIVED())
             self.message_user(request, gettext("Unarchived %(app)s.") % {"app": app}, messages.SUCCESS)
 
 
@@ -259,7 +268,12 @@ class ConversationAdmin(ReadOnlyAdmin):
     @admin.display(description=_("messages"))
     def its_messages(self, conversation: Conversation) -> str:
         url = reverse("admin:chat_message_changelist")
-        return format_html('<a href="{}?conversation__id__exact={}">{}</a>', url, conversation.pk, gettext("Show them"))
+        return format_html(
+            '<a class="site-link" href="{}?conversation__id__exact={}">{}</a>',
+            url,
+            conversation.pk,
+            gettext("Show them"),
+        )
 
 
 @admin.register(Message)

@@ -59,7 +59,12 @@ UNFOLD = {
     "SHOW_VIEW_ON_SITE": False,
     "GLOBAL_CALLBACK": "fastgpt_site.console.context",
     "STYLES": [file("fastgpt_site/console.css")],
-    "SCRIPTS": [file("apikeys/copy.js"), file("apikeys/select_labels.js"), file("fastgpt_site/timezone.js")],
+    "SCRIPTS": [
+        file("apikeys/copy.js"),
+        file("apikeys/select_labels.js"),
+        file("fastgpt_site/timezone.js"),
+        file("fastgpt_site/scrollbars.js"),
+    ],
     # Searches pages, and the keys of the user's teams. Nothing of it is kept: see CACHES.
     "COMMAND": {"search_callback": "apikeys.key_search.search"},
     "SHOW_LANGUAGES": True,

@@ -1,11 +1,15 @@
 """What people and programs are told of each kind of alert, and who they are."""
 
 import json
+import re
 
 import pytest
+from django.contrib.auth.models import User
+from django.utils.translation import override
 
-from apikeys import notices
+from apikeys import deliveries, notices
 from apikeys.alerts import Alert
+from apikeys.deliveries import Delivery
 from apikeys.models import Membership
 from tests import factories
 
@@ -91,3 +95,32 @@ def test_a_team_tells_its_active_staff():
             setattr(user, field, value)
         user.save()
     assert notices.recipients(alert) == ["staff@example.org"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "facts", "said"),
+    [
+        ("budget", BUDGET | {"percent": 100}, ["已用：", "超出限额的请求将被拒绝。"]),
+        ("expiry", EXPIRY, ["到期时间：", "1 天"]),
+        ("reuse", REUSE, ["调用来源：", "失效时间："]),
+    ],
+)
+def test_words_in_chinese(kind, facts, said):
+    alert = make_alert(kind, facts)
+    with override("zh-hans"):
+        told = f"{notices.headline(alert)}\n{notices.text(alert)}"
+    assert [words for words in said if words not in told] == []
+    assert not re.search(r"[A-Za-z]+ [A-Za-z]+ [A-Za-z]+", told)
+
+
+def test_a_mail_is_in_the_language_of_the_site(settings):
+    alert = make_alert("expiry", EXPIRY)
+    User.objects.filter(pk=alert.key.owner_id).update(email="owner@example.org")
+    settings.HAS_MAIL = True
+    delivery = Delivery(alert=alert, channel="mail")
+    with override("en"):
+        assert "Ends:" in deliveries._mail(delivery).body
+        settings.LANGUAGE_CODE = "zh-hans"
+        mail = deliveries._mail(delivery)
+    assert "到期时间" in mail.body
+    assert "天" in mail.subject

@@ -20,7 +20,7 @@ LITERAL = r"""(u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*")"""
 # What `templatize` makes of a template.
 CALL = re.compile(rf"\b(_|n?gettext|pgettext)\({LITERAL}(?:, {LITERAL})?")
 # %(name)s, %s, {name} and {name:s}, {{ name }}, HTML tags; "80 % or more" has none.
-PLACEHOLDER = re.compile(r"%\(\w+\)[sd]|%[sd]|%%|\{\{? ?\w*(?::\w+)? ?\}?\}|</?\w[^>]*>")
+PLACEHOLDER = re.compile(r"%\(\w+\)[sdr]|%[sd]|%%|\{\{? ?\w*(?::\w+)? ?\}?\}|</?\w[^>]*>")
 
 
 @dataclass

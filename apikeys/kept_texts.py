@@ -1,0 +1,70 @@
+"""What histories and deliveries say. It is kept in English, whoever caused it, and read in the reader's language."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from django.utils import translation
+from django.utils.translation import gettext_noop
+
+_kept: list[KeptText] = []
+
+
+class KeptText:
+    """A text with places such as %(reason)s. What is put into those named by `translated` is such a text itself."""
+
+    def __init__(self, text: str, *, translated: tuple[str, ...] = ()) -> None:
+        self.text, self.translated = text, translated
+        # What stands between the places, and their names.
+        pieces = re.split(r"%\((\w+)\)s", text)
+        shapes = [f"(?P<{piece}>.*)" if index % 2 else re.escape(piece) for index, piece in enumerate(pieces)]
+        self.pattern = re.compile("".join(shapes), re.DOTALL)
+        _kept.append(self)
+
+    def __call__(self, **values: Any) -> str:
+        """As it is kept."""
+        return self.text % values
+
+    def read(self, kept: str) -> str | None:
+        """What was kept, in the reader's language; None if it is another text."""
+        found = self.pattern.fullmatch(kept)
+        if found is None:
+            return None
+        values = {
+            name: translation.gettext(value) if name in self.translated else value
+            for name, value in found.groupdict().items()
+        }
+        return translation.gettext(self.text) % values
+
+
+def read(kept: str) -> str:
+    """In the reader's language what is one of these texts, anything else as it is. The first that fits is taken."""
+    return next((text for one in _kept if (text := one.read(kept)) is not None), kept)
+
+
+ROTATED = KeptText(gettext_noop("Rotated. The old secret ends %(when)s."), translated=("when",))
+DISABLED = KeptText(gettext_noop("Disabled. Reason: %(reason)s"))
+ENABLED = KeptText(gettext_noop("Enabled."))
+REVOKED = KeptText(gettext_noop("Revoked. Reason: %(reason)s"))
+NARROWED_EVERYWHERE = KeptText(gettext_noop("Narrowed to %(endpoints)s, from everywhere."))
+NARROWED = KeptText(gettext_noop("Narrowed to %(endpoints)s, from %(networks)s."))
+ENDLESS = KeptText(gettext_noop("Set its end to never."))
+ENDING = KeptText(gettext_noop("Set its end to %(moment)s."))
+IMPORTED = KeptText(gettext_noop("Imported."))
+CHANGED_BY_IMPORT = KeptText(gettext_noop("Changed by an import: %(columns)s."))
+ARCHIVED = KeptText(gettext_noop("Archived."))
+UNARCHIVED = KeptText(gettext_noop("Unarchived."))
+NEW_WEBHOOK_SECRET = KeptText(gettext_noop("Made a new secret. The old one ended at once."))
+OPENED = KeptText(gettext_noop("Opened %(endpoint)s to: %(kind)s."), translated=("kind",))
+CLOSED = KeptText(gettext_noop("Closed %(endpoint)s to: %(kind)s."), translated=("kind",))
+
+NOT_TAKEN = KeptText(gettext_noop("The mail server did not take it: %(error)s."))
+NO_ADDRESS = KeptText(gettext_noop("Nobody who is to be told has a mail address."))
+NO_WEBHOOK = KeptText(gettext_noop("The webhook was disabled or removed."))
+NOT_ENDED = KeptText(gettext_noop("No attempt came to its end."))
+TOO_LATE = KeptText(gettext_noop("It did not answer in time."))
+PRIVATE_ADDRESS = KeptText(gettext_noop("Its address is private and may not be called."))
+ANSWERED = KeptText(gettext_noop("It answered HTTP %(status)s."))
+UNREADABLE_SECRET = KeptText(gettext_noop("None of ENCRYPTION_KEYS decrypts its secret. Make a new one."))
+SECRET_OF_ANOTHER_URL = KeptText(gettext_noop("Its secret is for another URL. Make a new one."))
