@@ -16,6 +16,7 @@ from auditlog.diff import model_instance_diff
 from auditlog.models import AbstractLogEntry, LogEntryManager
 from auditlog.registry import auditlog
 from django.conf import settings
+from django.contrib.contenttypes.models import ContentType
 from django.db import models, transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -184,3 +185,21 @@ def update(rows: QuerySet[Any], **columns: Any) -> int:
 def record(row: Model, changes: dict[str, Any]) -> None:
     """Write an entry for a change that only its maker knows: {field: (old, new)}."""
     AuditEntry.objects.log_create(row, action=AuditEntry.Action.UPDATE, changes=changes)
+
+
+def record_many(rows: Iterable[tuple[Model | None, Model]]) -> None:
+    """Write an entry for each row that was written in bulk, as (before, after); before is None for a new one."""
+    entries = []
+    for before, after in rows:
+        difference = model_instance_diff(before, after, use_json_for_changes=True)
+        if difference:
+            entry = AuditEntry(
+                content_type=ContentType.objects.get_for_model(after),
+                object_pk=after.pk,
+                object_repr=str(after),
+                action=AuditEntry.Action.CREATE if before is None else AuditEntry.Action.UPDATE,
+                changes=difference,
+                **circumstances(after),
+            )
+            entries.append(entry)
+    AuditEntry.objects.bulk_create(entries, batch_size=500)

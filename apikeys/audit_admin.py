@@ -129,7 +129,7 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
 
     # Columns
 
-    @admin.display(description=_("who"))
+    @admin.display(description=_("done by"))
     def who(self, entry: AuditEntry) -> str:
         return entry.actor_name or "-"
 

@@ -18,7 +18,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, pgettext
 
 from apikeys import bulk_admin, fresh_password, kept_texts, transfer_admin
 from apikeys.attention import EndingSoonFilter, UnusedFilter
@@ -29,7 +29,7 @@ from apikeys.long_lists import LongList
 from apikeys.models import AccessKind, ApiKey, KeySecret, KeyStateError, Team
 from apikeys.new_key_forms import FIRST_LIMITS, LimitedNewKeyForm, NewKeyForm, like, reserve_id, reserved_id, stale
 from apikeys.snippets import APP_ID, snippets
-from apikeys.team_scope import ScopedListFilter, TeamScopedAdmin, rows_for
+from apikeys.team_scope import LIVE, ScopedListFilter, TeamScopedAdmin, rows_for
 
 POLICY = ("can_name_app", "allowed_networks", "allowed_endpoints", "allowed_models")
 PLOT_OPTIONS = json.dumps(
@@ -70,6 +70,8 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """Every word in some field. Apps and owners are found first, so that no key is joined with all that it has."""
+        if LIVE in request.GET:
+            queryset = queryset.filter(revoked_at=None)
         for word in search_term.split():
             apps = rows_for(ApiKey._meta.get_field("app").related_model, request.user).filter(name__icontains=word)
             owners = rows_for(ApiKey._meta.get_field("owner").related_model, request.user).filter(
@@ -353,7 +355,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     @admin.display(description=gettext_lazy("expires"), ordering="expires_at")
     def expires(self, api_key: ApiKey) -> str:
-        return moment(api_key.expires_at)
+        return moment(api_key.expires_at) if api_key.expires_at else pgettext("end", "never")
 
     @admin.display(description=gettext_lazy("last used"), ordering="activity__last_used_at")
     def last_used(self, api_key: ApiKey) -> str:

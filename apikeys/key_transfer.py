@@ -18,6 +18,7 @@ from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
+from apikeys import audit
 from apikeys.endpoints import endpoint_names
 from apikeys.key_reports import iso, summary
 from apikeys.models import ApiKey, Membership, Team
@@ -347,4 +348,10 @@ def shown(value: Any) -> str:
 def carry_out(plan: Plan) -> None:
     """Within a transaction that holds the rows that it changes. New keys get no secret: rotating makes one."""
     ApiKey.objects.bulk_create([row.api_key for row in plan.new], batch_size=500)
-    ApiKey.objects.bulk_update([row.api_key for row in plan.changed], CHANGEABLE, batch_size=200)
+    changed = {row.api_key.pk: row.api_key for row in plan.changed}
+    before = ApiKey.objects.select_related("team", "app", "owner").in_bulk(list(changed))
+    columns = sorted({name for row in plan.changed for name in row.changes})
+    if columns:
+        ApiKey.objects.bulk_update(list(changed.values()), columns, batch_size=200)
+    audit.record_many((None, row.api_key) for row in plan.new)
+    audit.record_many((before[key_id], api_key) for key_id, api_key in changed.items())

@@ -87,7 +87,7 @@ class NewKeyForm(KeyForm):
             "when it has leaked and nobody noticed: choose that for a good reason only."
         ),
     )
-    reservation = forms.CharField(widget=forms.HiddenInput)
+    reservation = forms.CharField(label="", widget=forms.HiddenInput)
 
     # Which fields are needed only when another has a value; a script hides them until then.
     shown_when = {"app": "kind=app", "can_name_app": "kind=global", "expires_at": "ends=date"}

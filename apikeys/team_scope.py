@@ -30,6 +30,8 @@ else:
 
 # So many choices are listed in a form or beside a list; of more, one is searched for.
 MAXIMUM_CHOICES = 50
+# The parameter by which a search asks only for what can still be used.
+LIVE = "live"
 
 
 def rows_for(model: type[Model], user: Any) -> QuerySet[Any]:
@@ -48,6 +50,13 @@ class ChoiceInTeam(AnyModelChoiceField):
         return f"{obj} ({obj.team})"
 
 
+class SearchOfLive(AutocompleteSelect):
+    """A search in a form: it leaves out what is archived or revoked, which a list's filters do find."""
+
+    def get_url(self) -> str:
+        return f"{super().get_url()}?{LIVE}=yes"
+
+
 class ScopedChoices(AnyBaseModelAdmin):
     """Offers in its forms, and accepts from them, only what the user may see."""
 
@@ -59,7 +68,7 @@ class ScopedChoices(AnyBaseModelAdmin):
         if is_in_team(db_field.related_model):
             kwargs.setdefault("form_class", ChoiceInTeam)
         if is_searched(db_field, request, self.admin_site):
-            kwargs.setdefault("widget", AutocompleteSelect(db_field, self.admin_site))
+            kwargs.setdefault("widget", SearchOfLive(db_field, self.admin_site))
         return super().formfield_for_foreignkey(db_field, request, **kwargs)
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.admin.widgets import AutocompleteSelect
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.validators import RegexValidator
 from django.db.models import QuerySet
@@ -16,6 +15,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
+from django.utils.text import capfirst
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import TabularInline as UnfoldTabularInline
@@ -29,7 +29,15 @@ from unfold.widgets import (
 from apikeys import audit, kept_texts, servers
 from apikeys.limits import MICROPOINTS
 from apikeys.models import ApiKey
-from apikeys.team_scope import ChoiceInTeam, ReadOnlyAdmin, ScopedListFilter, TeamScopedAdmin, has_many
+from apikeys.team_scope import (
+    LIVE,
+    ChoiceInTeam,
+    ReadOnlyAdmin,
+    ScopedListFilter,
+    SearchOfLive,
+    TeamScopedAdmin,
+    has_many,
+)
 from chat.models import App, Conversation, Message, Price, Provider
 from chat.trials import TRY_APPS, TrialView, apps_to_try
 
@@ -100,6 +108,12 @@ class PointsField(forms.DecimalField):
 class PriceForm(PriceModelForm):
     prompt_micropoints = PointsField(label=_("points for 1,000 prompt tokens"), initial=0)
     completion_micropoints = PointsField(label=_("points for 1,000 tokens of the answer"), initial=0)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Unfold's tables of inlines have headings, and no labels.
+        for field in self.fields.values():
+            field.widget.attrs["aria-label"] = capfirst(field.label)
 
 
 class PriceInline(PriceTabularInline):
@@ -199,6 +213,12 @@ class AppAdmin(TeamScopedAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
 
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        rows = queryset.filter(archived_at=None) if LIVE in request.GET else queryset
+        return super().get_search_results(request, rows, search_term)
+
     def get_urls(self) -> list[URLPattern]:
         return [
             path("try/", self.admin_site.admin_view(self.try_view), name="chat_app_try"),
@@ -215,7 +235,7 @@ class AppAdmin(TeamScopedAdmin):
         field: Any = form.fields["app"]
         field.queryset = apps_to_try(user).select_related("team")
         if has_many(App, user):
-            field.widget = AutocompleteSelect(ApiKey._meta.get_field("app"), self.admin_site)
+            field.widget = SearchOfLive(ApiKey._meta.get_field("app"), self.admin_site)
             field.widget.choices = field.choices
         context = {
             **self.admin_site.each_context(request),

@@ -4,7 +4,7 @@ from django.utils.translation import gettext_lazy as _
 
 class ChatConfig(AppConfig):
     name = "chat"
-    verbose_name = _("Applications")
+    verbose_name = _("Apps and conversations")
 
     def ready(self) -> None:
         from apikeys import audit

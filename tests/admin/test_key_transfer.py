@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from apikeys import key_transfer
+from apikeys.audit import AuditEntry
 from apikeys.models import ApiKey
 from tests import factories
 from tests.admin.pages import KEY_RIGHTS, LIST, hidden, page_of, staff, text
@@ -117,6 +118,9 @@ def test_import_makes_a_key_that_must_be_rotated(team, client):
     assert api_key.why_unusable == "It has no secret; rotate it to make one."
     assert "It has no secret; rotate it to make one." in text(client.get(page_of(api_key)))
     assert LogEntry.objects.get(object_id=api_key.pk).change_message == "Imported."
+    entry = AuditEntry.objects.get(object_pk=api_key.pk)
+    assert (entry.action, entry.via, entry.team) == (AuditEntry.Action.CREATE, "admin", team)
+    assert (entry.changes["name"], entry.changes["app"]) == ([None, "shop"], [None, app.name])
     rotate = page_of(api_key, "rotate")
     form = {"overlap": "0", "replacing": hidden(client.get(rotate).content.decode(), "replacing")}
     assert "This is the only time" in text(client.post(rotate, form))
@@ -126,6 +130,7 @@ def test_import_makes_a_key_that_must_be_rotated(team, client):
 
 def test_import_changes_a_key(team, client):
     api_key, _ = factories.make_key(team, allowed_models=["one"], note="kept")
+    old_name = api_key.name
     rows = [{"id": api_key.pk, "name": "renamed", "allowed_models": ["one", "two"], "can_name_app": True}]
     page = text(upload(client, json.dumps(rows)))
     assert "0 new, 1 changed, 0 mistakes" in page
@@ -136,6 +141,9 @@ def test_import_changes_a_key(team, client):
     assert api_key.note == "kept"
     message = LogEntry.objects.get(object_id=api_key.pk).change_message
     assert message == "Changed by an import: name, can_name_app, allowed_models."
+    changes = AuditEntry.objects.filter(object_pk=api_key.pk).latest("pk").changes
+    assert set(changes) == {"name", "can_name_app", "allowed_models"}
+    assert changes["name"] == [old_name, "renamed"]
 
 
 def test_what_was_shown_is_what_is_done(team, client):

@@ -2,12 +2,15 @@
 
 import json
 import re
+from urllib.parse import urlencode
 
 import httpx2
 import pytest
 from django.conf import settings
 from django.db import connection
 from django.test import Client
+from django.urls import reverse
+from django.utils import timezone
 
 from chat.models import App
 from chat.trials import MAXIMUM_TRIALS
@@ -96,6 +99,13 @@ def test_many_apps_are_searched(team, app):
     page = text(client.get(f"{PAGE}?app={app.pk}"))
     assert "admin-autocomplete" in page
     assert len(re.findall("<option", page)) <= 2
+    app.archived_at = timezone.now()
+    app.save()
+    found = re.search(r'data-ajax--url="([^"]+)"', page)
+    assert found
+    asked = {"app_label": "apikeys", "model_name": "apikey", "field_name": "app", "term": app.name}
+    assert client.get(f"{found[1]}&{urlencode(asked)}").json()["results"] == []
+    assert [row["id"] for row in client.get(reverse("admin:autocomplete"), asked).json()["results"]] == [app.pk]
 
 
 @pytest.mark.parametrize("method", ["GET", "OPTIONS", "PUT"])

@@ -4,18 +4,26 @@ from datetime import timedelta
 from typing import Any
 
 from django.conf import settings
+from django.contrib.auth.models import Group, User
+from django.db.models import Model
 from django.test import Client
+from django.urls import reverse
 from django.utils import timezone
 from playwright.sync_api import BrowserContext
+from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apikeys import kept_texts
 from apikeys.alerts import Alert, AlertKind
+from apikeys.audit import AuditEntry
+from apikeys.deliveries import Delivery
 from apikeys.limits import Limit
 from apikeys.models import ApiKey, EndpointRule, Team
-from apikeys.usage import Refusal, UsageRecord
+from apikeys.usage import DailyUsage, Ending, KeyActivity, Refusal, UsageRecord
 from apikeys.webhooks import Webhook
-from chat.models import App, Conversation
+from chat.models import App, Conversation, Message, Provider
 from tests import factories
-from tests.admin.pages import ADD, page_of, url
+from tests.admin.pages import browser, page_of, url
+from tests.admin.test_jobs import make_job
 from tests.processes import wait_for
 
 
@@ -25,6 +33,11 @@ def sign_in(context: BrowserContext, user: Any, base_url: str) -> None:
     client.force_login(user)
     session = client.cookies[settings.SESSION_COOKIE_NAME].value
     context.add_cookies([{"name": settings.SESSION_COOKIE_NAME, "value": session, "url": base_url}])
+
+
+def speak(context: BrowserContext, language: str, base_url: str) -> None:
+    """As chosen in the menu behind one's name."""
+    context.add_cookies([{"name": settings.LANGUAGE_COOKIE_NAME, "value": language, "url": base_url}])
 
 
 class Showcase:
@@ -42,9 +55,12 @@ class Showcase:
         _, search = self.make_key("Search", None, can_name_app=True, note="Asked by the web site.")
         self.make_key("Import at night", None, expires_at=timezone.now() + timedelta(days=5))
         self.make_key("Trial", self.app, expires_at=timezone.now() - timedelta(days=1))
-        self.make_key("Partner", self.app)[0].disable()
-        revoked, lost = self.make_key("Old web site", self.app)
-        revoked.revoke(by=self.user.username, reason="It was found in a repository.")
+        self.partner, _ = self.make_key("Partner", self.app)
+        self.revoked, lost = self.make_key("Old web site", self.app)
+        staff = browser(self.user)
+        staff.post(page_of(self.partner, "disable"), {"reason": "The contract ended."})
+        reason = "It was found in a repository."
+        staff.post(page_of(self.revoked, "revoke"), {"reason": reason, "typed_name": self.revoked.name})
         self.make_key("Reports", self.slow_app)[0].rotate(timedelta(hours=1))
         limit = {"team": self.team, "key": self.shop}
         Limit.objects.create(**limit, measure="requests", period="minute", amount=5)
@@ -56,44 +72,93 @@ class Showcase:
         server.ask(lost)
         server.get("/api/core/app/list", shop)
         wait_for(lambda: Refusal.objects.for_team(self.team.pk).count() >= 3, "the refusals", seconds=10)
-        facts = {"last_four": self.shop.last_four, "expires_at": timezone.now().isoformat(), "days": 7}
-        Alert.objects.create(
-            team=self.team, key=self.shop, kind=AlertKind.EXPIRY, occasion=factories.unique("expiry"), facts=facts
+        facts = {"expires_at": (timezone.now() + timedelta(days=7)).isoformat(), "days": 7}
+        alert = Alert.objects.create(
+            team=self.team,
+            key=self.shop,
+            kind=AlertKind.EXPIRY,
+            occasion=factories.unique("expiry"),
+            facts=facts,
+            told_at=timezone.now(),
         )
+        # Given up, so that no worker of another test tells it.
+        Delivery.objects.create(
+            alert=alert,
+            channel="webhook",
+            attempts=8,
+            given_up_at=timezone.now(),
+            last_error=kept_texts.ANSWERED(status=503),
+        )
+        webhook = Webhook(team=self.team, url="https://hooks.example.org/keys")
+        webhook.make_secret()
+        webhook.save()
+        DailyUsage.objects.create(
+            day=timezone.now().date() - timedelta(days=40),
+            team=self.team,
+            key=self.shop,
+            app=self.app,
+            endpoint="chat.completions",
+            model="echo",
+            ending=Ending.COMPLETE,
+            requests=1_284,
+            prompt_tokens=318_220,
+            completion_tokens=96_411,
+            cost_micropoints=1_407_728,
+            duration_ms=713_904,
+        )
+        self.job = make_job()
 
     def make_key(self, name: str, app: App | None, **policy: Any) -> tuple[ApiKey, str]:
         return factories.make_key(self.team, app, self.user, name=name, **policy)
 
-    def pages(self) -> dict[str, str]:
-        """Path by name."""
-        record = UsageRecord.objects.filter(team=self.team).latest("created_at")
-        refusal = Refusal.objects.for_team(self.team.pk).latest("created_at")
-        of_team = f"?team__id__exact={self.team.pk}"
-        lists = {
-            f"{model._meta.model_name} list": url(model, "changelist") + query
-            for model, query in {
-                ApiKey: of_team,
-                Limit: of_team,
-                App: of_team,
-                Conversation: "",
-                UsageRecord: of_team,
-                Refusal: of_team,
-                Alert: of_team,
-                Team: "",
-            }.items()
-        }
+    def rows(self) -> dict[type[Model], Any]:
+        """A row of every model that the admin has pages of."""
+        usage = UsageRecord.objects.filter(team=self.team)
         return {
-            "index": "/admin/",
-            **lists,
-            "key add": ADD,
-            "key page": page_of(self.shop),
-            "key revoke": page_of(self.shop, "revoke"),
+            Team: self.team,
+            Provider: self.app.provider,
+            App: self.app,
+            ApiKey: self.shop,
+            KeyActivity: KeyActivity.objects.get(key=self.shop),
+            Limit: Limit.objects.filter(key=self.shop).earliest("pk"),
+            UsageRecord: usage.latest("created_at"),
+            DailyUsage: DailyUsage.objects.get(team=self.team),
+            Refusal: Refusal.objects.for_team(self.team.pk).latest("created_at"),
+            Conversation: Conversation.objects.get(app=self.app),
+            Message: Message.objects.filter(conversation__app=self.app).latest("pk"),
+            Alert: Alert.objects.filter(team=self.team).latest("pk"),
+            Webhook: Webhook.objects.get(team=self.team),
+            AuditEntry: AuditEntry.objects.filter(team=self.team, object_pk=self.partner.pk).latest("pk"),
+            # Tests of rules delete them all.
+            EndpointRule: EndpointRule.objects.get_or_create(endpoint="models.list")[0],
+            ProcrastinateJob: ProcrastinateJob.objects.get(pk=self.job),
+            User: self.user,
+            Group: Group.objects.get(name="Key administrator"),
+        }
+
+    def pages(self) -> dict[str, str]:
+        """Path by name: the list and a row of every model, the forms of new rows, and all pages that are no model's."""
+        rows = self.rows()
+        found = {"index": "/admin/"}
+        for model, row in rows.items():
+            is_of_team = "team" in [field.name for field in model._meta.fields]
+            query = f"?team__id__exact={self.team.pk}" if is_of_team else ""
+            found[f"{model._meta.model_name} list"] = url(model, "changelist") + query
+            found[f"{model._meta.model_name} page"] = url(model, "change", row.pk)
+        for model in (Team, Provider, App, ApiKey, Limit, Webhook, EndpointRule, User, Group):
+            found[f"{model._meta.model_name} add"] = url(model, "add")
+        for name in ("rotate", "disable", "narrow", "revoke"):
+            found[f"key {name}"] = page_of(self.shop, name)
+        return found | {
+            "key enable": page_of(self.partner, "enable"),
+            "key history": page_of(self.partner, "history"),
+            "key revoked": page_of(self.revoked),
+            "key import": url(ApiKey, "import"),
+            "limit delete": url(Limit, "delete", rows[Limit].pk),
+            "provider delete": url(Provider, "delete", rows[Provider].pk),
+            "webhook new secret": url(Webhook, "new_secret", rows[Webhook].pk),
             "endpoints": url(EndpointRule, "inventory"),
             "try it": url(App, "try"),
-            "usage record": url(UsageRecord, "change", record.pk),
-            "refusal": url(Refusal, "change", refusal.pk),
-            "app page": url(App, "change", self.app.pk),
-            "limit add": url(Limit, "add"),
-            "webhook add": url(Webhook, "add"),
-            "team page": url(Team, "change", self.team.pk),
+            "own password": reverse("admin:password_change"),
+            "user password": reverse("admin:auth_user_password_change", args=[self.user.pk]),
         }

@@ -4,9 +4,10 @@ import re
 
 import pytest
 from django.urls import reverse
-from playwright.sync_api import Error, Page, expect
+from playwright.sync_api import Error, Page, Route, expect
 
 from apikeys import keys
+from apikeys.bulk_changes import PORTION
 from apikeys.models import ApiKey
 from tests import factories
 from tests.admin.pages import ADD, KEY_RIGHTS, LIST, page_of
@@ -248,3 +249,66 @@ def test_bulk_change_in_portions(page: Page, team, user):
     expect(page.locator("#bulk-lines tr")).to_have_count(60, timeout=30_000)
     assert page.locator("#bulk-progress").evaluate("bar => bar.value === bar.max")
     assert not ApiKey.objects.filter(team=team, disabled_at=None).exists()
+
+
+def test_narrowing_to_what_it_uses(server, page: Page, team, user):
+    """Of what its holder called it may go on with that; the rest is refused within two seconds."""
+    key = make_key(page, team, user, "narrow")
+    assert status(server, key) == 200
+    api_key = ApiKey.objects.get(team=team)
+    wait_for(lambda: api_key.usage.exists(), "the record", seconds=10)
+    page.goto(page_of(api_key))
+    page.get_by_role("link", name="Narrow").click()
+    expect(page.get_by_label("key.self", exact=True)).to_be_checked()
+    expect(page.get_by_label("models.list (not used)")).not_to_be_checked()
+    expect(page.get_by_label("Networks")).to_have_value("127.0.0.1/32")
+    page.get_by_role("button", name="Narrow").click()
+    expect(page.get_by_text("Narrowed to key.self, from 127.0.0.1/32.").first).to_be_visible()
+    wait_for(lambda: server.get("/api/v1/models", key).status_code == 403, "the refusal", seconds=2)
+    assert status(server, key) == 200
+    expect(page.get_by_label("Allowed networks")).to_have_value("127.0.0.1/32")
+
+
+def test_duplicating_a_key(server, page: Page, team, user):
+    """The new key is like the old one but for its name and its secret."""
+    app = factories.make_app(team)
+    old, old_key = factories.make_key(
+        team, app, user, name="old", note="Of the shop.", allowed_endpoints=["chat.completions", "key.self"]
+    )
+    page.goto(page_of(old))
+    page.get_by_role("link", name="Duplicate").click()
+    expect(page.locator("#id_note")).to_have_value("Of the shop.")
+    page.locator("#id_name").fill("new")
+    page.get_by_role("button", name="Save").click()
+    key = shown_key(page)
+    new = ApiKey.objects.get(team=team, name="new")
+    assert key != old_key
+    assert (new.app_id, new.note, new.allowed_endpoints) == (app.pk, old.note, old.allowed_endpoints)
+    assert (status(server, key), status(server, old_key)) == (200, 200)
+
+
+def test_bulk_run_that_stops_goes_on(page: Page, team, user):
+    """A portion that does not arrive stops the run; sent again, it does the rest and nothing twice."""
+    for number in range(PORTION + 5):
+        factories.make_key(team, None, user, name=f"k{number}")
+    page.goto(LIST)
+    page.locator("#action-toggle").check()
+    page.locator("select[name=action]").select_option(label="Disable")
+    page.get_by_role("button", name="Run").click()
+    page.get_by_label("Reason").fill("The contract ended.")
+    sent = []
+
+    def lose_the_second(route: Route) -> None:
+        sent.append(route.request)
+        route.abort() if len(sent) == 2 else route.continue_()
+
+    page.route("**/bulk/disable/", lose_the_second)
+    page.get_by_role("button", name="Disable").click()
+    expect(page.get_by_text("It stopped here.")).to_be_visible()
+    assert ApiKey.objects.filter(team=team).exclude(disabled_at=None).count() == PORTION
+    expect(page.locator("#bulk-lines tr")).to_have_count(PORTION)
+    page.get_by_role("button", name="Disable").click()
+    expect(page.locator("#bulk-lines tr")).to_have_count(PORTION + 5)
+    assert not ApiKey.objects.filter(team=team, disabled_at=None).exists()
+    assert len(sent) == 3
+    expect(page.get_by_role("button", name="Disable")).to_be_disabled()

@@ -12,6 +12,8 @@
         });
     }
     function nameAll() {
+        // Django names the icons beside its filters of choices, but gives them no role that may have a name.
+        document.querySelectorAll(".search-label-icon:not([role])").forEach((icon) => icon.setAttribute("role", "img"));
         document.querySelectorAll("select.select2-hidden-accessible").forEach(named);
     }
     document.addEventListener("DOMContentLoaded", () => {
