@@ -60,7 +60,7 @@ class SiteUserAdmin(SuperusersOnly, PermissionsNamed, UserAdmin, ProtectionShown
 
 
 @admin.register(Group)
-class SiteGroupAdmin(SuperusersOnly, PermissionsNamed, GroupAdmin, AnyModelAdmin):
+class SiteGroupAdmin(SuperusersOnly, PermissionsNamed, GroupAdmin, AnyModelAdmin):  # type: ignore[misc]
     """Likewise."""
 
 

@@ -89,3 +89,15 @@ def test_migrating_adds_what_is_missing_and_takes_nothing():
     call_command("migrate", verbosity=0)
     assert set(group.permissions.all()) == wanted | {more}
     group.permissions.remove(more)
+
+
+def test_permissions_are_named_in_the_language_of_the_reader():
+    client = browser(factories.make_user(is_superuser=True))
+    page = url(Group, "add")
+    for language, names in {
+        "en": ["API key | add", "Late hour | view"],
+        "zh-hans": ["API 密钥 | 添加", "应用 | 试用"],
+    }.items():
+        shown = text(client.get(page, headers={"accept-language": language}))
+        assert [name for name in names if f">{name}</option>" not in shown] == []
+    assert "Can add" not in shown

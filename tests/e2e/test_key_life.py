@@ -253,7 +253,7 @@ def test_bulk_change_in_portions(page: Page, team, user):
 
 def test_narrowing_to_what_it_uses(server, page: Page, team, user):
     """Of what its holder called it may go on with that; the rest is refused within two seconds."""
-    key = make_key(page, team, user, "narrow")
+    key = make_key(page, team, user, "shop")
     assert status(server, key) == 200
     api_key = ApiKey.objects.get(team=team)
     wait_for(lambda: api_key.usage.exists(), "the record", seconds=10)
