@@ -57,4 +57,4 @@ class Alert(models.Model):
         indexes = [models.Index(fields=["id"], condition=Q(told_at=None), name="alert_open")]
 
     def __str__(self) -> str:
-        return str(self.get_kind_display())
+        return f"{self.get_kind_display()} ({self.pk})"
