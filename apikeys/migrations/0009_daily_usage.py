@@ -15,9 +15,14 @@ CREATE FUNCTION used_in_records(wanted bigint, start timestamptz) RETURNS bigint
         ELSE 0
     END), 0)::bigint
     FROM apikeys_limit AS a_limit
-    JOIN apikeys_usagerecord AS usage
-        ON usage.created_at >= start AND usage.team_id = a_limit.team_id
-        AND (a_limit.key_id IS NULL OR usage.key_id = a_limit.key_id)
+    CROSS JOIN LATERAL (
+        -- Two ways, so that a key's own limit reads no more than the key's records.
+        SELECT * FROM apikeys_usagerecord AS of_key
+        WHERE of_key.key_id = a_limit.key_id AND of_key.created_at >= start
+        UNION ALL
+        SELECT * FROM apikeys_usagerecord AS of_team
+        WHERE a_limit.key_id IS NULL AND of_team.team_id = a_limit.team_id AND of_team.created_at >= start
+    ) AS usage
     WHERE a_limit.id = wanted
 $$;
 
@@ -30,9 +35,13 @@ CREATE FUNCTION used_in_days(wanted bigint, start timestamptz) RETURNS bigint LA
         ELSE 0
     END), 0)::bigint
     FROM apikeys_limit AS a_limit
-    JOIN apikeys_dailyusage AS daily
-        ON daily.day >= start AT TIME ZONE 'UTC' AND daily.team_id = a_limit.team_id
-        AND (a_limit.key_id IS NULL OR daily.key_id = a_limit.key_id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM apikeys_dailyusage AS of_key
+        WHERE of_key.key_id = a_limit.key_id AND of_key.day >= start AT TIME ZONE 'UTC'
+        UNION ALL
+        SELECT * FROM apikeys_dailyusage AS of_team
+        WHERE a_limit.key_id IS NULL AND of_team.team_id = a_limit.team_id AND of_team.day >= start AT TIME ZONE 'UTC'
+    ) AS daily
     WHERE a_limit.id = wanted
 $$;
 

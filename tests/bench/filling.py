@@ -220,7 +220,8 @@ STATEMENTS = {
     "counters": """
         INSERT INTO apikeys_counter (limit_id, period_start, used, reserved)
         SELECT begun.id, begun.start, coalesce(sum(
-            CASE begun.measure WHEN 'requests' THEN 1 ELSE usage.prompt_tokens + usage.completion_tokens END), 0), 0
+            CASE begun.measure WHEN 'requests' THEN 1 ELSE usage.prompt_tokens + usage.completion_tokens END)
+            FILTER (WHERE usage.id IS NOT NULL), 0), 0
         FROM (
             SELECT id, key_id, measure, limit_period_start(period, time_zone, now()) AS start FROM apikeys_limit
         ) AS begun

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import random
 import shutil
 import signal
@@ -43,12 +44,15 @@ SCATTERED = "anywhere"
 LIMITED_KEYS = 50
 # What others do on the machine only makes it slower: rounds are added while a floor is missed, up to this many times.
 PATIENCE = 3
-# Most that a figure may grow by, and most milliseconds that a page may take.
+# Most that a figure may grow by.
 GROWTH = 1.5
-PAGE_MS = 500.0
 FREE_BYTES = 12 * 2**30
 KEY_PATH = "/api/v1/key"
-LISTS = {"key list": "/admin/apikeys/apikey/", "usage list": "/admin/apikeys/usagerecord/"}
+PAGES_OF = {"key list": "/admin/apikeys/apikey/", "usage list": "/admin/apikeys/usagerecord/", "dashboard": "/admin/"}
+# Most milliseconds that they may take.
+PAGE_MS = {"key list": 500.0, "usage list": 500.0, "dashboard": 300.0}
+# There is more to tell of a large site, so its first page may take longer, within its bound.
+GROWING = {"dashboard"}
 
 Figures = dict[tuple[str, str], list[float]]
 
@@ -84,22 +88,26 @@ def _options() -> argparse.Namespace:
 def _row(name: str, load: str, small: list[float], full: list[float]) -> Row:
     row = Row(name, load, "ms", min(full), full, direct=min(small))
     if not load.endswith(SCATTERED):
-        row.floor = GROWTH
+        row.floor = PAGE_MS[name] if name in GROWING else GROWTH
         row.is_missed = _is_missed(name, min(small), min(full))
     row.more = {f"small_round_{number}": value for number, value in enumerate(small)}
     return row
 
 
 def _is_missed(name: str, small: float, full: float) -> bool:
-    return full > small * GROWTH or (name in LISTS and full > PAGE_MS)
+    return (full > small * GROWTH and name not in GROWING) or full > PAGE_MS.get(name, math.inf)
 
 
 def _notes(large: Size, context: dict[str, Any]) -> str:
     return (
         f"Medians in milliseconds, the best of the rounds. small: {SMALL.keys:,} keys and {SMALL.records:,} records\n"
         f"of one team. result: {large.keys:,} keys of {large.teams:,} teams, every tenth with two limits, and\n"
-        f"{large.records:,} records. The floor is for the ratio; besides, a list may take {PAGE_MS:.0f} ms.\n"
-        f"Filled in {context['fill_seconds']:.0f} s; the database takes {context['database_bytes'] / 2**30:.1f} GiB."
+        f"{large.records:,} records. The floor is for the ratio, of the dashboard in ms; a list may take "
+        f"{PAGE_MS['key list']:.0f} ms.\n"
+        f"Filled in {context['fill_seconds']:.0f} s; the database takes {context['database_bytes'] / 2**30:.1f} GiB. "
+        f"The first roll-up of all records took {context['roll_up_seconds']:.0f} s,\n"
+        f"reconciling {context['limits']:,} limits {context['reconcile_seconds']:.0f} s (drift {context['drift']}). "
+        "Nobody waits for either."
     )
 
 
@@ -119,11 +127,30 @@ def _run(large: Size, rounds: int) -> tuple[Figures, Figures, dict[str, Any]]:
             known.digests |= first.digests
             started = perf_counter()
             fill(SMALL, large, known.digests, upstream_port)
-            seconds = perf_counter() - started
+            context = {"fill_seconds": perf_counter() - started, "database_bytes": _database_bytes()} | _jobs()
             full = _measured(gateway, large, known, large.teams // 2, rounds, small)
-            return small, full, {"fill_seconds": seconds, "database_bytes": _database_bytes()}
+            return small, full, context
     finally:
         upstream.stop()
+
+
+def _jobs() -> dict[str, Any]:
+    """What the jobs do of themselves."""
+    from apikeys.hourly_usage import roll_up
+    from apikeys.leaders import reckon
+    from apikeys.reconciliation import reconcile
+
+    started = perf_counter()
+    roll_up()
+    reckon()
+    rolled_up = perf_counter()
+    limits, drifts = reconcile()
+    return {
+        "roll_up_seconds": rolled_up - started,
+        "limits": limits,
+        "drift": len(drifts),
+        "reconcile_seconds": perf_counter() - rolled_up,
+    }
 
 
 def _measured(gateway: Gateway, size: Size, known: Known, team: int, rounds: int, small: Figures) -> Figures:
@@ -259,7 +286,7 @@ async def _over_http(stage: Stage) -> list[Timed]:
             await _timed(stage.port, (limited * REQUESTS)[:REQUESTS], traffic.check_completion),
         ),
     ]
-    for name, path in LISTS.items():
+    for name, path in PAGES_OF.items():
         for who, cookie in stage.cookies.items():
             pages = [_get(path, f"Cookie: sessionid={cookie}")] * PAGES
             timed.append(((name, who), await _timed(stage.port, pages, _check_page)))
