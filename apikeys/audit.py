@@ -1,14 +1,14 @@
 """Who did what when: an entry for every change of what decides over keys, whether by admin, API or command.
 
-django-auditlog notices what is saved and deleted. What it cannot see, a change in one statement, goes through
-`update` here. Nothing that the hot path writes is registered.
+django-auditlog notices what is saved and deleted. What it cannot see, many rows in one statement, goes through
+`update`, `create_all` and `update_all` here. Nothing that the hot path writes is registered.
 """
 
 from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -25,6 +25,8 @@ from django.utils.translation import gettext_lazy as _
 from apikeys.client_address import address_of
 
 MASK = "******"
+# Rows in one statement.
+BATCH = 500
 
 TeamOf = Callable[[Any], "str | None"]
 _team_of: dict[type[Model], TeamOf] = {}
@@ -182,24 +184,52 @@ def update(rows: QuerySet[Any], **columns: Any) -> int:
     return len(before)
 
 
+def create_all(rows: Sequence[Model]) -> None:
+    """Insert new rows of one model with an entry for each, in one transaction and few statements."""
+    if not rows:
+        return
+    with transaction.atomic():
+        type(rows[0])._base_manager.bulk_create(rows, batch_size=BATCH)
+        changes = [(row, model_instance_diff(None, row, use_json_for_changes=True)) for row in rows]
+        record_all(AuditEntry.Action.CREATE, changes)
+
+
+def update_all(rows: Sequence[Model], columns: Sequence[str]) -> None:
+    """Write these columns of rows of one model, with an entry for each that changed, like `create_all`."""
+    if not rows:
+        return
+    model = type(rows[0])
+    related = [name for name in columns if model._meta.get_field(name).many_to_one]
+    with transaction.atomic():
+        kept = model._base_manager.select_for_update(no_key=True, of=("self",)).select_related(*related)
+        before = kept.order_by("pk").in_bulk([row.pk for row in rows])
+        changes = [
+            (row, model_instance_diff(before[row.pk], row, fields_to_check=columns, use_json_for_changes=True))
+            for row in rows
+        ]
+        model._base_manager.bulk_update(rows, columns, batch_size=BATCH)
+        record_all(AuditEntry.Action.UPDATE, changes)
+
+
+def record_all(action: int, changes: Iterable[tuple[Model, dict[str, Any]]]) -> None:
+    AuditEntry.objects.bulk_create(
+        (
+            AuditEntry(
+                content_type=ContentType.objects.get_for_model(row),
+                object_pk=str(row.pk),
+                object_id=row.pk if isinstance(row.pk, int) else None,
+                object_repr=str(row),
+                action=action,
+                changes=difference,
+                **circumstances(row),
+            )
+            for row, difference in changes
+            if difference
+        ),
+        batch_size=BATCH,
+    )
+
+
 def record(row: Model, changes: dict[str, Any]) -> None:
     """Write an entry for a change that only its maker knows: {field: (old, new)}."""
     AuditEntry.objects.log_create(row, action=AuditEntry.Action.UPDATE, changes=changes)
-
-
-def record_many(rows: Iterable[tuple[Model | None, Model]]) -> None:
-    """Write an entry for each row that was written in bulk, as (before, after); before is None for a new one."""
-    entries = []
-    for before, after in rows:
-        difference = model_instance_diff(before, after, use_json_for_changes=True)
-        if difference:
-            entry = AuditEntry(
-                content_type=ContentType.objects.get_for_model(after),
-                object_pk=after.pk,
-                object_repr=str(after),
-                action=AuditEntry.Action.CREATE if before is None else AuditEntry.Action.UPDATE,
-                changes=difference,
-                **circumstances(after),
-            )
-            entries.append(entry)
-    AuditEntry.objects.bulk_create(entries, batch_size=500)

@@ -347,11 +347,6 @@ def shown(value: Any) -> str:
 
 def carry_out(plan: Plan) -> None:
     """Within a transaction that holds the rows that it changes. New keys get no secret: rotating makes one."""
-    ApiKey.objects.bulk_create([row.api_key for row in plan.new], batch_size=500)
-    changed = {row.api_key.pk: row.api_key for row in plan.changed}
-    before = ApiKey.objects.select_related("team", "app", "owner").in_bulk(list(changed))
+    audit.create_all([row.api_key for row in plan.new])
     columns = sorted({name for row in plan.changed for name in row.changes})
-    if columns:
-        ApiKey.objects.bulk_update(list(changed.values()), columns, batch_size=200)
-    audit.record_many((None, row.api_key) for row in plan.new)
-    audit.record_many((before[key_id], api_key) for key_id, api_key in changed.items())
+    audit.update_all([row.api_key for row in plan.changed], columns)

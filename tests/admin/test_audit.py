@@ -7,10 +7,12 @@ from datetime import timedelta
 
 import pytest
 from django.contrib.auth.models import Group, User
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from apikeys import audit
 from apikeys.audit import MASK, AuditEntry, login
 from apikeys.limits import Limit
 from apikeys.models import ApiKey, Membership, Team
@@ -78,6 +80,59 @@ def test_change_in_one_statement(page, answers, changed):
     again = len(entries(api_key))
     client.post(page_of(api_key, page), answers)
     assert len(entries(api_key)) == again
+
+
+def test_import_of_keys():
+    team = factories.make_team()
+    api_key, _ = factories.make_key(team, name="before", note="stays", allowed_models=["one"])
+    user, client = staff(team)
+    rows = [
+        {"id": api_key.pk, "name": "after", "owner": user.username, "allowed_models": ["one", "two"]},
+        {"name": "made", "owner": user.username, "expires_at": "2099-01-02T03:04:05+02:00"},
+    ]
+
+    def send(**fields):
+        return client.post(
+            url(ApiKey, "import"), {"file": SimpleUploadedFile("keys", json.dumps(rows).encode()), **fields}
+        )
+
+    digest = text(send()).partition('name="digest" value="')[2].partition('"')[0]
+    owner, before = api_key.owner.username, AuditEntry.objects.count()
+    assert send(digest=digest).status_code == 302
+    assert AuditEntry.objects.count() == before + 2
+    changed = newest(api_key)
+    assert changed.action == AuditEntry.Action.UPDATE
+    assert changed.changes == {
+        "name": ["before", "after"],
+        "owner": [owner, user.username],
+        "allowed_models": [["one"], ["one", "two"]],
+    }
+    (made,) = entries(ApiKey.objects.get(team=team, name="made"))
+    assert made.action == AuditEntry.Action.CREATE
+    assert made.object_repr == "made"
+    assert made.changes["team"] == [None, team.name]
+    assert made.changes["owner"] == [None, user.username]
+    assert made.changes["expires_at"] == [None, "2099-01-02 01:04:05"]
+    assert made.changes["can_name_app"] == [None, False]
+    for entry in (changed, made):
+        assert (entry.actor, entry.via, entry.team, entry.remote_addr) == (user, "admin", team, "127.0.0.1")
+
+
+def test_import_of_many_keys_costs_the_same():
+    team = factories.make_team()
+    user, _ = staff(team)
+    counts = []
+    for number in (2, 20):
+        changed = [factories.make_key(team, owner=user)[0] for _ in range(number)]
+        # Whose related rows are at hand, as an import has them.
+        changed = list(ApiKey.objects.filter(pk__in=[api_key.pk for api_key in changed]).with_state())
+        for api_key in changed:
+            api_key.note = "new"
+        with CaptureQueriesContext(connection) as queries:
+            audit.create_all([ApiKey(team=team, owner=user, name=str(n)) for n in range(number)])
+            audit.update_all(changed, ["note", "owner"])
+        counts.append(len(queries))
+    assert counts[0] == counts[1]
 
 
 def test_enable():
