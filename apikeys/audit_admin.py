@@ -13,6 +13,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.db.models import DateTimeField, Field, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.loader import render_to_string
+from django.utils import timezone
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
@@ -188,9 +189,9 @@ def readable(field: Field[Any, Any] | None, value: Any) -> Any:
         return ""
     if isinstance(field, DateTimeField):
         try:
-            # auditlog leaves the zone out. The template shows it in the reader's.
-            return datetime.fromisoformat(value).replace(tzinfo=UTC)
-        except (TypeError, ValueError):
+            # auditlog leaves the zone out.
+            return timezone.localtime(datetime.fromisoformat(value).replace(tzinfo=UTC))
+        except (TypeError, ValueError, OverflowError):
             return value
     if isinstance(value, bool):
         return _("yes") if value else _("no")

@@ -15,7 +15,7 @@ from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminSplitDateTimeWidg
 from apikeys import kept_texts
 from apikeys.key_changes import Disabling, Done, Enabling, KeyChange, Revocation
 from apikeys.key_forms import EndForm
-from apikeys.models import ApiKey
+from apikeys.models import ApiKey, validate_end
 from apikeys.new_key_forms import ENDS
 
 # As many keys as one action takes, and as one request of it.
@@ -36,7 +36,10 @@ class Line:
 class ExpiryForm(forms.Form):
     ends = forms.ChoiceField(label=_("Ends"), choices=ENDS, initial="90", widget=UnfoldAdminSelectWidget)
     expires_at: Any = forms.SplitDateTimeField(
-        label=_("On"), required=False, widget=UnfoldAdminSplitDateTimeWidget(attrs={"data-shown-when": "ends=date"})
+        label=_("On"),
+        required=False,
+        validators=[validate_end],
+        widget=UnfoldAdminSplitDateTimeWidget(attrs={"data-shown-when": "ends=date"}),
     )
 
     def clean(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from apikeys.access import team_id_of
 from apikeys.bodies import decode
 from apikeys.errors import AppNotFound, InvalidParameter, KeyNotFound, PasswordNeeded
 from apikeys.limits import MAXIMUM_AMOUNT, MICROPOINTS, Limit, Measure, Period
-from apikeys.models import ApiKey, Team
+from apikeys.models import ApiKey, Team, validate_end
 from apikeys.object_ids import is_object_id
 from apikeys.usage import DailyUsage, UsageRecord
 from apikeys.views import ApiView, success
@@ -32,7 +32,7 @@ UNLIMITED = -1
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
 # Of a key's fields, those that a request may set; everything else in a body is ignored.
-COLUMNS = {"expires_at": "limit.expiredTime", "name": "name", "app": "appId"}
+COLUMNS = {"name": "name", "app": "appId"}
 
 
 class GivenLimit(msgspec.Struct):
@@ -45,15 +45,32 @@ class GivenLimit(msgspec.Struct):
     def amount(self) -> int | None:
         """In millionths of a point; None for no limit."""
         points = self.maxUsagePoints
-        if points is None or isinstance(points, msgspec.UnsetType) or points == UNLIMITED:
+        if points is None or isinstance(points, msgspec.UnsetType):
             return None
-        exact = points * MICROPOINTS if points.is_finite() else Decimal(UNLIMITED)
-        if not 0 <= exact <= MAXIMUM_AMOUNT or exact != exact.to_integral_value():
+        # Neither what is no number nor what is too large for any context may be calculated with.
+        is_amount = points.is_finite() and UNLIMITED <= points <= MAXIMUM_AMOUNT
+        if is_amount and points == UNLIMITED:
+            return None
+        exact = points * MICROPOINTS if is_amount else Decimal(UNLIMITED)
+        if not 0 <= exact <= MAXIMUM_AMOUNT or exact != exact.to_integral_value() or exact / MICROPOINTS != points:
             raise InvalidParameter(
                 "limit.maxUsagePoints: -1 for no limit, or points with at most six decimals.",
                 param="limit.maxUsagePoints",
             )
         return int(exact)
+
+    @property
+    def end(self) -> datetime | None:
+        """None for no end."""
+        if self.expiredTime is None or isinstance(self.expiredTime, msgspec.UnsetType):
+            return None
+        try:
+            validate_end(self.expiredTime)
+        except ValidationError as error:
+            raise InvalidParameter(
+                f"limit.expiredTime: {' '.join(error.messages)}", param="limit.expiredTime"
+            ) from None
+        return self.expiredTime
 
 
 class NewKey(msgspec.Struct):
@@ -103,7 +120,7 @@ class KeyCreateView(KeyView):
     def post(self, request: Request) -> Response:
         wanted = decode(request._request.body, NEW_KEY)
         limit = wanted.limit or GivenLimit()
-        amount = limit.amount
+        amount, end = limit.amount, limit.end
         team = Team.objects.get(pk=team_id_of(request))
         check_password(request)
         user: Any = request.user
@@ -114,7 +131,7 @@ class KeyCreateView(KeyView):
                     owner=user,
                     name=storable_name(wanted.name),
                     app=find_app(team, wanted.appId) if wanted.appId else None,
-                    expires_at=limit.expiredTime or None,
+                    expires_at=end,
                 )
                 if amount is not None:
                     add_points_limit(api_key, amount)
@@ -156,7 +173,7 @@ class KeyUpdateView(KeyView):
     def post(self, request: Request) -> Response:
         wanted = decode(request._request.body, CHANGED_KEY)
         limit = wanted.limit or GivenLimit()
-        amount = limit.amount
+        amount, end = limit.amount, limit.end
         api_key = self.find(request, wanted.id)
         if wanted.appId and wanted.appId != api_key.app_id:
             raise InvalidParameter("The app of a key never changes. Create another key.", param="appId")
@@ -164,7 +181,7 @@ class KeyUpdateView(KeyView):
         if wanted.name is not None:
             columns["name"] = storable_name(wanted.name)
         if limit.expiredTime is not msgspec.UNSET:
-            columns["expires_at"] = limit.expiredTime
+            columns["expires_at"] = end
         with transaction.atomic():
             # Locked, so that nobody revokes it or changes its limits meanwhile.
             kept = ApiKey.objects.select_for_update(no_key=True).filter(pk=api_key.pk, revoked_at=None)

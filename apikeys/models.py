@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.conf import settings
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
 MAXIMUM_OVERLAP = timedelta(days=30)
+# Python's calendar ends with the year 9999: a year before, every time zone can still show the end of a key.
+EARLIEST_END, END_BEFORE = datetime(2000, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 
 class ObjectIdField(models.CharField):  # type: ignore[type-arg]
@@ -156,11 +158,21 @@ def validate_foreign_secret(secret: str) -> None:
 
 
 def validate_network(value: str) -> None:
+    if "%" in value:
+        # Not repeated: an array's field would take the sign for a placeholder of its message.
+        raise ValidationError(
+            "A network in CIDR form has no percent sign: no caller is known by a zone.", code="invalid"
+        )
     try:
         ipaddress.ip_network(value)
     except ValueError as error:
         complaint = _("%(value)r is not a network in CIDR form: %(error)s.")
         raise ValidationError(complaint, code="invalid", params={"value": value, "error": error}) from error
+
+
+def validate_end(value: datetime) -> None:
+    if not EARLIEST_END <= value < END_BEFORE:
+        raise ValidationError(_("The end must lie in the years 2000 to 9998 (UTC)."), code="out_of_range")
 
 
 class ApiKey(models.Model):
@@ -195,7 +207,11 @@ class ApiKey(models.Model):
     )
     note = models.TextField(_("note"), blank=True, max_length=2000, validators=[MaxLengthValidator(2000)])
     expires_at = models.DateTimeField(
-        _("expires at"), null=True, blank=True, help_text=_("Empty means that the key never expires.")
+        _("expires at"),
+        null=True,
+        blank=True,
+        validators=[validate_end],
+        help_text=_("Empty means that the key never expires."),
     )
     can_name_app = models.BooleanField(
         _("may name an app"),
@@ -361,6 +377,9 @@ class ApiKey(models.Model):
         self._change(disabled_at=None)
 
     def set_end(self, expires_at: datetime | None) -> None:
+        """Raises ValidationError for an end that lies too far away."""
+        if expires_at is not None:
+            validate_end(expires_at)
         self._change(expires_at=expires_at)
 
     def narrow(self, *, endpoints: list[str], networks: list[str]) -> None:

@@ -145,6 +145,14 @@ def test_enable():
     assert after is None
 
 
+def test_time_that_the_readers_zone_cannot_show():
+    api_key, _ = factories.make_key()
+    audit.record(api_key, {"expires_at": (None, "9999-12-31 23:59:59")})
+    _, reader = staff(api_key.team, *READ)
+    reader.cookies["timezone"] = "Asia/Shanghai"
+    assert "9999-12-31 23:59:59" in text(reader.get(url(AuditEntry, "change", newest(api_key).pk)))
+
+
 def test_rotate():
     api_key, _ = factories.make_key()
     _, client = staff(api_key.team)

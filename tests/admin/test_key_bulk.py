@@ -83,6 +83,7 @@ def test_set_the_end(client, keys, fields, end):
         ("revoke", {}, "This field is required."),
         ("disable", {"reason": "x" * 501}, "at most 500 characters"),
         ("expire", {"ends": "date"}, "Say on which date."),
+        ("expire", {"ends": "date", "expires_at_0": "9999-12-31", "expires_at_1": "23:59"}, "the years 2000 to 9998"),
         ("expire", {"ends": "soon"}, "not one of the available choices"),
     ],
 )

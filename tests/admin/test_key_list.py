@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from apikeys.usage import KeyActivity
 from tests import factories
-from tests.admin.pages import LIST, staff, text
+from tests.admin.pages import LIST, page_of, staff, text
 
 
 def test_it_works():
@@ -27,6 +27,14 @@ def test_it_works():
         assert told in page
     for told in (disabled.name, "It is disabled.", "global that may name an app", "It is expired.", "never"):
         assert told in page
+
+
+def test_latest_end_in_the_easternmost_time_zone():
+    api_key, _ = factories.make_key(expires_at="9998-12-31T23:59:59Z")
+    _, client = staff(api_key.team)
+    client.cookies["timezone"] = "Pacific/Kiritimati"
+    assert "9999-01-01 13:59" in text(client.get(LIST))
+    assert client.get(page_of(api_key)).status_code == 200
 
 
 def test_query_count_does_not_grow_with_rows():

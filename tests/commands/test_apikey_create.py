@@ -140,6 +140,11 @@ def test_app_key_names_no_app(team, owner):
         create(team, owner, "--app", app.pk, "--can-name-app")
 
 
+def test_end_that_no_calendar_has(team, owner):
+    with pytest.raises(CommandError, match="--expires: The end must lie in the years 2000 to 9998"):
+        create(team, owner, "--expires", "9999-12-31T23:59")
+
+
 def test_app_of_another_team(team, owner):
     foreign = factories.make_app(factories.make_team())
     with pytest.raises(CommandError, match="There is no app"):
