@@ -23,7 +23,7 @@ from django.utils.translation import gettext_lazy, pgettext
 from apikeys import bulk_admin, fresh_password, kept_texts, transfer_admin
 from apikeys.attention import EndingSoonFilter, UnusedFilter
 from apikeys.key_changes import KEY_CHANGES, Done, KeyChange
-from apikeys.key_forms import KeyForm, LinesField
+from apikeys.key_forms import KeyChangeForm, KeyForm, LinesField
 from apikeys.key_page import overview
 from apikeys.long_lists import LongList
 from apikeys.models import AccessKind, ApiKey, KeySecret, KeyStateError, Team
@@ -103,7 +103,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if change:
-            form: type[KeyForm] = KeyForm
+            form: type[KeyForm] = KeyChangeForm
         else:
             form = LimitedNewKeyForm if self._may_limit(request) else NewKeyForm
             if not fresh_password.is_fresh(request):
@@ -122,12 +122,14 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
                 (None, {"fields": identity}),
                 (_("Limits"), {"fields": (*first, *POLICY), "classes": ("collapse",)}),
             ]
+        # Of a hidden field there is nothing to read.
+        seal = ("seal",) if self.has_change_permission(request, obj) else ()
         limits = ("expires_at", *(name for name in POLICY if not (name == "can_name_app" and obj.app_id)))
         life: tuple[str, ...] = ("id", "team", "app", "created_at", "last_used_from")
         life += ("disabled_at",) if obj.disabled_at else ()
         life += ("revoked_at", "revoked_by", "revoked_reason", "acknowledged") if obj.revoked_at else ()
         return [
-            (_("Policy"), {"fields": ("name", "owner", "note", *limits)}),
+            (_("Policy"), {"fields": ("name", "owner", "note", *limits, *seal)}),
             (_("Life"), {"fields": life}),
         ]
 

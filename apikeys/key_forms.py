@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.crypto import salted_hmac
 from django.utils.text import capfirst, format_lazy
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import (
@@ -34,6 +36,13 @@ OVERLAPS = {
 }
 
 
+# The columns that a key's page edits, and the one that ends all editing.
+SEALED = (
+    *("name", "note", "owner_id", "expires_at", "can_name_app"),
+    *("allowed_networks", "allowed_endpoints", "allowed_models", "revoked_at"),
+)
+
+
 class LinesField(forms.CharField):
     """A list of texts, one a line, whose items the model validates. Empty lines and repetitions are dropped."""
 
@@ -41,6 +50,8 @@ class LinesField(forms.CharField):
 
     def __init__(self, *, base_field: forms.Field, **kwargs: Any) -> None:
         kwargs["help_text"] = format_lazy("{} {}", _("One a line."), kwargs.get("help_text", ""))
+        # A model's field asks for it whose default is made by a function. It would be compared as a list, and is text.
+        kwargs["show_hidden_initial"] = False
         super().__init__(**kwargs)
 
     def prepare_value(self, value: Any) -> Any:
@@ -58,7 +69,7 @@ class LinesField(forms.CharField):
 
 
 class KeyForm(KeyModelForm):
-    """What may be changed of a key, once made."""
+    """What a person decides of a key."""
 
     allowed_endpoints = forms.MultipleChoiceField(
         label=capfirst(_("allowed endpoints")),
@@ -80,6 +91,45 @@ class KeyForm(KeyModelForm):
                 (name, format_lazy("{} ({})", name, _("no longer exists"))) for name in gone
             ]
             self.fields["allowed_endpoints"].choices = choices  # type: ignore[attr-defined]
+
+
+class SealField(forms.CharField):
+    """What the page showed, in one word. Nobody edits it."""
+
+    widget = forms.HiddenInput
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return False
+
+
+class KeyChangeForm(KeyForm):
+    """What may be changed of a key, once made: as long as it still is what the page showed.
+
+    Sent later, the whole form would take back what somebody else has narrowed or ended meanwhile.
+    """
+
+    seal = SealField(required=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["seal"] = seal_of(self.instance)
+
+    def clean(self) -> dict[str, Any]:
+        answers: dict[str, Any] = super().clean() or {}
+        # Locked until it is saved.
+        kept = ApiKey.objects.select_for_update(no_key=True).get(pk=self.instance.pk)
+        if {answers.get("seal"), self.initial["seal"]} != {seal_of(kept)}:
+            raise ValidationError(
+                _("This key has changed since the page was opened, so nothing was saved. Open its page again."),
+                code="stale_page",
+            )
+        return answers
+
+
+def seal_of(api_key: ApiKey) -> str:
+    """What a key's page shows of its policy, as a signed digest."""
+    shown = [api_key.pk, *(str(getattr(api_key, column)) for column in SEALED)]
+    return salted_hmac("apikeys.key_forms.seal", json.dumps(shown), algorithm="sha256").hexdigest()
 
 
 class ConfirmationForm(forms.Form):

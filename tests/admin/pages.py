@@ -2,12 +2,14 @@
 
 import html
 import re
+from html.parser import HTMLParser
 from typing import Any
 
 from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 
+from apikeys.key_forms import seal_of
 from apikeys.models import ApiKey, Team
 from tests import factories
 
@@ -46,6 +48,47 @@ def hidden(page: str, name: str) -> str:
     return html.unescape(found[1])
 
 
+class FilledForm(HTMLParser):
+    """The first form of a page whose id is given, as a browser sends it when nobody touches it."""
+
+    def __init__(self, page: str, form_id: str) -> None:
+        super().__init__()
+        self.fields: dict[str, list[str]] = {}
+        self.form_id, self.is_in, self.open, self.is_text = form_id, False, "", False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        told = dict(attributes)
+        if tag == "form":
+            self.is_in = told.get("id") == self.form_id
+        name, kind = told.get("name") or "", told.get("type")
+        if not self.is_in or "disabled" in told:
+            return
+        if tag in ("textarea", "select"):
+            self.open, self.is_text = name, tag == "textarea"
+            if self.is_text:
+                self.fields[name] = [""]
+        elif tag == "option" and "selected" in told:
+            self.fields.setdefault(self.open, []).append(told.get("value") or "")
+        elif name and is_sent(kind, told):
+            self.fields.setdefault(name, []).append(told.get("value") or "on" * (kind == "checkbox"))
+
+    def handle_data(self, data: str) -> None:
+        if self.is_in and self.is_text:
+            # The first line break after the tag is no part of the text.
+            self.fields[self.open] = [data.removeprefix("\r").removeprefix("\n").replace("\n", "\r\n")]
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "form":
+            self.is_in = False
+        elif tag == "textarea":
+            self.is_text = False
+
+
+def is_sent(kind: str | None, told: dict[str, str | None]) -> bool:
+    return "checked" in told if kind in ("checkbox", "radio") else kind in ("hidden", "number", "text")
+
+
 def text(response: Any) -> str:
     """A page as a person reads it, or nearly so."""
     return html.unescape(response.content.decode())
@@ -62,6 +105,7 @@ def new_key_form(client: Client, **fields: Any) -> dict[str, Any]:
 def key_form(api_key: ApiKey, **fields: Any) -> dict[str, Any]:
     """The form on a key's page, unchanged but for `fields`."""
     form = {
+        "seal": seal_of(ApiKey.objects.get(pk=api_key.pk)),
         "owner": api_key.owner_id,
         "name": api_key.name,
         "note": api_key.note,

@@ -6,9 +6,10 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from apikeys.audit import AuditEntry
 from apikeys.models import ApiKey
 from tests import factories
-from tests.admin.pages import KEY, LIST, browser, key_form, page_of, staff, text
+from tests.admin.pages import KEY, LIST, FilledForm, browser, key_form, page_of, staff, text
 
 
 def test_it_works():
@@ -29,6 +30,74 @@ def test_unchanged_form_changes_nothing():
     before = ApiKey.objects.values().get(pk=api_key.pk)
     assert client.post(page_of(api_key), key_form(api_key)).status_code == 302
     assert ApiKey.objects.values().get(pk=api_key.pk) == before
+
+
+def test_as_a_browser_sends_it():
+    """Whatever hidden fields the page has: untouched it changes nothing, emptied it clears."""
+    api_key, _ = factories.make_key(
+        note="kept",
+        expires_at="2099-01-02T03:04:05Z",
+        allowed_networks=["192.0.2.0/24", "::1/128"],
+        allowed_endpoints=["chat.completions"],
+        allowed_models=["one", "two"],
+    )
+    _, client = staff(api_key.team)
+    form = FilledForm(client.get(page_of(api_key)).content.decode(), "apikey_form").fields
+    before = ApiKey.objects.values().get(pk=api_key.pk)
+    assert form["allowed_networks"] == ["192.0.2.0/24\r\n::1/128"]
+    assert client.post(page_of(api_key), form).status_code == 302
+    assert ApiKey.objects.values().get(pk=api_key.pk) == before
+    assert [entry.action for entry in AuditEntry.objects.get_for_object(api_key)] == [AuditEntry.Action.CREATE]
+    assert client.post(page_of(api_key), form | {"allowed_networks": [""]}).status_code == 302
+    assert ApiKey.objects.values().get(pk=api_key.pk) == before | {"allowed_networks": []}
+
+
+def test_networks_are_cleared():
+    api_key, _ = factories.make_key(allowed_networks=["192.0.2.0/24"], allowed_models=["one"])
+    _, client = staff(api_key.team)
+    assert client.post(page_of(api_key), key_form(api_key, allowed_networks="")).status_code == 302
+    api_key.refresh_from_db()
+    assert (api_key.allowed_networks, api_key.allowed_models) == ([], ["one"])
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        {"allowed_networks": ["192.0.2.0/25"]},
+        {"allowed_endpoints": ["key.self"]},
+        {"expires_at": "2030-01-01T00:00Z"},
+        {"name": "other"},
+    ],
+)
+def test_page_that_was_opened_before_the_key_changed(meanwhile):
+    api_key, _ = factories.make_key(allowed_networks=["192.0.2.0/24"])
+    _, client = staff(api_key.team)
+    form = key_form(api_key, note="late")
+    ApiKey.objects.filter(pk=api_key.pk).update(**meanwhile)
+    before = ApiKey.objects.values().get(pk=api_key.pk)
+    page = text(client.post(page_of(api_key), form))
+    assert "This key has changed since the page was opened, so nothing was saved." in page
+    assert ApiKey.objects.values().get(pk=api_key.pk) == before
+
+
+@pytest.mark.parametrize("seal", ["", "made up", "of another key"])
+def test_seal_that_is_not_of_this_page(seal):
+    api_key, _ = factories.make_key()
+    _, client = staff(api_key.team)
+    if seal == "of another key":
+        seal = key_form(factories.make_key(name=api_key.name)[0])["seal"]
+    assert "nothing was saved" in text(client.post(page_of(api_key), key_form(api_key, name="x", seal=seal)))
+
+
+def test_disabled_meanwhile():
+    """What the page does not edit does not hinder it, and stays."""
+    api_key, _ = factories.make_key()
+    _, client = staff(api_key.team)
+    form = key_form(api_key, note="late")
+    api_key.disable()
+    assert client.post(page_of(api_key), form).status_code == 302
+    api_key.refresh_from_db()
+    assert (api_key.note, bool(api_key.disabled_at)) == ("late", True)
 
 
 def test_team_and_app_stay():
