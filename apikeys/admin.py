@@ -27,7 +27,7 @@ from apikeys.long_lists import LongList
 from apikeys.models import Membership, Team
 from apikeys.permission_names import PermissionsNamed
 from apikeys.team_scope import (
-    AnyModelAdmin,
+    CheckedList,
     ProtectionShown,
     ReadOnlyAdmin,
     ScopedChoices,
@@ -60,7 +60,7 @@ class SiteUserAdmin(SuperusersOnly, PermissionsNamed, UserAdmin, ProtectionShown
 
 
 @admin.register(Group)
-class SiteGroupAdmin(SuperusersOnly, PermissionsNamed, GroupAdmin, AnyModelAdmin):  # type: ignore[misc]
+class SiteGroupAdmin(SuperusersOnly, PermissionsNamed, GroupAdmin, CheckedList):  # type: ignore[misc]
     """Likewise."""
 
 

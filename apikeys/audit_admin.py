@@ -18,7 +18,7 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from apikeys.audit import AuditEntry, models_kept
-from apikeys.long_lists import LongList
+from apikeys.long_lists import LongList, words
 from apikeys.team_scope import ReadOnlyAdmin, ScopedListFilter
 
 MAXIMUM_EXPORT = 50_000
@@ -94,7 +94,7 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """Every word in some field."""
-        for word in search_term.split():
+        for word in words(search_term):
             named = Q(object_repr__icontains=word) | Q(actor_name__icontains=word)
             queryset = queryset.filter(named | Q(object_pk=word) | Q(cid=word))
         return queryset, False

@@ -25,7 +25,7 @@ from apikeys.access import PUBLIC
 from apikeys.endpoints import routes
 from apikeys.models import AccessKind, EndpointRule, Team
 from apikeys.object_ids import first_object_id
-from apikeys.team_scope import HistoryRead, SuperusersOnly, is_superuser
+from apikeys.team_scope import CheckedList, HistoryRead, SuperusersOnly, is_superuser
 from apikeys.usage import Refusal, UsageRecord
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class EndpointRuleForm(RuleModelForm):
 
 
 @admin.register(EndpointRule)
-class EndpointRuleAdmin(SuperusersOnly, HistoryRead):
+class EndpointRuleAdmin(SuperusersOnly, HistoryRead, CheckedList):
     """A rule holds for the whole site. People meet it as a switch on the page of endpoints."""
 
     form = EndpointRuleForm

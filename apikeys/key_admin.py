@@ -25,7 +25,7 @@ from apikeys.attention import EndingSoonFilter, UnusedFilter
 from apikeys.key_changes import KEY_CHANGES, Done, KeyChange
 from apikeys.key_forms import KeyChangeForm, KeyForm, LinesField
 from apikeys.key_page import overview
-from apikeys.long_lists import LongList
+from apikeys.long_lists import LongList, words
 from apikeys.models import AccessKind, ApiKey, KeySecret, KeyStateError, Team
 from apikeys.new_key_forms import FIRST_LIMITS, LimitedNewKeyForm, NewKeyForm, like, reserve_id, reserved_id, stale
 from apikeys.snippets import APP_ID, snippets
@@ -72,7 +72,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         """Every word in some field. Apps and owners are found first, so that no key is joined with all that it has."""
         if LIVE in request.GET:
             queryset = queryset.filter(revoked_at=None)
-        for word in search_term.split():
+        for word in words(search_term):
             apps = rows_for(ApiKey._meta.get_field("app").related_model, request.user).filter(name__icontains=word)
             owners = rows_for(ApiKey._meta.get_field("owner").related_model, request.user).filter(
                 username__icontains=word
@@ -141,7 +141,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         user: Any = request.user
-        initial = {"owner": user.pk, **super().get_changeform_initial_data(request)}
+        initial: dict[str, Any] = {"owner": user.pk}
         teams = list(Team.objects.for_user(user).values_list("pk", flat=True)[:2])
         if len(teams) == 1:
             initial["team"] = teams[0]
@@ -177,18 +177,15 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         if not is_addition or not self.has_add_permission(request):
             return super().changeform_view(request, object_id, form_url, extra_context)
         key_id = self._reserved_id(request)
-        if key_id is None:
-            self.message_user(request, _("That form can no longer be used. Fill in this one."), messages.ERROR)
-            return HttpResponseRedirect(reverse("admin:apikeys_apikey_add"))
-        if self._is_made(request, key_id):
-            return self._made_already(request, key_id)
+        if key_id is None or is_made(key_id):
+            return self._used_up(request, key_id)
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
         except (IntegrityError, ValidationError):
             # The same form, sent at the same time, was quicker.
-            if not self._is_made(request, key_id):
+            if not is_made(key_id):
                 raise
-            return self._made_already(request, key_id)
+            return self._used_up(request, key_id)
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if change:
@@ -210,10 +207,11 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         user: Any = request.user
         return reserved_id(request.POST.get("reservation", ""), user.pk)
 
-    def _is_made(self, request: HttpRequest, key_id: str) -> bool:
-        return self.get_queryset(request).filter(pk=key_id).exists()
-
-    def _made_already(self, request: HttpRequest, key_id: str) -> HttpResponse:
+    def _used_up(self, request: HttpRequest, key_id: str | None) -> HttpResponse:
+        """What a form is answered that makes no key, or has made one, which its sender may no longer see."""
+        if not self.get_queryset(request).filter(pk=key_id).exists():
+            self.message_user(request, _("That form can no longer be used. Fill in this one."), messages.ERROR)
+            return HttpResponseRedirect(reverse("admin:apikeys_apikey_add"))
         self.message_user(
             request,
             _(
@@ -222,7 +220,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             ),
             messages.WARNING,
         )
-        return HttpResponseRedirect(self._url("change", key_id))
+        return HttpResponseRedirect(self._url("change", str(key_id)))
 
     def _shown_once(self, request: HttpRequest, api_key: ApiKey, plaintext: str, done: str) -> HttpResponse:
         """The page with the plaintext: the answer to the POST that made it, kept by no cache and no history."""
@@ -375,6 +373,10 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             return _("not by %(names)s") % {"names": ", ".join(api_key.revocation_unheard)}
         heard_at = api_key.revocation_heard_at
         return _("by every server process, %(when)s") % {"when": moment(heard_at)} if heard_at else "-"
+
+
+def is_made(key_id: str) -> bool:
+    return ApiKey.objects.filter(pk=key_id).exists()
 
 
 def moment(when: datetime | None) -> str:

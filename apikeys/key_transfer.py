@@ -22,6 +22,7 @@ from apikeys import audit
 from apikeys.endpoints import endpoint_names
 from apikeys.key_reports import iso, summary
 from apikeys.models import ApiKey, Membership, Team
+from apikeys.text import storable_json
 
 MAXIMUM_ROWS = 5_000
 MAXIMUM_BYTES = 5 * 1024 * 1024
@@ -77,8 +78,11 @@ class Plan:
     @property
     def digest(self) -> str:
         """What it would do, for finding out that it still would."""
-        told = [[row.line, None if row.is_new else row.api_key.pk, sorted(row.changes.items())] for row in self.rows]
-        return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+        told = [
+            [row.line, None if row.is_new else row.api_key.pk, row.api_key.team_id, row.api_key.app_id, row.changes]
+            for row in self.rows
+        ]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 # Export
@@ -133,7 +137,7 @@ def read(raw: bytes) -> list[tuple[int, dict[str, Any]]]:
     except UnicodeDecodeError:
         raise Unreadable(_("The file is not UTF-8 text.")) from None
     if "\0" in text:
-        raise Unreadable(_("The file holds NUL characters."))
+        raise Unreadable(_("The file holds NUL characters, or halves of characters."))
     rows = list(_json_rows(text) if text.lstrip()[:1] in ("[", "{") else _csv_rows(text))
     if not rows:
         raise Unreadable(_("The file has no rows."))
@@ -148,8 +152,11 @@ def read(raw: bytes) -> list[tuple[int, dict[str, Any]]]:
 def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         rows = json.loads(text)
+        is_storable = storable_json(rows) == rows
     except (ValueError, RecursionError) as error:
         raise Unreadable(_("The file is not valid JSON: %(error)s.") % {"error": str(error)[:200]}) from None
+    if not is_storable:
+        raise Unreadable(_("The file holds NUL characters, or halves of characters."))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise Unreadable(_("JSON must be a list of objects."))
     yield from enumerate(rows, 1)
@@ -303,6 +310,9 @@ class Planner:
             if before != value:
                 planned.changes[name] = (shown(before), shown(value))
                 setattr(api_key, name, value)
+        if planned.is_new:
+            decided = {"team": api_key.team, "app": api_key.app, "kind": api_key.kind.label}
+            planned.changes |= {name: ("", shown(value)) for name, value in decided.items()}
         try:
             # Rows that it points at were looked up above.
             api_key.clean_fields(exclude={"id", "team", "app", "owner"})

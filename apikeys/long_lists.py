@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext
 
-from apikeys.team_scope import AnyModelAdmin
+from apikeys.team_scope import CheckedList
 
 if TYPE_CHECKING:
     AnyPaginator = Paginator[Any]
@@ -21,6 +21,13 @@ else:
 
 # So many rows are counted and can be leafed through. What lies beyond is found by filters and search.
 MAXIMUM_ROWS = 10_000
+# Each word of a search is a condition more in its query. Of the others nobody is told: people do not type so many.
+MAXIMUM_WORDS = 8
+
+
+def words(search_term: str) -> list[str]:
+    """Those that are searched for."""
+    return search_term.split()[:MAXIMUM_WORDS]
 
 
 class MoreThan(int):
@@ -54,7 +61,7 @@ class LongChangeList(ChangeList):
         self.result_list = [found[key] for key in keys if key in found]
 
 
-class LongList(AnyModelAdmin):
+class LongList(CheckedList):
     """A list that may have millions of rows."""
 
     paginator = BoundedPaginator
@@ -63,6 +70,11 @@ class LongList(AnyModelAdmin):
 
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
         return LongChangeList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        return super().get_search_results(request, queryset, " ".join(words(search_term)))
 
     def rows_of_page(self, rows: QuerySet[Any]) -> QuerySet[Any]:
         """The rows of one page, with what their columns need."""

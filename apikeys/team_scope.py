@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.options import BaseModelAdmin, InlineModelAdmin
 from django.contrib.admin.widgets import AutocompleteSelect
 from django.contrib.auth.models import User
+from django.core.exceptions import BadRequest, ValidationError
+from django.db import DataError
 from django.db.models import ForeignKey, Model, QuerySet
 from django.http import HttpRequest
 from django.utils.text import capfirst
@@ -122,7 +125,30 @@ def is_superuser(request: HttpRequest) -> bool:
     return bool(user.is_active and user.is_superuser)
 
 
-class ProtectionShown(AnyModelAdmin):
+class CheckedList(AnyModelAdmin):
+    """Answers 400 to a filter's value or a choice of rows that no database can look for, where Django would fail."""
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        try:
+            return super().changelist_view(request, extra_context)
+        except (DataError, ValueError) as error:
+            # Of the database, or of Django when it writes the query. The page itself is rendered later.
+            raise BadRequest("A filter has a value that nothing can have.") from error
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:
+        for chosen in request.POST.getlist(ACTION_CHECKBOX_NAME):
+            try:
+                self.model._meta.pk.to_python(chosen)
+            except ValidationError as error:
+                raise BadRequest("A row is chosen that no row can be.") from error
+        return super().response_action(request, queryset)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        # Nothing from the address: it has passed no form, and widgets fail on what they cannot show.
+        return {}
+
+
+class ProtectionShown(CheckedList):
     """Says what protects a row from deletion. Django would rather say that the keys behind it may not be deleted."""
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from django import forms
 from django.contrib import messages
 from django.contrib.admin.models import ADDITION, CHANGE, LogEntry
+from django.contrib.admin.options import IncorrectLookupParameters
 from django.contrib.contenttypes.models import ContentType
 from django.core.exceptions import PermissionDenied
-from django.db import transaction
+from django.db import DataError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import reverse
@@ -72,8 +74,14 @@ def export_filtered(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
     if file_format not in FORMATS:
         return HttpResponseRedirect(back)
     request.GET = asked
-    keys_admin.request = request
-    changelist = keys_admin.get_changelist_instance(request)
+    # Unfold's filters look for the request there, and the admin itself is every thread's.
+    for_this_request = copy.copy(keys_admin)
+    for_this_request.request = request
+    try:
+        changelist = for_this_request.get_changelist_instance(request)
+    except (IncorrectLookupParameters, DataError, ValueError):
+        # The list says what is wrong with it.
+        return HttpResponseRedirect(back)
     return export(keys_admin, request, changelist.queryset, file_format) or HttpResponseRedirect(back)
 
 

@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
-from django.http import HttpRequest
+from django.contrib import admin
+from django.core.paginator import InvalidPage
+from django.http import Http404, HttpRequest, HttpResponse
 from django.templatetags.static import static
 from django.urls import reverse, reverse_lazy
 from django.utils.translation import gettext_lazy as _
@@ -19,6 +21,14 @@ def base_url(request: HttpRequest) -> str:
 def context(request: HttpRequest) -> dict[str, Any]:
     """What every page has. Colors are in a file: a style in the page would need a policy that allows it."""
     return {"base_url": base_url(request), "colors": {}}
+
+
+def search(request: HttpRequest) -> HttpResponse:
+    """Unfold's search over everything. It fails on a page that there is not."""
+    try:
+        return admin.site.search(request)  # type: ignore[attr-defined, no-any-return]
+    except InvalidPage as error:
+        raise Http404 from error
 
 
 def file(path: str) -> Callable[[HttpRequest], str]:

@@ -86,6 +86,7 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "fastgpt_site.page_headers.PageHeaders",
+    "fastgpt_site.page_input.PageInput",
 ]
 
 ROOT_URLCONF = "fastgpt_site.urls"

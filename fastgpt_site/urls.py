@@ -8,6 +8,7 @@ from apikeys.fresh_password import confirm_password
 from apikeys.key_views import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
 from apikeys.views import BaseUrlView, KeySelfView, UnknownPathView
 from chat.views import AppListView, CompletionsView, ModelListView
+from fastgpt_site.console import search
 from fastgpt_site.health import healthz, readyz
 from fastgpt_site.metrics import metrics
 
@@ -41,6 +42,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^v1/?$", BaseUrlView.as_view()),
     re_path(r"^v1/", UnknownPathView.as_view()),
     path("admin/confirm_password/", admin.site.admin_view(confirm_password), name="confirm_password"),
+    path("admin/search/", admin.site.admin_view(search)),
     path("admin/", admin.site.urls),
     path("i18n/", include("django.conf.urls.i18n")),
     path("", RedirectView.as_view(pattern_name="admin:index")),

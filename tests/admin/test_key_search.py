@@ -5,8 +5,12 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from apikeys.audit import AuditEntry
+from apikeys.limits import Limit
+from apikeys.long_lists import MAXIMUM_WORDS
+from apikeys.models import ApiKey
 from tests import factories
-from tests.admin.pages import page_of, staff, text
+from tests.admin.pages import browser, page_of, staff, text, url
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +45,25 @@ def test_without_the_permission():
     api_key, _ = factories.make_key()
     _, client = staff(api_key.team, "apikeys.view_limit")
     assert page_of(api_key) not in found(client, api_key.name)
+
+
+@pytest.mark.parametrize("page", ["abc", "999", "0"])
+def test_page_that_there_is_not(page):
+    api_key, _ = factories.make_key()
+    _, client = staff(api_key.team)
+    assert client.get(reverse("admin:search"), {"s": api_key.name, "extended": "1", "page": page}).status_code == 404
+
+
+@pytest.mark.parametrize("model", [ApiKey, AuditEntry, Limit])
+def test_of_many_words_some_are_searched_for(model):
+    """Each is a condition of the query: with all of them it took minutes."""
+    client = browser(factories.make_user(is_superuser=True))
+    longest = []
+    for number in (MAXIMUM_WORDS, 1_500):
+        with CaptureQueriesContext(connection) as queries:
+            assert client.get(url(model, "changelist"), {"q": "word " * number}).status_code == 200
+        longest.append(max(query["sql"].count("word") for query in queries))
+    assert longest[0] == longest[1] > 0
 
 
 def test_ten_at_most_in_the_same_number_of_queries():

@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.db import connection
@@ -15,7 +16,7 @@ from apikeys import key_transfer
 from apikeys.audit import AuditEntry
 from apikeys.models import ApiKey
 from tests import factories
-from tests.admin.pages import KEY_RIGHTS, LIST, hidden, page_of, staff, text
+from tests.admin.pages import KEY_RIGHTS, LIST, browser, hidden, page_of, staff, text
 
 EXPORT, IMPORT = reverse("admin:apikeys_apikey_export"), reverse("admin:apikeys_apikey_import")
 
@@ -82,6 +83,25 @@ def test_export_of_what_is_filtered_and_of_what_is_chosen(team, client):
     assert f"{EXPORT}?q={one.name}&format=csv" in text(client.get(LIST, {"q": one.name}))
 
 
+@pytest.mark.parametrize(
+    "query", [{"nonsense": "1"}, {"created_at__gte": "foo"}, {"owner__id__exact": "abc"}, {"name__regex": "("}]
+)
+def test_export_of_what_cannot_be_filtered(team, client, query):
+    # One is no choice, and there would be no filter by owners.
+    for _ in range(2):
+        factories.make_key(team)
+    response = client.get(EXPORT, {"format": "csv", **query})
+    assert (response.status_code, response["Location"].partition("?")[0]) == (302, LIST)
+
+
+def test_export_leaves_nothing_on_the_admin(team, client):
+    """It is one object for all requests, and keeping one of them there gives its user to the next."""
+    keys_admin = admin.site.get_model_admin(ApiKey)
+    before = dict(vars(keys_admin))
+    client.get(EXPORT, {"format": "csv"})
+    assert vars(keys_admin) == before
+
+
 def test_export_costs_the_same_for_many(team, client):
     counts = []
     for _ in range(2):
@@ -110,6 +130,8 @@ def test_import_makes_a_key_that_must_be_rotated(team, client):
     page = text(upload(client, content))
     assert "1 new, 0 changed, 0 mistakes" in page
     assert "chat.completions" in page
+    for told in (f"team: <ins>{team.name}</ins>", f"app: <ins>{app.name}</ins>", "kind: <ins>app key</ins>"):
+        assert told in page
     assert not ApiKey.objects.filter(team=team).exists()
     response = upload(client, content, digest=digest_of(page))
     assert response["Location"] == LIST
@@ -155,6 +177,25 @@ def test_what_was_shown_is_what_is_done(team, client):
     api_key.refresh_from_db()
     assert api_key.note == "other"
     assert "It would now do something else" in text(upload(client, content, digest="made up"))
+
+
+@pytest.mark.parametrize("what", ["team", "app"])
+def test_new_key_is_made_where_it_was_shown(team, what):
+    """A name may be another row's by the time the file is sent again."""
+    user = factories.make_user(team, is_superuser=True)
+    client = browser(user)
+    app = factories.make_app(team)
+    row = {"team": team.name, "owner": user.username, "name": "x", "app": app.name}
+    if what == "team":
+        del row["app"]
+    digest = digest_of(text(upload(client, json.dumps([row]))))
+    for taken in (team,) if what == "team" else (app,):
+        name, taken.name = taken.name, factories.unique("other")
+        taken.save()
+    other = factories.make_team(name=name) if what == "team" else factories.make_app(team, name=name).team
+    other.members.add(user)
+    assert "It would now do something else" in text(upload(client, json.dumps([row]), digest=digest))
+    assert not ApiKey.objects.filter(team__in=[team, other]).exists()
 
 
 def test_one_wrong_line_imports_nothing(team, client):
@@ -230,7 +271,11 @@ def test_revoked_key_and_a_key_twice(team, client):
         ('name\n"x\n', "is not valid CSV"),
         ("[{]", "The file is not valid JSON"),
         ("{}", "JSON must be a list of objects."),
-        ("name\nx\0\n", "The file holds NUL characters."),
+        ("name\nx\0\n", "The file holds NUL characters"),
+        ('[{"name": "x\\u0000"}]', "The file holds NUL characters"),
+        ('[{"id": "\\ud800"}]', "or halves of characters."),
+        ('[{"\\udfff": "x"}]', "or halves of characters."),
+        ("[" * 5_000 + "]" * 5_000, "The file is not valid JSON"),
         ("name\n" + "x\n" * 5001, "The file has more than 5000 rows."),
         ("name\n" + "x" * key_transfer.MAXIMUM_BYTES, "The file is larger than 5 MB."),
     ],
