@@ -376,7 +376,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
 
 def is_made(key_id: str) -> bool:
-    return ApiKey.objects.filter(pk=key_id).exists()
+    return bool(ApiKey.objects.filter(pk=key_id).exists())
 
 
 def moment(when: datetime | None) -> str:
