@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-from django.contrib import admin, messages
+from django.contrib import admin
 from django.contrib.contenttypes.models import ContentType
 from django.db.models import DateTimeField, Field, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
@@ -18,10 +15,10 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from apikeys.audit import AuditEntry, models_kept
+from apikeys.downloads import download, is_too_long
 from apikeys.long_lists import LongList, words
 from apikeys.team_scope import ReadOnlyAdmin, ScopedListFilter
 
-MAXIMUM_EXPORT = 50_000
 COLUMNS = (
     "id",
     "timestamp",
@@ -101,32 +98,17 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
 
     @admin.action(description=_("Export the selected entries as CSV"), permissions=["view"])
     def export_csv(self, request: HttpRequest, queryset: QuerySet[AuditEntry]) -> HttpResponse | None:
-        rows = self._rows(request, queryset)
-        if rows is None:
-            return None
-        response = HttpResponse(content_type="text/csv; charset=utf-8", headers=download("csv"))
-        writer = csv.writer(response)
-        writer.writerow(COLUMNS)
-        for row in rows:
-            writer.writerow([cell(row[column]) for column in COLUMNS])
-        return response
+        return self._export(request, queryset, "csv")
 
     @admin.action(description=_("Export the selected entries as JSON"), permissions=["view"])
     def export_json(self, request: HttpRequest, queryset: QuerySet[AuditEntry]) -> HttpResponse | None:
-        rows = self._rows(request, queryset)
-        if rows is None:
-            return None
-        content = json.dumps(list(rows), ensure_ascii=False)
-        return HttpResponse(content, content_type="application/json", headers=download("json"))
+        return self._export(request, queryset, "json")
 
-    def _rows(self, request: HttpRequest, queryset: QuerySet[AuditEntry]) -> Iterator[dict[str, Any]] | None:
-        """None, and a message, when there are too many for one file."""
-        if queryset.order_by().values("pk")[: MAXIMUM_EXPORT + 1].count() > MAXIMUM_EXPORT:
-            message = _("More than %(number)d entries do not fit in one file. Filter by team or time.")
-            self.message_user(request, message % {"number": MAXIMUM_EXPORT}, messages.ERROR)
+    def _export(self, request: HttpRequest, queryset: QuerySet[AuditEntry], file_format: str) -> HttpResponse | None:
+        if is_too_long(self, request, queryset):
             return None
-        entries = queryset.select_related("content_type").order_by("-id")
-        return (as_data(entry) for entry in entries.iterator(chunk_size=2_000))
+        entries = queryset.select_related("content_type").order_by("-id").iterator(chunk_size=2_000)
+        return download("audit", file_format, COLUMNS, map(as_data, entries))
 
     # Columns
 
@@ -218,15 +200,3 @@ def as_data(entry: AuditEntry) -> dict[str, Any]:
         "action": ("create", "update", "delete", "access")[entry.action],
         "changes": entry.changes,
     }
-
-
-def cell(value: Any) -> str:
-    """Text that no spreadsheet takes for a formula."""
-    if value is None:
-        return ""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
-
-
-def download(ending: str) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="audit.{ending}"', "Cache-Control": "no-store"}

@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import json
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +18,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from apikeys import audit
+from apikeys.downloads import plain
 from apikeys.endpoints import endpoint_names
 from apikeys.key_reports import iso, summary
 from apikeys.models import ApiKey, Membership, Team
@@ -26,7 +26,6 @@ from apikeys.text import storable_json
 
 MAXIMUM_ROWS = 5_000
 MAXIMUM_BYTES = 5 * 1024 * 1024
-MAXIMUM_EXPORTED = 50_000
 
 LISTS = ("allowed_networks", "allowed_endpoints", "allowed_models")
 CHANGEABLE = ("name", "note", "owner", "expires_at", "can_name_app", *LISTS)
@@ -37,8 +36,6 @@ TOLD = (
     *("created_at", "last_used_at"),
 )
 COLUMNS = (*IDENTITY, *CHANGEABLE, *TOLD)
-# What spreadsheets take for a formula. An apostrophe in front makes it text; one that stands there already is kept.
-FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 class Unreadable(Exception):
@@ -98,31 +95,6 @@ def exported(api_keys: Iterable[ApiKey]) -> Iterator[dict[str, Any]]:
         told |= {name: getattr(api_key, name) for name in ("name", "note", "can_name_app", "revoked_reason", *LISTS)}
         told |= {name: iso(getattr(api_key, name)) for name in ("disabled_at", "revoked_at", "created_at")}
         yield {name: told[name] for name in COLUMNS}
-
-
-def as_csv(api_keys: Iterable[ApiKey]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out)
-    writer.writerow(COLUMNS)
-    for row in exported(api_keys):
-        writer.writerow(cell(row[name]) for name in COLUMNS)
-    return out.getvalue()
-
-
-def as_json(api_keys: Iterable[ApiKey]) -> str:
-    return json.dumps(list(exported(api_keys)), ensure_ascii=False, indent=1)
-
-
-def cell(value: Any) -> str:
-    if isinstance(value, list):
-        value = "\n".join(value)
-    text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return f"'{text}" if FORMULA.match(text) else text
-
-
-def plain(text: str) -> str:
-    """A cell without the apostrophe that `cell` gave it."""
-    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
 
 
 # Import

@@ -20,23 +20,21 @@ from django.utils.translation import gettext_lazy
 from unfold.widgets import UnfoldAdminFileFieldWidget
 
 from apikeys import kept_texts
+from apikeys.downloads import CONTENT_TYPES, download, is_too_long
 from apikeys.key_transfer import (
     COLUMNS,
     MAXIMUM_BYTES,
-    MAXIMUM_EXPORTED,
     Plan,
     Planner,
     Unreadable,
-    as_csv,
-    as_json,
     carry_out,
+    exported,
     read,
 )
 from apikeys.models import ApiKey
 
 # A model admin of keys. Its module imports this one.
 KeyAdmin = Any
-FORMATS = {"csv": (as_csv, "text/csv; charset=utf-8"), "json": (as_json, "application/json")}
 # More lines than a person reads; what they amount to is said above them.
 MAXIMUM_SHOWN = 500
 
@@ -48,19 +46,11 @@ class ImportForm(forms.Form):
 
 
 def export(keys_admin: KeyAdmin, request: HttpRequest, queryset: Any, file_format: str) -> HttpResponse | None:
-    key_ids = list(queryset.order_by("-created_at", "-pk").values_list("pk", flat=True)[: MAXIMUM_EXPORTED + 1])
-    if len(key_ids) > MAXIMUM_EXPORTED:
-        complaint = _("At most %(count)s keys at once. Filter the list.") % {"count": f"{MAXIMUM_EXPORTED:,}"}
-        keys_admin.message_user(request, complaint, messages.ERROR)
+    if is_too_long(keys_admin, request, queryset):
         return None
-    write, content_type = FORMATS[file_format]
+    key_ids = list(queryset.order_by().values_list("pk", flat=True))
     rows = ApiKey.objects.filter(pk__in=key_ids).with_state().order_by("-created_at", "-pk")
-    disposition = f'attachment; filename="keys.{file_format}"'
-    return HttpResponse(
-        write(rows),
-        content_type=content_type,
-        headers={"Content-Disposition": disposition, "Cache-Control": "no-store"},
-    )
+    return download("keys", file_format, COLUMNS, exported(rows))
 
 
 def export_filtered(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
@@ -71,7 +61,7 @@ def export_filtered(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
     file_format = asked.pop("format", ["csv"])[-1]
     asked.pop("p", None)
     back = f"{reverse('admin:apikeys_apikey_changelist')}?{asked.urlencode()}"
-    if file_format not in FORMATS:
+    if file_format not in CONTENT_TYPES:
         return HttpResponseRedirect(back)
     request.GET = asked
     # Unfold's filters look for the request there, and the admin itself is every thread's.

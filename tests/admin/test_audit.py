@@ -12,7 +12,7 @@ from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apikeys import audit
+from apikeys import audit, downloads
 from apikeys.audit import MASK, AuditEntry, login
 from apikeys.limits import Limit
 from apikeys.models import ApiKey, Membership, Team
@@ -364,6 +364,19 @@ def test_export():
     (row,) = csv.DictReader(io.StringIO(response.content.decode()))
     assert row["object"] == "'=HYPERLINK(1)"
     assert json.loads(row["changes"])["name"] == [None, "=HYPERLINK(1)"]
+    quoted, _ = factories.make_key(team, name="'=x")
+    (row,) = csv.DictReader(io.StringIO(export(client, "csv", [newest(quoted)]).content.decode()))
+    assert row["object"] == "''=x"
+
+
+def test_export_of_too_many(monkeypatch):
+    monkeypatch.setattr(downloads, "MAXIMUM_ROWS", 1)
+    api_key, _ = factories.make_key()
+    _, client = staff(api_key.team, *READ)
+    rows = [newest(api_key), newest(api_key.team)]
+    assert export(client, "csv", rows[:1]).status_code == 200
+    assert export(client, "csv", rows).status_code == 302
+    assert "More than 1 rows do not fit in one file." in text(client.get(LIST))
 
 
 def test_list_costs_no_query_per_row():

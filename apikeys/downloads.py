@@ -1,0 +1,53 @@
+"""Rows of a list as a file to download: CSV that no spreadsheet takes for formulas, or JSON."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from django.contrib import messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.utils.translation import gettext as _
+
+MAXIMUM_ROWS = 50_000
+CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
+# What spreadsheets take for a formula. An apostrophe in front makes it text; one that stands there already is kept.
+FORMULA = re.compile(r"'*[=+\-@\t\r]")
+
+
+def is_too_long(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> bool:
+    """Whether they do not fit in one file, which is then said."""
+    if rows.order_by().values("pk")[: MAXIMUM_ROWS + 1].count() <= MAXIMUM_ROWS:
+        return False
+    message = _("More than %(number)s rows do not fit in one file. Filter the list.")
+    model_admin.message_user(request, message % {"number": f"{MAXIMUM_ROWS:,}"}, messages.ERROR)
+    return True
+
+
+def download(name: str, file_format: str, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> HttpResponse:
+    """`rows` as a file of that name, in one of CONTENT_TYPES."""
+    headers = {"Content-Disposition": f'attachment; filename="{name}.{file_format}"', "Cache-Control": "no-store"}
+    response = HttpResponse(content_type=CONTENT_TYPES[file_format], headers=headers)
+    if file_format == "json":
+        response.write(json.dumps(list(rows), ensure_ascii=False, indent=1))
+        return response
+    writer = csv.writer(response)
+    writer.writerow(columns)
+    writer.writerows([cell(row[column]) for column in columns] for row in rows)
+    return response
+
+
+def cell(value: Any) -> str:
+    if isinstance(value, list):
+        value = "\n".join(value)
+    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return f"'{text}" if FORMULA.match(text) else text
+
+
+def plain(text: str) -> str:
+    """A cell without the apostrophe that `cell` gave it."""
+    return text[1:] if text.startswith("'") and FORMULA.match(text) else text
