@@ -121,6 +121,11 @@ def test_limit_is_removed():
             url(Limit, "changelist"),
             {"action": "delete_selected", "_selected_action": [limit.pk], "post": "yes"},
         ),
+        # A list has its actions above and below; "index" says which one was meant.
+        client.post(
+            url(Limit, "changelist"),
+            {"action": ["delete_selected", ""], "index": "0", "_selected_action": [limit.pk], "post": "yes"},
+        ),
     ):
         assert response["Location"].startswith(PAGE)
     limit.refresh_from_db()
