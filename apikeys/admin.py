@@ -16,7 +16,7 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from unfold.admin import TabularInline as UnfoldTabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from apikeys import explanations
+from apikeys import explanations, fresh_password
 from apikeys.alert_admin import AlertAdmin, WebhookAdmin
 from apikeys.audit_admin import AuditEntryAdmin
 from apikeys.endpoint_admin import EndpointRuleAdmin
@@ -50,18 +50,30 @@ else:
 admin.site.unregister([User, Group, ProcrastinateJob])
 
 
-@admin.register(User)
-class SiteUserAdmin(SuperusersOnly, PermissionsNamed, UserAdmin, ProtectionShown):  # type: ignore[type-arg]
-    """Who may change users can give any permission to anybody."""
+class PeopleAdmin(SuperusersOnly):
+    """Who may change users can give any permission to anybody, also to themselves: not from an unattended browser."""
 
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change=change, **kwargs)  # type: ignore[misc]
+        return form if fresh_password.is_fresh(request) else fresh_password.late(form)
+
+
+@admin.register(User)
+class SiteUserAdmin(PeopleAdmin, PermissionsNamed, UserAdmin, ProtectionShown):  # type: ignore[type-arg]
     form = UserChangeForm
     add_form = UserCreationForm
     change_password_form = AdminPasswordChangeForm
 
+    def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
+        # It asks for no old password, not even for one's own.
+        if self.has_change_permission(request) and not fresh_password.is_fresh(request):
+            return fresh_password.ask(request)
+        return super().user_change_password(request, id, form_url)
+
 
 @admin.register(Group)
-class SiteGroupAdmin(SuperusersOnly, PermissionsNamed, GroupAdmin, CheckedList):  # type: ignore[misc]
-    """Likewise."""
+class SiteGroupAdmin(PeopleAdmin, PermissionsNamed, GroupAdmin, CheckedList):  # type: ignore[misc]
+    pass
 
 
 class MembershipInline(ScopedChoices, MembershipTabularInline):

@@ -27,7 +27,7 @@ from apikeys.key_forms import KeyChangeForm, KeyForm, LinesField
 from apikeys.key_page import overview
 from apikeys.long_lists import LongList, words
 from apikeys.models import AccessKind, ApiKey, KeySecret, KeyStateError, Team
-from apikeys.new_key_forms import FIRST_LIMITS, LimitedNewKeyForm, NewKeyForm, like, reserve_id, reserved_id, stale
+from apikeys.new_key_forms import FIRST_LIMITS, LimitedNewKeyForm, NewKeyForm, like, reserve_id, reserved_id
 from apikeys.snippets import APP_ID, snippets
 from apikeys.team_scope import LIVE, ScopedListFilter, TeamScopedAdmin, rows_for
 
@@ -107,7 +107,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         else:
             form = LimitedNewKeyForm if self._may_limit(request) else NewKeyForm
             if not fresh_password.is_fresh(request):
-                form = stale(form)
+                form = fresh_password.late(form)
         return super().get_form(request, obj, change, **{"form": form, **kwargs})
 
     @staticmethod

@@ -130,7 +130,7 @@ class LimitAdmin(LongList, TeamScopedAdmin):
         return super().delete_view(request, object_id, extra_context)
 
     def get_actions(self, request: HttpRequest) -> Any:
-        actions = super().get_actions(request)
+        actions: dict[str, Any] = super().get_actions(request)
         if "delete_selected" in actions and not fresh_password.is_fresh(request):
             # Whichever of a form's fields named the action: what runs is taken from here.
             _function, name, description = actions["delete_selected"]

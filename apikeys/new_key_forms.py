@@ -18,7 +18,6 @@ from unfold.widgets import (
     UnfoldAdminSelectWidget,
 )
 
-from apikeys import fresh_password
 from apikeys.key_forms import KeyForm
 from apikeys.limit_admin import exact_amount, shown
 from apikeys.limits import MAXIMUM_AMOUNT, Limit, Measure, Period
@@ -186,17 +185,6 @@ class LimitedNewKeyForm(NewKeyForm):
             for name, (measure, period) in FIRST_LIMITS.items()
             if answers.get(name) is not None
         ]
-
-
-def stale(form: type[NewKeyForm]) -> type[NewKeyForm]:
-    """The same form, sent by somebody who has not entered their password lately: it makes nothing."""
-
-    class StaleForm(form):  # type: ignore[valid-type, misc]
-        def clean(self) -> dict[str, Any]:
-            super().clean()
-            raise fresh_password.stale()
-
-    return StaleForm
 
 
 def like(api_key: ApiKey) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from django import forms
-from django.contrib.auth.forms import AuthenticationForm
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
 from django.core.exceptions import ValidationError
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
+from unfold.forms import AdminOwnPasswordChangeForm
 from unfold.forms import AuthenticationForm as UnfoldAuthenticationForm
 from unfold.widgets import UnfoldAdminPasswordWidget
 
@@ -18,8 +19,10 @@ from apikeys.sign_in import Attempt
 
 if TYPE_CHECKING:
     AnyAuthenticationForm = AuthenticationForm
+    AnyPasswordChangeForm = PasswordChangeForm
 else:
     AnyAuthenticationForm = UnfoldAuthenticationForm
+    AnyPasswordChangeForm = AdminOwnPasswordChangeForm
 
 
 class SignInForm(AnyAuthenticationForm):
@@ -66,5 +69,19 @@ class PasswordForm(forms.Form):
         attempt = counted(user.get_username(), self.request)
         if not user.check_password(password):
             raise ValidationError(_("This is not your password."), code="wrong")
+        attempt.succeed()
+        return password
+
+
+class OwnPasswordForm(AnyPasswordChangeForm):
+    """Who is signed in changes their password."""
+
+    def __init__(self, request: HttpRequest, user: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(user, *args, **kwargs)
+        self.request = request
+
+    def clean_old_password(self) -> str:
+        attempt = counted(self.user.get_username(), self.request)
+        password: str = super().clean_old_password()
         attempt.succeed()
         return password

@@ -4,7 +4,7 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
-from apikeys.fresh_password import confirm_password
+from apikeys.fresh_password import change_password, confirm_password
 from apikeys.key_views import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
 from apikeys.views import BaseUrlView, KeySelfView, UnknownPathView
 from chat.views import AppListView, CompletionsView, ModelListView
@@ -43,6 +43,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     re_path(r"^v1/", UnknownPathView.as_view()),
     path("admin/confirm_password/", admin.site.admin_view(confirm_password), name="confirm_password"),
     path("admin/search/", admin.site.admin_view(search)),
+    # Before the admin's own, which tries passwords without end.
+    path("admin/password_change/", admin.site.admin_view(change_password)),
     path("admin/", admin.site.urls),
     path("i18n/", include("django.conf.urls.i18n")),
     path("", RedirectView.as_view(pattern_name="admin:index")),

@@ -1,8 +1,9 @@
-"""Making and rotating a key, and raising or removing a limit, need a password entered in the last 15 minutes."""
+"""What gives rights or secrets away needs a password entered in the last 15 minutes."""
 
 import time
 
 import pytest
+from django.contrib.auth.models import Group, User
 
 from apikeys.fresh_password import ENTERED_AT, FRESH_SECONDS
 from apikeys.limits import Limit
@@ -11,6 +12,7 @@ from tests import factories
 from tests.admin.pages import ADD, KEY, browser, hidden, new_key_form, page_of, staff, text, url
 
 PAGE = "/admin/confirm_password/"
+NEW_PASSWORD = "another horse battery staple"
 LIMIT_RIGHTS = tuple(f"apikeys.{right}_limit" for right in ("view", "change", "delete"))
 
 
@@ -132,6 +134,72 @@ def test_limit_is_removed():
     enter(client)
     client.post(page, {"post": "yes"})
     assert not Limit.objects.filter(pk=limit.pk).exists()
+
+
+def user_form(**fields):
+    form = {"username": factories.unique("user"), "date_joined_0": "2030-01-01", "date_joined_1": "00:00"}
+    passwords = {"usable_password": "true", "password1": NEW_PASSWORD, "password2": NEW_PASSWORD}
+    return form | passwords | fields
+
+
+@pytest.mark.parametrize("model", [User, Group])
+def test_people_are_made_and_changed(model):
+    client = browser(factories.make_user(is_superuser=True))
+    row = factories.make_user() if model is User else Group.objects.create(name=factories.unique("group"))
+    name = "username" if model is User else "name"
+    forms = {
+        url(model, "add"): user_form(name=factories.unique("new")),
+        url(model, "change", row.pk): user_form(name=factories.unique("changed"), is_superuser="on"),
+    }
+    for page, form in forms.items():
+        grow_stale(client)
+        said = text(client.post(page, form))
+        assert "more than 15 minutes ago" in said
+        assert form[name] in said
+        assert not model.objects.filter(**{name: form[name]}).exists()
+        enter(client)
+        assert client.post(page, form).status_code == 302
+        assert model.objects.filter(**{name: form[name]}).exists()
+
+
+def test_password_of_a_user_oneself_not_excepted():
+    user = factories.make_user(is_superuser=True)
+    client = browser(user)
+    grow_stale(client)
+    page = f"/admin/auth/user/{user.pk}/password/"
+    form = user_form()
+    for response in (client.get(page), client.post(page, form)):
+        assert response["Location"].startswith(PAGE)
+    user.refresh_from_db()
+    assert user.check_password(factories.PASSWORD)
+    enter(client)
+    assert client.post(page, form).status_code == 302
+    user.refresh_from_db()
+    assert user.check_password(NEW_PASSWORD)
+
+
+def change_own(client, old):
+    form = {"old_password": old, "new_password1": NEW_PASSWORD, "new_password2": NEW_PASSWORD}
+    return client.post("/admin/password_change/", form)
+
+
+def test_own_password_is_changed():
+    user, client = staff(factories.make_team())
+    assert "old_password" in text(client.get("/admin/password_change/"))
+    assert change_own(client, factories.PASSWORD)["Location"] == "/admin/password_change/done/"
+    user.refresh_from_db()
+    assert user.check_password(NEW_PASSWORD)
+
+
+def test_old_passwords_are_not_tried_without_end():
+    user, client = staff(factories.make_team())
+    for _ in range(5):
+        assert "Too many attempts" not in text(change_own(client, "wrong"))
+    assert "Too many attempts" in text(change_own(client, factories.PASSWORD))
+    # They count as those of the sign-in do, so one cannot be tried in place of the other.
+    assert "Too many attempts" in text(enter(client))
+    user.refresh_from_db()
+    assert user.check_password(factories.PASSWORD)
 
 
 def test_wrong_password():
