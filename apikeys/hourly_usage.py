@@ -237,7 +237,7 @@ def _advance() -> bool:
         if row.until is None:
             cursor.execute(OLDEST)
             oldest: datetime | None = cursor.fetchone()[0]
-            start = midnight(min(target, max(oldest or target, _oldest_kept(now))))
+            start = midnight(min(target, max(oldest or target, oldest_kept(now))))
         else:
             start = floor(row.until)
             start = midnight(start) if _is_pruned(cursor, start) else start
@@ -263,7 +263,7 @@ def _make_anew_what_was_late() -> None:
             if row.until is not None and hour >= floor(row.until):
                 continue
             LateHour.objects.filter(pk__in=[pk for pk, noted in notes.items() if noted == hour]).delete()
-            if row.until is None or hour < _oldest_kept(now):
+            if row.until is None or hour < oldest_kept(now):
                 continue
             start, length = (midnight(hour), DAY) if _is_pruned(cursor, hour) else (hour, HOUR)
             _make_usage_anew(cursor, start, min(start + length, row.until))
@@ -304,7 +304,7 @@ def _delete_old() -> None:
     """An hour at a time: in short transactions."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
-        before = _oldest_kept(cursor.fetchone()[0].astimezone(UTC))
+        before = oldest_kept(cursor.fetchone()[0].astimezone(UTC))
     tables: Iterable[type[models.Model]] = (HourlyUsage, HourlyRefusals, HourlyTotal)
     for table in tables:
         rows = table._default_manager.filter(hour__lt=before)
@@ -312,7 +312,7 @@ def _delete_old() -> None:
             table._default_manager.filter(hour=oldest).delete()
 
 
-def _oldest_kept(now: datetime) -> datetime:
+def oldest_kept(now: datetime) -> datetime:
     """The first hour of a month, 13 months back."""
     months = now.year * 12 + now.month - 1 - KEPT_MONTHS
     return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)

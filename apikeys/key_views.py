@@ -11,18 +11,16 @@ from typing import Annotated, Any
 import msgspec
 from django.core.exceptions import ValidationError
 from django.db import transaction
-from django.db.models import Sum
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apikeys import audit, fresh_password, revocations
+from apikeys import audit, fresh_password, revocations, statistics
 from apikeys.access import team_id_of
 from apikeys.bodies import decode
-from apikeys.errors import AppNotFound, InvalidParameter, KeyNotFound, PasswordNeeded
+from apikeys.errors import AppNotFound, InvalidParameter, KeyNotFound, PasswordNeeded, StaffNotAllowed
 from apikeys.limits import MAXIMUM_AMOUNT, MICROPOINTS, Limit, Measure, Period
 from apikeys.models import ApiKey, Team, validate_end
 from apikeys.object_ids import is_object_id
-from apikeys.usage import DailyUsage, UsageRecord
 from apikeys.views import ApiView, success
 
 # The newest of a team. There is no more than one page in FastGPT's list.
@@ -101,9 +99,8 @@ class KeyView(ApiView):
     api_key_access = frozenset()
 
     def find(self, request: Request, key_id: str) -> ApiKey:
-        """A key of the user's teams that is not revoked. Foreign, absent and deleted ones look alike."""
-        user: Any = request.user
-        rows = ApiKey.objects.for_user(user).filter(revoked_at=None)
+        """A key of the team that is not revoked. Foreign, absent and deleted ones look alike."""
+        rows = ApiKey.objects.for_team(team_id_of(request)).filter(revoked_at=None)
         api_key = rows.filter(pk=key_id).first() if is_object_id(key_id) else None
         if api_key is None:
             raise KeyNotFound
@@ -122,6 +119,8 @@ class KeyCreateView(KeyView):
         limit = wanted.limit or GivenLimit()
         amount, end = limit.amount, limit.end
         team = Team.objects.get(pk=team_id_of(request))
+        if amount is not None:
+            check_right(request, "apikeys.add_limit")
         check_password(request)
         user: Any = request.user
         try:
@@ -155,11 +154,9 @@ class KeyListView(KeyView):
             rows = rows.filter(app=app_id) if is_object_id(app_id) else rows.none()
         api_keys: list[ApiKey] = list(rows.order_by("-created_at", "-pk")[:MAXIMUM_KEYS])
         key_ids = [api_key.pk for api_key in api_keys]
-        used = used_points(key_ids)
-        allowed: dict[str, int] = {}
-        for limit in points_limits(key_ids).order_by("-amount"):
-            allowed[limit.key_id] = limit.amount
-        return success([listed(api_key, used.get(api_key.pk, 0), allowed.get(api_key.pk)) for api_key in api_keys])
+        used = statistics.points_used(key_ids) if request.user.has_perm("apikeys.view_usagerecord") else None
+        allowed = points_allowed(key_ids) if request.user.has_perm("apikeys.view_limit") else None
+        return success([listed(api_key, used, allowed) for api_key in api_keys])
 
     post = get
 
@@ -222,6 +219,12 @@ def check_password(request: Request) -> None:
         raise PasswordNeeded
 
 
+def check_right(request: Request, permission: str) -> None:
+    """Of what a call does besides what its endpoint is for."""
+    if not request.user.has_perm(permission):
+        raise StaffNotAllowed(f"Your account does not have the permission {permission}, which limits of points need.")
+
+
 def find_app(team: Team, app_id: str) -> Any:
     # The team's own relation: this package imports nothing of `chat`.
     apps: Any = team.apps
@@ -256,20 +259,36 @@ def add_points_limit(api_key: ApiKey, amount: int) -> None:
     limit.save(force_insert=True)
 
 
+def points_allowed(key_ids: list[str]) -> dict[str, int]:
+    """Of each key that has a limit, in millionths. Of several the lowest counts."""
+    allowed: dict[str, int] = {}
+    for limit in points_limits(key_ids).order_by("-amount"):
+        allowed[limit.key_id] = limit.amount
+    return allowed
+
+
 def change_points_limit(request: Request, api_key: ApiKey, amount: int | None) -> None:
-    """None takes it away. Lowering needs no password, like in the admin."""
+    """None takes it away. The rights are those of the admin's pages, and lowering needs no password, like there."""
     first, *others = points_limits([api_key.pk]).order_by("amount", "pk") or [None]
-    if first is None:
-        if amount is not None:
-            add_points_limit(api_key, amount)
+    if amount == (first and first.amount):
         return
-    if amount is None or amount > first.amount:
-        check_password(request)
-    for other in others:
-        other.delete()
     if amount is None:
-        first.delete()
+        check_right(request, "apikeys.delete_limit")
+        check_password(request)
+        for limit in (first, *others):
+            limit.delete()
         return
+    if first is None:
+        check_right(request, "apikeys.add_limit")
+        add_points_limit(api_key, amount)
+        return
+    check_right(request, "apikeys.change_limit")
+    if amount > first.amount:
+        check_password(request)
+    if others:
+        check_right(request, "apikeys.delete_limit")
+        for other in others:
+            other.delete()
     first.amount = amount
     if first.soft_amount is not None and first.soft_amount > amount:
         # It would never be reached.
@@ -277,18 +296,10 @@ def change_points_limit(request: Request, api_key: ApiKey, amount: int | None) -
     first.save(update_fields=["amount", "soft_amount"])
 
 
-def used_points(key_ids: list[str]) -> dict[str, int]:
-    """Of each key, in millionths, from the ledger and what was rolled up of it."""
-    used: dict[str, int] = {}
-    for ledger in (UsageRecord, DailyUsage):
-        sums = ledger._default_manager.filter(key__in=key_ids).order_by().values_list("key")
-        for key_id, micropoints in sums.annotate(Sum("cost_micropoints")):
-            used[key_id] = used.get(key_id, 0) + int(micropoints)
-    return used
-
-
-def listed(api_key: ApiKey, used: int, allowed: int | None) -> dict[str, Any]:
+def listed(api_key: ApiKey, used: dict[str, int] | None, allowed: dict[str, int] | None) -> dict[str, Any]:
+    """As FastGPT lists it. None for what the user may not see, which is null then."""
     activity = getattr(api_key, "activity", None)
+    maximum = None if allowed is None else allowed.get(api_key.pk)
     return {
         "_id": api_key.pk,
         "name": api_key.name,
@@ -296,9 +307,9 @@ def listed(api_key: ApiKey, used: int, allowed: int | None) -> dict[str, Any]:
         "appId": api_key.app_id,
         "createTime": api_key.created_at,
         "lastUsedTime": activity.last_used_at if activity else None,
-        "usagePoints": used / MICROPOINTS,
+        "usagePoints": None if used is None else used.get(api_key.pk, 0) / MICROPOINTS,
         "limit": {
             "expiredTime": api_key.expires_at,
-            "maxUsagePoints": UNLIMITED if allowed is None else allowed / MICROPOINTS,
+            "maxUsagePoints": maximum / MICROPOINTS if maximum is not None else None if allowed is None else UNLIMITED,
         },
     }

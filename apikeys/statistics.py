@@ -15,7 +15,7 @@ from django.db import connection, models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from apikeys.hourly_usage import HOUR, REFUSED, floor, rolled_up_until
+from apikeys.hourly_usage import HOUR, REFUSED, floor, oldest_kept, rolled_up_until
 from apikeys.models import ApiKey
 from apikeys.usage import Ending
 
@@ -199,6 +199,30 @@ placed AS (
 SELECT is_app, subject_id, requests, tokens, micropoints FROM placed WHERE place <= %(places)s
 """
 
+# Read with how far the roll-ups reach, in one statement. They hold nothing from before the oldest hour kept; and where
+# a day was pruned after they had reached into it, all of it is read from what they are made of.
+POINTS = """
+WITH reach AS (
+    SELECT coalesce(CASE WHEN EXISTS (
+        SELECT FROM apikeys_dailyusage WHERE key_id = ANY (%(keys)s) AND day = (until AT TIME ZONE 'UTC')::date
+    ) THEN date_trunc('day', until, 'UTC') ELSE until END, %(oldest)s) AS until FROM apikeys_rolledup
+), part AS (
+    SELECT key_id, cost_micropoints FROM apikeys_hourlyusage
+    WHERE key_id = ANY (%(keys)s) AND hour >= %(oldest)s AND hour < (SELECT until FROM reach)
+    UNION ALL
+    SELECT key_id, cost_micropoints FROM apikeys_dailyusage
+    WHERE key_id = ANY (%(keys)s) AND (day < (%(oldest)s AT TIME ZONE 'UTC')::date
+        OR day::timestamp AT TIME ZONE 'UTC' >= (SELECT until FROM reach))
+    UNION ALL
+    SELECT key_id, cost_micropoints FROM apikeys_usagerecord
+    WHERE key_id = ANY (%(keys)s) AND created_at < %(oldest)s
+    UNION ALL
+    SELECT key_id, cost_micropoints FROM apikeys_usagerecord
+    WHERE key_id = ANY (%(keys)s) AND created_at >= greatest(%(oldest)s, (SELECT until FROM reach))
+)
+SELECT key_id, sum(cost_micropoints)::bigint FROM part GROUP BY key_id
+"""
+
 
 def series(
     scope: Scope, span: Span, *, step: Step, measure: Measure = "requests", now: datetime | None = None
@@ -231,6 +255,13 @@ def top(scope: Scope, start: datetime, end: datetime, places: int) -> list[Used]
     with connection.cursor() as cursor:
         cursor.execute(TOP, _parameters(scope, start, end) | {"places": places})
         return [Used(*row) for row in cursor.fetchall()]
+
+
+def points_used(key_ids: list[str]) -> dict[str, int]:
+    """What each key has used in all, in millionths of a point; those that used nothing are left out."""
+    with connection.cursor() as cursor:
+        cursor.execute(POINTS, {"keys": key_ids, "oldest": oldest_kept(timezone.now())})
+        return dict(cursor.fetchall())
 
 
 def today_begins(now: datetime) -> datetime:

@@ -13,7 +13,7 @@ from tests.api.refusals import check_refusal
 from tests.api.staff_sessions import PATH, Console
 from tests.conftest import Server
 
-RIGHTS = ("apikeys.add_apikey",)
+RIGHTS = ("apikeys.add_apikey", "apikeys.add_limit")
 
 
 @pytest.fixture
@@ -93,6 +93,14 @@ def test_without_csrf(console: Console) -> None:
 def test_without_the_permission(server: Server) -> None:
     console = Console(server, factories.make_user(factories.make_team(), permissions=("apikeys.view_apikey",)))
     check_refusal(console.call("POST", "create", {"name": "k"}), "permission_denied")
+
+
+def test_limit_without_the_right_over_limits(server: Server) -> None:
+    console = Console(server, factories.make_user(factories.make_team(), permissions=("apikeys.add_apikey",)))
+    refused = console.call("POST", "create", {"name": "k", "limit": {"maxUsagePoints": 1}})
+    assert "apikeys.add_limit" in check_refusal(refused, "permission_denied")
+    assert not ApiKey.objects.filter(team=team_of(console)).exists()
+    assert console.call("POST", "create", {"name": "k", "limit": {"maxUsagePoints": -1}}).status_code == 200
 
 
 def test_stale_password(console: Console) -> None:

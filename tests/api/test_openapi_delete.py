@@ -57,6 +57,16 @@ def test_foreign_absent_and_deleted_look_alike(console: Console) -> None:
     assert foreign.revoked_at is None
 
 
+def test_team_is_named_by_members_of_several(console: Console) -> None:
+    api_key, _ = factories.make_key(console.user.teams.get())
+    other = factories.make_team()
+    console.user.teams.add(other)
+    check_refusal(console.call("DELETE", f"delete?id={api_key.pk}"), "invalid_parameter", param="teamId")
+    refused = console.call("POST", f"delete?teamId={other.pk}", {"_id": api_key.pk})
+    check_refusal(refused, "openapiUnExist")
+    assert console.call("DELETE", f"delete?id={api_key.pk}&teamId={api_key.team_id}").status_code == 200
+
+
 def test_with_a_key(server: Server) -> None:
     api_key, plaintext = factories.make_key()
     for key in (plaintext, factories.make_key()[1]):

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
+from apikeys.key_views import add_points_limit
 from apikeys.limits import Limit
 from apikeys.object_ids import new_object_id
 from apikeys.usage import DailyUsage, Ending, KeyActivity, UsageRecord
@@ -13,7 +14,7 @@ from tests.api.refusals import check_refusal
 from tests.api.staff_sessions import PATH, Console
 from tests.conftest import Server
 
-RIGHTS = ("apikeys.view_apikey",)
+RIGHTS = ("apikeys.view_apikey", "apikeys.view_usagerecord", "apikeys.view_limit")
 
 
 @pytest.fixture
@@ -49,6 +50,16 @@ def test_it_works(console: Console, method: str) -> None:
     assert row["limit"]["maxUsagePoints"] == 2.5
     assert row["limit"]["expiredTime"].startswith(f"{api_key.expires_at:%Y-%m-%dT%H:%M}")
     assert row["lastUsedTime"].startswith(f"{used_at:%Y-%m-%dT%H:%M}")
+
+
+@pytest.mark.parametrize("right", ["view_usagerecord", "view_limit"])
+def test_what_may_not_be_seen_is_null(server: Server, right: str) -> None:
+    api_key, _ = factories.make_key()
+    add_points_limit(api_key, 1_000_000)
+    rights = tuple(set(RIGHTS) - {f"apikeys.{right}"})
+    (row,) = listed(Console(server, factories.make_user(api_key.team, permissions=rights)))
+    told = (row["usagePoints"], row["limit"]["maxUsagePoints"])
+    assert told == ((None, 1) if right == "view_usagerecord" else (0, None))
 
 
 def test_of_one_app(console: Console) -> None:

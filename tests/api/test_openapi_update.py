@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from apikeys.audit import AuditEntry
+from apikeys.key_views import add_points_limit
 from apikeys.limits import Limit
 from apikeys.models import ApiKey
 from tests import factories
@@ -12,7 +13,7 @@ from tests.api.refusals import check_refusal
 from tests.api.staff_sessions import PATH, Console
 from tests.conftest import Server
 
-RIGHTS = ("apikeys.change_apikey",)
+RIGHTS = ("apikeys.change_apikey", "apikeys.add_limit", "apikeys.change_limit", "apikeys.delete_limit")
 END = "2099-01-01T00:00:00Z"
 
 
@@ -69,6 +70,48 @@ def test_several_limits_become_one_and_others_stay(console: Console, api_key: Ap
     assert update(console, api_key, limit={"maxUsagePoints": 0.000003}).status_code == 200
     assert amounts(api_key) == [3, 7]
     assert Limit.objects.get(key=api_key, period="total").soft_amount is None
+
+
+@pytest.mark.parametrize(
+    ("held", "points", "right"),
+    [
+        ([], 3, "add_limit"),
+        ([5], 4, "change_limit"),
+        ([5], 6, "change_limit"),
+        ([5], -1, "delete_limit"),
+        ([5], None, "delete_limit"),
+        ([5, 6], 4, "delete_limit"),
+    ],
+)
+def test_each_right_over_limits(server: Server, held: list[int], points: int | None, right: str) -> None:
+    team = factories.make_team()
+    api_key, _ = factories.make_key(team)
+    for amount in held:
+        add_points_limit(api_key, amount * 1_000_000)
+    before = amounts(api_key)
+    lacking = Console(server, factories.make_user(team, permissions=tuple(set(RIGHTS) - {f"apikeys.{right}"})))
+    refused = update(lacking, api_key, name="after", limit={"maxUsagePoints": points})
+    assert f"apikeys.{right}" in check_refusal(refused, "permission_denied")
+    api_key.refresh_from_db()
+    assert (api_key.name != "after", amounts(api_key)) == (True, before)
+    # What changes nothing needs no right: a console sends all that it shows.
+    assert update(lacking, api_key, limit={"maxUsagePoints": min(held, default=-1)}).status_code == 200
+    assert amounts(api_key) == before
+    holding = Console(server, factories.make_user(team, permissions=RIGHTS))
+    assert update(holding, api_key, limit={"maxUsagePoints": points}).status_code == 200
+    assert amounts(api_key) == ([points * 1_000_000] if points and points > 0 else [])
+
+
+def test_team_is_named_by_members_of_several(console: Console, api_key: ApiKey) -> None:
+    other, _ = factories.make_key()
+    console.user.teams.add(other.team)
+    check_refusal(update(console, api_key, name="x"), "invalid_parameter", param="teamId")
+    body = {"_id": api_key.pk, "name": "x"}
+    refused = console.call("POST", f"update?teamId={other.team_id}", body)
+    check_refusal(refused, "openapiUnExist")
+    assert console.call("POST", f"update?teamId={api_key.team_id}", body).status_code == 200
+    api_key.refresh_from_db()
+    assert api_key.name == "x"
 
 
 def test_app_never_changes(console: Console, api_key: ApiKey) -> None:

@@ -20,7 +20,7 @@ from apikeys.ledger import Usage, write
 from apikeys.models import ApiKey
 from apikeys.object_ids import new_object_id
 from apikeys.retention import prune
-from apikeys.statistics import Scope, Span, series, sums, top
+from apikeys.statistics import Scope, Span, points_used, series, sums, top
 from apikeys.usage import DailyUsage, Refusal, UsageRecord
 from tests import factories
 from tests.commands.runs import variables
@@ -99,6 +99,68 @@ def assert_exact(api_key: ApiKey) -> None:
 @pytest.fixture
 def api_key() -> ApiKey:
     return factories.make_key()[0]
+
+
+def points_in_all(api_key: ApiKey) -> int:
+    """What the ledger and what was pruned of it say."""
+    return sum(
+        sum(ledger._default_manager.filter(key=api_key).values_list("cost_micropoints", flat=True))
+        for ledger in (UsageRecord, DailyUsage)
+    )
+
+
+def test_points_in_all_are_those_of_ledger_and_daily_rows(api_key: ApiKey) -> None:
+    def assert_exact() -> None:
+        assert points_used([api_key.pk]) == {api_key.pk: points_in_all(api_key)}
+
+    assert points_used([api_key.pk]) == {}
+    start_over()
+    now = timezone.now()
+    use(api_key, 300)
+    use(api_key, 300, end=now - timedelta(days=100))
+    # From before what the roll-ups keep.
+    use(api_key, 300, end=now - timedelta(days=500))
+    assert_exact()
+    roll_up()
+    use(api_key, 50, span=timedelta(minutes=1))
+    assert_exact()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE apikeys_usagerecord SET cost_micropoints = 0 WHERE created_at < now() - interval '1 day'"
+        )
+    # Of what is rolled up the ledger is not read.
+    assert points_used([api_key.pk])[api_key.pk] > points_in_all(api_key)
+
+
+def test_points_of_a_day_that_was_pruned_before_its_end_was_rolled_up(api_key: ApiKey) -> None:
+    start_over()
+    noon = floor(timezone.now() - timedelta(days=40)).replace(hour=12)
+    record(api_key, noon - HOUR, cost_micropoints=3)
+    roll_up()
+    RolledUp.objects.update(until=noon)
+    record(api_key, noon + HOUR, cost_micropoints=4)
+    record(api_key, noon + timedelta(days=1), cost_micropoints=5)
+    prune(35)
+    assert not UsageRecord.objects.filter(key=api_key).exists()
+    assert points_used([api_key.pk]) == {api_key.pk: 12}
+    roll_up()
+    assert points_used([api_key.pk]) == {api_key.pk: 12}
+
+
+def test_points_of_many_keys_are_one_query_by_indexes() -> None:
+    keys = [factories.make_key()[0].pk for _ in range(3)]
+    with connection.cursor() as cursor:
+        cursor.execute("SET enable_seqscan = off")
+        try:
+            with CaptureQueriesContext(connection) as queries:
+                points_used(keys)
+            cursor.execute(f"EXPLAIN {queries[0]['sql']}")
+            plan = "\n".join(row for (row,) in cursor.fetchall())
+        finally:
+            cursor.execute("RESET enable_seqscan")
+    assert len(queries) == 1
+    assert "Index Scan using usage_by_key" in plan, plan
+    assert not re.search("Seq Scan on apikeys_(usagerecord|dailyusage|hourlyusage)", plan)
 
 
 def test_it_works(api_key: ApiKey) -> None:
