@@ -12,9 +12,10 @@ from django.forms import Form
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.html import strip_tags
 from django.utils.translation import gettext as _
 
-from apikeys import kept_texts, revocations
+from apikeys import fresh_password, kept_texts, revocations
 from apikeys.bulk_changes import BULK_CHANGES, MAXIMUM_KEYS, PORTION, Line
 from apikeys.key_changes import KeyChange
 from apikeys.models import ApiKey, KeyStateError
@@ -73,13 +74,19 @@ def portion_view(keys_admin: KeyAdmin, request: HttpRequest, name: str) -> HttpR
     if not 0 < len(key_ids) <= PORTION:
         complaint = _("Choose between 1 and %(count)s keys.") % {"count": PORTION}
         return JsonResponse({"errors": [complaint]}, status=400) if wants_json else HttpResponse(complaint, status=400)
+    found = {api_key.pk: api_key for api_key in keys_admin.get_queryset(request).filter(pk__in=key_ids)}
     form = change.form_class(request.POST)
+    if form.is_valid() and not fresh_password.is_fresh(request):
+        applying = [api_key for api_key in found.values() if change.applies_to(api_key)]
+        if any(change.widens(api_key, form.cleaned_data) for api_key in applying):
+            form.add_error(None, fresh_password.stale())
     if not form.is_valid():
         if wants_json:
-            said = [message for field in form.errors.values() for message in field]
+            # Shown as text, so the link to the page that asks for the password is left out.
+            said = [strip_tags(str(message)) for field in form.errors.values() for message in field]
             return JsonResponse({"errors": said}, status=400)
         return page(keys_admin, request, change, form, key_ids)
-    lines, note = carry_out(keys_admin, request, change, key_ids, form.cleaned_data)
+    lines, note = carry_out(keys_admin, request, change, key_ids, found, form.cleaned_data)
     if wants_json:
         return JsonResponse({"lines": [asdict(line) for line in lines], "note": note})
     keys_admin.message_user(request, note, messages.SUCCESS) if note else None
@@ -87,10 +94,14 @@ def portion_view(keys_admin: KeyAdmin, request: HttpRequest, name: str) -> HttpR
 
 
 def carry_out(
-    keys_admin: KeyAdmin, request: HttpRequest, change: KeyChange, key_ids: list[str], answers: dict[str, Any]
+    keys_admin: KeyAdmin,
+    request: HttpRequest,
+    change: KeyChange,
+    key_ids: list[str],
+    found: dict[str, ApiKey],
+    answers: dict[str, Any],
 ) -> tuple[list[Line], str]:
     """Each key in a transaction of its own. Asked for again, what is done stays as it is."""
-    found = {api_key.pk: api_key for api_key in keys_admin.get_queryset(request).filter(pk__in=key_ids)}
     lines = [
         line_of(keys_admin, request, change, found[key_id], answers)
         if key_id in found

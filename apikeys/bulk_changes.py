@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminSplitDateTimeWidget
 
-from apikeys import kept_texts
+from apikeys import kept_texts, widening
 from apikeys.key_changes import Disabling, Done, Enabling, KeyChange, Revocation
 from apikeys.key_forms import EndForm
 from apikeys.models import ApiKey, validate_end
@@ -62,6 +62,9 @@ class Expiry(KeyChange):
     icon = "event"
     explanation = _("The keys will be refused from then on. A date that has passed ends them at once.")
     form_class = ExpiryForm
+
+    def widens(self, api_key: ApiKey, answers: dict[str, Any]) -> bool:
+        return widening.widens(api_key, {"expires_at": answers["expires_at"]})
 
     def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         expires_at = answers["expires_at"]

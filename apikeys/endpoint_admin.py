@@ -66,10 +66,6 @@ class Endpoint:
     calls: int
     refusals: int
 
-    @property
-    def takes_keys(self) -> bool:
-        return any(switch.is_declared for switch in self.switches)
-
 
 def inventory(calls: dict[str, int], refusals: dict[str, int]) -> list[Endpoint]:
     """Every endpoint that is routed, with the rules in force, in the order of the URLconf."""
@@ -191,8 +187,9 @@ class EndpointRuleAdmin(SuperusersOnly, HistoryRead, CheckedList):
             raise PermissionDenied
         if request.method == "POST":
             return self._switch(request)
-        calls = Counter(newest(UsageRecord, user).values_list("endpoint", flat=True))
-        kept_refusals = list(newest(Refusal, user).values_list("endpoint", "stands_for"))
+        has_calls, has_refusals = user.has_perm("apikeys.view_usagerecord"), user.has_perm("apikeys.view_refusal")
+        calls = Counter(newest(UsageRecord, user).values_list("endpoint", flat=True) if has_calls else ())
+        kept_refusals = list(newest(Refusal, user).values_list("endpoint", "stands_for")) if has_refusals else []
         refusals: Counter[str] = Counter()
         for endpoint, stands_for in kept_refusals:
             refusals[endpoint] += stands_for
@@ -201,6 +198,8 @@ class EndpointRuleAdmin(SuperusersOnly, HistoryRead, CheckedList):
             "title": _("Endpoints"),
             "endpoints": inventory(calls, refusals),
             "kinds": list(AccessKind),
+            "has_calls": has_calls,
+            "has_refusals": has_refusals,
             "can_switch": is_superuser(request),
             "maximum_counted": MAXIMUM_COUNTED if max(calls.total(), len(kept_refusals)) >= MAXIMUM_COUNTED else None,
         }

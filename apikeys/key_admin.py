@@ -23,7 +23,7 @@ from django.utils.translation import gettext_lazy, pgettext
 from apikeys import bulk_admin, fresh_password, kept_texts, transfer_admin
 from apikeys.attention import EndingSoonFilter, UnusedFilter
 from apikeys.key_changes import KEY_CHANGES, Done, KeyChange
-from apikeys.key_forms import KeyChangeForm, KeyForm, LinesField
+from apikeys.key_forms import KeyChangeForm, KeyForm, LateKeyForm, LinesField
 from apikeys.key_page import overview
 from apikeys.long_lists import LongList, words
 from apikeys.models import AccessKind, ApiKey, KeySecret, KeyStateError, Team
@@ -103,7 +103,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if change:
-            form: type[KeyForm] = KeyChangeForm
+            form: type[KeyForm] = KeyChangeForm if fresh_password.is_fresh(request) else LateKeyForm
         else:
             form = LimitedNewKeyForm if self._may_limit(request) else NewKeyForm
             if not fresh_password.is_fresh(request):

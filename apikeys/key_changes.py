@@ -48,6 +48,10 @@ class KeyChange:
     def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
         return self.form_class(data, initial=self.initial(api_key))
 
+    def widens(self, api_key: ApiKey, answers: dict[str, Any]) -> bool:
+        """Whether it would let the key do more than now."""
+        return False
+
     def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         """Raises KeyStateError when the key's state does not allow it."""
         raise NotImplementedError

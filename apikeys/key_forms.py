@@ -19,9 +19,11 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
+from apikeys import fresh_password
 from apikeys.endpoints import endpoint_names
 from apikeys.models import ApiKey, validate_network
 from apikeys.narrowing import lies_in, proposal
+from apikeys.widening import widens
 
 if TYPE_CHECKING:
     KeyModelForm = forms.ModelForm[ApiKey]
@@ -130,6 +132,24 @@ def seal_of(api_key: ApiKey) -> str:
     """What a key's page shows of its policy, as a signed digest."""
     shown = [api_key.pk, *(str(getattr(api_key, column)) for column in SEALED)]
     return salted_hmac("apikeys.key_forms.seal", json.dumps(shown), algorithm="sha256").hexdigest()
+
+
+class LateKeyForm(KeyChangeForm):
+    """The same, sent by somebody who has not entered their password lately: it may narrow a key, not widen one."""
+
+    def clean_allowed_networks(self) -> list[str]:
+        # The model's own check comes after `clean`, which compares them.
+        networks: list[str] = self.cleaned_data["allowed_networks"]
+        for network in networks:
+            validate_network(network)
+        return networks
+
+    def clean(self) -> dict[str, Any]:
+        answers: dict[str, Any] = super().clean() or {}
+        # What is wrong with a field is said first.
+        if not self.errors and widens(self.instance, answers):
+            raise fresh_password.stale()
+        return answers
 
 
 class ConfirmationForm(forms.Form):

@@ -77,10 +77,11 @@ class EndpointUse:
 def overview(api_key: ApiKey, user: Any) -> dict[str, Any]:
     """What this user may see of it, for the template."""
     shown: dict[str, Any] = {
-        "limit_bars": [bar(limit) for limit in limits_over(api_key)],
         "secrets": api_key.secrets.defer("digest").select_related("reuse").order_by("-pk")[:ROWS],
-        "trail": trail_of(api_key),
+        "trail": trail_of(api_key, has_audit=user.has_perm("apikeys.view_auditentry")),
     }
+    if user.has_perm("apikeys.view_limit"):
+        shown["limit_bars"] = [bar(limit) for limit in limits_over(api_key)]
     if user.has_perm("apikeys.view_usagerecord"):
         records = UsageRecord.objects.filter(key=api_key)
         since = timezone.now() - timedelta(days=DAYS)
@@ -182,15 +183,17 @@ class Change:
     lines: Sequence[tuple[Any, Any, Any]] = ()
 
 
-def trail_of(api_key: ApiKey) -> list[Change]:
-    """Who changed it, by whatever way, the newest first."""
+def trail_of(api_key: ApiKey, *, has_audit: bool) -> list[Change]:
+    """Who changed it, the newest first: by whatever way, or without the audit what was done in the admin."""
     kind = ContentType.objects.get_for_model(ApiKey)
     audited = AuditEntry.objects.filter(content_type=kind, object_pk=api_key.pk).select_related("content_type")
     told = LogEntry.objects.filter(content_type=kind, object_id=api_key.pk).select_related("user")
-    changes = [
-        Change(entry.timestamp, f"{entry.actor_name} ({entry.get_via_display()})", lines=lines(entry))
-        for entry in audited.order_by("-id")[:ROWS]
-    ]
+    changes = []
+    if has_audit:
+        changes += [
+            Change(entry.timestamp, f"{entry.actor_name} ({entry.get_via_display()})", lines=lines(entry))
+            for entry in audited.order_by("-id")[:ROWS]
+        ]
     changes += [
         Change(entry.action_time, entry.user.get_username(), kept_texts.read(entry.get_change_message()))
         for entry in told.order_by("-action_time", "-pk")[:ROWS]

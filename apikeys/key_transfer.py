@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -23,6 +24,7 @@ from apikeys.endpoints import endpoint_names
 from apikeys.key_reports import iso, summary
 from apikeys.models import ApiKey, Membership, Team
 from apikeys.text import storable_json
+from apikeys.widening import widens
 
 MAXIMUM_ROWS = 5_000
 MAXIMUM_BYTES = 5 * 1024 * 1024
@@ -57,6 +59,7 @@ class PlannedKey:
     api_key: ApiKey
     is_new: bool
     changes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    widens: bool = False
 
 
 @dataclass(slots=True)
@@ -71,6 +74,10 @@ class Plan:
     @property
     def changed(self) -> list[PlannedKey]:
         return [row for row in self.rows if not row.is_new and row.changes]
+
+    @property
+    def widens(self) -> bool:
+        return any(row.widens for row in self.rows)
 
     @property
     def digest(self) -> str:
@@ -277,6 +284,7 @@ class Planner:
             wrong("allowed_endpoints", _("There is no endpoint %(names)s.") % {"names": ", ".join(sorted(unknown))})
         if api_key.app_id and wanted.get("can_name_app"):
             wrong("can_name_app", _("An app key talks to its own app; only a global key can name one."))
+        unchanged = copy(api_key)
         for name, value in wanted.items():
             before = None if planned.is_new and name == "owner" else getattr(api_key, name)
             if before != value:
@@ -291,6 +299,8 @@ class Planner:
         except ValidationError as error:
             for column, messages in error.message_dict.items():
                 wrong(column, " ".join(messages))
+        else:
+            planned.widens = not planned.is_new and widens(unchanged, wanted)
 
 
 def parsed(name: str, value: Any) -> Any:

@@ -22,6 +22,7 @@ from apikeys.limits import MAXIMUM_AMOUNT, MICROPOINTS, Limit, Measure, Period
 from apikeys.models import ApiKey, Team, validate_end
 from apikeys.object_ids import is_object_id
 from apikeys.views import ApiView, success
+from apikeys.widening import widens
 
 # The newest of a team. There is no more than one page in FastGPT's list.
 MAXIMUM_KEYS = 1_000
@@ -179,6 +180,8 @@ class KeyUpdateView(KeyView):
             columns["name"] = storable_name(wanted.name)
         if limit.expiredTime is not msgspec.UNSET:
             columns["expires_at"] = end
+        if widens(api_key, columns):
+            check_password(request)
         with transaction.atomic():
             # Locked, so that nobody revokes it or changes its limits meanwhile.
             kept = ApiKey.objects.select_for_update(no_key=True).filter(pk=api_key.pk, revoked_at=None)
@@ -214,7 +217,7 @@ class KeyDeleteView(KeyView):
 
 
 def check_password(request: Request) -> None:
-    """As the admin does before it makes a key or raises a limit."""
+    """As the admin does before it makes or widens a key, or raises a limit."""
     if not fresh_password.is_fresh(request._request):
         raise PasswordNeeded
 

@@ -19,7 +19,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.widgets import UnfoldAdminFileFieldWidget
 
-from apikeys import kept_texts
+from apikeys import fresh_password, kept_texts
 from apikeys.downloads import CONTENT_TYPES, download, is_too_long
 from apikeys.key_transfer import (
     COLUMNS,
@@ -95,12 +95,14 @@ def import_view(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
         else:
             if is_done:
                 return told_done(keys_admin, request, plan)
+            is_sent_late = "digest" in request.POST and is_late(request, plan)
             context |= {
                 "plan": plan,
                 "shown_rows": [row for row in plan.rows if row.is_new or row.changes][:MAXIMUM_SHOWN],
                 "shown_mistakes": plan.mistakes[:MAXIMUM_SHOWN],
                 "maximum_shown": MAXIMUM_SHOWN,
-                "has_changed": "digest" in request.POST,
+                "late": fresh_password.stale().message if is_sent_late else "",
+                "has_changed": "digest" in request.POST and not is_sent_late,
             }
     context |= {
         **keys_admin.admin_site.each_context(request),
@@ -110,6 +112,11 @@ def import_view(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
         "list_url": reverse("admin:apikeys_apikey_changelist"),
     }
     return TemplateResponse(request, "admin/apikeys/apikey/import.html", context)
+
+
+def is_late(request: HttpRequest, plan: Plan) -> bool:
+    """Whether it widens keys, and the password was entered too long ago for that."""
+    return plan.widens and not fresh_password.is_fresh(request)
 
 
 def planned(
@@ -123,7 +130,7 @@ def planned(
         if digest is not None:
             keys = keys.select_for_update(of=("self",))
         plan = Planner(user, keys, rows, may_add=may_add, may_change=may_change).plan()
-        if plan.mistakes or digest != plan.digest:
+        if plan.mistakes or digest != plan.digest or is_late(request, plan):
             return plan, False
         carry_out(plan)
         content_type = ContentType.objects.get_for_model(ApiKey)

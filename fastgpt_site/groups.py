@@ -47,6 +47,7 @@ GROUPS = {
         "chat.view_app",
         "chat.add_app",
         "chat.change_app",
+        "chat.try_app",
         "chat.view_provider",
         "chat.view_price",
         "chat.view_conversation",

@@ -132,7 +132,7 @@ def refusal(key, **fields):
 
 def test_counts_of_own_teams_alone(client, monkeypatch):
     team = factories.make_team()
-    _, member = staff(team, "apikeys.view_apikey")
+    _, member = staff(team, "apikeys.view_apikey", "apikeys.view_usagerecord", "apikeys.view_refusal")
     key, foreign_key = factories.make_key(team)[0], factories.make_key()[0]
     all_before = counts(client, COMPLETIONS)
     for _ in range(3):
@@ -152,6 +152,19 @@ def test_counts_of_own_teams_alone(client, monkeypatch):
     monkeypatch.setattr(endpoint_admin, "MAXIMUM_COUNTED", 2)
     assert counts(member, COMPLETIONS)[0] in ("1", "2")
     assert "There were more than 2 calls or refusals" in text(member.get(PAGE))
+
+
+@pytest.mark.parametrize(("right", "column"), [("usagerecord", "Calls, 24 h"), ("refusal", "Refusals, 24 h")])
+def test_counts_are_for_those_who_may_see_what_is_counted(right, column):
+    team = factories.make_team()
+    key, _ = factories.make_key(team)
+    record(key).save(force_insert=True)
+    refusal(key, stands_for=2)
+    _, member = staff(team, "apikeys.view_apikey", f"apikeys.view_{right}")
+    assert counts(member, COMPLETIONS) == ["1" if right == "usagerecord" else "2"]
+    assert re.findall(r">(\w+, 24 h)<", text(member.get(PAGE))) == [column]
+    _, other = staff(team, "apikeys.view_apikey")
+    assert "24 h" not in text(other.get(PAGE))
 
 
 def test_same_number_of_queries(client, rules):

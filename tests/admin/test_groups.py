@@ -40,6 +40,7 @@ def test_app_editor_edits_apps():
     _, client = member(team, "App editor")
     form = {"name": "x", "model": "m", "max_tokens": 1, "history_length": 1, "dialect": "4.14"}
     assert client.post(url(App, "add"), {**form, "team": team.pk, "provider": provider.pk}).status_code == 302
+    assert client.get("/admin/chat/app/try/").status_code == 200
     for page in (url(ApiKey, "changelist"), url(Provider, "add"), url(AuditEntry, "changelist")):
         assert client.get(page).status_code == 403
 

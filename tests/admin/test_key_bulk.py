@@ -1,13 +1,17 @@
 """Bulk changes of keys: asked once, carried out in portions."""
 
+from datetime import timedelta
+
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.urls import reverse
+from django.utils import timezone
 
 from apikeys import bulk_admin
 from apikeys.models import ApiKey
 from tests import factories
 from tests.admin.pages import KEY_RIGHTS, LIST, staff, text
+from tests.admin.test_fresh_password import enter, grow_stale
 
 JSON = {"Accept": "application/json"}
 
@@ -135,3 +139,21 @@ def test_without_the_permission(team, keys):
     assert "bulk_revoke" not in text(client.get(LIST))
     assert portion(client, "revoke", keys, reason="leaked").status_code == 403
     assert not ApiKey.objects.filter(pk__in=[key.pk for key in keys]).exclude(revoked_at=None).exists()
+
+
+def test_stale_password_sets_no_later_end(client, keys):
+    keys[0].set_end(timezone.now() + timedelta(days=60))
+    keys[1].revoke(by="x", reason="x")
+    grow_stale(client)
+    assert portion(client, "expire", keys, ends="30").json()["lines"][0]["is_done"]
+    refused = portion(client, "expire", keys, ends="90")
+    assert refused.status_code == 400
+    (said,) = refused.json()["errors"]
+    assert "more than 15 minutes ago" in said
+    assert "<" not in said
+    form = {"key": [key.pk for key in keys], "ends": "never"}
+    page = text(client.post(reverse("admin:apikeys_apikey_bulk", args=["expire"]), form))
+    assert 'href="/admin/confirm_password/"' in page
+    assert ApiKey.objects.get(pk=keys[0].pk).expires_at < timezone.now() + timedelta(days=31)
+    enter(client)
+    assert portion(client, "expire", keys, ends="90").json()["lines"][0]["is_done"]

@@ -10,6 +10,7 @@ from apikeys.audit import AuditEntry
 from apikeys.models import ApiKey
 from tests import factories
 from tests.admin.pages import KEY, LIST, FilledForm, browser, key_form, page_of, staff, text
+from tests.admin.test_fresh_password import enter, grow_stale
 
 
 def test_it_works():
@@ -221,3 +222,61 @@ def test_no_key_is_deleted():
     client.post(LIST, {"action": "delete_selected", "_selected_action": [api_key.pk], "post": "yes"})
     assert ApiKey.objects.filter(pk=api_key.pk).exists()
     assert "delete_selected" not in text(client.get(LIST))
+
+
+POLICY = {
+    "expires_at_0": "2100-01-01",
+    "expires_at_1": "00:00",
+    "allowed_networks": "192.0.2.0/24",
+    "allowed_endpoints": ["key.self", "app.list"],
+    "allowed_models": "one\r\ntwo",
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_wider"),
+    [
+        ({}, False),
+        ({"note": "new"}, False),
+        ({"expires_at_0": "2099-01-01"}, False),
+        ({"allowed_networks": "192.0.2.7/32", "allowed_endpoints": ["key.self"], "allowed_models": "one"}, False),
+        ({"expires_at_0": "2100-01-02"}, True),
+        ({"expires_at_0": "", "expires_at_1": ""}, True),
+        ({"can_name_app": "on"}, True),
+        ({"allowed_networks": "192.0.2.0/24\r\n198.51.100.7/32"}, True),
+        ({"allowed_networks": "192.0.0.0/16"}, True),
+        ({"allowed_networks": ""}, True),
+        ({"allowed_endpoints": ["key.self", "app.list", "models.list"]}, True),
+        ({"allowed_endpoints": []}, True),
+        ({"allowed_models": "one\r\nthree"}, True),
+        ({"allowed_models": ""}, True),
+    ],
+)
+def test_stale_password_narrows_and_does_not_widen(changes, is_wider):
+    api_key, _ = factories.make_key(
+        expires_at="2100-01-01T00:00Z",
+        allowed_networks=["192.0.2.0/24"],
+        allowed_endpoints=["key.self", "app.list"],
+        allowed_models=["one", "two"],
+    )
+    api_key.refresh_from_db()
+    _, client = staff(api_key.team)
+    grow_stale(client)
+    form = key_form(api_key, **{**POLICY, **changes})
+    before = ApiKey.objects.values().get(pk=api_key.pk)
+    response = client.post(page_of(api_key), form)
+    if not is_wider:
+        assert response.status_code == 302
+        return
+    assert "more than 15 minutes ago" in text(response)
+    assert ApiKey.objects.values().get(pk=api_key.pk) == before
+    enter(client)
+    assert client.post(page_of(api_key), form).status_code == 302
+    assert ApiKey.objects.values().get(pk=api_key.pk) != before
+
+
+def test_stale_password_and_a_wrong_network():
+    api_key, _ = factories.make_key(allowed_networks=["192.0.2.0/24"])
+    _, client = staff(api_key.team)
+    grow_stale(client)
+    assert "is not a network" in text(client.post(page_of(api_key), key_form(api_key, allowed_networks="x")))

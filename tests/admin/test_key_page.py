@@ -17,7 +17,10 @@ from apikeys.usage import Ending, Refusal, SecretReuse, UsageRecord
 from tests import factories
 from tests.admin.pages import ADD, KEY_RIGHTS, key_form, page_of, staff, text, url
 
-RIGHTS = (*KEY_RIGHTS, "apikeys.view_usagerecord", "apikeys.view_refusal")
+RIGHTS = (
+    *KEY_RIGHTS,
+    *(f"apikeys.view_{model}" for model in ("usagerecord", "refusal", "limit", "auditentry")),
+)
 
 
 def make_record(api_key, **fields):
@@ -116,12 +119,18 @@ def test_query_count_does_not_grow_with_rows():
 def test_only_what_one_may_see():
     api_key, _ = factories.make_key()
     record, refusal = make_record(api_key), make_refusal(api_key)
-    _, client = staff(api_key.team)
+    Limit.objects.create(team=api_key.team, key=api_key, measure="requests", period="day", amount=8)
+    user, client = staff(api_key.team)
+    client.post(page_of(api_key), key_form(api_key, note="For the website"))
     page = text(client.get(page_of(api_key)))
     assert record.pk not in page
     assert refusal.pk not in page
     assert "192.0.2.7" not in page
     assert "<canvas" not in page
+    assert "8 requests a day" not in page
+    assert f"{user.username} (admin)" not in page
+    # What Django's own history of the key tells.
+    assert "Changed Note." in page
 
 
 def test_nothing_of_another_key():

@@ -17,6 +17,7 @@ from apikeys.audit import AuditEntry
 from apikeys.models import ApiKey
 from tests import factories
 from tests.admin.pages import KEY_RIGHTS, LIST, browser, hidden, page_of, staff, text
+from tests.admin.test_fresh_password import enter, grow_stale
 
 EXPORT, IMPORT = reverse("admin:apikeys_apikey_export"), reverse("admin:apikeys_apikey_import")
 
@@ -314,3 +315,21 @@ def test_without_the_permission(team):
     assert upload(client, "name\nx\n").status_code == 403
     _, client = staff(team, *[right for right in KEY_RIGHTS if right != "apikeys.view_apikey"][:1])
     assert client.get(EXPORT, {"format": "csv"}).status_code == 403
+
+
+def test_stale_password_imports_nothing_that_widens(team, client):
+    api_key, _ = factories.make_key(team, allowed_networks=["192.0.2.0/24"])
+    grow_stale(client)
+    import_all(client, json.dumps([{"id": api_key.pk, "allowed_networks": ["192.0.2.7/32"]}]))
+    api_key.refresh_from_db()
+    assert api_key.allowed_networks == ["192.0.2.7/32"]
+    wider = json.dumps([{"id": api_key.pk, "allowed_networks": []}])
+    page = text(import_all(client, wider))
+    assert 'href="/admin/confirm_password/"' in page
+    assert "something else than what was shown" not in page
+    api_key.refresh_from_db()
+    assert api_key.allowed_networks == ["192.0.2.7/32"]
+    enter(client)
+    import_all(client, wider)
+    api_key.refresh_from_db()
+    assert api_key.allowed_networks == []

@@ -140,6 +140,14 @@ def test_stale_password_lowers_and_does_not_raise(
         assert (api_key.name, amounts(api_key)) == ("before", [5_500_000])
 
 
+def test_stale_password_sets_no_later_end(console: Console, api_key: ApiKey) -> None:
+    update(console, api_key, limit={"expiredTime": END})
+    console.grow_stale()
+    for end in ("2099-01-02T00:00:00Z", None):
+        check_refusal(update(console, api_key, limit={"expiredTime": end}), "password_needed")
+    assert update(console, api_key, limit={"expiredTime": "2098-12-31T00:00:00Z"}).status_code == 200
+
+
 def test_foreign_absent_and_revoked_look_alike(console: Console, api_key: ApiKey) -> None:
     foreign, _ = factories.make_key()
     api_key.revoke(by="x", reason="x")

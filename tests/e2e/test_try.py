@@ -93,6 +93,24 @@ def test_markdown_is_safe(page: Page, user, team, provider):
     assert [url for url in asked if "example.org" in url] == []
 
 
+@pytest.mark.parametrize("opened", ["[", "[a](", "![", "**a ", "_a ", "``a "])
+def test_markdown_that_is_never_closed_is_quick(page: Page, user, opened):
+    page.goto(PAGE)
+    script = page.locator("script[src*='chat/try']").get_attribute("src").replace("try.js", "markdown.js")
+    took, shown = page.evaluate(
+        """async ([script, text]) => {
+            const { render } = await import(script);
+            const begun = performance.now();
+            const shown = render(text).textContent.length;
+            return [performance.now() - begun, shown];
+        }""",
+        [script, opened * 100_000],
+    )
+    assert shown == len(opened) * 100_000
+    # To its end for each of them, it would take a minute.
+    assert took < 5_000
+
+
 @pytest.mark.parametrize(
     ("model", "complaint"), [("status_500", "The model"), ("error_event", "The model"), ("half", "The model")]
 )

@@ -1,7 +1,8 @@
 // A safe part of Markdown, as nodes: text is only ever set as text, so that nothing an app says becomes markup.
 // Images are not loaded: their address alone could tell a stranger what was talked about.
 
-const INLINE = /(`+)([^`](?:.*?[^`])?)\1(?!`)|\*\*(\S(?:.*?\S)?)\*\*|(?<!\w)[*_](\S(?:.*?\S)?)[*_](?!\w)|!?\[([^\]]*)\]\(\s*<?([^\s)>]+)>?[^)]*\)/;
+// All repetitions are bounded: what is opened a thousand times and never closed must not be searched through to the end each time.
+const INLINE = /(`{1,20})([^`](?:.{0,2000}?[^`])?)\1(?!`)|\*\*(\S(?:.{0,2000}?\S)?)\*\*|(?<!\w)[*_](\S(?:.{0,2000}?\S)?)[*_](?!\w)|!?\[([^[\]]{0,1000})\]\(\s{0,20}<?([^\s)>]{1,2000})>?[^)]{0,1000}\)/;
 const ITEM = /^\s{0,3}(?:([-*+])|(\d{1,9})[.)])\s+(.*)$/;
 const DEEPEST = 8;
 
