@@ -90,6 +90,17 @@ def test_it_works():
         assert told in page
 
 
+def test_times_are_of_the_viewers_zone():
+    api_key, _ = factories.make_key()
+    make_record(api_key, created_at=timezone.now().replace(month=1, day=1, hour=12, minute=34))
+    _, client = staff(api_key.team, *RIGHTS)
+    assert "12:34 p.m." in text(client.get(page_of(api_key)))
+    client.cookies["timezone"] = "Asia/Shanghai"
+    page = text(client.get(page_of(api_key)))
+    assert "8:34 p.m." in page
+    assert "12:34 p.m." not in page
+
+
 def test_says_why_it_is_not_usable():
     api_key, _ = factories.make_key()
     api_key.disable()

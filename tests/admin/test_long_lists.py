@@ -3,16 +3,17 @@
 import re
 
 import pytest
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apikeys import long_lists
 from apikeys.limits import Limit
-from apikeys.models import ApiKey, KeySecret, Membership, Team
+from apikeys.models import ApiKey, EndpointRule, KeySecret, Membership, Team
 from apikeys.object_ids import new_object_id
 from apikeys.team_scope import MAXIMUM_CHOICES
 from apikeys.usage import Ending, UsageRecord
+from apikeys.webhooks import Webhook
 from chat.models import App
 from tests import factories
 from tests.admin.pages import LIST, browser, staff, text, url
@@ -73,6 +74,44 @@ def test_queries_do_not_grow_with_rows(page, is_superuser):
         # Beside the rows of one page, nobody reads more than a few choices.
         lists = [sql for sql in statements if "SELECT" in sql and re.search(r'FROM "(apikeys|chat)_', sql)]
         assert [sql for sql in lists if not re.search(r"LIMIT| IN \(|\"user_id\" = ", sql)] == []
+    assert counts[0] == counts[1]
+
+
+def make_row(model, number):
+    if model is User:
+        return factories.make_user()
+    if model is Group:
+        return Group.objects.create(name=factories.unique("group"))
+    if model is EndpointRule:
+        return EndpointRule.objects.create(endpoint=factories.unique("endpoint"))
+    team = factories.make_team()
+    if model is App:
+        return factories.make_app(team)
+    if model is Limit:
+        key, _ = factories.make_key(team)
+        return Limit.objects.create(team=team, key=key, measure="requests", period="day", amount=number)
+    if model is Webhook:
+        webhook = Webhook(team=team, url="https://example.org/")
+        webhook.make_secret()
+        webhook.save(force_insert=True)
+    return team
+
+
+@pytest.mark.parametrize("model", [Team, Webhook, User, Group, App, Limit, EndpointRule])
+def test_queries_of_other_lists_do_not_grow_with_rows(model):
+    client = browser(factories.make_user(is_superuser=True))
+    counts = []
+    try:
+        for _ in range(2):
+            # More than are listed as choices, so that filters are the same both times.
+            Team.objects.bulk_create(Team(name=factories.unique("team")) for _ in range(MAXIMUM_CHOICES + 1))
+            for number in range(5):
+                make_row(model, number)
+            with CaptureQueriesContext(connection) as queries:
+                assert client.get(url(model, "changelist")).status_code == 200
+            counts.append(len(queries))
+    finally:
+        EndpointRule.objects.filter(endpoint__startswith="endpoint-").delete()
     assert counts[0] == counts[1]
 
 

@@ -6,6 +6,7 @@ import pytest
 from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.urls import reverse
+from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apikeys.audit import AuditEntry
@@ -137,12 +138,15 @@ def test_action_does_not_reach_a_foreign_row(visitors, model):
     foreign.refresh_from_db()
 
 
-def test_archive_does_not_reach_a_foreign_app(visitors):
+@pytest.mark.parametrize("action", ["archive", "archive_and_cut", "unarchive"])
+def test_archive_does_not_reach_a_foreign_app(visitors, action):
     app = visitors.foreign[App]
-    form = {"action": "archive", "_selected_action": [app.pk], "select_across": "1"}
+    before = timezone.now() if action == "unarchive" else None
+    App.objects.filter(pk=app.pk).update(archived_at=before)
+    form = {"action": action, "_selected_action": [app.pk], "select_across": "1"}
     visitors.assert_silent(visitors.client.post(url(App, "changelist"), form, follow=True))
     app.refresh_from_db()
-    assert app.archived_at is None
+    assert app.archived_at == before
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])

