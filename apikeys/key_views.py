@@ -18,7 +18,7 @@ from apikeys import audit, fresh_password, revocations, statistics
 from apikeys.access import team_id_of
 from apikeys.bodies import decode
 from apikeys.errors import AppNotFound, InvalidParameter, KeyNotFound, PasswordNeeded, StaffNotAllowed
-from apikeys.limits import MAXIMUM_AMOUNT, MICROPOINTS, Limit, Measure, Period
+from apikeys.limits import MAXIMUM_AMOUNT, MICROPOINTS, Counter, Limit, Measure, Period
 from apikeys.models import ApiKey, Team, validate_end
 from apikeys.object_ids import is_object_id
 from apikeys.views import ApiView, success
@@ -273,6 +273,9 @@ def points_allowed(key_ids: list[str]) -> dict[str, int]:
 def change_points_limit(request: Request, api_key: ApiKey, amount: int | None) -> None:
     """None takes it away. The rights are those of the admin's pages, and lowering needs no password, like there."""
     first, *others = points_limits([api_key.pk]).order_by("amount", "pk") or [None]
+    if others:
+        # In the order in which requests lock them.
+        list(Counter.objects.select_for_update().filter(limit__in=[first, *others]).order_by("pk"))
     if amount == (first and first.amount):
         return
     if amount is None:

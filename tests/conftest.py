@@ -16,6 +16,7 @@ import pytest
 from django.conf import settings
 from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
+from django.utils import timezone, translation
 
 from tests.fake_provider import FakeProvider
 from tests.processes import wait_for
@@ -137,6 +138,14 @@ def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     with django_db_blocker.unblock():
         yield
         close_gates()
+
+
+@pytest.fixture(autouse=True)
+def no_visitor_stays() -> Iterator[None]:
+    """A page that this process showed leaves it in its reader's language and time zone."""
+    yield
+    translation.deactivate()
+    timezone.deactivate()
 
 
 def close_gates() -> None:

@@ -146,7 +146,7 @@ def test_ranges(team, api_key, range_, hours, days):
 
 def test_an_unknown_range_is_a_day(team):
     _, client = staff(team, *RIGHTS)
-    assert '<a href="?range=24h" aria-current="true"' in text(client.get(PAGE, {"range": "x\0y"}))
+    assert '<a href="?range=24h" aria-current="true"' in text(client.get(PAGE, {"range": "x'y"}))
 
 
 def test_each_team_alone_and_all_of_the_viewer(team, api_key):
@@ -165,7 +165,7 @@ def test_each_team_alone_and_all_of_the_viewer(team, api_key):
             # A foreign team is as if it were not there.
             ({"team": foreign.pk}, "3"),
             ({"team": "0" * 24}, "3"),
-            ({"team": "\0"}, "3"),
+            ({"team": "x'y"}, "3"),
         ):
             page = text(client.get(PAGE, query))
             assert figures(page)["Requests"] == count

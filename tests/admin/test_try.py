@@ -171,11 +171,11 @@ def test_foreign_host(server, team, app):
 
 
 def held_connections() -> int:
-    """Others' connections to this database whose last query looked for a session, its user or an app to try."""
+    """Others' connections on which a transaction or a query is open that looked for a session, its user or an app."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            """ AND (query LIKE '%"django_session"%' OR query LIKE '%"auth_%' OR query LIKE '%"chat_app"%')"""
+            """ AND state <> 'idle' AND (query LIKE '%"django_session"%' OR query LIKE '%"auth_%' OR query LIKE '%"chat_app"%')"""
         )
         return cursor.fetchone()[0]
 

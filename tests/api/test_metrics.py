@@ -163,7 +163,17 @@ def test_the_machinery_is_told(server: Server, provider: FakeProvider) -> None:
     samples = scrape(server)
     assert 0 <= samples["fastgpt_listener_lag_seconds", frozenset()] < 3
     gates = {dict(labels)["gate"] for name, labels in samples if name == "fastgpt_gate_queue_length"}
-    assert gates == {"key-lookup", "site-rules", "reserve", "refusals", "app-lookup", "history", "recorder", "usage"}
+    assert gates == {
+        "key-lookup",
+        "site-rules",
+        "reserve",
+        "refusals",
+        "app-lookup",
+        "history",
+        "recorder",
+        "release",
+        "usage",
+    }
     wait_for(lambda: value_of(scrape(server), "fastgpt_server_processes") >= 1, "the heartbeat", seconds=10)
 
 

@@ -55,12 +55,13 @@ def test_while_requests_come_and_go() -> None:
                 reserve(raw, [Asked(**each, tokens=5) for each in ids])
                 write(raw, [Usage(**each, status=200, duration_ms=1, completion_tokens=3) for each in ids])
                 written[number] += len(ids)
+                time.sleep(0.01)
 
     writers = [threading.Thread(target=go, args=(number,)) for number in range(2)]
     for writer in writers:
         writer.start()
     seen = set()
-    while len(seen) < 20:
+    while len(seen) < 10:
         assert drifted_since(before) == []
         seen.add(Counter.objects.get(limit=limits[0]).used)
     is_over.set()

@@ -1,6 +1,7 @@
 """The admin in Simplified Chinese, as a browser shows it, and the switch between the languages."""
 
 import gettext
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -94,7 +95,9 @@ def names() -> list[str]:
         Message: ("content",),
     }.items():
         for field in fields:
-            found |= set(model._default_manager.values_list(field, flat=True))
+            for value in model._default_manager.values_list(field, flat=True):
+                # A message may have parts.
+                found |= {value if isinstance(value, str) else json.dumps(value)}
     return sorted((name for name in found if isinstance(name, str) and len(name) > 3), key=len, reverse=True)
 
 
