@@ -175,7 +175,8 @@ def held_connections() -> int:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            """ AND state <> 'idle' AND (query LIKE '%"django_session"%' OR query LIKE '%"auth_%' OR query LIKE '%"chat_app"%')"""
+            " AND state <> 'idle'"
+            """ AND (query LIKE '%"django_session"%' OR query LIKE '%"auth_%' OR query LIKE '%"chat_app"%')"""
         )
         return cursor.fetchone()[0]
 
