@@ -1,9 +1,14 @@
 """Revoking a key, for good."""
 
+import pytest
 from django.contrib.admin.models import LogEntry
 
+from apikeys.usage import Ending
 from tests import factories
 from tests.admin.pages import page_of, staff, text
+from tests.api.conversations import events_of, make_app
+from tests.api.test_completions_leaving import open_stream, recorded
+from tests.commands.test_apikey_revoke import rest_of
 
 
 def revocation(api_key, reason="leaked"):
@@ -20,6 +25,21 @@ def test_it_works():
     assert api_key.revoked_at
     assert (api_key.revoked_by, api_key.revoked_reason) == (user.username, "leaked")
     assert LogEntry.objects.get(object_id=api_key.pk).change_message == "Revoked. Reason: leaked"
+
+
+@pytest.mark.parametrize(("page", "reason"), [("revoke", "revoked_api_key"), ("disable", "disabled_api_key")])
+def test_what_is_being_answered_is_cut_when_asked(server, provider, page, reason):
+    keys = [factories.make_key(app=make_app(provider, "slow")) for _ in range(2)]
+    streams = [open_stream(server, key, factories.unique("cut")) for _, key in keys]
+    for (api_key, _), cut in zip(keys, ({}, {"cut_streams": "on"}), strict=True):
+        _, client = staff(api_key.team)
+        assert client.post(page_of(api_key, page), revocation(api_key) | cut).status_code == 302
+    (going, _), (cut_off, request_id) = streams
+    name, body = events_of(rest_of(cut_off).replace("\r\n", "\n"))[-1]
+    assert (name, body["error"]["code"]) == ("error", reason)
+    assert recorded(request_id).ending == Ending.CUT
+    with going:
+        assert b"data: " in going.recv(65536)
 
 
 def test_reason_is_asked_for():
