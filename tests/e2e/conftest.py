@@ -30,17 +30,19 @@ def chromium() -> Iterator[Browser]:
         if os.environ.get("REQUIRE_BROWSER") == "1":
             pytest.fail(complaint)
         pytest.skip(complaint)
-    with sync_playwright() as playwright:
+    with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
+        # Django takes Playwright's loop, which only waits for the browser here, for a caller of the ORM in async code.
+        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
+        # While that loop runs, the ORM has a connection of its own, which nobody else would end.
+        connection.close()
         browser.close()
 
 
 @pytest.fixture
-def page(chromium: Browser, server, monkeypatch: pytest.MonkeyPatch) -> Iterator[Page]:
+def page(chromium: Browser, server) -> Iterator[Page]:
     """A fresh browser window on the server, 1440 pixels wide. What goes wrong in its scripts fails the test."""
-    # Django takes Playwright's loop, which only waits for the browser here, for a caller of the ORM in async code.
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
     context = chromium.new_context(
         base_url=server.url, viewport={"width": 1440, "height": 900}, permissions=["clipboard-read", "clipboard-write"]
     )
@@ -49,15 +51,10 @@ def page(chromium: Browser, server, monkeypatch: pytest.MonkeyPatch) -> Iterator
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     yield page
-    # While that loop runs, the ORM has a connection of its own, which nobody else would end.
-    connection.close()
     context.close()
     assert errors == []
 
 
 @pytest.fixture(scope="session")
 def showcase(server, provider) -> Showcase:
-    with pytest.MonkeyPatch.context() as patch:
-        # As for a page: a browser may be running already.
-        patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
-        return Showcase(server, provider)
+    return Showcase(server, provider)

@@ -4,7 +4,6 @@ Chinese needs a font: on Debian, apt-get install fonts-wqy-zenhei
 """
 
 import pytest
-from django.db import connection
 from playwright.sync_api import Browser
 
 from tests.e2e.showcase import Showcase, sign_in, speak
@@ -17,10 +16,7 @@ WIDTHS = (1440, 390)
 @pytest.mark.parametrize("language", ["en", "zh-hans"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", WIDTHS)
-def test_screenshots(
-    chromium: Browser, server, showcase: Showcase, monkeypatch: pytest.MonkeyPatch, width, scheme, language
-):
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+def test_screenshots(chromium: Browser, server, showcase: Showcase, width, scheme, language):
     folder = FOLDER / language
     folder.mkdir(parents=True, exist_ok=True)
     context = chromium.new_context(
@@ -39,6 +35,5 @@ def test_screenshots(
         page.screenshot(path=folder / f"{name.replace(' ', '_')}-{width}-{scheme}.png", full_page=True)
         if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
             too_wide.append(name)
-    connection.close()
     context.close()
     assert too_wide == []

@@ -1,7 +1,6 @@
 """A switch on the page of endpoints acts on real calls, in every server process and within a second."""
 
 import pytest
-from django.db import connection
 from playwright.sync_api import Browser, Page, expect
 
 from apikeys.models import EndpointRule
@@ -42,12 +41,10 @@ def test_it_works(server, page: Page, showcase: Showcase, rules, tmp_path):
         wait_for(lambda: statuses() == [200, 200], "both processes accept", seconds=1)
 
 
-def test_without_scripts(server, chromium: Browser, showcase: Showcase, rules, monkeypatch):
-    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
+def test_without_scripts(server, chromium: Browser, showcase: Showcase, rules):
     with chromium.new_context(base_url=server.url, java_script_enabled=False) as context:
         sign_in(context, showcase.user, server.url)
         page = context.new_page()
         page.goto(PAGE)
         page.get_by_role("switch", name="models.list for: global key", exact=True).click()
         assert EndpointRule.objects.get(endpoint="models.list").denied_kinds == ["global"]
-        connection.close()
