@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from django.contrib.admin.models import LogEntry
 from django.contrib.contenttypes.models import ContentType
@@ -23,7 +22,7 @@ from apikeys.audit_admin import lines
 from apikeys.endpoints import routes
 from apikeys.key_reports import limits_over
 from apikeys.key_usage import Series, all_series
-from apikeys.limits import MICROPOINTS, Limit, Period
+from apikeys.limits import MICROPOINTS, Limit, period_end
 from apikeys.models import ApiKey, EndpointRule
 from apikeys.policies import KINDS
 from apikeys.usage import DailyUsage, Refusal, UsageRecord
@@ -113,21 +112,6 @@ def bar(limit: Limit) -> LimitBar:
         soft="" if limit.soft_amount is None else limit.shown(limit.soft_amount),
         ends_at=None if since is None else period_end(limit.period, since, limit.time_zone),
     )
-
-
-def period_end(period: str, start: datetime, time_zone: str) -> datetime | None:
-    """When a period that began at `start` ends; None for one that has no end."""
-    local = start.astimezone(ZoneInfo(time_zone))
-    match period:
-        case Period.MINUTE:
-            return start + timedelta(minutes=1)
-        case Period.DAY:
-            return local + timedelta(days=1)
-        case Period.WEEK:
-            return local + timedelta(days=7)
-        case Period.MONTH:
-            return (local.replace(day=1) + timedelta(days=32)).replace(day=1)
-    return None
 
 
 def plot(span: str, series: Series) -> Plot:

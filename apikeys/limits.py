@@ -77,6 +77,21 @@ def period_start(period: str, time_zone: str, moment: datetime) -> datetime | No
     return None
 
 
+def period_end(period: str, start: datetime, time_zone: str) -> datetime | None:
+    """When a period that began at `start` ends; None for one that has no end."""
+    local = start.astimezone(zoneinfo.ZoneInfo(time_zone))
+    match period:
+        case Period.MINUTE:
+            return start + timedelta(minutes=1)
+        case Period.DAY:
+            return local + timedelta(days=1)
+        case Period.WEEK:
+            return local + timedelta(days=7)
+        case Period.MONTH:
+            return (local.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return None
+
+
 class Limit(models.Model):
     """So much of one measure in one period, for a key, or for a whole team. All limits of both apply."""
 

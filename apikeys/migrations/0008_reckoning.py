@@ -33,18 +33,18 @@ UPDATE apikeys_reservation AS reservation SET found = (
 CREATE SEQUENCE apikeys_call_number;
 
 -- A budget that was changed may be used up once more, or is used up by the change.
-CREATE FUNCTION forget_alerts() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE FUNCTION alert_anew() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE apikeys_counter SET alerted = 0 WHERE limit_id = NEW.id;
     PERFORM raise_budget_alerts(ARRAY[NEW.id]);
     RETURN NULL;
 END $$;
 -- One that is made, or lowered, where so much is spent already. Named to come after start_counter and restart_counter.
-CREATE TRIGGER unalert_new_counter AFTER INSERT ON apikeys_limit FOR EACH ROW EXECUTE FUNCTION forget_alerts();
-CREATE TRIGGER unalert_counter AFTER UPDATE ON apikeys_limit FOR EACH ROW
+CREATE TRIGGER then_alert AFTER INSERT ON apikeys_limit FOR EACH ROW EXECUTE FUNCTION alert_anew();
+CREATE TRIGGER then_alert_anew AFTER UPDATE ON apikeys_limit FOR EACH ROW
     WHEN ((OLD.team_id, OLD.key_id, OLD.measure, OLD.period, OLD.time_zone, OLD.amount, OLD.soft_amount)
         IS DISTINCT FROM (NEW.team_id, NEW.key_id, NEW.measure, NEW.period, NEW.time_zone, NEW.amount, NEW.soft_amount))
-    EXECUTE FUNCTION forget_alerts();
+    EXECUTE FUNCTION alert_anew();
 """
 
 RESERVE = """
@@ -498,9 +498,9 @@ UNDO = f"""
 {BACK}
 DROP FUNCTION release(text[]);
 DROP FUNCTION raise_budget_alerts(bigint[]);
-DROP TRIGGER unalert_counter ON apikeys_limit;
-DROP TRIGGER unalert_new_counter ON apikeys_limit;
-DROP FUNCTION forget_alerts();
+DROP TRIGGER then_alert_anew ON apikeys_limit;
+DROP TRIGGER then_alert ON apikeys_limit;
+DROP FUNCTION alert_anew();
 DROP FUNCTION choose_in_turn(jsonb, bigint[]);
 DROP FUNCTION reserve_chosen(jsonb, bigint[], timestamptz, int[]);
 DROP SEQUENCE apikeys_call_number;

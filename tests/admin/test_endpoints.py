@@ -130,7 +130,7 @@ def refusal(key, **fields):
     return Refusal.objects.create(status=429, code="rate_limit_exceeded", message="no", **fields)
 
 
-def test_counts_of_own_teams_alone(client, monkeypatch):
+def test_counts_of_own_teams_alone(monkeypatch):
     team = factories.make_team()
     user, member = staff(team, "apikeys.view_apikey", "apikeys.view_usagerecord", "apikeys.view_refusal")
     key, foreign_key = factories.make_key(team)[0], factories.make_key()[0]

@@ -9,9 +9,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apikeys.hourly_usage import roll_up
-from apikeys.key_page import period_end
 from apikeys.key_usage import all_series
-from apikeys.limits import Limit
+from apikeys.limits import Limit, period_end
 from apikeys.object_ids import new_object_id
 from apikeys.usage import Ending, Refusal, SecretReuse, UsageRecord
 from tests import factories

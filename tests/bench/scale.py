@@ -48,7 +48,7 @@ PATIENCE = 3
 GROWTH = 1.5
 FREE_BYTES = 12 * 2**30
 KEY_PATH = "/api/v1/key"
-PAGES_OF = {"key list": "/admin/apikeys/apikey/", "usage list": "/admin/apikeys/usagerecord/", "dashboard": "/admin/"}
+PAGE_PATHS = {"key list": "/admin/apikeys/apikey/", "usage list": "/admin/apikeys/usagerecord/", "dashboard": "/admin/"}
 # Most milliseconds that they may take.
 PAGE_MS = {"key list": 500.0, "usage list": 500.0, "dashboard": 300.0}
 # There is more to tell of a large site, so its first page may take longer, within its bound.
@@ -286,7 +286,7 @@ async def _over_http(stage: Stage) -> list[Timed]:
             await _timed(stage.port, (limited * REQUESTS)[:REQUESTS], traffic.check_completion),
         ),
     ]
-    for name, path in PAGES_OF.items():
+    for name, path in PAGE_PATHS.items():
         for who, cookie in stage.cookies.items():
             pages = [_get(path, f"Cookie: sessionid={cookie}")] * PAGES
             timed.append(((name, who), await _timed(stage.port, pages, _check_page)))

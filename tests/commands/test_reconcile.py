@@ -61,17 +61,19 @@ def test_while_requests_come_and_go() -> None:
     for writer in writers:
         writer.start()
     seen = set()
-    while len(seen) < 10:
-        assert drifted_since(before) == []
-        seen.add(Counter.objects.get(limit=limits[0]).used)
-    is_over.set()
-    for writer in writers:
-        writer.join()
+    try:
+        while len(seen) < 10:
+            assert drifted_since(before) == []
+            seen.add(Counter.objects.get(limit=limits[0]).used)
+    finally:
+        is_over.set()
+        for writer in writers:
+            writer.join()
     assert sum(balance.used for balance in compare() if balance.limit in limits[::2]) == sum(written)
 
 
 def test_nobody_waits(database: None) -> None:
-    """Neither it for a writer that has not committed, nor a writer for what it has read."""
+    """It waits for no writer that has not committed, and for no lock on the tables."""
     limit = make_limit(factories.make_key()[0])
     with connect() as writer, writer.transaction():
         writer.execute("SELECT 1 FROM apikeys_counter WHERE limit_id = %s FOR UPDATE", [limit.pk])
