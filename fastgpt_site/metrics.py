@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -201,10 +202,25 @@ class FromDatabase(Collector):
             logger.warning("metrics: the database cannot be reached: %s", type(error).__name__)
 
 
+class AllProcesses(MultiProcessCollector):
+    """Leaves out a file that a process is just making: it is empty for a moment, and reading it then would fail."""
+
+    def collect(self) -> Iterable[Metric]:
+        files = [path for path in Path(self._path).glob("*.db") if has_begun(path)]
+        return self.merge(files)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def has_begun(path: Path) -> bool:
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:  # that of a process which died, taken away meanwhile
+        return False
+
+
 def _told() -> CollectorRegistry:
     registry = CollectorRegistry()
     try:
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        AllProcesses(registry)  # type: ignore[no-untyped-call]
     except ValueError:  # no folder was named
         registry = own
     registry.register(FromDatabase())

@@ -1,15 +1,18 @@
 """`GET /metrics`: what is counted, and who may read it."""
 
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from django.test import RequestFactory
+from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from apikeys.reconciliation import reconcile_and_remember
 from fastgpt_site.lifespan import GATES
-from fastgpt_site.metrics import metrics
+from fastgpt_site.metrics import AllProcesses, metrics
 from tests import factories
 from tests.api.conversations import content_of, make_app, make_app_key
 from tests.conftest import Server, running_server
@@ -49,6 +52,15 @@ class Moves:
         """An answer is counted when it has ended, which is just after its caller has it."""
         wait_for(lambda: self.by(name, **labels) >= move, f"{name} {labels} moves by {move}", seconds=5)
         assert self.by(name, **labels) == move
+
+
+def test_a_process_that_has_just_begun_its_file(tmp_path: Path) -> None:
+    with closing(MmapedDict(str(tmp_path / "counter_1.db"))) as counted:
+        counted.write_value(mmap_key("seen", "seen_total", [], [], "Seen."), 3, 0)
+    (tmp_path / "counter_2.db").touch()
+    (tmp_path / "counter_3.db").symlink_to(tmp_path / "taken away")
+    (metric,) = AllProcesses(None, str(tmp_path)).collect()
+    assert [sample.value for sample in metric.samples] == [3]
 
 
 def test_the_last_reconciliation(server: Server) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.multiprocess import MultiProcessCollector
 
+from fastgpt_site.metrics import has_begun
 from tests.processes import free_port, get, manage, processes_of, running, wait_for
 from tests.scrapes import parse, value_of
 
@@ -111,7 +112,7 @@ def metrics_folder(worker: int) -> Path:
 def counted_by(folder: Path, worker: int) -> float:
     """What one worker alone has counted."""
     path = folder / f"counter_{worker}.db"
-    families = MultiProcessCollector.merge([str(path)]) if path.exists() else []
+    families = MultiProcessCollector.merge([str(path)]) if has_begun(path) else []
     return sum(
         sample.value
         for family in families
