@@ -30,7 +30,7 @@ test: $(DEV) ## Run all tests
 check: $(DEV) ## Check format, lint, types, migrations, and production settings
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
-	@echo "mypy"; $(PRODUCTION) $(PY) -m mypy fastgpt_site apikeys chat
+	@echo "mypy"; $(PRODUCTION) $(PY) -m mypy fastgpt_site apikeys datasets chat
 	@echo "makemigrations --check"; $(PRODUCTION) $(PY) manage.py makemigrations --check --dry-run
 	@echo "check --deploy"; $(PRODUCTION) $(PY) manage.py check --deploy --fail-level WARNING
 

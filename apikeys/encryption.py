@@ -27,3 +27,16 @@ def decrypt(ciphertext: bytes) -> str:
         return _cipher().decrypt(bytes(ciphertext)).decode()
     except InvalidToken as error:
         raise DecryptionError("No key in ENCRYPTION_KEYS decrypts this secret.") from error
+
+
+def seal(secret: str, base_url: str) -> bytes:
+    """Encrypt a provider's secret for one URL: it is good for no other, whatever races of two saves there are."""
+    return encrypt(f"{base_url}\n{secret}")
+
+
+def unseal(sealed: bytes, base_url: str) -> str:
+    """The secret that was sealed for this URL. Raises DecryptionError, also for another's."""
+    meant_for, _, secret = decrypt(sealed).partition("\n")
+    if meant_for != base_url:
+        raise DecryptionError("This secret was given for another URL.")
+    return secret

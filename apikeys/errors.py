@@ -140,6 +140,21 @@ class AppNotFound(NotFound):
     code, status_text, error_code, message = 502000, "appUnExist", "appUnExist", "There is no such app."
 
 
+class DatasetNotFound(NotFound):
+    code, status_text, error_code = 501000, "unAuthDataset", "unAuthDataset"
+    message = "There is no such dataset."
+
+
+class CollectionNotFound(NotFound):
+    code, status_text, error_code = 501001, "unAuthDatasetCollection", "unAuthDatasetCollection"
+    message = "There is no such collection."
+
+
+class DatumNotFound(NotFound):
+    code, status_text, error_code = 501002, "unAuthDatasetData", "unAuthDatasetData"
+    message = "There is no such data."
+
+
 class KeyNotFound(NotFound):
     code, status_text, error_code, message = 506000, "openapiUnExist", "openapiUnExist", "There is no such API key."
 

@@ -103,6 +103,17 @@ async def post(url: str, *, body: bytes, headers: dict[str, str], connect_second
     return await attempt()
 
 
+async def read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """The answer's body. Raises ValueError when it is longer."""
+    pieces, size = [], 0
+    while piece := await response.content.readany():
+        size += len(piece)
+        if size > max_bytes:
+            raise ValueError("the answer is too long")
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
 async def close() -> None:
     """Close the running loop's session."""
     found = _sessions.pop(asyncio.get_running_loop(), None)

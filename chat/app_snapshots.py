@@ -64,9 +64,7 @@ def _load(connection: Connection, batch: Sequence[str]) -> list[AppSnapshot | No
         secret, is_lost = None, False
         if encrypted is not None:
             try:
-                # Written for one URL, and good for no other: a race of two saves cannot send it elsewhere.
-                meant_for, _, secret = encryption.decrypt(encrypted).partition("\n")
-                is_lost = meant_for != base_url
+                secret = encryption.unseal(encrypted, base_url)
             except encryption.DecryptionError:
                 is_lost = True
         found[columns[0]] = AppSnapshot(*[*columns, secret, is_lost, prompt_price, completion_price])

@@ -78,7 +78,7 @@ class Provider(models.Model):
 
     def set_secret(self, secret: str) -> None:
         """Encrypt the provider's own key for the present base URL, or clear it when empty. The caller saves."""
-        self.encrypted_secret = encryption.encrypt(f"{self.base_url}\n{secret}") if secret else None
+        self.encrypted_secret = encryption.seal(secret, self.base_url) if secret else None
 
     @property
     def has_secret(self) -> bool:

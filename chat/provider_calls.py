@@ -30,7 +30,7 @@ async def complete(app: AppSnapshot, payload: dict[str, Any]) -> ProviderAnswer:
         async with asyncio.timeout(app.total_seconds):
             response = await _post(app, payload)
             try:
-                answer = decode_answer(await _read(response))
+                answer = decode_answer(await outbound.read(response, MAX_ANSWER_BYTES))
             finally:
                 response.release()
     if answer.error is not None or not answer.choices or answer.choices[0].message is None:
@@ -102,16 +102,6 @@ async def _post(app: AppSnapshot, payload: dict[str, Any]) -> aiohttp.ClientResp
         response.close()
         raise _failure(app, f"HTTP {response.status} {response.content_type}")
     return response
-
-
-async def _read(response: aiohttp.ClientResponse) -> bytes:
-    pieces, size = [], 0
-    while piece := await response.content.readany():
-        size += len(piece)
-        if size > MAX_ANSWER_BYTES:
-            raise ValueError("the answer is too long")
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 async def _read_tail(response: aiohttp.ClientResponse) -> None:

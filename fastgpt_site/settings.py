@@ -69,6 +69,7 @@ INSTALLED_APPS = [
     "rest_framework",
     "auditlog",
     "apikeys",
+    "datasets",
     "chat",
     "fastgpt_site",
 ]

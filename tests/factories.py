@@ -8,6 +8,8 @@ from django.contrib.auth.models import Permission, User
 
 from apikeys.models import ApiKey, Membership, Team
 from chat.models import App, Provider
+from datasets import vector_sets
+from datasets.models import Collection, Dataset, Kind
 
 PASSWORD = "correct horse battery staple"
 numbers = itertools.count(1)
@@ -50,3 +52,15 @@ def make_key(
     team = team or (app.team if app else make_team())
     owner = owner or make_user(team)
     return ApiKey.objects.create_key(**{"team": team, "owner": owner, "name": unique("key"), "app": app, **policy})
+
+
+def make_dataset(team: Team | None = None, provider: Provider | None = None, model: str = "", **fields: Any) -> Dataset:
+    """With its vector set: of the static model, or of the provider's."""
+    dataset = Dataset.objects.create(**{"team": team or make_team(), "name": unique("dataset"), **fields})
+    vector_sets.create(dataset, provider, model)
+    return dataset
+
+
+def make_collection(dataset: Dataset | None = None, **fields: Any) -> Collection:
+    fields = {"name": unique("collection"), "kind": Kind.VIRTUAL, **fields}
+    return Collection.objects.create(dataset=dataset or make_dataset(), **fields)

@@ -1,0 +1,29 @@
+"""How long a text is, and what words it has, in English and Chinese alike."""
+
+import re
+from collections.abc import Sequence
+
+from datasets import static_model
+
+# A datum's question and answer together, in tokens: what embedding models commonly take.
+MAXIMUM_TOKENS = 8_192
+# Words that say nothing. Those of English are left out by the database.
+EMPTY_WORDS = frozenset("的了是在和与也就都而及着吗呢吧啊之其把被给让谁") | frozenset(
+    ("什么", "哪", "哪个", "怎么", "怎样", "多少", "请问")
+)
+_HAS_CHINESE = re.compile(r"[\u3400-\u9fff]")
+
+
+def token_counts(texts: Sequence[str]) -> list[int]:
+    """By the tokenizer of the static model, whichever model embeds or reads them."""
+    return [len(encoded.ids) for encoded in static_model.tokenizer().encode_batch_fast(list(texts))]
+
+
+def words_of(text: str) -> str:
+    """The text's words, apart by blanks: what PostgreSQL's parser then finds. Chinese is cut as for a search engine."""
+    text = text.lower()
+    if not _HAS_CHINESE.search(text):
+        return text
+    import rjieba
+
+    return " ".join(word for word in rjieba.cut_for_search(text) if word not in EMPTY_WORDS)

@@ -1,0 +1,139 @@
+"""The making of vectors: what waits for one gets it, and a new model takes over when it has them all."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+from asgiref.sync import sync_to_async
+from django.db import connection, transaction
+
+from apikeys.errors import ApiError
+from datasets.embeddings import EmbeddingModel, embed
+from datasets.models import Dataset, VectorSet
+from datasets.static_model import STATIC_DIMENSION, STATIC_MODEL
+
+logger = logging.getLogger(__name__)
+
+# Texts of one batch: one transaction.
+BATCH = 256
+
+
+def create(dataset: Dataset, provider: Any, model: str) -> VectorSet:
+    """The first vector set of a new dataset. `provider` is a chat.Provider, or None for the static model."""
+    vector_set: VectorSet = dataset.vector_sets.create(**columns_of(provider, model), is_current=True)
+    return vector_set
+
+
+def columns_of(provider: Any, model: str) -> dict[str, Any]:
+    if provider is None:
+        return {"provider": None, "model": STATIC_MODEL, "dimension": STATIC_DIMENSION}
+    return {"provider": provider, "model": model}
+
+
+def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | None:
+    """Have all vectors made by another model. Search goes on with those there are until the others are complete.
+
+    None when the dataset has this model already; one in the making that is not wanted any more is given up.
+    """
+    from datasets.data import embed_later
+
+    with transaction.atomic():
+        # Taken whole, so that no text is inserted between: see `data.HOLD`.
+        Dataset.objects.select_for_update().get(pk=dataset.pk)
+        columns = columns_of(provider, model)
+        wanted = {name: columns[name] for name in ("provider", "model")}
+        if dataset.vector_sets.filter(**wanted, is_current=False).exists():
+            return None
+        dataset.vector_sets.filter(is_current=False).delete()
+        if dataset.vector_sets.filter(**wanted, is_current=True).exists():
+            return None
+        vector_set: VectorSet = dataset.vector_sets.create(**columns, is_current=False)
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "INSERT INTO datasets_pendingvector (vector_set_id, index_text_id, collection_id)"
+                " SELECT %s, text.id, datum.collection_id FROM datasets_indextext AS text"
+                " JOIN datasets_datum AS datum ON datum.id = text.datum_id WHERE text.dataset_id = %s",
+                [vector_set.pk, dataset.pk],
+            )
+        embed_later(dataset.pk)
+    return vector_set
+
+
+async def embed_pending(dataset_id: str) -> None:
+    """Make every vector that is waited for. Run by one worker at a time; what it has made stays, however it ends.
+
+    Where a provider fails, that is noted at its vector set, and the rest waits.
+    """
+    for vector_set in await sync_to_async(_sets)(dataset_id):
+        model = EmbeddingModel.of(vector_set.provider, vector_set.model)
+        while batch := await sync_to_async(_next)(vector_set):
+            try:
+                # No connection is held meanwhile.
+                embedded = await embed(model, [text for _, text in batch])
+                await sync_to_async(_store)(vector_set, [pk for pk, _ in batch], embedded.vectors)
+            except (ApiError, WrongDimension) as error:
+                await sync_to_async(_note)(vector_set, str(error))
+                break
+        else:
+            await sync_to_async(_finish)(vector_set)
+
+
+class WrongDimension(Exception):
+    """A model's vectors have another dimension than they had before."""
+
+
+def _sets(dataset_id: str) -> list[VectorSet]:
+    # What search uses comes first.
+    rows = VectorSet.objects.filter(dataset=dataset_id).select_related("provider").order_by("-is_current")
+    return list(rows)
+
+
+def _next(vector_set: VectorSet) -> list[tuple[int, str]]:
+    rows = vector_set.pending.order_by("pk").values_list("index_text_id", "index_text__text")
+    return list(rows[:BATCH])
+
+
+def _store(vector_set: VectorSet, text_ids: Sequence[int], vectors: Sequence[list[float]]) -> None:
+    dimension = len(vectors[0])
+    if vector_set.dimension is None:
+        VectorSet.objects.filter(pk=vector_set.pk, dimension=None).update(dimension=dimension)
+        vector_set.refresh_from_db(fields=["dimension"])
+    if vector_set.dimension != dimension:
+        raise WrongDimension(f"The model gave vectors of {dimension} numbers, and {vector_set.dimension} before.")
+    with transaction.atomic(), connection.cursor() as cursor:
+        # Texts that were removed or changed meanwhile are not waited for any more.
+        cursor.execute(
+            "WITH made AS (DELETE FROM datasets_pendingvector WHERE vector_set_id = %s AND index_text_id = ANY (%s)"
+            " RETURNING index_text_id)"
+            " INSERT INTO datasets_vector (vector_set_id, index_text_id, embedding)"
+            " SELECT %s, made.index_text_id, vector.embedding::vector FROM made"
+            " JOIN unnest(%s::bigint[], %s::text[]) AS vector(index_text_id, embedding) USING (index_text_id)"
+            " ON CONFLICT (vector_set_id, index_text_id) DO NOTHING",
+            [
+                vector_set.pk,
+                list(text_ids),
+                vector_set.pk,
+                list(text_ids),
+                [f"[{','.join(map(repr, vector))}]" for vector in vectors],
+            ],
+        )
+        if vector_set.failure:
+            VectorSet.objects.filter(pk=vector_set.pk).update(failure="")
+            vector_set.failure = ""
+
+
+def _note(vector_set: VectorSet, failure: str) -> None:
+    logger.warning("vectors of dataset %s: %s", vector_set.dataset_id, failure)
+    VectorSet.objects.filter(pk=vector_set.pk).update(failure=failure[:500])
+
+
+def _finish(vector_set: VectorSet) -> None:
+    """Let a set that was in the making take over, if nothing came in the meantime."""
+    if vector_set.is_current:
+        return
+    with transaction.atomic():
+        Dataset.objects.select_for_update().get(pk=vector_set.dataset_id)
+        if vector_set.pending.exists() or not VectorSet.objects.filter(pk=vector_set.pk).exists():
+            return
+        VectorSet.objects.filter(dataset=vector_set.dataset_id, is_current=True).delete()
+        VectorSet.objects.filter(pk=vector_set.pk).update(is_current=True)
