@@ -13,6 +13,7 @@ from apikeys.audit import AuditEntry
 from apikeys.models import ApiKey, EndpointRule, Membership, Team
 from apikeys.webhooks import Webhook
 from chat.models import App, Provider
+from datasets.models import Dataset
 from fastgpt_site.groups import GROUPS
 from tests import factories
 from tests.admin.belongings import make_belongings
@@ -27,7 +28,7 @@ RIGHTS = tuple(
     for right in ("view", "add", "change", "delete")
 )
 KEY_PAGES = ["rotate", "disable", "enable", "narrow", "revoke"]
-MORE_PAGES = {ApiKey: KEY_PAGES, Webhook: ["new_secret"]}
+MORE_PAGES = {ApiKey: KEY_PAGES, Webhook: ["new_secret"], Dataset: ["search", "progress"]}
 
 
 class Neighbours:
