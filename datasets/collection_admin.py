@@ -34,6 +34,10 @@ class CollectionForm(CollectionModelForm):
         if "kind" in self.fields:
             self.fields["kind"].choices = [(kind.value, kind.label) for kind in MADE_BY_HAND]  # type: ignore[attr-defined]
 
+    def add_prefix(self, field_name: str) -> str:
+        # Unfold takes any form with a field named "dataset" for one of its own, and does nothing.
+        return super().add_prefix("its_dataset" if field_name == "dataset" else field_name)
+
     def clean(self) -> dict[str, Any]:
         answers: dict[str, Any] = super().clean() or {}
         dataset = answers.get("dataset") or (self.instance.dataset if self.instance.dataset_id else None)

@@ -50,7 +50,7 @@ def cells_of(page, collection):
 def test_it_works(dataset, client):
     folder = make_folder(dataset)
     assert folder.name in text(client.get(f"{ADD}?dataset={dataset.pk}"))
-    form = {"dataset": dataset.pk, "kind": "virtual", "name": "By hand", "parent": folder.pk}
+    form = {"its_dataset": dataset.pk, "kind": "virtual", "name": "By hand", "parent": folder.pk}
     assert client.post(ADD, form).status_code == 302
     collection = Collection.objects.get(dataset=dataset, kind=Kind.VIRTUAL)
     assert (collection.name, collection.parent, collection.state) == ("By hand", folder, ImportState.READY)
@@ -62,10 +62,10 @@ def test_it_works(dataset, client):
 
 def test_dataset_in_the_address_is_chosen(dataset, client):
     page = client.get(f"{ADD}?dataset={dataset.pk}").content.decode()
-    assert FilledForm(page, "collection_form").fields["dataset"] == [dataset.pk]
+    assert FilledForm(page, "collection_form").fields["its_dataset"] == [dataset.pk]
     for other in (factories.make_dataset().pk, "x", "0" * 24):
         page = client.get(f"{ADD}?dataset={other}").content.decode()
-        assert FilledForm(page, "collection_form").fields["dataset"] == [""]
+        assert FilledForm(page, "collection_form").fields["its_dataset"] == [""]
 
 
 def test_list_tells_how_far_each_is(dataset, client):
@@ -106,7 +106,7 @@ def test_queries_do_not_grow_with_rows(dataset, client):
 
 def test_change(dataset, client):
     collection, folder = factories.make_collection(dataset), make_folder(dataset)
-    form = {"name": "renamed", "parent": folder.pk, "dataset": factories.make_dataset(dataset.team).pk, "kind": "file"}
+    form = {"name": "renamed", "parent": folder.pk, "its_dataset": factories.make_dataset(dataset.team).pk, "kind": "file"}
     assert client.post(url(Collection, "change", collection.pk), form).status_code == 302
     after = Collection.objects.get(pk=collection.pk)
     assert (after.name, after.parent, after.dataset, after.kind) == ("renamed", folder, dataset, Kind.VIRTUAL)
@@ -118,8 +118,8 @@ def test_change(dataset, client):
         ({"name": ""}, "This field is required."),
         ({"name": "x" * 201}, "at most 200 characters"),
         ({"kind": "file"}, "file is not one of the available choices"),
-        ({"dataset": "foreign"}, "not one of the available choices"),
-        ({"dataset": "x"}, "not one of the available choices"),
+        ({"its_dataset": "foreign"}, "not one of the available choices"),
+        ({"its_dataset": "x"}, "not one of the available choices"),
         ({"parent": "foreign folder"}, "not one of the available choices"),
         ({"parent": "no folder"}, "not one of the available choices"),
         ({"parent": "folder of another dataset"}, "The folder belongs to another dataset."),
@@ -133,7 +133,7 @@ def test_wrong_field(dataset, client, fields, complaint):
         "folder of another dataset": lambda: make_folder(factories.make_dataset(dataset.team)),
     }
     fields = {name: rows[value]().pk if value in rows else value for name, value in fields.items()}
-    form = {"dataset": dataset.pk, "kind": "folder", "name": "new", **fields}
+    form = {"its_dataset": dataset.pk, "kind": "folder", "name": "new", **fields}
     assert complaint in text(client.post(ADD, form))
     assert not Collection.objects.filter(dataset=dataset, name="new").exists()
 
