@@ -135,7 +135,7 @@ def test_datasets_of_another_team(app, client):
         ("search_mode", "psychic", "not one of the available choices"),
         ("quote_prompt", "{{quote}}", "It names {{quote}} once, and {{question}} once."),
         ("empty_answer", "x" * 10_001, "at most 10000 characters"),
-        ("datasets", "\x00", "Null characters are not allowed"),
+        ("datasets", "\x00", "Bad Request"),
     ],
 )
 def test_search_settings_that_cannot_be(app, client, field, value, complaint):
