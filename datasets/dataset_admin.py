@@ -16,8 +16,8 @@ from django.utils.translation import gettext_lazy
 from unfold.widgets import UnfoldAdminTextInputWidget
 
 from apikeys import audit
-from apikeys.team_scope import ChoiceInTeam, ScopedListFilter
-from datasets import counts, search_page, vector_sets
+from apikeys.team_scope import MAXIMUM_CHOICES, ChoiceInTeam, ScopedListFilter
+from datasets import counts, import_page, search_page, vector_sets
 from datasets.knowledge_pages import KnowledgePages
 from datasets.models import Collection, Dataset, Datum, VectorSet
 
@@ -128,8 +128,10 @@ class DatasetAdmin(KnowledgePages):
             **progress_of(dataset),
             "collection_count": dataset.collections.count(),
             "datum_count": Datum.objects.filter(collection__dataset=dataset).count(),
+            "apps": list(dataset.apps.order_by("name", "pk")[:MAXIMUM_CHOICES]),
+            "may_view_apps": user.has_perm("chat.view_app"),
+            "may_import": user.has_perm("datasets.add_collection"),
             "may_view_collections": user.has_perm("datasets.view_collection"),
-            "may_view_data": user.has_perm("datasets.view_datum"),
         }
 
     def save_model(self, request: HttpRequest, obj: Dataset, form: Any, change: bool) -> None:
@@ -163,12 +165,24 @@ class DatasetAdmin(KnowledgePages):
     # Pages beside the form
 
     def get_urls(self) -> list[URLPattern]:
-        views = {"search": self.search_view, "progress": self.progress_view}
+        views = {
+            "import": self.import_view,
+            "import/state": self.import_state_view,
+            "search": self.search_view,
+            "progress": self.progress_view,
+        }
         pages = [
-            path(f"<path:object_id>/{name}/", self.admin_site.admin_view(view), name=f"datasets_dataset_{name}")
-            for name, view in views.items()
+            path(f"<path:object_id>/{page}/", self.admin_site.admin_view(view), name=f"datasets_dataset_{name}")
+            for page, view in views.items()
+            for name in [page.replace("/", "_")]
         ]
         return pages + super().get_urls()
+
+    def import_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return import_page.import_view(self, request, object_id)
+
+    def import_state_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        return import_page.state_view(self, request, object_id)
 
     def search_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         return search_page.search_view(self, request, object_id)

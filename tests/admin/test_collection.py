@@ -106,7 +106,12 @@ def test_queries_do_not_grow_with_rows(dataset, client):
 
 def test_change(dataset, client):
     collection, folder = factories.make_collection(dataset), make_folder(dataset)
-    form = {"name": "renamed", "parent": folder.pk, "its_dataset": factories.make_dataset(dataset.team).pk, "kind": "file"}
+    form = {
+        "name": "renamed",
+        "parent": folder.pk,
+        "its_dataset": factories.make_dataset(dataset.team).pk,
+        "kind": "file",
+    }
     assert client.post(url(Collection, "change", collection.pk), form).status_code == 302
     after = Collection.objects.get(pk=collection.pk)
     assert (after.name, after.parent, after.dataset, after.kind) == ("renamed", folder, dataset, Kind.VIRTUAL)

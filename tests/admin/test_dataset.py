@@ -245,6 +245,26 @@ def test_who_may_only_view(team):
         assert other.get(url(Dataset, page, dataset.pk)).status_code == 403
 
 
+def test_apps_that_use_it(team):
+    dataset, other = factories.make_dataset(team), factories.make_dataset(team)
+    app, unrelated = factories.make_app(team), factories.make_app(team)
+    app.datasets.add(dataset)
+    unrelated.datasets.add(other)
+    _, reader = staff(team, "datasets.view_dataset", "datasets.delete_dataset", "chat.view_app")
+    page = text(reader.get(url(Dataset, "change", dataset.pk)))
+    assert f'<a href="{url(type(app), "change", app.pk)}">{app.name}</a>' in page
+    assert unrelated.name not in page
+    _, stranger = staff(team, "datasets.view_dataset")
+    page = text(stranger.get(url(Dataset, "change", dataset.pk)))
+    assert app.name in page
+    assert url(type(app), "change", app.pk) not in page
+    # What an app answers from is not taken away from it unnoticed.
+    page = text(reader.get(url(Dataset, "delete", dataset.pk)))
+    assert "would require deleting the following protected related objects" in page
+    reader.post(url(Dataset, "delete", dataset.pk), {"post": "yes"})
+    assert Dataset.objects.filter(pk=dataset.pk).exists()
+
+
 def test_progress_of_a_foreign_dataset(client):
     assert client.get(url(Dataset, "progress", factories.make_dataset().pk)).status_code == 404
     assert client.get(url(Dataset, "progress", "0" * 24)).status_code == 404

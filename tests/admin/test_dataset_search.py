@@ -1,5 +1,6 @@
 """The page that searches a dataset in all three modes."""
 
+import html
 import re
 
 import pytest
@@ -10,6 +11,7 @@ from datasets.data import NewDatum, insert
 from datasets.models import Dataset, Datum
 from tests import factories
 from tests.admin.pages import FilledForm, staff, text, url
+from tests.admin.test_try import headers_of
 
 RIGHTS = ("datasets.view_dataset", "datasets.view_datum")
 
@@ -98,11 +100,15 @@ def test_nothing_of_a_text_is_markup(dataset, client):
     assert "&lt;script&gt;alert(1)" in page
 
 
-def test_words_alone_where_a_provider_fails(dataset, client):
-    """Nothing listens at its address."""
+def test_words_alone_where_a_provider_fails(server, dataset):
+    """Nothing listens at its address. In a server process, whose connections are its own."""
+    user = factories.make_user(dataset.team, permissions=RIGHTS)
     provider = factories.make_provider(dataset.team, "http://127.0.0.1:9/v1")
     dataset.vector_sets.update(provider=provider, model="gone")
-    found = columns(text(ask(client, dataset, "导演是谁")))
+    form = {"text": "导演是谁", "limit": "5000", "similarity": "0"}
+    response = server.post(url(Dataset, "search", dataset.pk), headers=headers_of(user), data=form)
+    assert response.status_code == 200
+    found = columns(html.unescape(response.text))
     for mode in ("embedding", "mixedRecall"):
         assert "The provider of embeddings failed." in found[mode]
     assert "导演是李安" in found["fullTextRecall"]

@@ -28,7 +28,7 @@ RIGHTS = tuple(
     for right in ("view", "add", "change", "delete")
 )
 KEY_PAGES = ["rotate", "disable", "enable", "narrow", "revoke"]
-MORE_PAGES = {ApiKey: KEY_PAGES, Webhook: ["new_secret"], Dataset: ["search", "progress"]}
+MORE_PAGES = {ApiKey: KEY_PAGES, Webhook: ["new_secret"], Dataset: ["search", "progress", "import", "import_state"]}
 
 
 class Neighbours:
