@@ -11,7 +11,7 @@ from django.contrib.postgres.search import SearchQuery
 from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.db.models import QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.utils.text import Truncator
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
@@ -34,6 +34,8 @@ else:
 EMPTY_LINES = re.compile(r"\n\s*\n")
 # A search by words names at most so many datasets; of more, it looks through everybody's and leaves others' out.
 MAXIMUM_NAMED = 1_000
+# Of a text in the list, where a narrow screen has two lines for it.
+SHOWN_CHARACTERS = 55
 
 
 class ParagraphsField(forms.CharField):
@@ -181,15 +183,22 @@ class DatumAdmin(KnowledgePages):
             texts = answers["index_texts"] if "index_texts" in form.changed_data else None
             data.change(obj, q=answers["q"], a=answers["a"], index_texts=texts)
 
+    def response_add(self, request: HttpRequest, obj: Datum, post_url_continue: str | None = None) -> HttpResponse:
+        response = super().response_add(request, obj, post_url_continue)
+        if "_addanother" in request.POST:
+            # Into the same collection.
+            return HttpResponseRedirect(f"{request.path}?collection={obj.collection_id}")
+        return response
+
     # Columns
 
     @admin.display(description=gettext_lazy("question or text"))
     def text(self, datum: Datum) -> str:
-        return Truncator(datum.q).chars(120)
+        return Truncator(datum.q).chars(SHOWN_CHARACTERS)
 
     @admin.display(description=gettext_lazy("answer"))
     def answer(self, datum: Datum) -> str:
-        return Truncator(datum.a).chars(120)
+        return Truncator(datum.a).chars(SHOWN_CHARACTERS)
 
     @admin.display(description=gettext_lazy("Other texts"))
     def its_texts(self, datum: Datum) -> str:

@@ -58,6 +58,11 @@ def test_it_works(collection, client):
     assert "wait" not in page
 
 
+def test_another_into_the_same_collection(collection, client):
+    response = client.post(ADD, {"collection": collection.pk, "q": "one", "_addanother": "yes"})
+    assert response["Location"] == f"{ADD}?collection={collection.pk}"
+
+
 def test_change_makes_vectors_anew(collection, client):
     datum = make_datum(collection, "one", "1", "eins", "two\nlines")
     async_to_sync(vector_sets.embed_pending)(collection.dataset_id)
