@@ -8,6 +8,7 @@ from apikeys.fresh_password import change_password, confirm_password
 from apikeys.key_views import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
 from apikeys.views import BaseUrlView, KeySelfView, UnknownPathView
 from chat.views import AppListView, CompletionsView, ModelListView
+from datasets.import_views import CreateFromFileView, CreateFromLinkView, CreateFromTextView
 from fastgpt_site.console import search
 from fastgpt_site.health import healthz, readyz
 from fastgpt_site.metrics import metrics
@@ -20,6 +21,9 @@ v1 = [
 ]
 fastgpt = [
     re_path(r"^core/app/list/?$", AppListView.as_view()),
+    re_path(r"^core/dataset/collection/create/text/?$", CreateFromTextView.as_view()),
+    re_path(r"^core/dataset/collection/create/link/?$", CreateFromLinkView.as_view()),
+    re_path(r"^core/dataset/collection/create/localFile/?$", CreateFromFileView.as_view()),
     re_path(r"^support/openapi/create/?$", KeyCreateView.as_view()),
     re_path(r"^support/openapi/list/?$", KeyListView.as_view()),
     re_path(r"^support/openapi/update/?$", KeyUpdateView.as_view()),
