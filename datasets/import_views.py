@@ -116,7 +116,7 @@ class CreateFromFileView(ApiView):
             raise refusal_of(error, "file") from None
 
 
-def form_of(request: HttpRequest) -> tuple[str, UploadedFile]:
+def form_of(request: HttpRequest) -> "tuple[str, UploadedFile[Any]]":
     """`data` and `file`. Parsing writes the file to the disk, where it is large."""
     try:
         file, text = request.FILES.get("file"), request.POST.get("data")

@@ -6,6 +6,7 @@ from typing import Any
 import httpx2
 from asgiref.sync import async_to_sync
 
+from apikeys import outbound
 from datasets import import_runs
 from datasets.models import Collection, Datum
 from tests.conftest import Server
@@ -35,7 +36,14 @@ def made_by(response: httpx2.Response) -> Collection:
 
 def read(collection: Collection) -> Collection:
     """As the job does."""
-    async_to_sync(import_runs.run)(collection.pk)
+
+    async def run() -> None:
+        try:
+            await import_runs.run(collection.pk)
+        finally:
+            await outbound.close()
+
+    async_to_sync(run)()
     collection.refresh_from_db()
     return collection
 

@@ -27,7 +27,7 @@ def test_it_works() -> None:
 
 
 @pytest.mark.parametrize("text", [ENGLISH, CHINESE, ENGLISH + CHINESE])
-@pytest.mark.parametrize("size", [32, 64, 512])
+@pytest.mark.parametrize("size", [32, 128, 512])
 @pytest.mark.parametrize("is_markdown", [False, True])
 def test_sizes_and_sentences(text: str, size: int, is_markdown: bool) -> None:
     whole = text * 200

@@ -110,8 +110,10 @@ def test_loopback_that_is_not_allowed(site: FakeSite, settings: Any) -> None:
     settings.OUTBOUND_ALLOWED_NETWORKS = []
     outbound.allowed_networks.cache_clear()
     site.shows("/", "x")
-    for host in ("127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]", "2130706433"):  # noqa: S104
+    for host in ("127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"):  # noqa: S104
         assert "private network" in refusal(f"http://{host}:{site.port}/")
+    # The same address as one number.
+    assert refusal(f"http://2130706433:{site.port}/")
     assert site.asked == []
 
 
