@@ -8,6 +8,13 @@ from apikeys.fresh_password import change_password, confirm_password
 from apikeys.key_views import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
 from apikeys.views import BaseUrlView, KeySelfView, UnknownPathView
 from chat.views import AppListView, CompletionsView, ModelListView
+from datasets.dataset_views import (
+    DatasetCreateView,
+    DatasetDeleteView,
+    DatasetDetailView,
+    DatasetListView,
+    DatasetUpdateView,
+)
 from fastgpt_site.console import search
 from fastgpt_site.health import healthz, readyz
 from fastgpt_site.metrics import metrics
@@ -20,6 +27,11 @@ v1 = [
 ]
 fastgpt = [
     re_path(r"^core/app/list/?$", AppListView.as_view()),
+    re_path(r"^core/dataset/create/?$", DatasetCreateView.as_view()),
+    re_path(r"^core/dataset/list/?$", DatasetListView.as_view()),
+    re_path(r"^core/dataset/detail/?$", DatasetDetailView.as_view()),
+    re_path(r"^core/dataset/update/?$", DatasetUpdateView.as_view()),
+    re_path(r"^core/dataset/delete/?$", DatasetDeleteView.as_view()),
     re_path(r"^support/openapi/create/?$", KeyCreateView.as_view()),
     re_path(r"^support/openapi/list/?$", KeyListView.as_view()),
     re_path(r"^support/openapi/update/?$", KeyUpdateView.as_view()),
