@@ -8,6 +8,14 @@ from apikeys.fresh_password import change_password, confirm_password
 from apikeys.key_views import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
 from apikeys.views import BaseUrlView, KeySelfView, UnknownPathView
 from chat.views import AppListView, CompletionsView, ModelListView
+from datasets.collection_views import (
+    CollectionCreateView,
+    CollectionDeleteView,
+    CollectionDetailView,
+    CollectionListV2View,
+    CollectionListView,
+    CollectionUpdateView,
+)
 from datasets.dataset_views import (
     DatasetCreateView,
     DatasetDeleteView,
@@ -32,6 +40,12 @@ fastgpt = [
     re_path(r"^core/dataset/detail/?$", DatasetDetailView.as_view()),
     re_path(r"^core/dataset/update/?$", DatasetUpdateView.as_view()),
     re_path(r"^core/dataset/delete/?$", DatasetDeleteView.as_view()),
+    re_path(r"^core/dataset/collection/create/?$", CollectionCreateView.as_view()),
+    re_path(r"^core/dataset/collection/list/?$", CollectionListView.as_view()),
+    re_path(r"^core/dataset/collection/listV2/?$", CollectionListV2View.as_view()),
+    re_path(r"^core/dataset/collection/detail/?$", CollectionDetailView.as_view()),
+    re_path(r"^core/dataset/collection/update/?$", CollectionUpdateView.as_view()),
+    re_path(r"^core/dataset/collection/delete/?$", CollectionDeleteView.as_view()),
     re_path(r"^support/openapi/create/?$", KeyCreateView.as_view()),
     re_path(r"^support/openapi/list/?$", KeyListView.as_view()),
     re_path(r"^support/openapi/update/?$", KeyUpdateView.as_view()),
