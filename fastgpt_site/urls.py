@@ -23,6 +23,15 @@ from datasets.dataset_views import (
     DatasetListView,
     DatasetUpdateView,
 )
+from datasets.datum_views import (
+    DataListV2View,
+    DataListView,
+    DataPushView,
+    DatumDeleteView,
+    DatumDetailView,
+    DatumInsertView,
+    DatumUpdateView,
+)
 from fastgpt_site.console import search
 from fastgpt_site.health import healthz, readyz
 from fastgpt_site.metrics import metrics
@@ -46,6 +55,13 @@ fastgpt = [
     re_path(r"^core/dataset/collection/detail/?$", CollectionDetailView.as_view()),
     re_path(r"^core/dataset/collection/update/?$", CollectionUpdateView.as_view()),
     re_path(r"^core/dataset/collection/delete/?$", CollectionDeleteView.as_view()),
+    re_path(r"^core/dataset/data/pushData/?$", DataPushView.as_view()),
+    re_path(r"^core/dataset/data/insertData/?$", DatumInsertView.as_view()),
+    re_path(r"^core/dataset/data/list/?$", DataListView.as_view()),
+    re_path(r"^core/dataset/data/v2/list/?$", DataListV2View.as_view()),
+    re_path(r"^core/dataset/data/detail/?$", DatumDetailView.as_view()),
+    re_path(r"^core/dataset/data/update/?$", DatumUpdateView.as_view()),
+    re_path(r"^core/dataset/data/delete/?$", DatumDeleteView.as_view()),
     re_path(r"^support/openapi/create/?$", KeyCreateView.as_view()),
     re_path(r"^support/openapi/list/?$", KeyListView.as_view()),
     re_path(r"^support/openapi/update/?$", KeyUpdateView.as_view()),
