@@ -18,11 +18,10 @@ from apikeys.views import ApiView, success
 from datasets import imports
 from datasets.folders import find_folder
 from datasets.formats import Unreadable
+from datasets.metadata import clean_metadata
 from datasets.models import LARGEST_CHUNK, SMALLEST_CHUNK, USUAL_CHUNK, Collection, Dataset
 from datasets.names import CollectionName, clean_name
 from datasets.scope import find_dataset
-
-MAXIMUM_METADATA_BYTES = 16 * 1024
 
 ChunkSize = Annotated[int, msgspec.Meta(ge=SMALLEST_CHUNK, le=LARGEST_CHUNK)]
 
@@ -45,7 +44,7 @@ class Source(msgspec.Struct, kw_only=True):
             name=clean_name(self.name) if self.name else "",
             parent=find_folder(dataset, self.parentId),
             chunk_size=self.chunkSize or USUAL_CHUNK,
-            metadata=checked_metadata(self.metadata or {}),
+            metadata=clean_metadata(self.metadata or {}),
         )
 
 
@@ -131,17 +130,6 @@ def form_of(request: HttpRequest) -> "tuple[str, UploadedFile[Any]]":
     if (file.size or 0) > settings.DATASET_MAX_FILE_BYTES:
         raise BodyTooLarge(f"The file is larger than {settings.DATASET_MAX_FILE_BYTES} bytes.")
     return text, file
-
-
-def checked_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
-    try:
-        if len(msgspec.json.encode(metadata)) <= MAXIMUM_METADATA_BYTES:
-            return metadata
-    except RecursionError:
-        pass
-    raise InvalidParameter(
-        f"metadata: It is nested too deeply, or holds more than {MAXIMUM_METADATA_BYTES} bytes.", param="metadata"
-    )
 
 
 def refusal_of(error: Unreadable, param: str) -> InvalidParameter:

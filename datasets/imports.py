@@ -13,7 +13,7 @@ from typing import IO, Any
 from django.db import connection, transaction
 
 from apikeys.errors import CollectionNotFound, DatasetNotFound
-from apikeys.text import storable, storable_json
+from apikeys.text import storable
 from datasets.data import HOLD
 from datasets.formats import HEAD_BYTES, Format, Unreadable, format_of
 from datasets.links import check_url
@@ -68,7 +68,7 @@ def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **
             name=storable(name)[:MAXIMUM_NAME],
             parent=wish.parent,
             chunk_size=wish.chunk_size,
-            metadata=storable_json(wish.metadata),
+            metadata=wish.metadata,
             state=ImportState.WAITING,
             **columns,
         )

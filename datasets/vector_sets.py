@@ -150,17 +150,20 @@ def _store(vector_set: VectorSet, text_ids: Sequence[int], vectors: Sequence[lis
     if vector_set.dimension != dimension:
         raise WrongDimension(f"The model gave vectors of {dimension} numbers, and {vector_set.dimension} before.")
     with transaction.atomic(), connection.cursor() as cursor:
-        # Texts that were removed or changed meanwhile are not waited for any more.
+        # What a vector belongs to is held before what waits for it goes, as removing takes them: else each would wait
+        # for the other. Texts that are being removed or changed are left to a later run.
+        cursor.execute("SELECT 1 FROM datasets_vectorset WHERE id = %s FOR KEY SHARE", [vector_set.pk])
         cursor.execute(
-            "WITH made AS (DELETE FROM datasets_pendingvector WHERE vector_set_id = %s AND index_text_id = ANY (%s)"
-            " RETURNING index_text_id)"
+            "WITH text AS (SELECT id FROM datasets_indextext WHERE id = ANY (%s) FOR KEY SHARE SKIP LOCKED),"
+            " made AS (DELETE FROM datasets_pendingvector USING text"
+            " WHERE vector_set_id = %s AND index_text_id = text.id RETURNING index_text_id)"
             " INSERT INTO datasets_vector (vector_set_id, index_text_id, embedding)"
             " SELECT %s, made.index_text_id, vector.embedding::vector FROM made"
             " JOIN unnest(%s::bigint[], %s::text[]) AS vector(index_text_id, embedding) USING (index_text_id)"
             " ON CONFLICT (vector_set_id, index_text_id) DO NOTHING",
             [
-                vector_set.pk,
                 list(text_ids),
+                vector_set.pk,
                 vector_set.pk,
                 list(text_ids),
                 [f"[{','.join(map(repr, vector))}]" for vector in vectors],
