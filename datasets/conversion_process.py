@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import IO
 
@@ -31,7 +31,7 @@ ENVIRONMENT = {
 _frames = msgspec.msgpack.Decoder(Frame)
 
 
-async def frames(file: IO[bytes], format: Format, chunk_size: int, skip: int) -> AsyncIterator[Frame]:
+async def frames(file: IO[bytes], format: Format, chunk_size: int, skip: int) -> AsyncGenerator[Frame, None]:
     """What a file holds, behind the first `skip` items, no quicker than it is taken. Raises Unreadable."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "datasets.conversion", format.value, str(chunk_size), str(skip)),
@@ -51,7 +51,7 @@ async def frames(file: IO[bytes], format: Format, chunk_size: int, skip: int) ->
         await process.wait()
 
 
-async def heard(process: asyncio.subprocess.Process) -> AsyncIterator[Frame]:
+async def heard(process: asyncio.subprocess.Process) -> AsyncGenerator[Frame, None]:
     assert process.stdout is not None  # noqa: S101 - it was asked for
     while True:
         try:

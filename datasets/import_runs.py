@@ -8,7 +8,7 @@ import logging
 import tempfile
 from contextlib import aclosing
 from io import BytesIO
-from typing import IO
+from typing import IO, Any
 
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
@@ -85,7 +85,11 @@ async def read(collection: Collection, file: IO[bytes]) -> None:
 def keep(collection: Collection, frame: Frame) -> None:
     """Insert a frame's items and note how far the reading is. Raises Overtaken when somebody else did."""
     before, after = collection.chunks_read, collection.chunks_read + len(frame.items)
-    columns = {"chunks_read": after, "left_out": frame.left_out, "attempts": 0 if frame.items else collection.attempts}
+    columns: dict[str, Any] = {
+        "chunks_read": after,
+        "left_out": frame.left_out,
+        "attempts": 0 if frame.items else collection.attempts,
+    }
     if frame.title and collection.name == collection.url:
         columns["name"] = storable(frame.title)[:MAXIMUM_NAME]
     with transaction.atomic():

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import IO, Any
 
-from django.db import transaction
+from django.db import connection, transaction
 
-from apikeys.text import storable, storable_json
+from apikeys.errors import CollectionNotFound, DatasetNotFound
+from apikeys.text import storable
+from datasets.data import HOLD
 from datasets.formats import HEAD_BYTES, Format, Unreadable, format_of
 from datasets.links import check_url
 from datasets.models import USUAL_CHUNK, Collection, Dataset, ImportState, Kind, SourcePiece
@@ -37,7 +39,7 @@ def from_text(dataset: Dataset, text: str, wish: Wish) -> Collection:
     if not text.strip():
         raise Unreadable("The text is empty.")
     name = wish.name or text.strip().partition("\n")[0][:50]
-    return create(dataset, wish, name, BytesIO(text.encode()), kind=Kind.TEXT, source_format=Format.MARKDOWN)
+    return create(dataset, wish, name, BytesIO(text.encode()), kind=Kind.TEXT, source_format=Format.MARKDOWN.value)
 
 
 def from_file(dataset: Dataset, file: IO[bytes], file_name: str, wish: Wish) -> Collection:
@@ -45,7 +47,7 @@ def from_file(dataset: Dataset, file: IO[bytes], file_name: str, wish: Wish) -> 
     head = file.read(HEAD_BYTES)
     format = format_of(file_name, head)
     file.seek(0)
-    return create(dataset, wish, wish.name or file_name, file, kind=Kind.FILE, source_format=format)
+    return create(dataset, wish, wish.name or file_name, file, kind=Kind.FILE, source_format=format.value)
 
 
 def from_link(dataset: Dataset, url: str, wish: Wish) -> Collection:
@@ -60,12 +62,13 @@ def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **
     from datasets.jobs import queue_import
 
     with transaction.atomic():
+        hold(dataset, wish.parent)
         collection: Collection = Collection.objects.create(
             dataset=dataset,
             name=storable(name)[:MAXIMUM_NAME],
             parent=wish.parent,
             chunk_size=wish.chunk_size,
-            metadata=storable_json(wish.metadata),
+            metadata=wish.metadata,
             state=ImportState.WAITING,
             **columns,
         )
@@ -73,6 +76,18 @@ def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **
             keep_source(collection, source)
         queue_import(collection)
     return collection
+
+
+def hold(dataset: Dataset, parent: Collection | None) -> None:
+    """Let nobody remove them meanwhile. Raises DatasetNotFound or CollectionNotFound when somebody has."""
+    with connection.cursor() as cursor:
+        cursor.execute(HOLD, {"dataset_id": dataset.pk})
+        if cursor.fetchone() is None:
+            raise DatasetNotFound
+        if parent is not None:
+            cursor.execute("SELECT 1 FROM datasets_collection WHERE id = %s FOR KEY SHARE", [parent.pk])
+            if cursor.fetchone() is None:
+                raise CollectionNotFound
 
 
 def keep_source(collection: Collection, source: IO[bytes]) -> None:

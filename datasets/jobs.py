@@ -15,12 +15,12 @@ SCHEDULE = {"embed_what_waits": "* * * * *", "import_what_waits": "* * * * *"}
 BATCH = 500
 
 
-@app.task(name="embed")
+@app.task(name="embed", queue="embed")
 async def embed(dataset_id: str) -> None:
     await vector_sets.embed_pending(dataset_id)
 
 
-@app.task(name="import", retry=BackOff())
+@app.task(name="import", queue="import", retry=BackOff())
 async def import_source(collection_id: str) -> None:
     await import_runs.run(collection_id)
 
