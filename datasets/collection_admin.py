@@ -12,10 +12,12 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from apikeys.errors import InvalidParameter
 from apikeys.long_lists import MAXIMUM_ROWS
 from apikeys.team_scope import ScopedListFilter, rows_for
 from datasets import counts
-from datasets.knowledge_pages import KnowledgePages
+from datasets.folders import MAXIMUM_DEPTH, check_depth, check_place
+from datasets.knowledge_pages import KnowledgePages, readable_name
 from datasets.models import Collection, Dataset, Datum, ImportState, Kind
 
 if TYPE_CHECKING:
@@ -45,24 +47,25 @@ class CollectionForm(CollectionModelForm):
         if parent is not None and dataset is not None:
             if parent.dataset_id != dataset.pk:
                 raise ValidationError({"parent": _("The folder belongs to another dataset.")})
-            # Held until this is saved: two folders that are put into each other would be found by nobody.
-            Dataset.objects.select_for_update(no_key=True).get(pk=dataset.pk)
-            if lies_in(parent, self.instance):
-                raise ValidationError({"parent": _("A folder cannot lie in itself.")})
+            check_folder(self.instance, parent, answers.get("kind"))
         return answers
 
+    def clean_name(self) -> str:
+        return readable_name(self.cleaned_data["name"])
 
-def lies_in(folder: Collection, other: Collection) -> bool:
-    """Whether a folder is the other one, or somewhere in it."""
-    seen: set[str] = set()
-    parent_id: str | None = folder.pk
-    while parent_id is not None and parent_id not in seen:
-        if parent_id == other.pk:
-            return True
-        seen.add(parent_id)
-        parents = Collection.objects.filter(dataset=folder.dataset_id, pk=parent_id)
-        parent_id = parents.values_list("parent_id", flat=True).first()
-    return False
+
+def check_folder(collection: Collection, parent: Collection, new_kind: str | None) -> None:
+    """Raises ValidationError when a collection cannot be put there. The dataset is held until it has been saved."""
+    # Two folders that were put into each other at the same time would be found by nobody.
+    Dataset.objects.select_for_update(no_key=True).get(pk=parent.dataset_id)
+    try:
+        if collection._state.adding:
+            check_depth(parent.pk, 1 if new_kind == Kind.FOLDER else 0)
+        else:
+            check_place(Collection(pk=collection.pk, parent_id=parent.pk))
+    except InvalidParameter:
+        said = _("A folder lies neither in itself nor deeper than %(depth)s others.") % {"depth": MAXIMUM_DEPTH}
+        raise ValidationError({"parent": said}) from None
 
 
 def with_all_below(chosen: list[str]) -> list[str]:

@@ -18,7 +18,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from apikeys import audit
 from apikeys.team_scope import MAXIMUM_CHOICES, ChoiceInTeam, ScopedListFilter
 from datasets import counts, import_page, search_page, vector_sets
-from datasets.knowledge_pages import KnowledgePages
+from datasets.knowledge_pages import KnowledgePages, readable_name
 from datasets.models import Collection, Dataset, Datum, VectorSet
 
 if TYPE_CHECKING:
@@ -67,6 +67,9 @@ class DatasetForm(DatasetModelForm):
             chosen = {"embedding_provider": wanted.provider_id, "embedding_model": wanted.model}
             kwargs["initial"] = chosen | (kwargs.get("initial") or {})
         super().__init__(*args, **kwargs)
+
+    def clean_name(self) -> str:
+        return readable_name(self.cleaned_data["name"])
 
     def clean(self) -> dict[str, Any]:
         answers: dict[str, Any] = super().clean() or {}

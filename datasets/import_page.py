@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from django import forms
+from django.conf import settings
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import OuterRef, QuerySet
@@ -26,6 +27,7 @@ from unfold.widgets import (
 from apikeys.object_ids import is_object_id
 from datasets import counts, imports
 from datasets.formats import EXTENSIONS, Unreadable
+from datasets.knowledge_pages import readable_name
 from datasets.models import (
     LARGEST_CHUNK,
     MAXIMUM_ATTEMPTS,
@@ -89,6 +91,9 @@ class ImportForm(forms.Form):
             pk__in=list(folders.values_list("pk", flat=True)[:MAXIMUM_FOLDERS])
         ).order_by("name", "pk")
 
+    def clean_name(self) -> str:
+        return readable_name(self.cleaned_data["name"])
+
     def carry_out(self) -> Collection | None:
         """The collection that is being imported; None when the form says what is wrong."""
         answers = self.cleaned_data
@@ -134,6 +139,7 @@ def import_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: st
         "dataset": dataset,
         "form": form,
         "kinds": sorted(EXTENSIONS),
+        "maximum_bytes": settings.DATASET_MAX_FILE_BYTES,
         "imports": progress_of(latest[:SHOWN]),
         "file_url": f"{FILE_PATH}?teamId={dataset.team_id}",
         "state_url": reverse("admin:datasets_dataset_import_state", args=[dataset.pk]),

@@ -6,6 +6,7 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
+from django.core.exceptions import ValidationError
 from django.db import IntegrityError
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponseBase
@@ -15,9 +16,17 @@ from django.utils.translation import gettext_lazy
 from apikeys.long_lists import LongList
 from apikeys.team_scope import TeamScopedAdmin
 from datasets import counts
+from datasets.names import CONTROLS
 
 # Rows in one deletion, which reads them. What belongs to them the database removes by itself.
 MAXIMUM_DELETED = 1_000
+
+
+def readable_name(name: str) -> str:
+    """A name as people gave it. Raises ValidationError for one that would break or turn the line it stands in."""
+    if CONTROLS.search(name):
+        raise ValidationError(_("Give a name without control characters."))
+    return name
 
 
 class KnowledgePages(LongList, TeamScopedAdmin):

@@ -11,6 +11,7 @@ from apikeys.audit import AuditEntry
 from apikeys.database import connect
 from datasets import vector_sets
 from datasets.data import NewDatum, insert
+from datasets.folders import MAXIMUM_DEPTH
 from datasets.models import Collection, Datum, ImportState, Kind
 from tests import factories
 from tests.admin.pages import FilledForm, browser, staff, text, url
@@ -122,6 +123,7 @@ def test_change(dataset, client):
     [
         ({"name": ""}, "This field is required."),
         ({"name": "x" * 201}, "at most 200 characters"),
+        ({"name": "a\u202eb"}, "Give a name without control characters."),
         ({"kind": "file"}, "file is not one of the available choices"),
         ({"its_dataset": "foreign"}, "not one of the available choices"),
         ({"its_dataset": "x"}, "not one of the available choices"),
@@ -147,10 +149,22 @@ def test_folder_in_itself(dataset, client):
     outer = make_folder(dataset)
     middle = make_folder(dataset, outer)
     inner = make_folder(dataset, middle)
-    for parent, complaint in ((outer, "not one of the available choices"), (inner, "A folder cannot lie in itself.")):
+    for parent, complaint in (
+        (outer, "not one of the available choices"),
+        (inner, "A folder lies neither in itself nor deeper"),
+    ):
         form = {"name": outer.name, "parent": parent.pk}
         assert complaint in text(client.post(url(Collection, "change", outer.pk), form))
     assert Collection.objects.get(pk=outer.pk).parent is None
+
+
+def test_folders_that_would_be_too_deep(dataset, client):
+    folder = None
+    for _ in range(MAXIMUM_DEPTH):
+        folder = make_folder(dataset, folder)
+    form = {"its_dataset": dataset.pk, "name": "new", "parent": folder.pk}
+    assert "nor deeper than 20 others" in text(client.post(ADD, form | {"kind": "folder"}))
+    assert client.post(ADD, form | {"kind": "virtual"}).status_code == 302
 
 
 def test_folders_that_somehow_lie_in_each_other(dataset, client):

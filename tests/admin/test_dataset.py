@@ -78,6 +78,7 @@ def test_with_models_of_a_provider(team, client):
     [
         ({"name": ""}, "This field is required."),
         ({"name": "x" * 101}, "at most 100 characters"),
+        ({"name": "a\u2028b"}, "Give a name without control characters."),
         ({"embedding_model": "m"}, "An embedding provider and its model are given together."),
         ({"embedding_provider": "own"}, "An embedding provider and its model are given together."),
         ({"embedding_provider": "foreign", "embedding_model": "m"}, "not one of the available choices"),

@@ -81,6 +81,14 @@ def test_reading_that_fails_is_told(page: Page, user, dataset):
     expect(page.get_by_role("status")).to_have_text("Imported: 0 of 1. Failed: 1.")
 
 
+def test_file_that_is_too_large_is_not_even_sent(page: Page, user, dataset):
+    page.goto(url(Dataset, "import", dataset.pk))
+    page.evaluate("document.getElementById('import-form').dataset.maximum = 5")
+    page.get_by_label("Choose files, or drop them here").set_input_files([FILM])
+    expect(row(page, "film.md")).to_contain_text("failed: It is larger than 100.0 MB.".replace(" MB", "\u00a0MB"))
+    assert not dataset.collections.exists()
+
+
 def test_drop(page: Page, user, dataset):
     page.goto(url(Dataset, "import", dataset.pk))
     dropped = page.evaluate_handle(

@@ -72,8 +72,12 @@ function add(files) {
         item.append(name, " ", text);
         list.prepend(item);
         const row = rowOf(item, true);
-        added.unshift({ row, file });
-        show(row, words("queued"));
+        if (file.size > Number(words("maximum"))) {
+            fail(row, words("tooLarge"));
+        } else {
+            added.unshift({ row, file });
+            show(row, words("queued"));
+        }
     }
     queue.push(...added);
     document.getElementById("import-none").hidden = true;
