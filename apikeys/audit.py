@@ -113,17 +113,23 @@ def circumstances(instance: Any) -> dict[str, Any]:
     request = _request.get()
     if request is None:
         return facts | {"actor_name": login(), "via": Via.COMMAND}
-    user: Any = getattr(request, "user", None)
-    is_known = user is not None and user.is_authenticated
     address, trace = address_of(request), getattr(request, "trace", None)
     return facts | {
-        "actor_id": user.pk if is_known else None,
-        "actor_email": user.email if is_known else None,
-        "actor_name": user.get_username() if is_known else "",
+        **caller(request, None if trace is None else trace.policy),
         "via": Via.API if request.path.startswith(tuple(f"/{root}" for root in settings.API_ROOTS)) else Via.ADMIN,
         "remote_addr": None if address is None else str(address),
         "cid": None if trace is None else trace.request_id,
     }
+
+
+def caller(request: HttpRequest, policy: Any) -> dict[str, Any]:
+    """Who a request comes from: a signed-in person, or a key by its name. A key's deeds are not its owner's."""
+    user: Any = getattr(request, "user", None)
+    if policy is not None:
+        return {"actor_name": f"API key {policy.name} ******{policy.last_four}"}
+    if user is None or not user.is_authenticated:
+        return {"actor_name": ""}
+    return {"actor_id": user.pk, "actor_email": user.email, "actor_name": user.get_username()}
 
 
 def login() -> str:

@@ -1,6 +1,7 @@
-"""JSON bodies, decoded into typed structs. What is wrong with one is said by the name of its field."""
+"""JSON bodies and queries, decoded into typed structs. What is wrong with one is said by the name of its field."""
 
 import re
+from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
@@ -20,9 +21,21 @@ def decode(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     except RecursionError:
         raise InvalidParameter("The body's JSON is nested too deeply.") from None
     except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$")
-        missing = _MISSING.search(text)
-        param = ".".join(filter(None, [path.rstrip("`").lstrip("."), missing and missing[1]]))
-        raise InvalidParameter(f"{param or 'The body'}: {text}.", param=param or None) from None
+        raise _refusal(error, "The body") from None
     except msgspec.DecodeError as error:
         raise InvalidParameter(f"The body is not valid JSON: {error}.") from None
+
+
+def decode_query(query: Mapping[str, str], kind: type[Body]) -> Body:
+    """The same of a query's fields. An empty one is as if absent."""
+    try:
+        return msgspec.convert({name: value for name, value in query.items() if value}, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise _refusal(error, "The query") from None
+
+
+def _refusal(error: msgspec.ValidationError, whole: str) -> InvalidParameter:
+    text, _, path = str(error).partition(" - at `$")
+    missing = _MISSING.search(text)
+    param = ".".join(filter(None, [path.rstrip("`").lstrip("."), missing and missing[1]]))
+    return InvalidParameter(f"{param or whole}: {text}.", param=param or None)

@@ -13,8 +13,9 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from procrastinate import BaseRetryStrategy, JobContext, RetryDecision
 from procrastinate.contrib.django import app
-from procrastinate.exceptions import ConnectorException
-from procrastinate.jobs import Job
+from procrastinate.exceptions import ConnectorException, UniqueViolation
+from procrastinate.jobs import Job, Status
+from procrastinate.manager import JobManager
 
 from apikeys import deliveries, expiry, hourly_usage, leaders, reconciliation, retention
 
@@ -71,11 +72,19 @@ async def rescue(context: JobContext, timestamp: int) -> None:
     manager = context.app.job_manager
     for job in await manager.get_stalled_jobs(seconds_since_heartbeat=SILENCE_SECONDS):
         try:
-            await manager.retry_job(job)
+            await run_again(manager, job)
         except ConnectorException:
             # It has ended in the meantime, or another worker was quicker.
             continue
         logger.warning("job %s (%s) of a dead worker runs again", job.id, job.task_name)
+
+
+async def run_again(manager: JobManager, job: Job) -> None:
+    try:
+        await manager.retry_job(job)
+    except UniqueViolation:
+        # The same waits in the queue already: for this one to end, which it never would.
+        await manager.finish_job(job, status=Status.FAILED, delete_job=True)
 
 
 @app.periodic(cron=SCHEDULE["statistics"])

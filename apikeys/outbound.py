@@ -16,6 +16,7 @@ from django.conf import settings
 
 from apikeys.client_address import Address, Network, is_in, parse_networks
 
+USER_AGENT = "fastgpt-site"
 # Shorter than what servers commonly allow (uvicorn 5 s), so that a kept connection is rarely one that just closed.
 KEEPALIVE_SECONDS = 4.0
 # RFC 6052 and RFC 8215: IPv6 addresses behind which a gateway may have IPv4 ones, private ones too.
@@ -77,7 +78,7 @@ def session() -> aiohttp.ClientSession:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=True,
-            headers={"User-Agent": "fastgpt-site", "Accept-Encoding": "identity"},
+            headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         )
         _sessions[loop] = found
     return found
@@ -101,6 +102,15 @@ async def post(url: str, *, body: bytes, headers: dict[str, str], connect_second
         if isinstance(error.os_error, AddressRefused):
             raise
     return await attempt()
+
+
+async def get(url: str, *, connect_seconds: float) -> aiohttp.ClientResponse:
+    """GET, following nothing: where a redirect leads is for the caller to look at. Time limits are the caller's too.
+
+    Raises aiohttp.ClientError, also for what is no URL, or TimeoutError when connecting takes too long.
+    """
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
+    return await session().get(url, timeout=timeout, allow_redirects=False)
 
 
 async def read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:

@@ -13,7 +13,7 @@ from django.contrib.admin.widgets import AutocompleteSelect
 from django.contrib.auth.models import User
 from django.core.exceptions import BadRequest, ValidationError
 from django.db import DataError
-from django.db.models import ForeignKey, Model, QuerySet
+from django.db.models import ForeignKey, ManyToManyField, Model, QuerySet
 from django.http import HttpRequest
 from django.utils.text import capfirst
 from unfold.admin import ModelAdmin as UnfoldModelAdmin
@@ -53,6 +53,13 @@ class ChoiceInTeam(AnyModelChoiceField):
         return f"{obj} ({obj.team})"
 
 
+class ChoicesInTeam(AnyModelMultipleChoiceField):
+    """The same for several choices."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        return f"{obj} ({obj.team})"
+
+
 class SearchOfLive(AutocompleteSelect):
     """A search in a form: it leaves out what is archived or revoked, which a list's filters do find."""
 
@@ -76,7 +83,7 @@ class ScopedChoices(AnyBaseModelAdmin):
 
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field: Any = super().formfield_for_dbfield(db_field, request, **kwargs)
-        if isinstance(db_field, ForeignKey) and field is not None:
+        if isinstance(db_field, ForeignKey | ManyToManyField) and field is not None:
             # Without the four icons: a key's form is no place to delete a user or edit a team.
             field.widget = field.widget.widget
             field.widget.choices = field.choices
@@ -97,8 +104,10 @@ def has_many(model: type[Model], user: Any) -> bool:
 
 def is_searched(field: Any, request: HttpRequest, site: admin.AdminSite) -> bool:
     """Whether a form offers a search in place of a list. It answers only who may see the related pages."""
+    if not has_many(field.related_model, request.user):
+        return False
     related: Any = site.get_model_admin(field.related_model)
-    return has_many(field.related_model, request.user) and bool(related.has_view_permission(request))
+    return bool(related.has_view_permission(request))
 
 
 class SuperusersOnly(AnyBaseModelAdmin):

@@ -4,8 +4,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar, NoReturn
 
 import msgspec
+from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.db import connection
 from django.db.models import Q
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -19,7 +23,7 @@ from apikeys.admission import Asked, limit_headers, reserve_from_thread
 from apikeys.authentication import ApiKeyAuthentication
 from apikeys.cache import listener
 from apikeys.client_address import address_of
-from apikeys.errors import ApiError, MethodNotAllowed, PathNotFound
+from apikeys.errors import ApiError, HttpsRequired, MethodNotAllowed, PathNotFound
 from apikeys.ledger import Usage, usage_gate
 from apikeys.limits import MICROPOINTS, Limit, Measure, Period
 from apikeys.models import AccessKind, ApiKey
@@ -54,6 +58,29 @@ class ApiView(APIView):
     content_negotiation_class = AlwaysJson
     # False where what a request asks for is known only from its body.
     asks_limits_first: ClassVar[bool] = True
+    # True where a body is a form with a file: its bounds are those of files.
+    takes_file: ClassVar[bool] = False
+
+    @classmethod
+    def check_caller(cls, request: HttpRequest) -> None:
+        """Whether who asks may call this at all, which the entry point wants to know before it takes a file.
+
+        Raises what a call would be refused with. The limits are asked by the call itself.
+        """
+        if settings.SECURE_SSL_REDIRECT and not request.is_secure():
+            raise HttpsRequired
+        trace_of(request).endpoint = cls.endpoint
+        view = cls()
+        try:
+            # Nothing of the middleware but what tells staff by their session.
+            SessionMiddleware(HttpResponse).process_request(request)
+            AuthenticationMiddleware(HttpResponse).process_request(request)
+            view.request = view.initialize_request(request)
+            view.perform_authentication(view.request)
+            view.check_permissions(view.request)
+        finally:
+            # It is outside of what Django counts as a request, and would keep it.
+            connection.close()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         trace = trace_of(request._request)

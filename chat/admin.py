@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.widgets import AutocompleteSelectMultiple
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.core.validators import RegexValidator
 from django.db.models import QuerySet
@@ -20,6 +21,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import TabularInline as UnfoldTabularInline
 from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminDecimalFieldWidget,
     UnfoldAdminPasswordWidget,
     UnfoldAdminSelectWidget,
@@ -32,23 +34,26 @@ from apikeys.models import ApiKey
 from apikeys.team_scope import (
     LIVE,
     ChoiceInTeam,
+    ChoicesInTeam,
     ReadOnlyAdmin,
     ScopedListFilter,
     SearchOfLive,
     TeamScopedAdmin,
     has_many,
+    is_searched,
 )
 from chat.models import App, Conversation, Message, Price, Provider
 from chat.trials import TRY_APPS, TrialView, apps_to_try
 
 if TYPE_CHECKING:
+    AppModelForm = forms.ModelForm[App]
     ProviderModelForm = forms.ModelForm[Provider]
     PriceModelForm = forms.ModelForm[Price]
     PriceTabularInline = admin.TabularInline[Price, Provider]
 else:
     PriceModelForm = forms.ModelForm
     PriceTabularInline = UnfoldTabularInline
-    ProviderModelForm = forms.ModelForm
+    AppModelForm = ProviderModelForm = forms.ModelForm
 
 
 class ProviderForm(ProviderModelForm):
@@ -192,20 +197,53 @@ class TrialForm(forms.Form):
     app = ChoiceInTeam(queryset=App.objects.none(), label=_("App"), widget=UnfoldAdminSelectWidget)
 
 
+class AppForm(AppModelForm):
+    """Offers an app that exists the datasets of its own team."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if not self.instance._state.adding and "datasets" in self.fields:
+            field: Any = self.fields["datasets"]
+            field.queryset = field.queryset.filter(team=self.instance.team_id)
+
+    def clean(self) -> dict[str, Any]:
+        answers: dict[str, Any] = super().clean() or {}
+        team_id = answers["team"].pk if answers.get("team") else self.instance.team_id
+        if team_id and any(dataset.team_id != team_id for dataset in answers.get("datasets") or ()):
+            self.add_error("datasets", _("A dataset belongs to another team."))
+        return answers
+
+
 @admin.register(App)
 class AppAdmin(TeamScopedAdmin):
     """Apps are archived, not deleted: their keys and usage name them for good."""
 
+    form = AppForm
     list_display = ("name", "team", "provider", "model", "archived_at")
     list_filter = (("team", ScopedListFilter), ("archived_at", admin.EmptyFieldListFilter))
     list_select_related = ("team", "provider")
     search_fields = ("name", "=id", "model")
     actions = ["archive", "archive_and_cut", "unarchive"]
 
-    def get_fields(self, request: HttpRequest, obj: App | None = None) -> Any:
-        editable = ["team", "name", "intro", "provider", "model", "system_prompt", "max_tokens", "temperature"]
-        editable += ["history_length", "can_override", "dialect"]
-        return ["id", *editable, "archived_at", "created_at", "updated_at"] if obj else editable
+    def get_fieldsets(self, request: HttpRequest, obj: App | None = None) -> Any:
+        identity = ["team", "name", "intro", "provider", "model", "system_prompt", "max_tokens", "temperature"]
+        identity += ["history_length", "can_override", "dialect"]
+        if obj is not None:
+            identity = ["id", *identity, "archived_at", "created_at", "updated_at"]
+        knowledge = ["datasets", "search_mode", "similarity", "quote_limit", "uses_rerank"]
+        knowledge += ["quote_template", "quote_prompt", "empty_answer"]
+        return [(None, {"fields": identity}), (_("Answers from knowledge"), {"fields": knowledge})]
+
+    def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        # Not through Django's own, which leaves out relations with a model of their own.
+        is_many = is_searched(db_field, request, self.admin_site)
+        widget = (
+            AutocompleteSelectMultiple(db_field, self.admin_site)
+            if is_many
+            else UnfoldAdminCheckboxSelectMultipleWidget
+        )
+        rows = self.get_field_queryset(None, db_field, request)
+        return db_field.formfield(form_class=ChoicesInTeam, queryset=rows, widget=widget)
 
     def get_readonly_fields(self, request: HttpRequest, obj: App | None = None) -> tuple[str, ...]:
         return ("id", "team", "archived_at", "created_at", "updated_at") if obj else ()

@@ -8,6 +8,7 @@ from apikeys.cache import Snapshots, listener
 from apikeys.database import Connection
 from apikeys.group_commit import Gate
 from apikeys.object_ids import is_object_id
+from chat.knowledge import Knowledge
 from chat.models import Dialect
 
 
@@ -36,6 +37,8 @@ class AppSnapshot:
     # In millionths of a point for 1,000 tokens.
     prompt_price: int
     completion_price: int
+    # None for an app without datasets.
+    knowledge: Knowledge | None = None
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
         """Millionths of a point, rounded up."""
@@ -50,24 +53,29 @@ SQL = """
 SELECT app.id, app.team_id, app.name, app.model, app.system_prompt, app.max_tokens, app.temperature,
     app.history_length, app.can_override, app.dialect, provider.base_url, provider.connect_seconds,
     provider.first_byte_seconds, provider.between_chunks_seconds, provider.total_seconds, provider.encrypted_secret,
-    provider.base_url, coalesce(price.prompt_micropoints, 0), coalesce(price.completion_micropoints, 0)
+    provider.base_url, coalesce(price.prompt_micropoints, 0), coalesce(price.completion_micropoints, 0),
+    ARRAY(SELECT dataset_id FROM chat_appdataset WHERE app_id = app.id ORDER BY id), app.search_mode, app.similarity,
+    app.quote_limit, app.uses_rerank, app.quote_template, app.quote_prompt, app.empty_answer
 FROM chat_app AS app JOIN chat_provider AS provider ON provider.id = app.provider_id
 LEFT JOIN chat_price AS price ON price.provider_id = app.provider_id AND price.model = app.model
 WHERE app.id = ANY(%s) AND app.archived_at IS NULL
 """
+# The last columns: how an app's datasets are searched and quoted.
+SETTINGS = 7
 
 
 def _load(connection: Connection, batch: Sequence[str]) -> list[AppSnapshot | None]:
     found: dict[str, AppSnapshot] = {}
     for row in connection.execute(SQL, [sorted(set(batch))]).fetchall():
-        *columns, encrypted, base_url, prompt_price, completion_price = row
+        *columns, encrypted, base_url, prompt_price, completion_price, dataset_ids = row[:-SETTINGS]
         secret, is_lost = None, False
         if encrypted is not None:
             try:
                 secret = encryption.unseal(encrypted, base_url)
             except encryption.DecryptionError:
                 is_lost = True
-        found[columns[0]] = AppSnapshot(*[*columns, secret, is_lost, prompt_price, completion_price])
+        knowledge = Knowledge(columns[1], tuple(dataset_ids), *row[-SETTINGS:]) if dataset_ids else None
+        found[columns[0]] = AppSnapshot(*[*columns, secret, is_lost, prompt_price, completion_price, knowledge])
     return [found.get(app_id) for app_id in batch]
 
 

@@ -10,7 +10,7 @@ class ChatConfig(AppConfig):
         from apikeys import audit
         from chat.models import App, Price, Provider
 
-        audit.register(App, lambda app: app.team_id, exclude={"created_at", "updated_at"})
+        audit.register(App, lambda app: app.team_id, exclude={"created_at", "updated_at"}, m2m={"datasets"})
         # Of the secret, whoever sets or clears it writes an entry: its bytes differ each time that they are read.
         audit.register(Provider, lambda provider: provider.team_id, exclude={"encrypted_secret", "created_at"})
         audit.register(Price, lambda price: price.provider.team_id)

@@ -25,6 +25,7 @@ from apikeys.trace import Trace
 from apikeys.usage import Ending, TokenSource
 from chat import histories, provider_calls, recorder
 from chat.app_snapshots import AppSnapshot
+from chat.knowledge import Search, words_of
 from chat.payloads import (
     ChatMessage,
     CompletionRequest,
@@ -41,6 +42,7 @@ from chat.payloads import (
 logger = logging.getLogger(__name__)
 
 MODULE_NAME = "AI Chat"
+SEARCH_MODULE_NAME = "Dataset Search"
 PREVIEW_LENGTH = 100
 
 
@@ -70,6 +72,10 @@ class Completion:
     created: int = field(default_factory=lambda: int(time.time()))
     started: float = field(default_factory=time.monotonic)
     messages: list[dict[str, Any]] = field(default_factory=list)
+    # What the app's datasets say, once they were searched.
+    search: Search | None = None
+    # The names of the steps that have begun.
+    steps: list[str] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     length: int = 0
     finish_reason: str = "stop"
@@ -95,7 +101,12 @@ class Completion:
 
     @property
     def usage(self) -> dict[str, int]:
-        """Tokens as OpenAI spells them: what the provider reported, otherwise an upper bound from the text."""
+        """Tokens as OpenAI spells them: what the provider reported, otherwise an upper bound from the text.
+
+        None where no model was asked.
+        """
+        if not self.is_asked:
+            return {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         prompt = reported_tokens(self.reported, "prompt_tokens")
         completion = reported_tokens(self.reported, "completion_tokens")
         if prompt is None or completion is None:
@@ -137,11 +148,15 @@ class Completion:
             await self._reserve(admission)
             try:
                 self.flight.check()
-                self.is_asked = True
-                self.flight.waiting = asyncio.current_task()
-                answer = await provider_calls.complete(self.app, self._payload(stream=False))
-                self.flight.waiting = None
-                self._take(answer)
+                await self._search()
+                if self._is_unknown:
+                    self.texts.append(self._empty_answer)
+                else:
+                    self._begin_chat()
+                    self.flight.waiting = asyncio.current_task()
+                    answer = await provider_calls.complete(self.app, self._payload(stream=False))
+                    self.flight.waiting = None
+                    self._take(answer)
                 await self._record(admission, Ending.COMPLETE)
             except asyncio.CancelledError:
                 if not self.flight.is_cut_alone():
@@ -162,17 +177,10 @@ class Completion:
             flight = self.flight
             try:
                 flight.check()
-                self.is_asked = True
-                async with aclosing(provider_calls.stream(self.app, self._payload(stream=True))) as answers:
-                    flight.waiting = asyncio.current_task()
-                    async for batch in answers:
-                        texts = [text for answer in batch if (text := self._take(answer))]
-                        if texts:
-                            flight.waiting = None
-                            yield texts
-                            flight.check()
-                            flight.waiting = asyncio.current_task()
-                    flight.waiting = None
+                await self._search()
+                async with aclosing(self._said()) as said:
+                    async for texts in said:
+                        yield texts
                 await self._record(admission, Ending.COMPLETE)
             except asyncio.CancelledError:
                 if not flight.is_cut_alone():
@@ -189,32 +197,90 @@ class Completion:
                 self._hand_over(admission, Ending.FAILED, 500)
                 raise
 
+    async def _said(self) -> AsyncGenerator[list[str], None]:
+        """The texts as they come: the app's own where its datasets say nothing, otherwise the model's."""
+        if self._is_unknown:
+            self.texts.append(self._empty_answer)
+            yield [self._empty_answer]
+            return
+        flight = self.flight
+        self._begin_chat()
+        async with aclosing(provider_calls.stream(self.app, self._payload(stream=True))) as answers:
+            flight.waiting = asyncio.current_task()
+            async for batch in answers:
+                texts = [text for answer in batch if (text := self._take(answer))]
+                if texts:
+                    flight.waiting = None
+                    yield texts
+                    flight.check()
+                    flight.waiting = asyncio.current_task()
+            flight.waiting = None
+
     def response_data(self) -> list[dict[str, Any]]:
         """What each step did, as `detail` shows it and as it is stored with the answer."""
+        steps = []
+        if self.search is not None:
+            steps.append({"moduleName": SEARCH_MODULE_NAME, "moduleType": "datasetSearchNode", **self.search.step()})
+        if self.is_asked:
+            steps.append(self._chat_step())
+        return steps
+
+    def _chat_step(self) -> dict[str, Any]:
         usage = self.usage
         preview = [
             {"obj": OBJECTS[message["role"]], "value": _preview(message["content"])} for message in self.messages
         ]
-        return [
-            {
-                "moduleName": MODULE_NAME,
-                "moduleType": "chatNode",
-                "runningTime": round(time.monotonic() - self.started, 2),
-                "totalPoints": self.app.cost(usage["prompt_tokens"], usage["completion_tokens"]) / 1_000_000,
-                "model": self.app.model,
-                "inputTokens": usage["prompt_tokens"],
-                "outputTokens": usage["completion_tokens"],
-                "query": text_of(self.question.content),
-                "historyPreview": [*preview, {"obj": "AI", "value": _preview(self.content)}],
-            }
-        ]
+        seconds = time.monotonic() - self.started - (self.search.seconds if self.search else 0)
+        return {
+            "moduleName": MODULE_NAME,
+            "moduleType": "chatNode",
+            "runningTime": round(seconds, 2),
+            "totalPoints": self.app.cost(usage["prompt_tokens"], usage["completion_tokens"]) / 1_000_000,
+            "model": self.app.model,
+            "inputTokens": usage["prompt_tokens"],
+            "outputTokens": usage["completion_tokens"],
+            "query": text_of(self.question.content),
+            "historyPreview": [*preview, {"obj": "AI", "value": _preview(self.content)}],
+        }
+
+    async def _search(self) -> None:
+        """Search the app's datasets, if it has any, and put what they say into what the model is asked."""
+        knowledge, flight = self.app.knowledge, self.flight
+        if knowledge is None:
+            return
+        self.steps.append(SEARCH_MODULE_NAME)
+        flight.waiting = asyncio.current_task()
+        self.search = await knowledge.search(words_of(self.question.content))
+        flight.waiting = None
+        if self.search.quotes:
+            self.messages = self._quoting(knowledge.written(self.search.quotes))
+
+    def _quoting(self, quotes: str) -> list[dict[str, Any]]:
+        """The messages with these quotes around the question. The app has datasets."""
+        assert self.app.knowledge is not None  # noqa: S101 - see above
+        prompt = self.app.knowledge.prompt(self.question.content, quotes, self.variables)
+        place = max(number for number, message in enumerate(self.messages) if message["role"] == "user")
+        return [*self.messages[:place], for_provider("user", prompt), *self.messages[place + 1 :]]
+
+    @property
+    def _empty_answer(self) -> str:
+        return self.app.knowledge.empty_answer if self.app.knowledge else ""
+
+    @property
+    def _is_unknown(self) -> bool:
+        """Whether the datasets say nothing, and the app has an answer for that."""
+        return self.search is not None and not self.search.quotes and bool(self._empty_answer)
+
+    def _begin_chat(self) -> None:
+        self.steps.append(MODULE_NAME)
+        self.is_asked = True
 
     async def _reserve(self, admission: Admission) -> None:
         """Ask the limits, if there are any. Raises RateLimited or InsufficientQuota; nothing is recorded then."""
         caller, app, policy = self.caller, self.app, self.caller.policy
         if policy is None or not policy.has_limits:
             return
-        prompt = token_bound(self.messages)
+        prompt = self._prompt_bound()
         asked = Asked(
             id=caller.request_id,
             team_id=policy.team_id,
@@ -233,6 +299,12 @@ class Completion:
         verdict = await admission.reserve(asked, lambda: (self._usage(Ending.CANCELLED, 503, nothing), None))
         caller.trace.asked, caller.trace.verdict = asked, verdict
         verdict.check(policy)
+
+    def _prompt_bound(self) -> int:
+        """Before the datasets are searched: a key that has used up its limits searches nothing either."""
+        if self.app.knowledge is None:
+            return token_bound(self.messages)
+        return token_bound(self._quoting("")) + self.app.knowledge.max_bytes
 
     def _payload(self, *, stream: bool) -> dict[str, Any]:
         payload: dict[str, Any] = {
@@ -291,8 +363,8 @@ class Completion:
         if not admission.is_open:
             return None
         charged = self.usage
-        if not self.is_asked or (ending == Ending.FAILED and self.first_byte_at is None):
-            # The provider was not asked, or gave nothing: nothing is charged.
+        if ending == Ending.FAILED and self.first_byte_at is None:
+            # The provider gave nothing: nothing is charged.
             charged = {"prompt_tokens": 0, "completion_tokens": 0}
         if self.caller.policy is None:
             admission.drop()

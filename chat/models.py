@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 from django.core.exceptions import ValidationError
@@ -13,6 +14,7 @@ from django.utils.translation import gettext_lazy as _
 from apikeys import encryption
 from apikeys.models import ObjectIdField, Team, TeamOwnedQuerySet
 from apikeys.usage import Ending
+from datasets.models import Dataset
 
 
 class Provider(models.Model):
@@ -114,6 +116,18 @@ class Dialect(models.TextChoices):
     CLASSIC = "4.6", _("FastGPT 4.6 (moduleStatus, appStreamResponse)")
 
 
+class SearchMode(models.TextChoices):
+    """How an app's datasets are searched. The values are FastGPT's, and those of `datasets.retrieval.Mode`."""
+
+    EMBEDDING = "embedding", _("by meaning")
+    FULL_TEXT = "fullTextRecall", _("by words")
+    MIXED = "mixedRecall", _("by both")
+
+
+# Texts that an app has for its quotes, in characters.
+MAXIMUM_TEMPLATE = 10_000
+
+
 class App(models.Model):
     """Something to talk to: a model with instructions. Apps are archived, never deleted."""
 
@@ -155,6 +169,58 @@ class App(models.Model):
         help_text=_("Lets a request set temperature, top_p, stop, seed and the penalties."),
     )
     dialect = models.CharField(_("dialect"), max_length=10, choices=Dialect.choices, default=Dialect.CURRENT)
+    datasets = models.ManyToManyField(
+        Dataset,
+        verbose_name=_("datasets"),
+        through="AppDataset",
+        related_name="apps",
+        blank=True,
+        help_text=_("Knowledge bases that are searched for each question; what is found is quoted to the model."),
+    )
+    search_mode = models.CharField(
+        _("search mode"), max_length=20, choices=SearchMode.choices, default=SearchMode.EMBEDDING
+    )
+    similarity = models.FloatField(
+        _("similarity"),
+        default=0.0,
+        validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
+        help_text=_("From 0 to 1: what is less similar to the question is not quoted."),
+    )
+    quote_limit = models.PositiveIntegerField(
+        _("quote limit"),
+        default=1_500,
+        validators=[MinValueValidator(100), MaxValueValidator(20_000)],
+        help_text=_("The most tokens of all quotes together."),
+    )
+    uses_rerank = models.BooleanField(
+        _("uses rerank"),
+        default=False,
+        help_text=_("Has what was found put in order by the dataset's rerank model, if it has one."),
+    )
+    quote_template = models.TextField(
+        _("quote template"),
+        blank=True,
+        max_length=MAXIMUM_TEMPLATE,
+        help_text=_(
+            "How one quote is written: {{q}} and {{a}} are its texts, {{source}} is the name of its collection, "
+            "{{index}} its number. Empty: number, source and texts, one below the other."
+        ),
+    )
+    quote_prompt = models.TextField(
+        _("quote prompt"),
+        blank=True,
+        max_length=MAXIMUM_TEMPLATE,
+        help_text=_(
+            "What the model is asked in place of the question: {{quote}} stands for all quotes, {{question}} for the "
+            "question. Empty: to answer the question from the quotes."
+        ),
+    )
+    empty_answer = models.TextField(
+        _("empty answer"),
+        blank=True,
+        max_length=MAXIMUM_TEMPLATE,
+        help_text=_("The answer when nothing was found. No model is asked then. Empty: the model is asked anyway."),
+    )
     archived_at = models.DateTimeField(
         _("archived at"), null=True, blank=True, help_text=_("An archived app can no longer be called.")
     )
@@ -179,6 +245,30 @@ class App(models.Model):
     def clean(self) -> None:
         if self.provider_id and self.team_id and self.provider.team_id != self.team_id:
             raise ValidationError({"provider": _("The provider belongs to another team.")})
+        if self.quote_prompt and [len(re.findall(name, self.quote_prompt)) for name in IN_QUOTE_PROMPT] != [1, 1]:
+            raise ValidationError({"quote_prompt": _("It names {{quote}} once, and {{question}} once.")})
+
+
+IN_QUOTE_PROMPT = (r"\{\{\s*quote\s*\}\}", r"\{\{\s*question\s*\}\}")
+
+
+class AppDataset(models.Model):
+    """A dataset that an app answers from. Both are of one team, which the database fills in and insists on."""
+
+    team = models.ForeignKey(
+        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    app = models.ForeignKey(App, verbose_name=_("app"), on_delete=models.CASCADE, related_name="+", db_index=False)
+    dataset = models.ForeignKey(Dataset, verbose_name=_("dataset"), on_delete=models.PROTECT, related_name="+")
+
+    class Meta:
+        verbose_name = _("dataset of an app")
+        verbose_name_plural = _("datasets of apps")
+        ordering = ["pk"]
+        constraints = [models.UniqueConstraint(fields=["app", "dataset"], name="dataset_once_an_app")]
+
+    def __str__(self) -> str:
+        return f"{self.app}: {self.dataset}"
 
 
 class Conversation(models.Model):

@@ -6,7 +6,7 @@ import msgspec
 
 from apikeys.errors import ApiError
 from chat import payloads, sse
-from chat.completions import MODULE_NAME, Completion
+from chat.completions import Completion
 
 DONE = b"[DONE]"
 
@@ -24,6 +24,7 @@ class StreamFormat:
             "created": completion.created,
             "model": completion.app.model,
         }
+        self._told = 0
         # What stands around the text of a chunk is the same in all of them.
         sample = self._answer(payloads.chunk(**self.identity, delta={"content": ""}))
         self._before, _, self._after = sample.rpartition(b'{"content":""}')
@@ -34,11 +35,14 @@ class StreamFormat:
 
     def begin(self) -> bytes:
         role = self._answer(payloads.chunk(**self.identity, delta={"role": "assistant", "content": ""}))
-        if not self.is_detailed:
-            return role
-        status = msgspec.json.encode({"status": "running", "name": MODULE_NAME})
-        name = "moduleStatus" if self.completion.app.is_classic else "flowNodeStatus"
-        return sse.encode(status, name) + role
+        return self.steps() + role
+
+    def steps(self) -> bytes:
+        """Those that have begun and were not told of yet."""
+        begun = self.completion.steps[self._told :] if self.is_detailed else []
+        self._told += len(begun)
+        event = "moduleStatus" if self.completion.app.is_classic else "flowNodeStatus"
+        return b"".join(sse.encode(msgspec.json.encode({"status": "running", "name": name}), event) for name in begun)
 
     def texts(self, texts: list[str]) -> bytes:
         return b"".join(

@@ -133,7 +133,7 @@ async def events(
     async with aclosing(texts):
         try:
             if not first.done():
-                yield EventStream.comment
+                yield EventStream.comment + form.steps()
             opening = await first
             yield form.begin() + form.texts(opening or [])
             async for more in texts:

@@ -8,11 +8,11 @@ class DatasetsConfig(AppConfig):
 
     def ready(self) -> None:
         from apikeys import audit
-        from datasets.models import Collection, Dataset
+        from datasets.models import PROGRESS, Collection, Dataset
 
         audit.register(Dataset, lambda dataset: dataset.team_id, exclude={"created_at", "updated_at"})
         audit.register(
             Collection,
             lambda collection: collection.dataset.team_id,
-            exclude={"created_at", "updated_at", "state", "failure"},
+            exclude={"created_at", "updated_at", "state", "failure", *PROGRESS},
         )

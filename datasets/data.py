@@ -49,6 +49,7 @@ def clean(text: str) -> str:
 # The dataset is held first: a change of its model, which takes it whole, comes before or after and never between.
 HOLD = "SELECT 1 FROM datasets_dataset WHERE id = %(dataset_id)s FOR KEY SHARE"
 
+# In the order of digests: two that bring the same at once would otherwise wait for each other.
 INSERT = """
 WITH item AS (
     SELECT * FROM unnest(%(ids)s::text[], %(qs)s::text[], %(as)s::text[], %(digests)s::bytea[], %(words)s::text[],
@@ -60,7 +61,7 @@ datum AS (
         coalesce(item.chunk_index, item.ordinal - 1 + (
             SELECT coalesce(max(chunk_index) + 1, 0) FROM datasets_datum WHERE collection_id = %(collection_id)s)),
         item.q, item.a, item.digest, search_vector(item.words, %(dataset_id)s)
-    FROM item ORDER BY item.ordinal
+    FROM item ORDER BY item.digest, item.ordinal
     ON CONFLICT (collection_id, digest) DO NOTHING
     RETURNING id
 ),

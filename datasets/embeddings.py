@@ -21,10 +21,18 @@ logger = logging.getLogger(__name__)
 BATCH = 64
 # Of an answer to one call: 64 vectors of 4,096 numbers, written out.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
+# Answers of a provider that may be for the sake of one text: what it says of others says nothing of these.
+OF_TEXTS = frozenset({400, 413, 422, 500})
 # pgvector's own bound for a column.
 MAX_DIMENSION = 16_000
 # The static model works in one thread of its own, so that it holds up no event loop. It uses no database.
 _thread = ThreadPoolExecutor(1, "static-model")
+
+
+class TextsRefused(UpstreamError):
+    """The provider answered, and not with vectors of these texts. It may have them of others."""
+
+    message = "The provider of embeddings refused a text."
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +91,7 @@ _answers = msgspec.json.Decoder(_Answer)
 
 
 async def embed(model: EmbeddingModel, texts: Sequence[str]) -> Embedded:
-    """Embed any number of texts, all in one space. Raises UpstreamError or UpstreamTimeout."""
+    """Embed any number of texts, all in one space. Raises UpstreamError, of it TextsRefused, or UpstreamTimeout."""
     if model.is_static:
         loop = asyncio.get_running_loop()
         vectors = await loop.run_in_executor(_thread, static_model.embed, texts)
@@ -117,6 +125,8 @@ async def _ask(model: EmbeddingModel, texts: Sequence[str]) -> Embedded:
                 f"{model.base_url}/embeddings", body=body, headers=headers, connect_seconds=model.connect_seconds
             )
             try:
+                if response.status in OF_TEXTS:
+                    raise _refusal(model, f"HTTP {response.status}")
                 if response.status != 200 or response.content_type != "application/json":
                     raise _failure(model, f"HTTP {response.status} {response.content_type}")
                 answer = _answers.decode(await outbound.read(response, MAX_ANSWER_BYTES))
@@ -125,7 +135,9 @@ async def _ask(model: EmbeddingModel, texts: Sequence[str]) -> Embedded:
     except TimeoutError:
         logger.warning("the provider of embeddings %s timed out", model.name)
         raise UpstreamTimeout from None
-    except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
+    except (msgspec.DecodeError, RecursionError):
+        raise _refusal(model, "an answer without vectors") from None
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         # The class only: the text of these errors names the provider's address.
         raise _failure(model, type(error).__name__) from None
     tokens = None if answer.usage is None else answer.usage.prompt_tokens
@@ -136,18 +148,23 @@ def _checked(model: EmbeddingModel, answer: _Answer, count: int) -> list[list[fl
     """In the order of the texts: one for each, all of one dimension, of finite numbers, none of length 0."""
     by_index = {one.index: one.embedding for one in answer.data}
     if len(answer.data) != count or by_index.keys() != set(range(count)):
-        raise _failure(model, f"{len(answer.data)} vectors for {count} texts")
+        raise _refusal(model, f"{len(answer.data)} vectors for {count} texts")
     vectors = [by_index[index] for index in range(count)]
     dimensions = {len(vector) for vector in vectors}
     if len(dimensions) != 1 or not 0 < min(dimensions) <= MAX_DIMENSION:
-        raise _failure(model, "vectors of a wrong dimension")
+        raise _refusal(model, "vectors of a wrong dimension")
     for vector in vectors:
         length = math.hypot(*vector)
         if not math.isfinite(length) or length == 0:
-            raise _failure(model, "a vector without a direction")
+            raise _refusal(model, "a vector without a direction")
     return [normed(vector) for vector in vectors]
 
 
 def _failure(model: EmbeddingModel, what: str) -> UpstreamError:
     logger.warning("the provider of embeddings %s failed: %s", model.name, what)
     return UpstreamError("The provider of embeddings failed.")
+
+
+def _refusal(model: EmbeddingModel, what: str) -> TextsRefused:
+    logger.warning("the provider of embeddings %s refused texts: %s", model.name, what)
+    return TextsRefused(f"The provider of embeddings refused a text: {what}.")

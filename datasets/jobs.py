@@ -1,19 +1,28 @@
-"""What the jobs' worker does for datasets: it makes vectors. Importing this registers its tasks."""
+"""What the jobs' worker does for datasets: it reads sources and makes vectors. Importing this registers its tasks."""
 
 from django.db import transaction
 from procrastinate.contrib.django import app
+from procrastinate.contrib.django.models import ProcrastinateJob
 from procrastinate.exceptions import AlreadyEnqueued
 
-from datasets import vector_sets
-from datasets.models import PendingVector
+from apikeys.jobs import BackOff
+from datasets import import_runs, vector_sets
+from datasets.models import Collection, ImportState, PendingVector
 
-# Looks for vectors that are waited for while no job makes them: their provider failed, or a process died.
-SCHEDULE = {"embed_what_waits": "* * * * *"}
+# They look for what is waited for while no job makes it: a provider failed, or a process died.
+SCHEDULE = {"embed_what_waits": "* * * * *", "import_what_waits": "* * * * *"}
+# How many sources one look takes on.
+BATCH = 500
 
 
-@app.task(name="embed")
+@app.task(name="embed", queue="embed")
 async def embed(dataset_id: str) -> None:
     await vector_sets.embed_pending(dataset_id)
+
+
+@app.task(name="import", queue="import", retry=BackOff())
+async def import_source(collection_id: str) -> None:
+    await import_runs.run(collection_id)
 
 
 def queue_embedding(dataset_id: str) -> None:
@@ -26,8 +35,35 @@ def queue_embedding(dataset_id: str) -> None:
         return
 
 
+def queue_import(collection: Collection) -> None:
+    """One run at a time for a collection."""
+    name = lock_of(collection.pk)
+    try:
+        with transaction.atomic():
+            import_source.configure(lock=name, queueing_lock=name).defer(collection_id=collection.pk)
+    except AlreadyEnqueued:
+        return
+
+
+def lock_of(collection_id: str) -> str:
+    return f"import:{collection_id}"
+
+
 @app.periodic(cron=SCHEDULE["embed_what_waits"])
 @app.task(name="embed_what_waits", lock="embed_what_waits", queueing_lock="embed_what_waits")
 def embed_what_waits(timestamp: int) -> None:
-    for dataset_id in PendingVector.objects.order_by().values_list("vector_set__dataset", flat=True).distinct():
+    pending = PendingVector.objects.open()
+    for dataset_id in pending.order_by().values_list("vector_set__dataset", flat=True).distinct():
         queue_embedding(dataset_id)
+
+
+@app.periodic(cron=SCHEDULE["import_what_waits"])
+@app.task(name="import_what_waits", lock="import_what_waits", queueing_lock="import_what_waits")
+def import_what_waits(timestamp: int) -> None:
+    """Sources without a job: theirs failed in a way of its own, or was removed."""
+    rows = Collection.objects.filter(state__in=(ImportState.WAITING, ImportState.READING)).order_by("pk")
+    waiting = {lock_of(collection.pk): collection for collection in rows[:BATCH]}
+    in_hand = set(ProcrastinateJob.objects.filter(lock__in=waiting).values_list("lock", flat=True))
+    for lock, collection in waiting.items():
+        if lock not in in_hand:
+            queue_import(collection)

@@ -137,6 +137,10 @@ class ImportState(models.TextChoices):
     FAILED = "failed", _("failed")
 
 
+# What an import writes of itself into its collection.
+PROGRESS = ("source_format", "chunks_read", "repeated", "left_out", "attempts")
+
+
 class Collection(models.Model):
     """Data of one source in a dataset: a file, a link, a text, or what was entered by hand. Or a folder of them."""
 
@@ -157,8 +161,15 @@ class Collection(models.Model):
     metadata = models.JSONField(_("metadata"), default=dict, blank=True)
     state = models.CharField(_("state"), max_length=10, choices=ImportState.choices, default=ImportState.READY)
     failure = models.CharField(_("failure"), max_length=500, blank=True, help_text=_("Why the import ended early."))
-    # Of an import: how many pieces of the source were there before, in this collection.
+    # As `datasets.formats.Format` spells it. Of a link it is known when that has been fetched.
+    source_format = models.CharField(_("format"), max_length=10, blank=True, editable=False)
+    # Of an import, written with the data themselves: how many chunks of the source have been read, how many of those
+    # were there before in this collection, and how many rows were left out, too long or without a question.
+    chunks_read = models.PositiveIntegerField(_("chunks read"), default=0, editable=False)
     repeated = models.PositiveIntegerField(_("repeated"), default=0)
+    left_out = models.PositiveIntegerField(_("left out"), default=0, editable=False)
+    # How often its reading was begun since the last chunk.
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0, editable=False)
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
     updated_at = models.DateTimeField(_("updated at"), auto_now=True)
 
@@ -248,6 +259,16 @@ class IndexText(models.Model):
         return self.text[:60]
 
 
+# How often a text is tried whose model refuses it.
+MAXIMUM_ATTEMPTS = 3
+
+
+class PendingVectorQuerySet(models.QuerySet[Any]):
+    def open(self) -> PendingVectorQuerySet:
+        """Those that are still tried."""
+        return self.filter(attempts__lt=MAXIMUM_ATTEMPTS)
+
+
 class PendingVector(models.Model):
     """A text that waits for its vector in one set. Written with the text, removed with the vector's coming."""
 
@@ -256,6 +277,11 @@ class PendingVector(models.Model):
     )
     index_text = models.ForeignKey(IndexText, verbose_name=_("index text"), **OWNED, related_name="pending")
     collection = models.ForeignKey(Collection, verbose_name=_("collection"), **OWNED, related_name="pending")
+    # How often its model refused this text while it took others, and why. After the last attempt it is left alone.
+    attempts = models.PositiveSmallIntegerField(_("attempts"), db_default=0, editable=False)
+    failure = models.CharField(_("failure"), max_length=500, blank=True, db_default="", editable=False)
+
+    objects: ClassVar[Any] = PendingVectorQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("pending vector")

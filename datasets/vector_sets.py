@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
 from django.db import connection, transaction
+from django.db.models import F
 
 from apikeys.errors import ApiError
-from datasets.embeddings import EmbeddingModel, embed
+from datasets.embeddings import EmbeddingModel, TextsRefused, embed
 from datasets.models import Dataset, VectorSet
 from datasets.static_model import STATIC_DIMENSION, STATIC_MODEL
 
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 # Texts of one batch: one transaction.
 BATCH = 256
+# What any provider takes that takes anything.
+HARMLESS = "text"
 
 
 def create(dataset: Dataset, provider: Any, model: str) -> VectorSet:
@@ -62,18 +65,18 @@ def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | Non
 async def embed_pending(dataset_id: str) -> None:
     """Make every vector that is waited for. Run by one worker at a time; what it has made stays, however it ends.
 
-    Where a provider fails, that is noted at its vector set, and the rest waits.
+    Where a provider fails, that is noted at its vector set, and the rest waits. Where it refuses a text, that is noted
+    at the text, and the others go on.
     """
     for vector_set in await sync_to_async(_sets)(dataset_id):
         model = EmbeddingModel.of(vector_set.provider, vector_set.model)
-        while batch := await sync_to_async(_next)(vector_set):
-            try:
-                # No connection is held meanwhile.
-                embedded = await embed(model, [text for _, text in batch])
-                await sync_to_async(_store)(vector_set, [pk for pk, _ in batch], embedded.vectors)
-            except (ApiError, WrongDimension) as error:
-                await sync_to_async(_note)(vector_set, str(error))
-                break
+        after = 0
+        try:
+            while batch := await sync_to_async(_next)(vector_set, after):
+                after = batch[-1].pk
+                await _embed(vector_set, model, batch)
+        except (ApiError, WrongDimension) as error:
+            await sync_to_async(_note)(vector_set, str(error))
         else:
             await sync_to_async(_finish)(vector_set)
 
@@ -82,15 +85,61 @@ class WrongDimension(Exception):
     """A model's vectors have another dimension than they had before."""
 
 
+class Waiting(NamedTuple):
+    """A text that waits for its vector."""
+
+    pk: int
+    text_id: int
+    text: str
+
+
+async def _embed(vector_set: VectorSet, model: EmbeddingModel, batch: list[Waiting]) -> None:
+    """Make the vectors of a batch. A refused text is found by halving it.
+
+    Raises TextsRefused when the provider takes no text at all, without asking it for each.
+    """
+    parts, has_taken = [batch], False
+    while parts:
+        part = parts.pop()
+        try:
+            # No connection is held meanwhile.
+            embedded = await embed(model, [waiting.text for waiting in part])
+        except TextsRefused as error:
+            if len(part) > 1:
+                middle = len(part) // 2
+                parts += [part[middle:], part[:middle]]
+            elif has_taken or await _takes_any(model):
+                has_taken = True
+                await sync_to_async(_refuse)(vector_set, part[0], str(error))
+            else:
+                raise
+            continue
+        has_taken = True
+        await sync_to_async(_store)(vector_set, [waiting.text_id for waiting in part], embedded.vectors)
+
+
+async def _takes_any(model: EmbeddingModel) -> bool:
+    try:
+        await embed(model, [HARMLESS])
+    except TextsRefused:
+        return False
+    return True
+
+
 def _sets(dataset_id: str) -> list[VectorSet]:
     # What search uses comes first.
     rows = VectorSet.objects.filter(dataset=dataset_id).select_related("provider").order_by("-is_current")
     return list(rows)
 
 
-def _next(vector_set: VectorSet) -> list[tuple[int, str]]:
-    rows = vector_set.pending.order_by("pk").values_list("index_text_id", "index_text__text")
-    return list(rows[:BATCH])
+def _next(vector_set: VectorSet, after: int) -> list[Waiting]:
+    """Each once in a run, so that what is refused does not come again at once."""
+    rows = vector_set.pending.open().filter(pk__gt=after).order_by("pk")
+    return [Waiting(*row) for row in rows.values_list("pk", "index_text_id", "index_text__text")[:BATCH]]
+
+
+def _refuse(vector_set: VectorSet, waiting: Waiting, failure: str) -> None:
+    vector_set.pending.filter(pk=waiting.pk).update(attempts=F("attempts") + 1, failure=failure[:500])
 
 
 def _store(vector_set: VectorSet, text_ids: Sequence[int], vectors: Sequence[list[float]]) -> None:
@@ -101,17 +150,20 @@ def _store(vector_set: VectorSet, text_ids: Sequence[int], vectors: Sequence[lis
     if vector_set.dimension != dimension:
         raise WrongDimension(f"The model gave vectors of {dimension} numbers, and {vector_set.dimension} before.")
     with transaction.atomic(), connection.cursor() as cursor:
-        # Texts that were removed or changed meanwhile are not waited for any more.
+        # What a vector belongs to is held before what waits for it goes, as removing takes them: else each would wait
+        # for the other. Texts that are being removed or changed are left to a later run.
+        cursor.execute("SELECT 1 FROM datasets_vectorset WHERE id = %s FOR KEY SHARE", [vector_set.pk])
         cursor.execute(
-            "WITH made AS (DELETE FROM datasets_pendingvector WHERE vector_set_id = %s AND index_text_id = ANY (%s)"
-            " RETURNING index_text_id)"
+            "WITH text AS (SELECT id FROM datasets_indextext WHERE id = ANY (%s) FOR KEY SHARE SKIP LOCKED),"
+            " made AS (DELETE FROM datasets_pendingvector USING text"
+            " WHERE vector_set_id = %s AND index_text_id = text.id RETURNING index_text_id)"
             " INSERT INTO datasets_vector (vector_set_id, index_text_id, embedding)"
             " SELECT %s, made.index_text_id, vector.embedding::vector FROM made"
             " JOIN unnest(%s::bigint[], %s::text[]) AS vector(index_text_id, embedding) USING (index_text_id)"
             " ON CONFLICT (vector_set_id, index_text_id) DO NOTHING",
             [
-                vector_set.pk,
                 list(text_ids),
+                vector_set.pk,
                 vector_set.pk,
                 list(text_ids),
                 [f"[{','.join(map(repr, vector))}]" for vector in vectors],
@@ -133,7 +185,7 @@ def _finish(vector_set: VectorSet) -> None:
         return
     with transaction.atomic():
         Dataset.objects.select_for_update().get(pk=vector_set.dataset_id)
-        if vector_set.pending.exists() or not VectorSet.objects.filter(pk=vector_set.pk).exists():
+        if vector_set.pending.open().exists() or not VectorSet.objects.filter(pk=vector_set.pk).exists():
             return
         VectorSet.objects.filter(dataset=vector_set.dataset_id, is_current=True).delete()
         VectorSet.objects.filter(pk=vector_set.pk).update(is_current=True)

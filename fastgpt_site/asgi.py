@@ -2,16 +2,19 @@
 
 An async API view needs no middleware, no signals, and no thread while it waits. It is called directly, with what it
 does need: its body (bounded in bytes and time), its client's disconnect, an end for readers that stall, its headers.
-Everything else goes through Django as usual, behind the same bounds.
+Everything else goes through Django as usual, behind the same bounds. A view that takes files has wider ones: its body
+goes to the disk as it comes, and only when its caller is known to be allowed to send it.
 """
 
 import asyncio
 import os
 import warnings
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from functools import lru_cache
 from io import BytesIO
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any
 
 import django
 
@@ -20,6 +23,7 @@ django.setup(set_prefix=False)
 # Whitenoise reads the admin's files synchronously. They are small.
 warnings.filterwarnings("ignore", "StreamingHttpResponse must consume synchronous iterators")
 
+from asgiref.sync import ThreadSensitiveContext, sync_to_async  # noqa: E402
 from django.conf import settings  # noqa: E402
 from django.core.checks import ERROR, run_checks  # noqa: E402
 from django.core.exceptions import ImproperlyConfigured  # noqa: E402
@@ -32,7 +36,7 @@ from apikeys.client_address import client_address, is_in, trusted_proxies  # noq
 from apikeys.errors import ApiError, BodyTooLarge, BodyTooSlow, HttpsRequired  # noqa: E402
 from apikeys.streams import EventStream  # noqa: E402
 from apikeys.trace import Trace, attach  # noqa: E402
-from apikeys.views import AsyncApiView  # noqa: E402
+from apikeys.views import ApiView, AsyncApiView  # noqa: E402
 from fastgpt_site import lifespan, metrics  # noqa: E402
 from fastgpt_site.answers import Answer, preflight  # noqa: E402
 from fastgpt_site.errors import respond  # noqa: E402
@@ -44,6 +48,11 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 # A refused body is read on for a while, so that the client gets to read the answer before the connection ends.
 DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_SECONDS = 5.0
+# Of uploads: how many one process takes at the same time, what of one stays in memory, and how many times longer than
+# another body it may take.
+MAX_UPLOADS = 16
+UPLOAD_MEMORY_BYTES = 256 * 1024
+UPLOAD_PATIENCE = 20
 
 
 class ClientGone(Exception):
@@ -57,6 +66,7 @@ class Application(ASGIHandler):
         super().__init__()
         self.open_requests: set[asyncio.Task[Any]] = set()
         self.sync_room = asyncio.Semaphore(lifespan.MAX_SYNC_REQUESTS)
+        self.upload_room = asyncio.Semaphore(MAX_UPLOADS)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -77,15 +87,17 @@ class Application(ASGIHandler):
         answer = Answer(scope, send, trace)
         drop_forged_scheme(scope)
         try:
-            hot = hot_view(scope["path"])
+            view_class, view = api_view(scope["path"])
             if answer.is_api and scope["method"] == "OPTIONS":
                 await send_whole(answer, preflight(scope))
-            elif hot is not None:
-                await self.answer_hot(scope, receive, answer, *hot)
+            elif issubclass(view_class, AsyncApiView):
+                await self.answer_hot(scope, receive, answer, view_class, view)
+            elif view_class.takes_file and scope["method"] == "POST":
+                await self.answer_upload(scope, receive, answer, view_class)
             else:
-                body = await read_body(scope, receive)
-                async with self.sync_room:
-                    await super().__call__(scope, replay(body, receive), answer.send)  # type: ignore[arg-type]
+                with BytesIO() as body:
+                    await read_body(receive, body)
+                    await self.answer_with(scope, receive, answer, body)
         except ApiError as error:
             # Of the body only: what a view raises is answered by its own exception handler.
             answer.close_connection = True
@@ -113,9 +125,33 @@ class Application(ASGIHandler):
             await drain(receive)
             await send_whole(answer, respond(error, answer.trace))
             return
-        body.write(await read_body(scope, receive))
-        body.seek(0)
+        await read_body(receive, body)
         await answer_until_gone(request, view, receive, answer)
+
+    async def answer_upload(self, scope: Scope, receive: Receive, answer: Answer, view_class: type[ApiView]) -> None:
+        """Who asks is known before a body is read, so that nobody without a right to it fills the disk."""
+        limit = settings.DATASET_MAX_FILE_BYTES + settings.API_MAX_BODY_BYTES
+        request = ASGIRequest(without_body(scope), BytesIO())
+        attach(request, answer.trace)
+        try:
+            async with self.sync_room, ThreadSensitiveContext():
+                await sync_to_async(view_class.check_caller)(request)
+        except Exception as error:  # noqa: BLE001 - answered as any view's own
+            await drain(receive, limit)
+            await send_whole(answer, respond(error, answer.trace))
+            return
+        with closing(SpooledTemporaryFile(UPLOAD_MEMORY_BYTES)) as body:
+            async with self.upload_room:
+                await read_body(receive, body, limit, settings.API_BODY_SECONDS * UPLOAD_PATIENCE)
+            await self.answer_with(scope, receive, answer, body)
+
+    async def answer_with(self, scope: Scope, receive: Receive, answer: Answer, body: IO[bytes]) -> None:
+        async with self.sync_room:
+            await super().__call__(scope, BodyRead(body, receive), answer.send)  # type: ignore[arg-type]
+
+    async def read_body(self, receive: Any) -> Any:
+        """Django's hook. The body has been read already."""
+        return receive.body
 
     def create_request(self, scope: Any, body_file: Any) -> Any:
         request, error_response = super().create_request(scope, body_file)
@@ -124,17 +160,37 @@ class Application(ASGIHandler):
         return request, error_response
 
 
+class NoApiView(ApiView):
+    """Stands for all that is no view of the API."""
+
+
+class BodyRead:
+    """A `receive` for Django whose body has been read; what comes after it is still to be heard."""
+
+    def __init__(self, body: IO[bytes], receive: Receive) -> None:
+        self.body, self.receive = body, receive
+
+    async def __call__(self) -> dict[str, Any]:
+        return await self.receive()
+
+
 @lru_cache(maxsize=256)
-def hot_view(path: str) -> tuple[type[AsyncApiView], Callable[..., Any]] | None:
-    """The async view that this path leads to, and how to call it; None if it leads elsewhere."""
+def api_view(path: str) -> tuple[type[ApiView], Callable[..., Any]]:
+    """The API's view that this path leads to, and how to call it."""
     try:
         match = get_resolver().resolve(path)
     except Resolver404:
-        return None
+        return NoApiView, NoApiView.as_view()
     view_class = getattr(match.func, "view_class", None) or getattr(match.func, "cls", None)
-    if view_class is None or not issubclass(view_class, AsyncApiView):
-        return None
+    if view_class is None or not issubclass(view_class, ApiView):
+        return NoApiView, NoApiView.as_view()
     return view_class, lambda request: match.func(request, *match.args, **match.kwargs)
+
+
+def without_body(scope: Scope) -> Scope:
+    """The same request as if it had no body, for whoever would look into it."""
+    told = (b"content-type", b"content-length", b"transfer-encoding")
+    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name not in told]}
 
 
 def drop_forged_scheme(scope: Scope) -> None:
@@ -146,13 +202,12 @@ def drop_forged_scheme(scope: Scope) -> None:
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"x-forwarded-proto"]
 
 
-async def read_body(scope: Scope, receive: Receive) -> bytes:
-    """The whole body. Raises BodyTooLarge, BodyTooSlow or ClientGone."""
-    limit = settings.API_MAX_BODY_BYTES
-    chunks: list[bytes] = []
+async def read_body(receive: Receive, body: IO[bytes], limit: int | None = None, seconds: float | None = None) -> None:
+    """The whole body, into a file that is then at its beginning. Raises BodyTooLarge, BodyTooSlow or ClientGone."""
+    limit = settings.API_MAX_BODY_BYTES if limit is None else limit
     size = 0
     try:
-        async with asyncio.timeout(settings.API_BODY_SECONDS):
+        async with asyncio.timeout(settings.API_BODY_SECONDS if seconds is None else seconds):
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -161,41 +216,28 @@ async def read_body(scope: Scope, receive: Receive) -> bytes:
                 size += len(chunk)
                 if size > limit:
                     break
-                chunks.append(chunk)
+                body.write(chunk)
                 if not message.get("more_body", False):
-                    return b"".join(chunks)
+                    body.seek(0)
+                    return
     except TimeoutError:
         raise BodyTooSlow from None
-    await drain(receive)
+    await drain(receive, limit)
     raise BodyTooLarge(f"The body is larger than {limit} bytes.")
 
 
-async def drain(receive: Receive) -> None:
+async def drain(receive: Receive, limit: int = 0) -> None:
     """Read and drop the rest of a body, within bounds."""
     dropped = 0
     try:
         async with asyncio.timeout(DRAIN_SECONDS):
-            while dropped < DRAIN_BYTES:
+            while dropped < max(DRAIN_BYTES, limit):
                 message = await receive()
                 dropped += len(message.get("body", b""))
                 if not message.get("more_body", False):
                     return
     except TimeoutError:
         return
-
-
-def replay(body: bytes, receive: Receive) -> Receive:
-    """A `receive` for Django that gives the body that was read already, then what comes after it."""
-    is_given = False
-
-    async def replayed() -> dict[str, Any]:
-        nonlocal is_given
-        if is_given:
-            return await receive()
-        is_given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replayed
 
 
 async def answer_until_gone(request: ASGIRequest, view: Any, receive: Receive, answer: Answer) -> None:

@@ -50,6 +50,11 @@ def is_of_apps(request: HttpRequest) -> bool:
     )
 
 
+def is_of_datasets(request: HttpRequest) -> bool:
+    """Whether the page is of datasets or of what is in them, which has no link of its own."""
+    return request.path.startswith(reverse("admin:app_list", args=["datasets"]))
+
+
 def page(title: Any, icon: str, model: str, permission: Callable[[HttpRequest], bool] | None = None) -> dict[str, Any]:
     """A link to the list of a model, such as apikeys.apikey."""
     app, _, name = model.partition(".")
@@ -110,6 +115,7 @@ UNFOLD = {
                         "link": reverse_lazy("admin:chat_app_try"),
                         "permission": may_view("chat.view_app", "chat.try_app"),
                     },
+                    page(_("Datasets"), "library_books", "datasets.dataset") | {"active": is_of_datasets},
                     page(_("Providers"), "dns", "chat.provider"),
                     page(_("Conversations"), "forum", "chat.conversation"),
                 ],

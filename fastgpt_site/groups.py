@@ -23,6 +23,14 @@ READ_ABOUT_KEYS = [
         "auditentry",
     )
 ]
+READ_KNOWLEDGE = [f"datasets.view_{model}" for model in ("dataset", "collection", "datum")]
+MANAGE_KNOWLEDGE = [
+    f"datasets.{right}_{model}"
+    for model in ("dataset", "collection", "datum")
+    for right in ("view", "add", "change", "delete")
+]
+# What is given here is of these packages.
+LABELS = ("apikeys", "datasets", "chat")
 GROUPS = {
     "Key administrator": [
         *READ_ABOUT_KEYS,
@@ -41,6 +49,7 @@ GROUPS = {
         "chat.view_price",
         "chat.view_conversation",
         "chat.view_message",
+        *READ_KNOWLEDGE,
     ],
     "App editor": [
         "apikeys.view_team",
@@ -52,6 +61,7 @@ GROUPS = {
         "chat.view_price",
         "chat.view_conversation",
         "chat.view_message",
+        *MANAGE_KNOWLEDGE,
     ],
 }
 
@@ -66,12 +76,12 @@ def complete_groups(apps: Any, using: str = DEFAULT_DB_ALIAS, verbosity: int = 0
     except LookupError:
         # Going back to before there were any.
         return
-    for label in ("apikeys", "chat"):
+    for label in LABELS:
         create_permissions(installed.get_app_config(label), verbosity=0, using=using, apps=apps)
     permissions = {
         f"{app}.{codename}": pk
         for app, codename, pk in permission_model.objects.using(using)
-        .filter(content_type__app_label__in=("apikeys", "chat"))
+        .filter(content_type__app_label__in=LABELS)
         .values_list("content_type__app_label", "codename", "pk")
     }
     for name, wanted in GROUPS.items():

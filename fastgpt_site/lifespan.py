@@ -12,6 +12,7 @@ from apikeys import admission, outbound, policies, refusals, servers
 from apikeys.cache import listener
 from apikeys.ledger import usage_gate
 from chat import app_snapshots, histories, recorder
+from datasets import retrieval
 from fastgpt_site import metrics
 
 logger = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ async def shut_down(open_requests: set[asyncio.Task[Any]]) -> None:
     unwritten = recorder.gate.queue_length + usage_gate.queue_length
     if unwritten:
         logger.error("%d records could not be written before the end", unwritten)
+    await asyncio.to_thread(retrieval.readers.close)
     await asyncio.to_thread(listener.stop)
     await asyncio.to_thread(servers.leave)
     await asyncio.to_thread(connection.close_pool)  # type: ignore[attr-defined]

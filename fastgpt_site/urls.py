@@ -8,6 +8,32 @@ from apikeys.fresh_password import change_password, confirm_password
 from apikeys.key_views import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
 from apikeys.views import BaseUrlView, KeySelfView, UnknownPathView
 from chat.views import AppListView, CompletionsView, ModelListView
+from datasets.collection_views import (
+    CollectionCreateView,
+    CollectionDeleteView,
+    CollectionDetailView,
+    CollectionListV2View,
+    CollectionListView,
+    CollectionUpdateView,
+)
+from datasets.dataset_views import (
+    DatasetCreateView,
+    DatasetDeleteView,
+    DatasetDetailView,
+    DatasetListView,
+    DatasetUpdateView,
+)
+from datasets.datum_views import (
+    DataListV2View,
+    DataListView,
+    DataPushView,
+    DatumDeleteView,
+    DatumDetailView,
+    DatumInsertView,
+    DatumUpdateView,
+)
+from datasets.import_views import CreateFromFileView, CreateFromLinkView, CreateFromTextView
+from datasets.search_views import SearchTestView
 from fastgpt_site.console import search
 from fastgpt_site.health import healthz, readyz
 from fastgpt_site.metrics import metrics
@@ -20,6 +46,28 @@ v1 = [
 ]
 fastgpt = [
     re_path(r"^core/app/list/?$", AppListView.as_view()),
+    re_path(r"^core/dataset/create/?$", DatasetCreateView.as_view()),
+    re_path(r"^core/dataset/list/?$", DatasetListView.as_view()),
+    re_path(r"^core/dataset/detail/?$", DatasetDetailView.as_view()),
+    re_path(r"^core/dataset/update/?$", DatasetUpdateView.as_view()),
+    re_path(r"^core/dataset/delete/?$", DatasetDeleteView.as_view()),
+    re_path(r"^core/dataset/collection/create/?$", CollectionCreateView.as_view()),
+    re_path(r"^core/dataset/collection/create/text/?$", CreateFromTextView.as_view()),
+    re_path(r"^core/dataset/collection/create/link/?$", CreateFromLinkView.as_view()),
+    re_path(r"^core/dataset/collection/create/localFile/?$", CreateFromFileView.as_view()),
+    re_path(r"^core/dataset/collection/list/?$", CollectionListView.as_view()),
+    re_path(r"^core/dataset/collection/listV2/?$", CollectionListV2View.as_view()),
+    re_path(r"^core/dataset/collection/detail/?$", CollectionDetailView.as_view()),
+    re_path(r"^core/dataset/collection/update/?$", CollectionUpdateView.as_view()),
+    re_path(r"^core/dataset/collection/delete/?$", CollectionDeleteView.as_view()),
+    re_path(r"^core/dataset/data/pushData/?$", DataPushView.as_view()),
+    re_path(r"^core/dataset/data/insertData/?$", DatumInsertView.as_view()),
+    re_path(r"^core/dataset/data/list/?$", DataListView.as_view()),
+    re_path(r"^core/dataset/data/v2/list/?$", DataListV2View.as_view()),
+    re_path(r"^core/dataset/data/detail/?$", DatumDetailView.as_view()),
+    re_path(r"^core/dataset/data/update/?$", DatumUpdateView.as_view()),
+    re_path(r"^core/dataset/data/delete/?$", DatumDeleteView.as_view()),
+    re_path(r"^core/dataset/searchTest/?$", SearchTestView.as_view()),
     re_path(r"^support/openapi/create/?$", KeyCreateView.as_view()),
     re_path(r"^support/openapi/list/?$", KeyListView.as_view()),
     re_path(r"^support/openapi/update/?$", KeyUpdateView.as_view()),

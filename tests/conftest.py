@@ -150,10 +150,12 @@ def no_visitor_stays() -> Iterator[None]:
 
 def close_gates() -> None:
     """End what tests began in this process, so that the database has no other users when it is dropped."""
+    from datasets.retrieval import readers
     from fastgpt_site.lifespan import GATES
 
     for gate in GATES:
         gate.close()
+    readers.close()
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,13 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from hashlib import sha256
 from typing import Any
 
 from aiohttp import web
 
 ROUTE = "/v1/chat/completions"
+EMBEDDINGS = "/v1/embeddings"
 Behavior = Callable[["FakeProvider", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
 
@@ -18,6 +20,8 @@ class FakeProvider:
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
+        # The bodies that its endpoint for embeddings was sent.
+        self.embedded: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.left_at: dict[str, float] = {}
         self.on_call: Callable[[], None] | None = None
@@ -43,10 +47,15 @@ class FakeProvider:
         """The calls whose messages hold this text."""
         return [call for call in self.calls if text in json.dumps(call["messages"], ensure_ascii=False)]
 
+    def embedded_by(self, model: str) -> list[list[str]]:
+        """The texts of each call of the endpoint for embeddings that named this model."""
+        return [call["input"] for call in self.embedded if call["model"] == model]
+
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post(ROUTE, self._answer)
+        app.router.add_post(EMBEDDINGS, self._embed)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -68,6 +77,11 @@ class FakeProvider:
         except (asyncio.CancelledError, ConnectionResetError):
             self.left_at[last_text(body)] = time.monotonic()
             raise
+
+    async def _embed(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.embedded.append(body)
+        return await EMBEDDING_BEHAVIORS[body["model"]](self, request, body)
 
 
 def last_text(body: dict[str, Any]) -> str:
@@ -130,7 +144,7 @@ async def redirect(provider: FakeProvider, request: web.Request, body: dict[str,
 
 
 async def half(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    if not body["stream"]:
+    if not body.get("stream"):
         return web.Response(text='{"choices": [{"index": 0, "mess', content_type="application/json")
     response = await begin(request)
     await response.write(chunk("half ") + b"\n\n" + chunk("an event")[:-20])
@@ -148,7 +162,7 @@ async def nul(provider: FakeProvider, request: web.Request, body: dict[str, Any]
 
 
 async def nothing(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    kind = "text/event-stream" if body["stream"] else "application/json"
+    kind = "text/event-stream" if body.get("stream") else "application/json"
     return web.Response(body=b"", content_type=kind)
 
 
@@ -291,6 +305,93 @@ BEHAVIORS: dict[str, Behavior] = {
     "pieces": pieces,
     "rude": rude,
     "status_400": status(400),
+    "status_401": status(401),
+    "status_429": status(429),
+    "status_500": status(500),
+}
+
+
+# Of the endpoint for embeddings. A text that holds this is refused by some.
+POISON = "poison"
+
+
+def vector_of(text: str, dimension: int = 8) -> list[float]:
+    """One of its own for every text, and the same each time."""
+    return [float(byte) + 1 for byte in sha256(text.encode()).digest()[:dimension]]
+
+
+def vectors(found: list[list[float]]) -> web.Response:
+    data = [{"object": "embedding", "index": index, "embedding": vector} for index, vector in enumerate(found)]
+    tokens = {"prompt_tokens": 3 * len(found), "total_tokens": 3 * len(found)}
+    # Python writes NaN as no JSON has it, and so do some providers.
+    return web.json_response({"object": "list", "data": data, "usage": tokens})
+
+
+async def embed(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    return vectors([vector_of(text) for text in body["input"]])
+
+
+async def embed_nan(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    return vectors([[float("nan"), *vector_of(text)[1:]] for text in body["input"]])
+
+
+async def embed_huge(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    text = json.dumps({"data": [{"index": 0, "embedding": [0.5]}]}).replace("0.5", "1e999")
+    return web.Response(text=text, content_type="application/json")
+
+
+async def embed_zero(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    return vectors([[0.0] * 8 for _ in body["input"]])
+
+
+async def embed_fewer(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    return vectors([vector_of(text) for text in body["input"][1:]])
+
+
+async def embed_twice(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    data = [{"index": 0, "embedding": vector_of(text)} for text in body["input"]]
+    return web.json_response({"data": data})
+
+
+async def embed_mixed(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    return vectors([vector_of(text, 8 + index % 2) for index, text in enumerate(body["input"])])
+
+
+async def embed_changing(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    """Another dimension with the second call."""
+    dimension = min(7 + len(provider.embedded_by("embed_changing")), 9)
+    return vectors([vector_of(text, dimension) for text in body["input"]])
+
+
+async def embed_poisoned(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    if any(POISON in text for text in body["input"]):
+        return web.json_response({"error": {"message": f"refused {body['input']}"}}, status=400)
+    return await embed(provider, request, body)
+
+
+async def embed_broken(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    """Fails itself where others would refuse."""
+    if any(POISON in text for text in body["input"]):
+        return web.json_response({}, status=500)
+    return await embed(provider, request, body)
+
+
+EMBEDDING_BEHAVIORS: dict[str, Behavior] = {
+    "embed": embed,
+    "embed_nan": embed_nan,
+    "embed_huge": embed_huge,
+    "embed_zero": embed_zero,
+    "embed_fewer": embed_fewer,
+    "embed_twice": embed_twice,
+    "embed_mixed": embed_mixed,
+    "embed_changing": embed_changing,
+    "embed_poisoned": embed_poisoned,
+    "embed_broken": embed_broken,
+    "html": html,
+    "half": half,
+    "nothing": nothing,
+    "never": never,
+    "redirect": redirect,
     "status_401": status(401),
     "status_429": status(429),
     "status_500": status(500),

@@ -15,6 +15,8 @@ from apikeys.object_ids import new_object_id
 from apikeys.usage import DailyUsage, Ending, KeyActivity, Refusal, UsageRecord
 from apikeys.webhooks import Webhook
 from chat.models import Conversation, Message, Role
+from datasets.data import NewDatum, insert
+from datasets.models import Datum
 from tests import factories
 
 
@@ -85,6 +87,8 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
     )
     webhook.make_secret()
     webhook.save()
+    collection = factories.make_collection(factories.make_dataset(team))
+    insert(collection, [NewDatum(factories.unique("question"), factories.unique("answer"))])
     entry = AuditEntry.objects.filter(team=team, object_pk=api_key.pk).latest("pk")
     rows = (
         team,
@@ -100,6 +104,9 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
         limit,
         alert,
         webhook,
+        collection.dataset,
+        collection,
+        Datum.objects.get(collection=collection),
         entry,
     )
     return {type(row): row for row in rows}

@@ -94,6 +94,12 @@ def text(response: Any) -> str:
     return html.unescape(response.content.decode())
 
 
+def app_form(**fields: Any) -> dict[str, Any]:
+    """The form of an app, with what it must have but for team and provider."""
+    form = {"name": "new", "model": "echo", "max_tokens": 10, "history_length": 2, "dialect": "4.14"}
+    return form | {"search_mode": "embedding", "similarity": 0, "quote_limit": 1000} | fields
+
+
 def new_key_form(client: Client, **fields: Any) -> dict[str, Any]:
     """The form of a new key as its page gives it, filled in."""
     reservation = hidden(client.get(ADD).content.decode(), "reservation")

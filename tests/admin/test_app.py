@@ -5,14 +5,10 @@ from django.contrib.admin.models import LogEntry
 
 from chat.models import App
 from tests import factories
-from tests.admin.pages import browser, staff, text, url
+from tests.admin.pages import FilledForm, app_form, browser, staff, text, url
 
 RIGHTS = ("chat.view_app", "chat.add_app", "chat.change_app", "chat.delete_app")
 LIST = url(App, "changelist")
-
-
-def app_form(**fields):
-    return {"name": "new", "model": "echo", "max_tokens": 10, "history_length": 2, "dialect": "4.14", **fields}
 
 
 @pytest.fixture
@@ -70,3 +66,78 @@ def test_no_app_is_deleted(app):
     assert client.post(url(App, "delete", app.pk), {"post": "yes"}).status_code == 403
     client.post(LIST, {"action": "delete_selected", "_selected_action": [app.pk], "post": "yes"})
     assert App.objects.filter(pk=app.pk).exists()
+
+
+KNOWLEDGE = {
+    "search_mode": "mixedRecall",
+    "similarity": "0.3",
+    "quote_limit": "700",
+    "uses_rerank": "on",
+    "quote_template": "{{q}}: {{a}}",
+    "quote_prompt": "{{quote}} / {{question}}",
+    "empty_answer": "我不知道",
+}
+
+
+def test_datasets(app, client):
+    datasets = [factories.make_dataset(app.team) for _ in range(3)]
+    chosen = [dataset.pk for dataset in datasets[:2]]
+    form = app_form(team=app.team_id, provider=app.provider_id, name="film", datasets=chosen, **KNOWLEDGE)
+    assert client.post(url(App, "add"), form).status_code == 302
+    made = App.objects.get(team=app.team, name="film")
+    assert set(made.datasets.all()) == set(datasets[:2])
+    assert {name: getattr(made, name) for name in KNOWLEDGE} == {
+        **KNOWLEDGE,
+        "similarity": 0.3,
+        "quote_limit": 700,
+        "uses_rerank": True,
+    }
+    page = client.get(url(App, "change", made.pk)).content.decode()
+    assert sorted(FilledForm(page, "app_form").fields["datasets"]) == sorted(chosen)
+    form = FilledForm(page, "app_form").fields | {"datasets": [datasets[2].pk]}
+    assert client.post(url(App, "change", made.pk), form).status_code == 302
+    assert list(made.datasets.all()) == [datasets[2]]
+
+
+def test_who_only_sees_apps_sees_their_datasets(app):
+    dataset = factories.make_dataset(app.team)
+    app.datasets.add(dataset)
+    _, client = staff(app.team, "chat.view_app")
+    assert dataset.name in text(client.get(url(App, "change", app.pk)))
+
+
+def test_datasets_of_another_team(app, client):
+    foreign = factories.make_dataset()
+    superuser = browser(factories.make_user(is_superuser=True))
+    new = app_form(team=app.team_id, provider=app.provider_id, name="thief", datasets=[foreign.pk])
+    changed = app_form(provider=app.provider_id, datasets=[foreign.pk])
+    assert "A dataset belongs to another team." in text(superuser.post(url(App, "add"), new))
+    answers = [
+        superuser.post(url(App, "change", app.pk), changed),
+        client.post(url(App, "add"), new),
+        client.post(url(App, "change", app.pk), changed),
+    ]
+    assert all("is not one of the available choices" in text(answer) for answer in answers)
+    absent = client.post(url(App, "add"), new | {"datasets": ["0" * 24]})
+    assert text(absent).replace("0" * 24, foreign.pk).count(foreign.pk) == text(answers[1]).count(foreign.pk)
+    assert foreign.name not in text(client.get(url(App, "add")))
+    assert foreign.name not in text(superuser.get(url(App, "change", app.pk)))
+    assert not App.objects.filter(team=app.team, name="thief").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("similarity", "1.1", "less than or equal to 1"),
+        ("similarity", "nan", "Enter a number"),
+        ("quote_limit", "99", "greater than or equal to 100"),
+        ("quote_limit", "20001", "less than or equal to 20000"),
+        ("search_mode", "psychic", "not one of the available choices"),
+        ("quote_prompt", "{{quote}}", "It names {{quote}} once, and {{question}} once."),
+        ("empty_answer", "x" * 10_001, "at most 10000 characters"),
+        ("datasets", "\x00", "Bad Request"),
+    ],
+)
+def test_search_settings_that_cannot_be(app, client, field, value, complaint):
+    form = app_form(provider=app.provider_id, **{field: value})
+    assert complaint in text(client.post(url(App, "change", app.pk), form))

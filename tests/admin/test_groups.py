@@ -12,7 +12,7 @@ from chat.models import App, Provider
 from fastgpt_site.groups import GROUPS
 from tests import factories
 from tests.admin.belongings import make_belongings
-from tests.admin.pages import KEY, browser, new_key_form, page_of, text, url
+from tests.admin.pages import KEY, app_form, browser, new_key_form, page_of, text, url
 
 
 def member(team, group):
@@ -38,7 +38,7 @@ def test_app_editor_edits_apps():
     team = factories.make_team()
     provider = factories.make_provider(team)
     _, client = member(team, "App editor")
-    form = {"name": "x", "model": "m", "max_tokens": 1, "history_length": 1, "dialect": "4.14"}
+    form = app_form()
     assert client.post(url(App, "add"), {**form, "team": team.pk, "provider": provider.pk}).status_code == 302
     assert client.get("/admin/chat/app/try/").status_code == 200
     for page in (url(ApiKey, "changelist"), url(Provider, "add"), url(AuditEntry, "changelist")):

@@ -14,6 +14,7 @@ from apikeys.models import ApiKey, Team
 from apikeys.usage import DailyUsage, Refusal, UsageRecord
 from apikeys.webhooks import Webhook
 from chat.models import App, Conversation, Provider
+from datasets.models import Collection, Dataset, Datum
 from tests import factories
 from tests.admin.pages import browser, staff, text, url
 
@@ -23,6 +24,7 @@ OF_TEAMS = (
     App,
     Provider,
     Conversation,
+    Dataset,
     UsageRecord,
     DailyUsage,
     Refusal,
@@ -61,6 +63,14 @@ def test_trying_apps_needs_both_permissions():
     team = factories.make_team()
     assert TRY not in links(staff(team, "chat.try_app")[1])
     assert TRY in links(staff(team, "chat.try_app", "chat.view_app")[1])
+
+
+@pytest.mark.parametrize("model", [Dataset, Collection, Datum])
+def test_datasets_stand_for_what_is_in_them(model):
+    _, client = staff(factories.make_team(), permission(Dataset), permission(model))
+    page = text(client.get(url(model, "changelist")))
+    link = re.search(rf'<a href="{url(Dataset, "changelist")}" class="([^"]*)"[^>]*>\s*<span class="material', page)
+    assert "active" in link[1].split()
 
 
 @pytest.mark.parametrize("model", OF_THE_SITE)

@@ -13,10 +13,11 @@ from apikeys.audit import AuditEntry
 from apikeys.models import ApiKey, EndpointRule, Membership, Team
 from apikeys.webhooks import Webhook
 from chat.models import App, Provider
+from datasets.models import Dataset
 from fastgpt_site.groups import GROUPS
 from tests import factories
 from tests.admin.belongings import make_belongings
-from tests.admin.pages import ADD, KEY_RIGHTS, browser, key_form, new_key_form, page_of, staff, text, url
+from tests.admin.pages import ADD, KEY_RIGHTS, app_form, browser, key_form, new_key_form, page_of, staff, text, url
 
 SITE_WIDE = {User, Group, EndpointRule, ProcrastinateJob}
 EVERYTHING = "every permission"
@@ -27,7 +28,7 @@ RIGHTS = tuple(
     for right in ("view", "add", "change", "delete")
 )
 KEY_PAGES = ["rotate", "disable", "enable", "narrow", "revoke"]
-MORE_PAGES = {ApiKey: KEY_PAGES, Webhook: ["new_secret"]}
+MORE_PAGES = {ApiKey: KEY_PAGES, Webhook: ["new_secret"], Dataset: ["search", "progress", "import", "import_state"]}
 
 
 class Neighbours:
@@ -192,7 +193,7 @@ def test_key_given_to_a_foreign_owner(neighbours):
 @pytest.mark.parametrize("field", ["team", "provider"])
 def test_new_app_with_something_foreign(neighbours, field):
     foreign = {"team": neighbours.foreign_team.pk, "provider": neighbours.foreign[Provider].pk}
-    form = {"name": "x", "model": "m", "max_tokens": 1, "history_length": 1, "dialect": "4.14"}
+    form = app_form()
     form |= {"team": neighbours.team.pk, "provider": neighbours.own[Provider].pk, field: foreign[field]}
     response = neighbours.client.post(url(App, "add"), form)
     assert "not one of the available choices" in text(response)
@@ -214,7 +215,7 @@ def test_own_webhook_given_to_a_foreign_team(neighbours):
 
 
 def test_own_app_with_a_foreign_provider(neighbours):
-    form = {"name": "x", "model": "m", "max_tokens": 1, "history_length": 1, "dialect": "4.14"}
+    form = app_form()
     form["provider"] = neighbours.foreign[Provider].pk
     response = neighbours.client.post(url(App, "change", neighbours.own[App].pk), form)
     assert "not one of the available choices" in text(response)

@@ -148,10 +148,12 @@ STATEMENTS = {
     """,
     "apps": """
         INSERT INTO chat_app (id, team_id, provider_id, name, intro, model, system_prompt, max_tokens, history_length,
-            can_override, dialect, updated_at)
+            can_override, dialect, search_mode, similarity, quote_limit, uses_rerank, quote_template, quote_prompt,
+            empty_answer, updated_at)
         SELECT '62' || lpad(to_hex(app), 6, '0') || lpad(to_hex(number), 16, '0'),
             '60000000' || lpad(to_hex(number), 16, '0'), '61000000' || lpad(to_hex(number), 16, '0'),
-            'App ' || app || ' of team ' || number, '', 'bench-model', '', 1000, 6, false, '4.14', now()
+            'App ' || app || ' of team ' || number, '', 'bench-model', '', 1000, 6, false, '4.14', 'embedding', 0,
+            1500, false, '', '', '', now()
         FROM generate_series(%(first_team)s, %(last_team)s) AS number, generate_series(0, 9) AS app
     """,
     "keys": """

@@ -21,9 +21,13 @@ from apikeys.models import ApiKey, EndpointRule, Team
 from apikeys.usage import DailyUsage, Ending, KeyActivity, Refusal, UsageRecord
 from apikeys.webhooks import Webhook
 from chat.models import App, Conversation, Message, Provider
+from datasets import vector_sets
+from datasets.data import NewDatum, insert
+from datasets.models import Collection, Dataset, Datum, ImportState, Kind
 from tests import factories
 from tests.admin.pages import browser, page_of, url
 from tests.admin.test_jobs import make_job
+from tests.e2e.jobs import work
 from tests.processes import wait_for
 
 
@@ -107,6 +111,27 @@ class Showcase:
             duration_ms=713_904,
         )
         self.job = make_job()
+        self.dataset = self.make_dataset()
+        self.free_dataset = factories.make_dataset(self.team, name="Of no app")
+
+    def make_dataset(self) -> Dataset:
+        """About a film: some of it imported, some of it failed, and all of it to be embedded by another model."""
+        dataset = factories.make_dataset(self.team, name="The film", intro="Who made it, and when.")
+        self.app.datasets.add(dataset)
+        folder = factories.make_collection(dataset, kind=Kind.FOLDER, name="Press")
+        notes = factories.make_collection(dataset, kind=Kind.FILE, name="notes.md", parent=folder, repeated=2)
+        pairs = (
+            ("导演是谁?", "导演是李安，他生于一九五四年。", ["谁拍的这部电影"]),
+            ("Who directed it?", "Ang Lee, who was born in 1954, directed it.", ["Who made this film?"]),
+            ("Where was it shot?", "In Anhui, Zhejiang and Xinjiang, over five months. " * 8, []),
+        )
+        insert(notes, [NewDatum(q, a, index_texts=texts) for q, a, texts in pairs])
+        work(dataset)
+        failure = {"state": ImportState.FAILED, "failure": "The pdf is encrypted."}
+        factories.make_collection(dataset, kind=Kind.FILE, name="contract.pdf", **failure)
+        factories.make_collection(dataset, kind=Kind.LINK, name="https://example.org/film", state=ImportState.WAITING)
+        vector_sets.change_model(dataset, self.app.provider, "embed-large")
+        return dataset
 
     def make_key(self, name: str, app: App | None, **policy: Any) -> tuple[ApiKey, str]:
         return factories.make_key(self.team, app, self.user, name=name, **policy)
@@ -124,6 +149,9 @@ class Showcase:
             UsageRecord: usage.latest("created_at"),
             DailyUsage: DailyUsage.objects.get(team=self.team),
             Refusal: Refusal.objects.for_team(self.team.pk).latest("created_at"),
+            Dataset: self.dataset,
+            Collection: Collection.objects.get(dataset=self.dataset, name="notes.md"),
+            Datum: Datum.objects.filter(dataset=self.dataset).earliest("chunk_index"),
             Conversation: Conversation.objects.get(app=self.app),
             Message: Message.objects.filter(conversation__app=self.app).latest("pk"),
             Alert: Alert.objects.filter(team=self.team).latest("pk"),
@@ -145,7 +173,20 @@ class Showcase:
             query = f"?team__id__exact={self.team.pk}" if is_of_team else ""
             found[f"{model._meta.model_name} list"] = url(model, "changelist") + query
             found[f"{model._meta.model_name} page"] = url(model, "change", row.pk)
-        for model in (Team, Provider, App, ApiKey, Limit, Webhook, EndpointRule, User, Group):
+        for model in (
+            Team,
+            Provider,
+            App,
+            Dataset,
+            Collection,
+            Datum,
+            ApiKey,
+            Limit,
+            Webhook,
+            EndpointRule,
+            User,
+            Group,
+        ):
             found[f"{model._meta.model_name} add"] = url(model, "add")
         for name in ("rotate", "disable", "narrow", "revoke"):
             found[f"key {name}"] = page_of(self.shop, name)
@@ -156,6 +197,10 @@ class Showcase:
             "key import": url(ApiKey, "import"),
             "limit delete": url(Limit, "delete", rows[Limit].pk),
             "provider delete": url(Provider, "delete", rows[Provider].pk),
+            "dataset import": url(Dataset, "import", self.dataset.pk),
+            "dataset search": url(Dataset, "search", self.dataset.pk),
+            "dataset delete": url(Dataset, "delete", self.free_dataset.pk),
+            "collection delete": url(Collection, "delete", rows[Collection].pk),
             "webhook new secret": url(Webhook, "new_secret", rows[Webhook].pk),
             "endpoints": url(EndpointRule, "inventory"),
             "try it": url(App, "try"),

@@ -1,6 +1,7 @@
 """Run the background jobs, which `serve` and `quickstart` do by themselves."""
 
 import asyncio
+import signal
 from typing import Any
 
 from django.core.management.base import BaseCommand
@@ -11,8 +12,10 @@ from procrastinate.psycopg_connector import PsycopgConnector
 from apikeys import database, outbound
 from apikeys.jobs import HEARTBEAT_SECONDS, SILENCE_SECONDS
 
-# A receiver that does not answer holds one of these for ten seconds.
-CONCURRENCY = 16
+# How many jobs of each queue run at the same time, so that long ones of one kind do not hold up the others. A receiver
+# that does not answer holds one of the first for ten seconds, a provider of embeddings one of the second for a minute;
+# each of the third may take a core and a gigabyte.
+CONCURRENCY = {"default": 16, "embed": 8, "import": 2}
 # How long jobs in hand may take when the worker is to end; then they are cut off, and run again later.
 DRAIN_SECONDS = 12
 
@@ -22,7 +25,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         # A worker listens, and so needs the database itself, not a transaction pooler.
-        connector = PsycopgConnector(kwargs=database.parameters(direct=True), min_size=1, max_size=4)
+        connector = PsycopgConnector(kwargs=database.parameters(direct=True), min_size=1, max_size=2 * len(CONCURRENCY))
         with app.replace_connector(connector):
             asyncio.run(work())
 
@@ -30,13 +33,37 @@ class Command(BaseCommand):
 async def work() -> None:
     try:
         async with app.open_async():
-            await app.run_worker_async(
-                concurrency=CONCURRENCY,
-                update_heartbeat_interval=HEARTBEAT_SECONDS,
-                stalled_worker_timeout=SILENCE_SECONDS,
-                shutdown_graceful_timeout=DRAIN_SECONDS,
-                # What failed for good is in the log.
-                delete_jobs=DeleteJobCondition.ALWAYS,
-            )
+            await run_workers()
     finally:
         await outbound.close()
+
+
+async def run_workers() -> None:
+    """One for each queue. When one of them ends, so do the others."""
+    workers = [asyncio.create_task(run_worker(queue)) for queue in CONCURRENCY]
+
+    def stop() -> None:
+        for worker in workers:
+            worker.cancel()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
+    stop()
+    for outcome in await asyncio.gather(*workers, return_exceptions=True):
+        if isinstance(outcome, Exception):
+            raise outcome
+
+
+async def run_worker(queue: str) -> None:
+    await app.run_worker_async(
+        queues=[queue],
+        concurrency=CONCURRENCY[queue],
+        update_heartbeat_interval=HEARTBEAT_SECONDS,
+        stalled_worker_timeout=SILENCE_SECONDS,
+        shutdown_graceful_timeout=DRAIN_SECONDS,
+        install_signal_handlers=False,
+        # What failed for good is in the log.
+        delete_jobs=DeleteJobCondition.ALWAYS,
+    )

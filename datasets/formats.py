@@ -1,0 +1,125 @@
+"""The kinds of files that can be imported, told apart by name and content, and the text of those that are text."""
+
+import codecs
+import re
+import zipfile
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import PurePath
+from typing import IO
+
+# What an office document may unpack to, by its own directory, which is all that is unpacked of it.
+MAXIMUM_UNPACKED_BYTES = 256 * 1024 * 1024
+MAXIMUM_MEMBERS = 10_000
+# Of a file, to tell what it is.
+HEAD_BYTES = 1024
+BLOCK_BYTES = 256 * 1024
+META_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
+
+
+class Unreadable(Exception):
+    """A file cannot be imported. The message says why, to whoever gave it."""
+
+
+class Format(StrEnum):
+    TEXT = "txt"
+    MARKDOWN = "md"
+    HTML = "html"
+    CSV = "csv"
+    PDF = "pdf"
+    DOCX = "docx"
+    PPTX = "pptx"
+    XLSX = "xlsx"
+
+
+EXTENSIONS = {f".{format}": format for format in Format} | {".markdown": Format.MARKDOWN, ".htm": Format.HTML}
+# The member that makes an archive such a document.
+DOCUMENTS = {
+    Format.DOCX: "word/document.xml",
+    Format.PPTX: "ppt/presentation.xml",
+    Format.XLSX: "xl/workbook.xml",
+}
+
+
+def format_of(name: str, head: bytes) -> Format:
+    """Of a file, by its name and its first `HEAD_BYTES`. Raises Unreadable when they disagree."""
+    format = EXTENSIONS.get(PurePath(name).suffix.lower())
+    if format is None:
+        kinds = ", ".join(Format)
+        raise Unreadable(f"The file's name must end in one of: {kinds}.")
+    if not head:
+        raise Unreadable("The file is empty.")
+    if not is_of(format, head):
+        raise Unreadable(f"The file is no {format}, whatever its name says.")
+    return format
+
+
+def is_of(format: Format, head: bytes) -> bool:
+    """Whether a file may be of this format, by its first bytes."""
+    is_pdf, is_archive = b"%PDF-" in head[:HEAD_BYTES], head.startswith(b"PK\x03\x04")
+    if format is Format.PDF:
+        return is_pdf
+    if format in DOCUMENTS:
+        # The old formats and encrypted documents begin otherwise.
+        return is_archive
+    return not is_pdf and not is_archive and (has_utf16_mark(head) or b"\0" not in head)
+
+
+def has_utf16_mark(head: bytes) -> bool:
+    return head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+
+
+def check_archive(file: IO[bytes], format: Format) -> None:
+    """Look at a document's directory before anything of it is unpacked. Raises Unreadable."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        raise Unreadable(f"The {format} is damaged or cut off.") from None
+    if len(members) > MAXIMUM_MEMBERS or sum(member.file_size for member in members) > MAXIMUM_UNPACKED_BYTES:
+        raise Unreadable(f"The {format} unpacks to more than {MAXIMUM_UNPACKED_BYTES // 2**20} MiB.")
+    if DOCUMENTS[format] not in {member.filename for member in members}:
+        raise Unreadable(f"The file is no {format}, whatever its name says.")
+    file.seek(0)
+
+
+def text_blocks(file: IO[bytes], *, is_html: bool = False) -> Iterator[str]:
+    """A file's text, in blocks: UTF-8, UTF-16 with its mark, what a page declares, or GB18030. Raises Unreadable."""
+    encoding = encoding_of(file, is_html=is_html)
+    decoder = codecs.getincrementaldecoder(encoding)("replace")
+    file.seek(0)
+    while block := file.read(BLOCK_BYTES):
+        yield checked(decoder.decode(block))
+    yield checked(decoder.decode(b"", final=True))
+
+
+def checked(text: str) -> str:
+    if "\0" in text:
+        raise Unreadable("The file holds NUL characters: it is no text.")
+    return text
+
+
+def encoding_of(file: IO[bytes], *, is_html: bool = False) -> str:
+    """Reads the whole file where it has to, a block at a time."""
+    head = file.read(HEAD_BYTES)
+    if has_utf16_mark(head):
+        return "utf-16"
+    declared = META_CHARSET.search(head) if is_html else None
+    candidates = ["utf-8-sig", *([declared[1].decode()] if declared else []), "gb18030"]
+    for encoding in candidates:
+        if decodes(file, encoding):
+            return encoding
+    raise Unreadable("The file's text is neither UTF-8, UTF-16 with a byte order mark, nor GB18030.")
+
+
+def decodes(file: IO[bytes], encoding: str) -> bool:
+    try:
+        decoder = codecs.getincrementaldecoder(encoding)("strict")
+        file.seek(0)
+        while block := file.read(BLOCK_BYTES):
+            if not isinstance(decoder.decode(block), str):
+                return False
+        decoder.decode(b"", final=True)
+    except (ValueError, LookupError):
+        return False
+    return True

@@ -1,0 +1,42 @@
+"""Pages of lists: which part of the rows a call asks for, in FastGPT's words."""
+
+from typing import Annotated, Any
+
+import msgspec
+from django.db.models import QuerySet
+
+MAXIMUM_ROWS = 100
+# Beyond what any list has, and within what PostgreSQL counts with.
+LAST = 1_000_000_000
+
+
+class Page(msgspec.Struct):
+    """Base of what lists take. `offset` wins over `pageNum`, which counts from 1."""
+
+    offset: Annotated[int, msgspec.Meta(ge=0, le=LAST)] | None = None
+    pageNum: Annotated[int, msgspec.Meta(ge=1, le=LAST)] | None = None
+    pageSize: Annotated[int, msgspec.Meta(ge=1, le=LAST)] | None = None
+
+    @property
+    def size(self) -> int:
+        return min(self.pageSize or 10, MAXIMUM_ROWS)
+
+    @property
+    def start(self) -> int:
+        return self.offset if self.offset is not None else ((self.pageNum or 1) - 1) * self.size
+
+    def of(self, rows: QuerySet[Any]) -> list[Any]:
+        return list(rows[self.start : self.start + self.size])
+
+    def answer(self, listed: list[dict[str, Any]], total: int) -> dict[str, Any]:
+        return {"list": listed, "total": total}
+
+    def numbered(self, listed: list[dict[str, Any]], total: int) -> dict[str, Any]:
+        """As the lists without a version answer, which older clients read."""
+        return {
+            "pageNum": self.start // self.size + 1,
+            "pageSize": self.size,
+            "data": listed,
+            "list": listed,
+            "total": total,
+        }

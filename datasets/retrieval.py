@@ -1,0 +1,295 @@
+"""The search of datasets: by vectors, by words, or both, and what of it fits into a prompt."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from time import perf_counter
+from types import SimpleNamespace
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from apikeys.database import Connection
+from apikeys.errors import DatasetNotFound, ServiceUnavailable
+from apikeys.object_ids import is_object_id
+from apikeys.text import storable
+from datasets import candidates
+from datasets.candidates import Near, Scored
+from datasets.embeddings import EmbeddingModel, embed
+from datasets.readers import Readers
+from datasets.rerank import rerank
+from datasets.texts import token_counts, words_of
+
+# Of a query's text; what comes after that is left out.
+MAXIMUM_CHARACTERS = 8_000
+# Reciprocal rank fusion: 1 / (K + rank), summed over the lists (Cormack, Clarke and Büttcher, 2009).
+K = 60
+# How often a query begins anew because a dataset's model changed meanwhile.
+ATTEMPTS = 3
+
+readers = Readers("retrieval", threads=4, capacity=256, wait_seconds=10.0)
+
+
+class Mode(StrEnum):
+    """FastGPT's names."""
+
+    EMBEDDING = "embedding"
+    FULL_TEXT = "fullTextRecall"
+    MIXED = "mixedRecall"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is searched, and how much of it is wanted.
+
+    `limit` is in tokens of all quotes together. `similarity` is the least cosine, or the least relevance where
+    a reranker judged; what is found by its words alone has neither.
+    """
+
+    team_id: str
+    dataset_ids: tuple[str, ...]
+    text: str
+    mode: Mode = Mode.EMBEDDING
+    limit: int = 5_000
+    similarity: float = 0.0
+    uses_rerank: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """`index` is the quote's place by this score. Types are FastGPT's: embedding, fullText, rrf, reRank."""
+
+    type: str
+    value: float
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A datum that was found, and why."""
+
+    id: str
+    q: str
+    a: str
+    chunk_index: int
+    dataset_id: str
+    collection_id: str
+    source_name: str
+    source_id: str
+    scores: tuple[Score, ...]
+
+    def json(self) -> dict[str, Any]:
+        """As FastGPT has it."""
+        return {
+            "id": self.id,
+            "q": self.q,
+            "a": self.a,
+            "chunkIndex": self.chunk_index,
+            "datasetId": self.dataset_id,
+            "collectionId": self.collection_id,
+            "sourceName": self.source_name,
+            "sourceId": self.source_id,
+            "score": [{"type": score.type, "value": score.value, "index": score.index} for score in self.scores],
+        }
+
+    @property
+    def text(self) -> str:
+        return f"{self.q}\n{self.a}" if self.a else self.q
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`embedding_tokens` are those that a provider charged for the query."""
+
+    quotes: list[Quote]
+    seconds: float
+    embedding_tokens: int
+    has_reranked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A dataset as a query needs it."""
+
+    dataset_id: str
+    vector_set_id: int | None
+    dimension: int | None
+    has_index: bool
+    model: EmbeddingModel
+    reranker: EmbeddingModel | None
+
+
+# Each type's list, best first.
+Lists = dict[str, Scored]
+
+
+async def search(query: Query) -> Found:
+    """Find what fits best. Datasets that are not the team's are as if absent.
+
+    Raises DatasetNotFound when none is left; UpstreamError, UpstreamTimeout; ServiceUnavailable.
+    """
+    started = perf_counter()
+    text = storable(query.text[:MAXIMUM_CHARACTERS]).strip()
+    query = replace(query, text=text, dataset_ids=tuple(filter(is_object_id, query.dataset_ids)))
+    for _ in range(ATTEMPTS):
+        bases = await readers.read(partial(_bases, query))
+        if not bases:
+            raise DatasetNotFound
+        reranker = next((base.reranker for base in bases if base.reranker), None) if query.uses_rerank else None
+        nears, tokens = await _near(query, bases)
+        least = -1.0 if reranker else query.similarity
+        quotes = await readers.read(partial(_find, query, bases, nears, least))
+        if quotes is not None:
+            break
+    else:
+        raise ServiceUnavailable
+    if reranker is not None:
+        quotes = await _reranked(reranker, query, quotes)
+    quotes = await asyncio.to_thread(_within, quotes, query.limit)
+    return Found(quotes, perf_counter() - started, tokens, has_reranked=reranker is not None)
+
+
+BASES = """
+SELECT dataset.id, vector_set.id, vector_set.dimension, EXISTS (
+        SELECT FROM pg_index WHERE indexrelid = to_regclass('vector_hnsw_' || vector_set.dimension) AND indisvalid),
+    vector_set.model, embedder.base_url, embedder.encrypted_secret, embedder.connect_seconds, embedder.total_seconds,
+    dataset.rerank_model, reranker.base_url, reranker.encrypted_secret, reranker.connect_seconds, reranker.total_seconds
+FROM datasets_dataset AS dataset
+LEFT JOIN datasets_vectorset AS vector_set ON vector_set.dataset_id = dataset.id AND vector_set.is_current
+LEFT JOIN chat_provider AS embedder ON embedder.id = vector_set.provider_id
+LEFT JOIN chat_provider AS reranker ON reranker.id = dataset.rerank_provider_id
+WHERE dataset.team_id = %(team_id)s AND dataset.id = ANY (%(dataset_ids)s)
+ORDER BY array_position(%(dataset_ids)s, dataset.id::text)
+"""
+
+
+def _bases(query: Query, connection: Connection) -> list[Base]:
+    values = {"team_id": query.team_id, "dataset_ids": list(query.dataset_ids)}
+    rows = connection.execute(BASES, values).fetchall()
+    return [
+        # A set's provider cannot be removed: where there is none, the model is the static one.
+        Base(row[0], row[1], row[2], row[3], _model(*row[4:9]) or EmbeddingModel.of(None, ""), _model(*row[9:]))
+        for row in rows
+    ]
+
+
+def _model(
+    name: str, base_url: str | None, secret: bytes | None, connect_seconds: int, total_seconds: int
+) -> EmbeddingModel | None:
+    """Of a provider, or None where there is none."""
+    if base_url is None:
+        return None
+    provider = SimpleNamespace(
+        base_url=base_url, encrypted_secret=secret, connect_seconds=connect_seconds, total_seconds=total_seconds
+    )
+    return EmbeddingModel.of(provider, name)
+
+
+async def _near(query: Query, bases: Sequence[Base]) -> tuple[list[Near], int]:
+    """Where to look by vectors, for each model once; and the tokens that providers charged."""
+    if query.mode is Mode.FULL_TEXT or not query.text:
+        return [], 0
+    spaces: dict[EmbeddingModel, list[Base]] = {}
+    for base in bases:
+        # Before a set's first vector nothing can be near.
+        if base.vector_set_id is not None and base.dimension is not None:
+            spaces.setdefault(base.model, []).append(base)
+    embedded = await asyncio.gather(*(embed(model, [query.text]) for model in spaces))
+    nears, tokens = [], 0
+    for of_model, answer in zip(spaces.values(), embedded, strict=True):
+        tokens += answer.prompt_tokens or 0
+        (vector,) = answer.vectors
+        # Of a text without any token nothing can be said.
+        if any(vector):
+            ids = [base.vector_set_id for base in of_model if base.vector_set_id is not None]
+            nears.append(Near(ids, vector, has_index=of_model[0].has_index))
+    return nears, tokens
+
+
+def _find(
+    query: Query, bases: Sequence[Base], nears: Sequence[Near], least: float, connection: Connection
+) -> list[Quote] | None:
+    """What is found by vectors has a cosine of at least `least`. None when another model took a dataset over."""
+    dataset_ids = [base.dataset_id for base in bases]
+    lists: Lists = {}
+    with connection.transaction():
+        candidates.prepare(connection)
+        if query.mode is not Mode.FULL_TEXT:
+            found = [candidates.nearest(connection, near) for near in nears]
+            lists["embedding"] = [pair for pair in _interleaved(found) if pair[1] >= least]
+        if query.mode is not Mode.EMBEDDING:
+            lists["fullText"] = candidates.with_words(connection, dataset_ids, words_of(query.text))
+        if not _are_there(connection, nears):
+            return None
+        return _quotes(connection, dataset_ids, _fused(lists))
+
+
+def _are_there(connection: Connection, nears: Iterable[Near]) -> bool:
+    """Whether all vectors could be seen: a set's vectors go with it."""
+    ids = [pk for near in nears for pk in near.vector_set_ids]
+    row = connection.execute("SELECT count(*) FROM datasets_vectorset WHERE id = ANY (%s)", [ids]).fetchone()
+    return row is not None and row[0] == len(ids)
+
+
+def _interleaved(lists: Sequence[Scored]) -> Scored:
+    """Of several models first the best of each: their cosines cannot be compared."""
+    ranked = [(rank, pair) for scored in lists for rank, pair in enumerate(scored)]
+    return [pair for _, pair in sorted(ranked, key=lambda one: (one[0], -one[1][1]))]
+
+
+def _fused(lists: Lists) -> dict[str, tuple[Score, ...]]:
+    """The scores of each datum, best datum first."""
+    lists = {kind: scored for kind, scored in lists.items() if scored}
+    scores: dict[str, tuple[Score, ...]] = {}
+    fused: dict[str, float] = {}
+    for kind, scored in lists.items():
+        for rank, (datum_id, value) in enumerate(scored):
+            scores[datum_id] = (*scores.get(datum_id, ()), Score(kind, value, rank))
+            fused[datum_id] = fused.get(datum_id, 0.0) + 1 / (K + rank + 1)
+    if len(lists) < 2:
+        return scores
+    order = sorted(fused, key=lambda datum_id: -fused[datum_id])
+    return {pk: (*scores[pk], Score("rrf", fused[pk], rank)) for rank, pk in enumerate(order)}
+
+
+QUOTES = """
+SELECT datum.id, datum.q, datum.a, datum.chunk_index, datum.dataset_id, datum.collection_id,
+    collection.name AS source_name, coalesce(nullif(collection.url, ''), collection.id) AS source_id
+FROM datasets_datum AS datum JOIN datasets_collection AS collection ON collection.id = datum.collection_id
+WHERE datum.id = ANY (%(ids)s) AND datum.dataset_id = ANY (%(dataset_ids)s)
+"""
+
+
+def _quotes(connection: Connection, dataset_ids: list[str], scores: dict[str, tuple[Score, ...]]) -> list[Quote]:
+    """In the order of the scores; of equal texts the first."""
+    cursor = connection.cursor(row_factory=dict_row)
+    rows = cursor.execute(QUOTES, {"ids": list(scores), "dataset_ids": dataset_ids}).fetchall()
+    by_id = {row["id"]: row for row in rows}
+    found: dict[tuple[str, str], Quote] = {}
+    for datum_id in scores:
+        row = by_id.get(datum_id)
+        if row is not None:
+            found.setdefault((row["q"], row["a"]), Quote(**row, scores=scores[datum_id]))
+    return list(found.values())
+
+
+async def _reranked(model: EmbeddingModel, query: Query, quotes: list[Quote]) -> list[Quote]:
+    values = await rerank(model, query.text, [quote.text for quote in quotes])
+    order = sorted(range(len(quotes)), key=lambda number: -values[number])
+    return [
+        replace(quotes[number], scores=(*quotes[number].scores, Score("reRank", values[number], rank)))
+        for rank, number in enumerate(order)
+        if values[number] >= query.similarity
+    ]
+
+
+def _within(quotes: list[Quote], limit: int) -> list[Quote]:
+    """As many as have room together, and always the first."""
+    room = limit
+    for number, quote in enumerate(quotes):
+        room -= token_counts([quote.text])[0]
+        if room < 0:
+            return quotes[: max(number, 1)]
+    return quotes

@@ -1,0 +1,90 @@
+"""`core/dataset/collection/create/link`: a collection from a page, which the job fetches."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from apikeys import outbound
+from datasets.models import Collection, ImportState, Kind, SourcePiece
+from tests import factories
+from tests.api.refusals import check_refusal
+from tests.api.sources import ROOT, made_by, read, texts_of
+from tests.conftest import Server
+from tests.fake_site import FakeSite
+
+PATH = f"{ROOT}/link"
+
+
+@pytest.fixture(autouse=True)
+def loopback(settings: Any) -> Any:
+    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    outbound.allowed_networks.cache_clear()
+    yield
+    outbound.allowed_networks.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[FakeSite]:
+    with FakeSite() as site:
+        yield site
+
+
+def test_it_works(server: Server, site: FakeSite) -> None:
+    site.shows("/film", "<title>The film</title><h1>Crew</h1><p>Directed by Ang Lee.</p><script>x</script>")
+    dataset = factories.make_dataset()
+    _, key = factories.make_key(dataset.team)
+    url = f"{site.url}/film"
+    collection = made_by(server.post(PATH, key, json={"datasetId": dataset.pk, "link": f" {url} "}))
+    assert (collection.name, collection.url, collection.kind) == (url, url, Kind.LINK)
+    assert (collection.state, collection.source_format) == (ImportState.WAITING, "")
+    assert site.asked == []
+    read(collection)
+    assert (collection.state, collection.name) == (ImportState.READY, "The film")
+    assert texts_of(collection) == [("# Crew\n\nDirected by Ang Lee.", "")]
+    assert not SourcePiece.objects.filter(collection=collection).exists()
+
+
+def test_a_name_of_its_own_stays(server: Server, site: FakeSite) -> None:
+    site.shows("/named", "<title>The film</title>x")
+    dataset = factories.make_dataset()
+    _, key = factories.make_key(dataset.team)
+    body = {"datasetId": dataset.pk, "link": f"{site.url}/named", "name": "Mine"}
+    assert read(made_by(server.post(PATH, key, json=body))).name == "Mine"
+
+
+def test_a_page_that_cannot_be_had(server: Server, site: FakeSite) -> None:
+    dataset = factories.make_dataset()
+    _, key = factories.make_key(dataset.team)
+    collection = made_by(server.post(PATH, key, json={"datasetId": dataset.pk, "link": f"{site.url}/absent"}))
+    read(collection)
+    assert (collection.state, collection.failure) == (
+        ImportState.FAILED,
+        "The page's server answered with HTTP 404.",
+    )
+
+
+def test_a_page_that_is_not_what_its_type_says(server: Server, site: FakeSite) -> None:
+    site.shows("/pdf", "no pdf at all", "application/pdf")
+    dataset = factories.make_dataset()
+    _, key = factories.make_key(dataset.team)
+    collection = read(made_by(server.post(PATH, key, json={"datasetId": dataset.pk, "link": f"{site.url}/pdf"})))
+    assert collection.state == ImportState.FAILED
+    assert collection.failure
+
+
+@pytest.mark.parametrize(
+    "link", ["", "x", "ftp://example.org", "file:///etc/passwd", "http://u:p@example.org", "http://a\0b"]
+)
+def test_what_is_no_link(server: Server, link: str) -> None:
+    dataset = factories.make_dataset()
+    _, key = factories.make_key(dataset.team)
+    response = server.post(PATH, key, json={"datasetId": dataset.pk, "link": link})
+    check_refusal(response, "invalid_parameter", param="link")
+    assert not Collection.objects.filter(dataset=dataset).exists()
+
+
+def test_foreign_datasets(server: Server) -> None:
+    _, key = factories.make_key()
+    body = {"datasetId": factories.make_dataset().pk, "link": "https://example.org"}
+    check_refusal(server.post(PATH, key, json=body), "unAuthDataset")

@@ -1,0 +1,69 @@
+"""`core/dataset/collection/delete`: collections go with their data, folders with all that is in them."""
+
+import pytest
+
+from apikeys.audit import AuditEntry
+from datasets.data import NewDatum, insert
+from datasets.models import Collection, Dataset, Datum, Kind
+from tests import factories
+from tests.api.libraries import ABSENT, Library, data_of
+from tests.api.refusals import check_refusal
+from tests.conftest import Server
+
+
+@pytest.fixture
+def library(server: Server) -> Library:
+    return Library(server)
+
+
+@pytest.fixture
+def dataset(library: Library) -> Dataset:
+    return factories.make_dataset(library.team)
+
+
+def left(dataset: Dataset) -> set[str]:
+    return set(Collection.objects.filter(dataset=dataset).values_list("pk", flat=True))
+
+
+@pytest.mark.parametrize("method", ["DELETE", "POST"])
+def test_it_works(library: Library, dataset: Dataset, method: str) -> None:
+    collection, other = factories.make_collection(dataset), factories.make_collection(dataset)
+    insert(collection, [NewDatum("one")])
+    insert(other, [NewDatum("one")])
+    if method == "DELETE":
+        response = library.call("DELETE", f"collection/delete?id={collection.pk}")
+    else:
+        response = library.call("POST", "collection/delete", {"collectionIds": [collection.pk]})
+    assert data_of(response) is None
+    assert left(dataset) == {other.pk}
+    assert Datum.objects.get(dataset=dataset).collection == other
+    entry = AuditEntry.objects.get_for_object(collection).latest("pk")
+    assert (entry.action, entry.object_repr, entry.team) == (AuditEntry.Action.DELETE, collection.name, library.team)
+    assert library.api_key.name in entry.actor_name
+
+
+def test_several_and_what_is_in_them(library: Library, dataset: Dataset) -> None:
+    folder = factories.make_collection(dataset, kind=Kind.FOLDER)
+    inner = factories.make_collection(dataset, kind=Kind.FOLDER, parent=folder)
+    inside = factories.make_collection(dataset, parent=inner)
+    other = factories.make_collection(dataset)
+    insert(inside, [NewDatum("one")])
+    data_of(library.call("POST", "collection/delete", {"collectionIds": [folder.pk, inside.pk, other.pk, other.pk]}))
+    assert left(dataset) == set()
+    assert not Datum.objects.filter(dataset=dataset).exists()
+
+
+def test_all_or_none(library: Library, dataset: Dataset) -> None:
+    own, foreign = factories.make_collection(dataset), factories.make_collection()
+    for other in (foreign.pk, ABSENT, "x"):
+        response = library.call("POST", "collection/delete", {"collectionIds": [own.pk, other]})
+        check_refusal(response, "unAuthDatasetCollection")
+    assert left(dataset) == {own.pk}
+    assert left(foreign.dataset) == {foreign.pk}
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"collectionIds": []}, {"collectionIds": None}, {"collectionIds": "x"}, {"collectionIds": ["x"] * 101}]
+)
+def test_bad_input(library: Library, body: dict[str, object]) -> None:
+    check_refusal(library.call("POST", "collection/delete", body), "invalid_parameter", param="collectionIds")

@@ -1,0 +1,68 @@
+"""`core/dataset/delete`: a dataset goes with all that is in it."""
+
+from collections.abc import Iterator
+
+import pytest
+from django.db import connection
+
+from apikeys.audit import AuditEntry
+from datasets.data import NewDatum, insert
+from datasets.models import Collection, Dataset, Datum, IndexText, PendingVector, VectorSet
+from tests import factories
+from tests.api.libraries import Library, data_of
+from tests.api.refusals import check_refusal
+from tests.conftest import Server
+
+
+@pytest.fixture
+def library(server: Server) -> Library:
+    return Library(server)
+
+
+def delete(library: Library, dataset: Dataset, method: str = "DELETE"):
+    if method == "DELETE":
+        return library.call("DELETE", f"delete?id={dataset.pk}")
+    return library.call("POST", "delete", {"id": dataset.pk})
+
+
+@pytest.mark.parametrize("method", ["DELETE", "POST"])
+def test_it_works(library: Library, method: str) -> None:
+    dataset, other = factories.make_dataset(library.team), factories.make_dataset(library.team)
+    insert(factories.make_collection(dataset), [NewDatum("one")])
+    assert data_of(delete(library, dataset, method)) is None
+    for model in (Collection, Datum, IndexText, VectorSet):
+        assert not model.objects.filter(dataset=dataset.pk).exists(), model
+    assert not PendingVector.objects.filter(vector_set__dataset=dataset.pk).exists()
+    assert list(Dataset.objects.for_team(library.team.pk)) == [other]
+    entry = AuditEntry.objects.get_for_object(dataset).latest("pk")
+    assert (entry.action, entry.object_repr, entry.team) == (AuditEntry.Action.DELETE, dataset.name, library.team)
+    assert library.api_key.name in entry.actor_name
+
+
+def test_twice(library: Library) -> None:
+    dataset = factories.make_dataset(library.team)
+    data_of(delete(library, dataset))
+    check_refusal(delete(library, dataset), "unAuthDataset")
+
+
+@pytest.fixture
+def user_of_datasets() -> Iterator[str]:
+    """A table that refers to datasets as an app's choice of them does: checked when a transaction ends."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE TABLE user_of_datasets (dataset_id varchar(24) NOT NULL"
+            " REFERENCES datasets_dataset DEFERRABLE INITIALLY DEFERRED)"
+        )
+        yield "user_of_datasets"
+        cursor.execute("DROP TABLE user_of_datasets")
+
+
+def test_one_that_is_used(library: Library, user_of_datasets: str) -> None:
+    dataset = factories.make_dataset(library.team)
+    insert(factories.make_collection(dataset), [NewDatum("one")])
+    with connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {user_of_datasets} VALUES (%s)", [dataset.pk])
+    assert "app" in check_refusal(delete(library, dataset), "invalid_parameter", param="id")
+    assert Datum.objects.filter(dataset=dataset).exists()
+    entries = AuditEntry.objects.get_for_object(dataset)
+    assert not entries.filter(action=AuditEntry.Action.DELETE).exists()
