@@ -11,7 +11,7 @@ from django.db import connection
 from apikeys import admission, outbound, policies, refusals, servers
 from apikeys.cache import listener
 from apikeys.ledger import usage_gate
-from chat import app_snapshots, histories, recorder
+from chat import app_snapshots, embedding_models, histories, recorder
 from datasets import retrieval
 from fastgpt_site import metrics
 
@@ -28,6 +28,7 @@ GATES = (
     refusals.gate,
     app_snapshots.gate,
     histories.gate,
+    embedding_models.gate,
     recorder.gate,
     usage_gate,
 )

@@ -7,6 +7,7 @@ from django.views.generic import RedirectView
 from apikeys.fresh_password import change_password, confirm_password
 from apikeys.key_views import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
 from apikeys.views import BaseUrlView, KeySelfView, UnknownPathView
+from chat.embedding_views import EmbeddingsView
 from chat.views import AppListView, CompletionsView, ModelListView
 from datasets.collection_views import (
     CollectionCreateView,
@@ -41,6 +42,7 @@ from fastgpt_site.metrics import metrics
 # Each path with and without a trailing slash, so that no POST is redirected.
 v1 = [
     re_path(r"^chat/completions/?$", CompletionsView.as_view()),
+    re_path(r"^embeddings/?$", EmbeddingsView.as_view()),
     re_path(r"^models/?$", ModelListView.as_view()),
     re_path(r"^key/?$", KeySelfView.as_view()),
 ]

@@ -331,6 +331,11 @@ async def embed(provider: FakeProvider, request: web.Request, body: dict[str, An
     return vectors([vector_of(text) for text in body["input"]])
 
 
+async def embed_uncounted(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    data = [{"index": index, "embedding": vector_of(text)} for index, text in enumerate(body["input"])]
+    return web.json_response({"data": data})
+
+
 async def embed_nan(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
     return vectors([[float("nan"), *vector_of(text)[1:]] for text in body["input"]])
 
@@ -378,6 +383,7 @@ async def embed_broken(provider: FakeProvider, request: web.Request, body: dict[
 
 EMBEDDING_BEHAVIORS: dict[str, Behavior] = {
     "embed": embed,
+    "embed_uncounted": embed_uncounted,
     "embed_nan": embed_nan,
     "embed_huge": embed_huge,
     "embed_zero": embed_zero,

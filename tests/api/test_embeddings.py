@@ -1,0 +1,296 @@
+"""`POST v1/embeddings`: vectors in OpenAI's form, and what each call is recorded and charged with."""
+
+import base64
+import contextlib
+import http.client
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import openai
+import pytest
+
+from apikeys import servers
+from apikeys.limits import Counter, Limit
+from apikeys.models import Team
+from apikeys.usage import Ending, TokenSource, UsageRecord
+from chat.models import Price
+from datasets.models import VectorSet
+from datasets.texts import token_counts
+from tests import factories
+from tests.api.conversations import record_of
+from tests.api.refusals import check_refusal
+from tests.api.test_completions_leaving import recorded
+from tests.balances import drifted_since, newest_limit
+from tests.conftest import Server
+from tests.fake_provider import FakeProvider, vector_of
+from tests.processes import wait_for
+
+PATH = "/api/v1/embeddings"
+STATIC = "wordllama-256"
+
+
+@pytest.fixture(autouse=True)
+def no_drift() -> Iterator[None]:
+    """After each test counters and ledger agree, for every limit that it made."""
+    before = newest_limit()
+    yield
+    wait_for(lambda: not drifted_since(before), "drift is 0", seconds=5)
+
+
+def embed(server: Server, key: str, texts: Any, model: str = STATIC, **body: Any) -> httpx2.Response:
+    return server.post(PATH, key, json={"model": model, "input": texts, **body})
+
+
+def vectors_of(response: httpx2.Response) -> list[list[float]]:
+    assert response.status_code == 200, response.text
+    data = response.json()["data"]
+    assert [(item["object"], item["index"]) for item in data] == [("embedding", index) for index in range(len(data))]
+    return [item["embedding"] for item in data]
+
+
+def make_team_with(provider: FakeProvider, *models: str, limits: dict[str, int] | None = None) -> Team:
+    """With a dataset for each of these models of one provider."""
+    team = factories.make_team()
+    its_provider = factories.make_provider(team, provider.url, **(limits or {}))
+    for model in models:
+        factories.make_dataset(team, its_provider, model)
+    return team
+
+
+def make_limit(api_key: Any, measure: str, amount: int) -> Limit:
+    return Limit.objects.create(team=api_key.team, key=api_key, measure=measure, period="day", amount=amount)
+
+
+def used(limit: Limit) -> int:
+    counter = Counter.objects.get(limit=limit)
+    assert counter.reserved == 0
+    return counter.used
+
+
+def test_it_works(server: Server) -> None:
+    """The static model needs no dataset, and its own tokenizer counts."""
+    api_key, key = factories.make_key()
+    texts = ["Who directed it?", "导演是谁"]
+    response = embed(server, key, texts)
+    vectors = vectors_of(response)
+    assert [len(vector) for vector in vectors] == [256, 256]
+    assert all(sum(number * number for number in vector) == pytest.approx(1) for vector in vectors)
+    tokens = sum(token_counts(texts))
+    body = response.json()
+    assert (body["object"], body["model"]) == ("list", STATIC)
+    assert body["usage"] == {"prompt_tokens": tokens, "total_tokens": tokens}
+    record = record_of(response)
+    assert (record.key, record.app, record.endpoint, record.model) == (api_key, None, "embeddings.create", STATIC)
+    assert (record.prompt_tokens, record.completion_tokens, record.cost_micropoints) == (tokens, 0, 0)
+    assert (record.status, record.ending, record.token_source) == (200, Ending.COMPLETE, TokenSource.PROVIDER)
+
+
+def test_one_string(server: Server) -> None:
+    _, key = factories.make_key()
+    assert vectors_of(embed(server, key, "alone")) == vectors_of(embed(server, key, ["alone"]))
+
+
+def test_base64(server: Server) -> None:
+    _, key = factories.make_key()
+    (numbers,) = vectors_of(embed(server, key, "one", encoding_format="float"))
+    (raw,) = vectors_of(embed(server, key, "one", encoding_format="base64"))
+    assert struct.unpack("<256f", base64.b64decode(raw)) == pytest.approx(numbers, abs=1e-6)
+
+
+def test_openai_client(server: Server) -> None:
+    _, key = factories.make_key()
+    with openai.OpenAI(base_url=f"{server.url}/v1", api_key=key) as client:
+        answer = client.embeddings.create(model=STATIC, input=["one", "two"])
+        assert [len(item.embedding) for item in answer.data] == [256, 256]
+        assert answer.usage.prompt_tokens > 0
+        with pytest.raises(openai.BadRequestError) as caught:
+            client.embeddings.create(model="no-such-model", input="one")
+    assert caught.value.param == "model"
+
+
+def test_model_of_a_dataset(server: Server, provider: FakeProvider) -> None:
+    team = make_team_with(provider, "embed")
+    Price.objects.create(provider=team.providers.get(), model="embed", prompt_micropoints=500)
+    _, key = factories.make_key(team)
+    texts = [factories.unique("text") for _ in range(3)]
+    response = embed(server, key, texts, "embed", user="ann", dimensions=None)
+    for vector, text in zip(vectors_of(response), texts, strict=True):
+        length = sum(number * number for number in vector_of(text)) ** 0.5
+        assert vector == pytest.approx([number / length for number in vector_of(text)])
+    assert response.json()["usage"] == {"prompt_tokens": 9, "total_tokens": 9}
+    record = record_of(response)
+    assert (record.prompt_tokens, record.token_source, record.prompt_price) == (9, TokenSource.PROVIDER, 500)
+    # 4.5, rounded up.
+    assert record.cost_micropoints == 5
+
+
+def test_the_most_texts(server: Server, provider: FakeProvider) -> None:
+    _, key = factories.make_key(make_team_with(provider, "embed"))
+    texts = [f"{factories.unique('many')} {number}" for number in range(2_048)]
+    response = embed(server, key, texts, "embed", encoding_format="base64")
+    assert len(vectors_of(response)) == 2_048
+    assert response.json()["usage"]["prompt_tokens"] == 3 * 2_048
+    check_refusal(embed(server, key, ["x"] * 2_049, "embed"), "invalid_parameter", param="input")
+
+
+def test_provider_that_counts_nothing(server: Server, provider: FakeProvider) -> None:
+    """Then the bound counts, as it does for completions."""
+    _, key = factories.make_key(make_team_with(provider, "embed_uncounted"))
+    response = embed(server, key, ["abc", "导演"], "embed_uncounted")
+    record = record_of(response)
+    assert (record.prompt_tokens, record.token_source) == (3 + 6 + 2 * 4, TokenSource.BOUND)
+    assert response.json()["usage"]["prompt_tokens"] == 17
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"input": "x"}, "model"),
+        ({"model": STATIC}, "input"),
+        ({"model": STATIC, "input": None}, "input"),
+        ({"model": STATIC, "input": ""}, "input"),
+        ({"model": STATIC, "input": []}, "input"),
+        ({"model": STATIC, "input": ["x", ""]}, "input[1]"),
+        ({"model": STATIC, "input": [[1, 2]]}, "input[0]"),
+        ({"model": STATIC, "input": [1, 2]}, "input[0]"),
+        ({"model": STATIC, "input": {"text": "x"}}, "input"),
+        ({"model": STATIC, "input": "x" * (1024 * 1024 + 1)}, "input"),
+        ({"model": STATIC, "input": "x", "dimensions": 128}, "dimensions"),
+        ({"model": STATIC, "input": "x", "dimensions": "256"}, "dimensions"),
+        ({"model": STATIC, "input": "x", "encoding_format": "hex"}, "encoding_format"),
+        ({"model": 1, "input": "x"}, "model"),
+        ({"model": "", "input": "x"}, "model"),
+        ({"model": "a\0b", "input": "x"}, "model"),
+        ({"model": "gpt-4", "input": "x"}, "model"),
+        ({"model": STATIC, "input": "x", "user": 1}, "user"),
+        ([], None),
+    ],
+)
+def test_bad_input(server: Server, body: Any, param: str | None) -> None:
+    api_key, key = factories.make_key()
+    check_refusal(server.post(PATH, key, json=body), "invalid_parameter", param=param)
+    assert not UsageRecord.objects.filter(key=api_key).exists()
+
+
+def test_dimensions_that_the_model_has(server: Server, provider: FakeProvider) -> None:
+    team = make_team_with(provider, "embed")
+    _, key = factories.make_key(team)
+    assert len(vectors_of(embed(server, key, "x", dimensions=256))[0]) == 256
+    # Not known before its first vector.
+    check_refusal(embed(server, key, "x", "embed", dimensions=8), "invalid_parameter", param="dimensions")
+    VectorSet.objects.filter(dataset__team=team).update(dimension=8)
+    assert len(vectors_of(embed(server, key, "x", "embed", dimensions=8))[0]) == 8
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\u202eabc\u200f", "🎬" * 1000, " ", "x" * 100_000])
+def test_odd_text(server: Server, text: str) -> None:
+    _, key = factories.make_key()
+    assert len(vectors_of(embed(server, key, [text, text]))) == 2
+
+
+def test_half_a_character(server: Server) -> None:
+    _, key = factories.make_key()
+    raw = b'{"model": "wordllama-256", "input": "a\\ud800"}'
+    check_refusal(server.post(PATH, key, content=raw), "invalid_parameter")
+
+
+def test_model_of_another_team(server: Server, provider: FakeProvider) -> None:
+    """It looks like one that nobody has."""
+    make_team_with(provider, "embed")
+    _, key = factories.make_key()
+    foreign = check_refusal(embed(server, key, "x", "embed"), "invalid_parameter", param="model")
+    absent = check_refusal(embed(server, key, "x", "absent"), "invalid_parameter", param="model")
+    assert foreign == absent
+
+
+def test_allowed_models(server: Server) -> None:
+    _, key = factories.make_key(allowed_models=["echo"])
+    check_refusal(embed(server, key, "x"), "model_not_allowed")
+    _, key = factories.make_key(allowed_models=["echo", STATIC])
+    assert len(vectors_of(embed(server, key, "x"))) == 1
+
+
+def test_limits(server: Server, provider: FakeProvider) -> None:
+    team = make_team_with(provider, "embed")
+    Price.objects.create(provider=team.providers.get(), model="embed", prompt_micropoints=1_000_000)
+    api_key, key = factories.make_key(team)
+    requests, tokens = make_limit(api_key, "requests", 2), make_limit(api_key, "tokens", 100)
+    points = make_limit(api_key, "micropoints", 100_000)
+    response = embed(server, key, "four", "embed")
+    assert response.status_code == 200, response.text
+    assert "q=100," in response.headers["ratelimit-policy"]
+    assert (used(requests), used(tokens), used(points)) == (1, 3, 3_000)
+    # Its bound goes beyond the limit, so it is refused and costs nothing.
+    check_refusal(embed(server, key, "x" * 94, "embed"), "insufficient_quota")
+    assert (used(requests), used(tokens), used(points)) == (1, 3, 3_000)
+    assert embed(server, key, "x" * 93, "embed").status_code == 200
+    check_refusal(embed(server, key, "x", "embed"), "insufficient_quota")
+    assert (used(requests), used(tokens), used(points)) == (2, 6, 6_000)
+
+
+@pytest.mark.parametrize(
+    "behavior",
+    ["status_401", "status_500", "html", "half", "nothing", "redirect", "embed_nan", "embed_zero", "embed_fewer"],
+)
+def test_provider_that_fails(server: Server, provider: FakeProvider, behavior: str) -> None:
+    api_key, key = factories.make_key(make_team_with(provider, behavior))
+    limit = make_limit(api_key, "tokens", 1_000)
+    response = embed(server, key, ["one", "two"], behavior)
+    message = check_refusal(response, "upstream_error")
+    assert str(provider.port) not in message
+    record = record_of(response)
+    assert (record.status, record.ending, record.prompt_tokens) == (502, Ending.FAILED, 0)
+    assert used(limit) == 0
+
+
+def test_provider_that_fails_in_the_middle(server: Server, provider: FakeProvider) -> None:
+    _, key = factories.make_key(make_team_with(provider, "embed_poisoned"))
+    response = embed(server, key, ["good"] * 100 + ["poison"], "embed_poisoned")
+    check_refusal(response, "upstream_error")
+    assert record_of(response).prompt_tokens == 0
+
+
+def test_dimension_that_changes_in_the_middle(server: Server, provider: FakeProvider) -> None:
+    _, key = factories.make_key(make_team_with(provider, "embed_changing"))
+    check_refusal(embed(server, key, ["x"] * 100, "embed_changing"), "upstream_error")
+
+
+def test_provider_that_takes_too_long(server: Server, provider: FakeProvider) -> None:
+    _, key = factories.make_key(make_team_with(provider, "never", limits={"total_seconds": 1}))
+    response = embed(server, key, "x", "never")
+    check_refusal(response, "upstream_timeout")
+    assert record_of(response).ending == Ending.FAILED
+
+
+@contextlib.contextmanager
+def embedding(server: Server, provider: FakeProvider) -> Iterator[tuple[Any, http.client.HTTPConnection]]:
+    """A call whose provider is being waited for."""
+    api_key, key = factories.make_key(make_team_with(provider, "never"))
+    text = factories.unique("under way")
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+        body = json.dumps({"model": "never", "input": text})
+        connection.request("POST", PATH, body, {"Authorization": f"Bearer {key}"})
+        wait_for(lambda: [text] in provider.embedded_by("never"), "the provider is asked")
+        yield api_key, connection
+
+
+def test_a_caller_who_leaves(server: Server, provider: FakeProvider) -> None:
+    """The provider was asked, so the bound is charged."""
+    with embedding(server, provider) as (api_key, connection):
+        connection.close()
+        record = wait_for(lambda: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5)
+    assert record.ending == Ending.CANCELLED
+    assert (record.prompt_tokens > 0, record.token_source) == (True, TokenSource.BOUND)
+
+
+def test_a_call_that_is_cut(server: Server, provider: FakeProvider) -> None:
+    with embedding(server, provider) as (api_key, connection):
+        servers.call(cut_keys=[api_key.pk], is_revoked=True)
+        answer = connection.getresponse()
+        assert answer.status == 401
+        assert json.loads(answer.read())["error"]["code"] == "revoked_api_key"
+        record = recorded(answer.getheader("x-request-id") or "")
+    assert record.ending == Ending.CUT
