@@ -19,7 +19,7 @@ from datasets.folders import check_depth, check_place, lock_folder
 from datasets.metadata import clean_metadata
 from datasets.models import Collection, Datum, ImportState, Kind, PendingVector
 from datasets.names import CollectionName, clean_name
-from datasets.pages import Page
+from datasets.pages import Page, SearchText
 from datasets.scope import find_collection, find_dataset, lock_collections, lock_dataset
 
 # Collections that one call may remove.
@@ -39,7 +39,7 @@ class NewCollection(msgspec.Struct):
 class ListedCollections(Page, kw_only=True):
     datasetId: str
     parentId: str | None = None
-    searchText: str | None = None
+    searchText: SearchText | None = None
 
 
 class ChangedCollection(msgspec.Struct):

@@ -21,6 +21,7 @@ from apikeys.views import ApiView, success
 from datasets import vector_sets
 from datasets.models import USUAL_CHUNK, Dataset, PendingVector, VectorSet
 from datasets.names import DatasetName, clean_name
+from datasets.pages import SearchText
 from datasets.scope import find_dataset, lock_dataset
 from datasets.static_model import STATIC_MODEL
 from datasets.texts import MAXIMUM_TOKENS
@@ -75,7 +76,7 @@ class ChangedDataset(GivenModel, kw_only=True):
 
 class ListedDatasets(msgspec.Struct):
     parentId: str | None = None
-    searchKey: str | None = None
+    searchKey: SearchText | None = None
 
 
 class NamedDataset(msgspec.Struct):

@@ -16,7 +16,7 @@ from apikeys.text import storable
 from apikeys.views import ApiView, success
 from datasets.data import MAXIMUM_INDEX_TEXTS, Insertion, NewDatum, change, clean, insert
 from datasets.models import Collection, Datum, Kind
-from datasets.pages import Page
+from datasets.pages import Page, SearchText
 from datasets.scope import find_collection, find_datum, lock_datum
 from datasets.texts import MAXIMUM_TOKENS, token_counts
 
@@ -66,7 +66,7 @@ class InsertedDatum(GivenDatum, kw_only=True):
 
 class ListedData(Page, kw_only=True):
     collectionId: str
-    searchText: str | None = None
+    searchText: SearchText | None = None
 
 
 class ChangedDatum(msgspec.Struct):

@@ -9,6 +9,8 @@ MAXIMUM_ROWS = 100
 # Beyond what any list has, and within what PostgreSQL counts with.
 LAST = 1_000_000_000
 
+SearchText = Annotated[str, msgspec.Meta(max_length=1_000)]
+
 
 class Page(msgspec.Struct):
     """Base of what lists take. `offset` wins over `pageNum`, which counts from 1."""

@@ -150,20 +150,27 @@ def _store(vector_set: VectorSet, text_ids: Sequence[int], vectors: Sequence[lis
     if vector_set.dimension != dimension:
         raise WrongDimension(f"The model gave vectors of {dimension} numbers, and {vector_set.dimension} before.")
     with transaction.atomic(), connection.cursor() as cursor:
-        # What a vector belongs to is held before what waits for it goes, as removing takes them: else each would wait
-        # for the other. Texts that are being removed or changed are left to a later run.
+        # What a vector belongs to and what waits for it are held first. Removals take them in other orders, so that to
+        # wait for one here could be to wait for each other; what is being removed or changed is left to a later run.
         cursor.execute("SELECT 1 FROM datasets_vectorset WHERE id = %s FOR KEY SHARE", [vector_set.pk])
         cursor.execute(
-            "WITH text AS (SELECT id FROM datasets_indextext WHERE id = ANY (%s) FOR KEY SHARE SKIP LOCKED),"
-            " made AS (DELETE FROM datasets_pendingvector USING text"
-            " WHERE vector_set_id = %s AND index_text_id = text.id RETURNING index_text_id)"
+            "SELECT text.id FROM datasets_pendingvector AS pending"
+            " JOIN datasets_indextext AS text ON text.id = pending.index_text_id"
+            " WHERE pending.vector_set_id = %s AND pending.index_text_id = ANY (%s)"
+            " FOR UPDATE OF pending SKIP LOCKED FOR KEY SHARE OF text SKIP LOCKED",
+            [vector_set.pk, list(text_ids)],
+        )
+        held = [text_id for (text_id,) in cursor.fetchall()]
+        cursor.execute(
+            "WITH made AS (DELETE FROM datasets_pendingvector WHERE vector_set_id = %s AND index_text_id = ANY (%s)"
+            " RETURNING index_text_id)"
             " INSERT INTO datasets_vector (vector_set_id, index_text_id, embedding)"
             " SELECT %s, made.index_text_id, vector.embedding::vector FROM made"
             " JOIN unnest(%s::bigint[], %s::text[]) AS vector(index_text_id, embedding) USING (index_text_id)"
             " ON CONFLICT (vector_set_id, index_text_id) DO NOTHING",
             [
-                list(text_ids),
                 vector_set.pk,
+                held,
                 vector_set.pk,
                 list(text_ids),
                 [f"[{','.join(map(repr, vector))}]" for vector in vectors],

@@ -131,6 +131,7 @@ def test_no_page_is_too_long(library: Library, dataset: Dataset) -> None:
         ({"offset": 10**30}, "offset"),
         ({"pageNum": 10**18}, "pageNum"),
         ({"searchText": 1}, "searchText"),
+        ({"searchText": "x" * 1_001}, "searchText"),
     ],
 )
 def test_bad_input(library: Library, dataset: Dataset, asked: dict[str, Any], param: str) -> None:

@@ -1,11 +1,14 @@
 """`core/dataset/delete`: a dataset goes with all that is in it."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connection
 
 from apikeys.audit import AuditEntry
+from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, Datum, IndexText, PendingVector, VectorSet
 from tests import factories
@@ -43,6 +46,27 @@ def test_twice(library: Library) -> None:
     dataset = factories.make_dataset(library.team)
     data_of(delete(library, dataset))
     check_refusal(delete(library, dataset), "unAuthDataset")
+
+
+@pytest.mark.parametrize("path", ["delete", "collection/delete"])
+def test_while_data_come_and_vectors_are_made(library: Library, path: str) -> None:
+    """What comes is refused or goes as well; neither that nor the job that makes the vectors fails."""
+    for _ in range(4):
+        collection = factories.make_collection(factories.make_dataset(library.team))
+        insert(collection, [NewDatum(f"question {number}") for number in range(400)])
+        items = [{"q": f"more {number}"} for number in range(100)]
+        body = {"id": collection.dataset_id if path == "delete" else collection.pk}
+        with ThreadPoolExecutor(2) as threads:
+            pushed = threads.submit(
+                library.call, "POST", "data/pushData", {"collectionId": collection.pk, "data": items}
+            )
+            removed = threads.submit(library.call, "POST", path, body)
+            async_to_sync(vector_sets.embed_pending)(collection.dataset_id)
+        data_of(removed.result())
+        if pushed.result().status_code != 200:
+            check_refusal(pushed.result(), "unAuthDatasetCollection")
+        assert not Datum.objects.filter(dataset=collection.dataset_id).exists()
+        assert not PendingVector.objects.filter(collection=collection.pk).exists()
 
 
 @pytest.fixture
