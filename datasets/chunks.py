@@ -14,6 +14,8 @@ ENDS = [re.compile(end) for end in (r"\n(?=#{1,6} )", r"\n\s*\n", r"\n", r"[。�
 # The splitter measures characters, which is ten times quicker than tokens: as many as make a chunk at the text's own
 # density, and some fewer, so that nearly all chunks fit. The others are split again.
 SLACK = 0.9
+# To Unicode's rules for sentences these belong to the one that ends before them.
+OPENINGS = "《〈「『【（“‘(["
 
 
 def split(texts: Iterable[str], size: int, *, is_markdown: bool) -> Iterator[str]:
@@ -53,6 +55,18 @@ def split_part(text: str, size: int, tokens: int | None, is_markdown: bool) -> I
         yield text
         return
     characters = max(1, int(len(text) * size / tokens * SLACK))
-    chunks = (MarkdownSplitter if is_markdown else TextSplitter)(characters).chunks(text)
+    chunks = with_openings((MarkdownSplitter if is_markdown else TextSplitter)(characters).chunks(text))
     for chunk, count in zip(chunks, token_counts(chunks), strict=True):
         yield from split_part(chunk, size, count, is_markdown)
+
+
+def with_openings(chunks: list[str]) -> list[str]:
+    """Put brackets that open at the end of a chunk before what they enclose."""
+    whole, moved = [], ""
+    for chunk in chunks[:-1]:
+        kept = chunk.rstrip(OPENINGS)
+        whole.append(moved + kept)
+        moved = chunk[len(kept) :]
+    whole.append(moved + "".join(chunks[-1:]))
+    # Where there is little else, they stay as they were: each chunk is shorter than the text.
+    return whole if all(whole) and max(map(len, whole)) < sum(map(len, chunks)) else chunks

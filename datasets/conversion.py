@@ -93,9 +93,10 @@ class Conversion:
 
         rows = csv_rows(self.file)
         while batch := list(islice(rows, FRAME_ITEMS)):
-            counts = token_counts([f"{row.q}\n{row.a}" for row in batch])
-            for row, count in zip(batch, counts, strict=True):
-                if row.q.strip() and count <= MAXIMUM_TOKENS:
+            counts = iter(token_counts([text for row in batch for text in (f"{row.q}\n{row.a}", *row.index_texts)]))
+            for row in batch:
+                longest = max(islice(counts, 1 + len(row.index_texts)))
+                if row.q.strip() and longest <= MAXIMUM_TOKENS:
                     yield Item(row.q, row.a, row.index_texts)
                 else:
                     self.left_out += 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncGenerator
@@ -39,7 +40,7 @@ async def frames(file: IO[bytes], format: Format, chunk_size: int, skip: int) ->
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.DEVNULL,
         cwd=settings.BASE_DIR,
-        env=ENVIRONMENT,
+        env=ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     try:
         async with aclosing(heard(process)) as said:

@@ -141,7 +141,8 @@ class DatasetDetailView(ApiView):
         dataset = find_dataset(team_id_of(request), request.query_params.get("id"))
         prefetch_related_objects([dataset], "vector_sets")
         waiting = dict(
-            PendingVector.objects.filter(vector_set__dataset=dataset)
+            PendingVector.objects.open()
+            .filter(vector_set__dataset=dataset)
             .order_by()
             .values_list("vector_set")
             .annotate(count=Count("pk"))

@@ -15,12 +15,11 @@ from django.db import connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
-from apikeys.text import storable
 from datasets import data, links
 from datasets.conversion import Frame, Item
 from datasets.conversion_process import frames
 from datasets.formats import Format, Unreadable
-from datasets.imports import MAXIMUM_NAME, copy_source, keep_source
+from datasets.imports import copy_source, keep_source, shown
 from datasets.models import Collection, ImportState, Kind, SourcePiece
 
 logger = logging.getLogger(__name__)
@@ -91,7 +90,7 @@ def keep(collection: Collection, frame: Frame) -> None:
         "attempts": 0 if frame.items else collection.attempts,
     }
     if frame.title and collection.name == collection.url:
-        columns["name"] = storable(frame.title)[:MAXIMUM_NAME]
+        columns["name"] = shown(frame.title)
     with transaction.atomic():
         # In the order in which all take them: who removes a dataset takes its collections after it.
         with connection.cursor() as cursor:

@@ -65,7 +65,7 @@ FILE_SOURCE = msgspec.json.Decoder(Source)
 class CreateFromTextView(ApiView):
     """`POST core/dataset/collection/create/text`: a text, plain or Markdown."""
 
-    endpoint = "dataset.collection.createText"
+    endpoint = "dataset.collection.create_text"
     api_key_access = frozenset({GLOBAL})
     staff_permission = "datasets.add_collection"
 
@@ -81,7 +81,7 @@ class CreateFromTextView(ApiView):
 class CreateFromLinkView(ApiView):
     """`POST core/dataset/collection/create/link`: a page, by its URL."""
 
-    endpoint = "dataset.collection.createLink"
+    endpoint = "dataset.collection.create_link"
     api_key_access = frozenset({GLOBAL})
     staff_permission = "datasets.add_collection"
 
@@ -97,7 +97,7 @@ class CreateFromLinkView(ApiView):
 class CreateFromFileView(ApiView):
     """`POST core/dataset/collection/create/localFile`: a form of `file`, and `data`, which is JSON."""
 
-    endpoint = "dataset.collection.createLocalFile"
+    endpoint = "dataset.collection.create_local_file"
     api_key_access = frozenset({GLOBAL})
     staff_permission = "datasets.add_collection"
     takes_file = True

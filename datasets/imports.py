@@ -18,6 +18,7 @@ from datasets.data import HOLD
 from datasets.formats import HEAD_BYTES, Format, Unreadable, format_of
 from datasets.links import check_url
 from datasets.models import USUAL_CHUNK, Collection, Dataset, ImportState, Kind, SourcePiece
+from datasets.names import CONTROLS
 
 PIECE_BYTES = 256 * 1024
 MAXIMUM_NAME = 200
@@ -65,7 +66,7 @@ def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **
         hold(dataset, wish.parent)
         collection: Collection = Collection.objects.create(
             dataset=dataset,
-            name=storable(name)[:MAXIMUM_NAME],
+            name=shown(name),
             parent=wish.parent,
             chunk_size=wish.chunk_size,
             metadata=wish.metadata,
@@ -76,6 +77,11 @@ def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **
             keep_source(collection, source)
         queue_import(collection)
     return collection
+
+
+def shown(name: str) -> str:
+    """A name that a source has, as it can be shown in a list."""
+    return CONTROLS.sub(" ", storable(name)).strip()[:MAXIMUM_NAME] or "-"
 
 
 def hold(dataset: Dataset, parent: Collection | None) -> None:

@@ -137,7 +137,7 @@ class Application(ASGIHandler):
             async with self.sync_room, ThreadSensitiveContext():
                 await sync_to_async(view_class.check_caller)(request)
         except Exception as error:  # noqa: BLE001 - answered as any view's own
-            await drain(receive, limit)
+            await drain(receive)
             await send_whole(answer, respond(error, answer.trace))
             return
         with closing(SpooledTemporaryFile(UPLOAD_MEMORY_BYTES)) as body:

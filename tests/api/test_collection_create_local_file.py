@@ -46,6 +46,12 @@ def test_another_name(server: Server) -> None:
     assert made_by(upload(server, key, "a.txt", b"x", datasetId=dataset.pk, name="The film")).name == "The film"
 
 
+def test_names_that_turn_a_list_around(server: Server) -> None:
+    dataset = factories.make_dataset()
+    _, key = factories.make_key(dataset.team)
+    assert made_by(upload(server, key, "a\u202etxt.fdp.txt", b"x", datasetId=dataset.pk)).name == "a txt.fdp.txt"
+
+
 def test_staff(server: Server) -> None:
     dataset = factories.make_dataset()
     cookies = session_of(factories.make_user(dataset.team, permissions=("datasets.add_collection",)))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from datasets.models import Collection, ImportState, Kind, SourcePiece
+from datasets.models import Collection, ImportState, Kind, PendingVector, SourcePiece
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.api.sources import ROOT, made_by, read, texts_of
@@ -38,6 +38,41 @@ def test_it_works(server: Server) -> None:
     assert (collection.state, collection.chunks_read) == (ImportState.READY, 1)
     assert texts_of(collection) == [("# 导演\n\n导演是李安。\n\n# Music\n\nBy Tan Dun.", "")]
     assert not SourcePiece.objects.filter(collection=collection).exists()
+
+
+def test_its_detail_tells_how_far_it_is(server: Server) -> None:
+    dataset = factories.make_dataset()
+    _, key = factories.make_key(dataset.team)
+    body = {"datasetId": dataset.pk, "name": "x", "text": "a word " * 300, "chunkSize": 64}
+    collection = made_by(server.post(PATH, key, json=body))
+
+    def detail() -> dict[str, Any]:
+        data: dict[str, Any] = server.get(f"/api/core/dataset/collection/detail?id={collection.pk}", key).json()["data"]
+        names = ("state", "trainingAmount", "chunksRead", "repeat", "leftOut", "refused", "refusal")
+        return {name: data[name] for name in names}
+
+    empty = {"chunksRead": 0, "repeat": 0, "leftOut": 0, "refused": 0, "refusal": ""}
+    assert detail() == {"state": "waiting", "trainingAmount": 1, **empty}
+    read(collection)
+    pieces, repeated = collection.chunks_read, collection.repeated
+    waiting = pieces - repeated
+    assert pieces > 5
+    assert waiting > 1
+    assert detail() == {
+        **empty,
+        "state": "ready",
+        "trainingAmount": waiting,
+        "chunksRead": pieces,
+        "repeat": repeated,
+    }
+    PendingVector.objects.filter(collection=collection).update(attempts=3, failure="no")
+    assert detail() | {"repeat": 0, "chunksRead": 0} == {
+        **empty,
+        "state": "ready",
+        "trainingAmount": 0,
+        "refused": waiting,
+        "refusal": "no",
+    }
 
 
 def test_staff(server: Server) -> None:

@@ -64,7 +64,7 @@ def test_it_works() -> None:
 
 def test_kill_9_in_the_middle() -> None:
     """Every chunk is there once, none is missing, all are in order; and so is every vector."""
-    rows = 20_000
+    rows = 8_000
     collection = import_file(table(rows))
     kills = []
     for part in (1, 2):
@@ -93,13 +93,13 @@ def test_kill_9_in_the_middle() -> None:
 
 def test_the_end_of_a_worker_is_not_the_end_of_an_import() -> None:
     """SIGTERM in the middle: it goes on with the next worker, without waiting for a rescue."""
-    collection = import_file(table(20_000))
-    with worker(API_BODY_SECONDS="3") as running:
+    collection = import_file(table(8_000))
+    with worker() as running:
         wait_for(lambda: has_read(collection, 0), "it is being read", seconds=60)
         assert running.end() == 0
     with worker():
         wait_for(lambda: state_of(collection) == ImportState.READY, "it is read to its end", seconds=240)
-    assert Datum.objects.filter(collection=collection).count() == collection.chunks_read == 20_000
+    assert Datum.objects.filter(collection=collection).count() == collection.chunks_read == 8_000
 
 
 def test_what_cannot_be_read_fails_and_harms_nothing() -> None:

@@ -42,6 +42,11 @@ def test_sizes_and_sentences(text: str, size: int, is_markdown: bool) -> None:
     assert sum(ends) / len(ends) > (0.95 if size > 32 else 0.5)
 
 
+def test_brackets_stay_with_what_they_enclose() -> None:
+    found = chunks_of("导演是李安。《卧虎藏龙》是电影。（真的）谁是导演？" * 50, 32)
+    assert not [chunk for chunk in found if chunk[-1] in "《（" or chunk[0] in "》）"]
+
+
 def test_headings_begin_chunks() -> None:
     sections = [f"# Part {number}\n\n{ENGLISH * 2}" for number in range(20)]
     found = chunks_of("\n\n".join(sections), 128, is_markdown=True)
