@@ -1,9 +1,13 @@
-"""What the demo starts with: a team, an administrator, the local model as a provider, an app and two keys."""
+"""What the demo starts with: a team, an administrator, the local model as a provider, two apps, and three keys.
+
+One of the apps answers from a knowledge base about a film.
+"""
 
 from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -11,6 +15,10 @@ from django.db import transaction
 from apikeys.models import ApiKey, Membership, Team
 from chat.management.commands.localmodel import MODEL
 from chat.models import App, Provider
+from datasets import vector_sets
+from datasets.data import insert
+from datasets.models import Collection, Dataset, Kind, PendingVector
+from fastgpt_site import demo_film
 
 TEAM = "Demo"
 ADMIN = "admin"
@@ -20,6 +28,12 @@ APP_KEY = "Demo app key"
 GLOBAL_KEY = "Demo global key"
 SYSTEM_PROMPT = "You are a helpful AI assistant. Answer in a few sentences."
 MAX_TOKENS = 256
+FILM_APP = "Film guide"
+FILM_KEY = "Film guide key"
+FILM_DATASET = "Crouching Tiger, Hidden Dragon 卧虎藏龙"
+FILM_EMPTY_ANSWER = "I know nothing about that. 这个我不知道。"
+# Of its quotes: a model this small loses its way among more.
+FILM_SETTINGS = {"similarity": 0.3, "quote_limit": 200, "history_length": 0, "max_tokens": 64}
 # Warmer, a model this small talks nonsense.
 TEMPERATURE = 0.2
 
@@ -30,11 +44,20 @@ class Demo:
 
     team: Team
     app: App
+    film_app: App
     app_key_id: str
+    film_key_id: str
     global_key_id: str
     admin_password: str | None
     app_key: str | None
+    film_key: str | None
     global_key: str | None
+    is_film_new: bool
+
+    def knows_the_film(self) -> bool:
+        """Whether the jobs' worker has made the vectors of what was seeded now."""
+        waiting = PendingVector.objects.filter(vector_set__dataset__apps=self.film_app)
+        return not self.is_film_new or not waiting.exists()
 
 
 @transaction.atomic
@@ -44,21 +67,54 @@ def seed(model_url: str) -> Demo:
     admin, admin_password = _seed_admin()
     Membership.objects.get_or_create(team=team, user=admin)
     provider, _ = Provider.objects.update_or_create(team=team, name=PROVIDER, defaults={"base_url": model_url})
-    app, _ = App.objects.get_or_create(
-        team=team,
-        name=APP,
-        defaults={
-            "intro": "Answers from the model on this machine.",
-            "provider": provider,
-            "model": MODEL,
-            "system_prompt": SYSTEM_PROMPT,
-            "max_tokens": MAX_TOKENS,
-            "temperature": TEMPERATURE,
-        },
+    app, _ = _seed_app(provider, APP, "Answers from the model on this machine.")
+    film_app, is_new = _seed_app(
+        provider, FILM_APP, "Answers what it knows of a film.", empty_answer=FILM_EMPTY_ANSWER, **FILM_SETTINGS
     )
+    if is_new:
+        film_app.datasets.add(_seed_film(team))
     app_key_id, app_key = _seed_key(team, admin, APP_KEY, app)
+    film_key_id, film_key = _seed_key(team, admin, FILM_KEY, film_app)
     global_key_id, global_key = _seed_key(team, admin, GLOBAL_KEY, None)
-    return Demo(team, app, app_key_id, global_key_id, admin_password, app_key, global_key)
+    return Demo(
+        team,
+        app,
+        film_app,
+        app_key_id,
+        film_key_id,
+        global_key_id,
+        admin_password,
+        app_key,
+        film_key,
+        global_key,
+        is_new,
+    )
+
+
+def _seed_app(provider: Provider, name: str, intro: str, **settings: Any) -> tuple[App, bool]:
+    """The app, and whether it was made now."""
+    defaults = {
+        "intro": intro,
+        "provider": provider,
+        "model": MODEL,
+        "system_prompt": SYSTEM_PROMPT,
+        "max_tokens": MAX_TOKENS,
+        "temperature": TEMPERATURE,
+    }
+    found: tuple[App, bool] = App.objects.get_or_create(
+        team=provider.team, name=name, defaults={**defaults, **settings}
+    )
+    return found
+
+
+def _seed_film(team: Team) -> Dataset:
+    dataset = Dataset(team=team, name=FILM_DATASET, intro="What the film guide answers from.")
+    dataset.save()
+    vector_sets.create(dataset, None, "")
+    collection = Collection(dataset=dataset, kind=Kind.VIRTUAL, name=FILM_DATASET)
+    collection.save()
+    insert(collection, demo_film.data())
+    return dataset
 
 
 def _seed_admin() -> tuple[User, str | None]:

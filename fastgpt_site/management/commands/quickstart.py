@@ -29,11 +29,16 @@ The demo is running. Ctrl-C ends it.
   Admin       {admin_url}
   Login       {login}
   App key     {app_key}
+  Film key    {film_key}
   Global key  {global_key}
 {notes}
 Ask the app:
 
 {curl}
+
+Ask the film guide, which answers from a knowledge base. Its quotes are in the answer's responseData:
+
+{film_curl}
 """
 
 CURL = """curl --location --request POST '{base_url}/v1/chat/completions' \\
@@ -42,6 +47,7 @@ CURL = """curl --location --request POST '{base_url}/v1/chat/completions' \\
   --data-raw '{body}'"""
 
 BODY = '{"chatId":"111","stream":false,"detail":false,"messages":[{"content":"Who are you?","role":"user"}]}'
+FILM_BODY = '{"stream":false,"detail":true,"messages":[{"content":"导演是谁","role":"user"}]}'
 
 
 class Command(BaseCommand):
@@ -67,8 +73,9 @@ class Command(BaseCommand):
                 variables = environment(options["host"], model_url)
                 serving.start_workers(supervisor, listener, 1, variables)
                 serving.start_jobs(supervisor, variables)
-                site = serving.origin(listener)
-                self._report(site, demo.seed(model_url), as_json=options["json"])
+                made = demo.seed(model_url)
+                supervisor.wait_until(made.knows_the_film, "The background jobs")
+                self._report(serving.origin(listener), made, as_json=options["json"])
                 connections.close_all()
                 supervisor.watch()
         except (StartError, ImproperlyConfigured, OperationalError) as error:
@@ -83,6 +90,8 @@ class Command(BaseCommand):
             "team": made.team.name,
             "app_id": made.app.pk,
             "app_key": made.app_key,
+            "film_app_id": made.film_app.pk,
+            "film_key": made.film_key,
             "global_key": made.global_key,
         }
         self.stdout.write(json.dumps(facts) if as_json else text(facts, made))
@@ -93,12 +102,14 @@ def text(facts: dict[str, Any], made: demo.Demo) -> str:
     """The same for people: what cannot be shown again is replaced by how to make it anew."""
     manage = manage_command()
     notes = []
-    if made.app_key is None or made.global_key is None:
+    keys = [
+        ("app key", made.app_key_id, made.app_key),
+        ("film key", made.film_key_id, made.film_key),
+        ("global key", made.global_key_id, made.global_key),
+    ]
+    if not all(key for _, _, key in keys):
         notes += ["Keys are shown only once, when they are made. For a new one in place of the old:"]
-        if made.app_key is None:
-            notes += [f"  {manage} apikey rotate {made.app_key_id}     # app key"]
-        if made.global_key is None:
-            notes += [f"  {manage} apikey rotate {made.global_key_id}     # global key"]
+        notes += [f"  {manage} apikey rotate {key_id}     # {name}" for name, key_id, key in keys if key is None]
     if made.admin_password is None:
         notes += [f"A new password: {manage} changepassword {demo.ADMIN}"]
     hidden = "(shown only once; see below)"
@@ -107,9 +118,11 @@ def text(facts: dict[str, Any], made: demo.Demo) -> str:
         admin_url=facts["admin_url"],
         login=f"{demo.ADMIN} / {made.admin_password or hidden}",
         app_key=made.app_key or hidden,
+        film_key=made.film_key or hidden,
         global_key=made.global_key or hidden,
         notes="".join(f"\n{line}" for line in notes) + "\n" * bool(notes),
         curl=CURL.format(base_url=facts["base_url"], key=made.app_key or "<app key>", body=BODY),
+        film_curl=CURL.format(base_url=facts["base_url"], key=made.film_key or "<film key>", body=FILM_BODY),
     )
 
 
