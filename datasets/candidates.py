@@ -1,5 +1,6 @@
 """What the database finds of datasets: data whose texts lie near a vector, and data that have a query's words."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -76,34 +77,87 @@ def nearest(connection: Connection, near: Near) -> Scored:
     return connection.execute(NEAREST.format(near=statement), found | {"vector": vector}).fetchall()
 
 
+# Words of a query that are looked for, and texts that are weighed by them.
+MAXIMUM_WORDS = 64
+MAXIMUM_WEIGHED = 2_000
+# Words that more texts have are all alike: they tell nothing.
+COMMON = 20_000
+
 LEXEMES = "SELECT tsvector_to_array(to_tsvector('pg_catalog.english', %s))"
 
+COUNTS = """
+SELECT (
+    SELECT count(*) FROM (
+        SELECT FROM datasets_datum AS datum
+        WHERE datum.words @@ word.wanted AND datum.dataset_id = ANY (%(dataset_ids)s) LIMIT %(common)s) AS datum),
+    (SELECT reltuples FROM pg_class WHERE oid = 'datasets_datum'::regclass)
+FROM unnest(%(wanted)s::text[]::tsquery[]) WITH ORDINALITY AS word(wanted, number) ORDER BY word.number
+"""
+
+# BM25, with its usual k1 = 1.2 and b = 0.75. How often a text has a word is what ts_rank makes 1 + 1/4 + 1/9 ... of,
+# so many terms of the series whose sum is pi^2 / 6. A text's length is told by its characters. Joined to nothing, a
+# vector is read once, and not for each word anew.
 BY_WORDS = """
-SELECT datum.id, ts_rank(datum.words, %(terms)s::tsquery, 1) AS score
-FROM datasets_datum AS datum
-WHERE datum.words @@ %(wanted)s::tsquery AND datum.dataset_id = ANY (%(dataset_ids)s)
+WITH datum AS MATERIALIZED (
+    SELECT id, words || '' AS words, length(q) + length(a) AS length FROM datasets_datum
+    WHERE words @@ %(wanted)s::tsquery AND dataset_id = ANY (%(dataset_ids)s) LIMIT %(weighed)s
+),
+word AS MATERIALIZED (SELECT * FROM unnest(%(words)s::text[]::tsquery[], %(weights)s::float8[]) AS word(word, weight))
+SELECT datum.id, (
+    SELECT sum(word.weight * often.times * 2.2 / (often.times + 1.2 * (0.25 + 0.75 * datum.length / usual.length)))
+    FROM word CROSS JOIN LATERAL (
+        SELECT 1 / (pi() ^ 2 / 6 * (1 - ts_rank('{1,1,1,1}', datum.words, word.word))) - 0.5 AS times) AS often
+    WHERE datum.words @@ word.word) AS score
+FROM datum CROSS JOIN (SELECT greatest(avg(length), 1)::float8 AS length FROM datum) AS usual
 ORDER BY score DESC, datum.id LIMIT %(limit)s
 """
 
 
 def with_words(connection: Connection, dataset_ids: Sequence[str], words: str) -> Scored:
-    """(datum, rank), best first: of data that have any of the words."""
+    """(datum, weight), best first: of data that have any of the words, the rarer ones first."""
     row = connection.execute(LEXEMES, [words]).fetchone()
-    lexemes = row[0] if row else []
-    if not lexemes:
-        return []
-    terms = any_of(lexemes)
+    lexemes = [quoted(lexeme) for lexeme in row[0][:MAXIMUM_WORDS]] if row else []
     # As dataset_word() of the database spells it.
-    own = any_of([f" {dataset_id}" for dataset_id in dataset_ids])
-    values: dict[str, Any] = {
-        "terms": terms,
-        "wanted": f"({own}) & ({terms})",
-        "dataset_ids": list(dataset_ids),
+    own = " | ".join(quoted(f" {dataset_id}") for dataset_id in dataset_ids)
+    found: dict[str, Any] = {"dataset_ids": list(dataset_ids)}
+    weights = _weights(connection, lexemes, own, found)
+    if not weights:
+        return []
+    found |= {
+        "wanted": f"({own}) & ({' | '.join(_telling(weights))})",
+        "words": list(weights),
+        "weights": [weight for _, weight in weights.values()],
+        "weighed": MAXIMUM_WEIGHED,
         "limit": CANDIDATES,
     }
-    return connection.execute(BY_WORDS, values).fetchall()
+    return connection.execute(BY_WORDS, found).fetchall()
 
 
-def any_of(lexemes: Sequence[str]) -> str:
-    """A tsquery, written out."""
-    return " | ".join("'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'" for lexeme in lexemes)
+def _weights(
+    connection: Connection, lexemes: Sequence[str], own: str, found: dict[str, Any]
+) -> dict[str, tuple[int, float]]:
+    """How many texts have each word, and what it weighs, the rarest first."""
+    wanted = [f"({own})", *(f"({own}) & {lexeme}" for lexeme in lexemes)]
+    rows = connection.execute(COUNTS, found | {"wanted": wanted, "common": COMMON}).fetchall()
+    total, of_all = rows[0]
+    # Past that, its size is taken to be that of all datasets: all weights grow alike.
+    total = max(total, of_all) if total == COMMON else total
+    counts = sorted((count, lexeme) for lexeme, (count, _) in zip(lexemes, rows[1:], strict=True) if count)
+    return {lexeme: (count, math.log(1 + (total - count + 0.5) / (count + 0.5))) for count, lexeme in counts}
+
+
+def _telling(weights: dict[str, tuple[int, float]]) -> list[str]:
+    """Of words from the rarest on, so many that all texts with one of them can be weighed; at least one."""
+    found: list[str] = []
+    total = 0
+    for lexeme, (count, _) in weights.items():
+        total += count
+        if found and total > MAXIMUM_WEIGHED:
+            break
+        found.append(lexeme)
+    return found
+
+
+def quoted(lexeme: str) -> str:
+    """As a tsquery has it."""
+    return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -1,6 +1,7 @@
 """The search of datasets: by vectors, by words, or both, and what of it fits into a prompt."""
 
 import asyncio
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -12,7 +13,7 @@ from typing import Any
 from psycopg.rows import dict_row
 
 from apikeys.database import Connection
-from apikeys.errors import DatasetNotFound, ServiceUnavailable
+from apikeys.errors import DatasetNotFound, ServiceUnavailable, UpstreamError
 from apikeys.object_ids import is_object_id
 from apikeys.text import storable
 from datasets import candidates
@@ -55,6 +56,11 @@ class Query:
     limit: int = 5_000
     similarity: float = 0.0
     uses_rerank: bool = False
+
+    @property
+    def least(self) -> float:
+        """0 asks for nothing: cosines, and what some rerankers answer, may be below."""
+        return self.similarity or -math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +145,7 @@ async def search(query: Query) -> Found:
             raise DatasetNotFound
         reranker = next((base.reranker for base in bases if base.reranker), None) if query.uses_rerank else None
         nears, tokens = await _near(query, bases)
-        least = -1.0 if reranker else query.similarity
+        least = -math.inf if reranker else query.least
         quotes = await readers.read(partial(_find, query, bases, nears, least))
         if quotes is not None:
             break
@@ -191,20 +197,22 @@ async def _near(query: Query, bases: Sequence[Base]) -> tuple[list[Near], int]:
     """Where to look by vectors, for each model once; and the tokens that providers charged."""
     if query.mode is Mode.FULL_TEXT or not query.text:
         return [], 0
-    spaces: dict[EmbeddingModel, list[Base]] = {}
+    spaces: dict[tuple[EmbeddingModel, int], list[Base]] = {}
     for base in bases:
         # Before a set's first vector nothing can be near.
         if base.vector_set_id is not None and base.dimension is not None:
-            spaces.setdefault(base.model, []).append(base)
-    embedded = await asyncio.gather(*(embed(model, [query.text]) for model in spaces))
+            spaces.setdefault((base.model, base.dimension), []).append(base)
+    embedded = await asyncio.gather(*(embed(model, [query.text]) for model, _ in spaces))
     nears, tokens = [], 0
-    for of_model, answer in zip(spaces.values(), embedded, strict=True):
+    for ((_, dimension), of_space), answer in zip(spaces.items(), embedded, strict=True):
         tokens += answer.prompt_tokens or 0
         (vector,) = answer.vectors
+        if len(vector) != dimension:
+            raise UpstreamError("The provider of embeddings gave a vector of another dimension than before.")
         # Of a text without any token nothing can be said.
         if any(vector):
-            ids = [base.vector_set_id for base in of_model if base.vector_set_id is not None]
-            nears.append(Near(ids, vector, has_index=of_model[0].has_index))
+            ids = [base.vector_set_id for base in of_space if base.vector_set_id is not None]
+            nears.append(Near(ids, vector, has_index=of_space[0].has_index))
     return nears, tokens
 
 
@@ -281,7 +289,7 @@ async def _reranked(model: EmbeddingModel, query: Query, quotes: list[Quote]) ->
     return [
         replace(quotes[number], scores=(*quotes[number].scores, Score("reRank", values[number], rank)))
         for rank, number in enumerate(order)
-        if values[number] >= query.similarity
+        if values[number] >= query.least
     ]
 
 

@@ -10,13 +10,14 @@ from rest_framework.response import Response
 
 from apikeys.access import GLOBAL, team_id_of
 from apikeys.bodies import decode
+from apikeys.errors import InvalidParameter
 from apikeys.views import ApiView, success
 from datasets.retrieval import Mode, Query, search
 
 
 class SearchTest(msgspec.Struct):
     datasetId: str
-    text: Annotated[str, msgspec.Meta(min_length=1)]
+    text: str
     limit: Annotated[int, msgspec.Meta(ge=1, le=20_000)] | None = None
     similarity: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     searchMode: Mode | None = None
@@ -35,6 +36,8 @@ class SearchTestView(ApiView):
 
     def post(self, request: Request) -> Response:
         wanted = decode(request._request.body, SEARCH_TEST)
+        if not wanted.text.strip():
+            raise InvalidParameter("text: say what to search for.", param="text")
         query = Query(
             team_id=team_id_of(request),
             dataset_ids=(wanted.datasetId,),

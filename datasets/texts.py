@@ -11,6 +11,9 @@ MAXIMUM_TOKENS = 8_192
 EMPTY_WORDS = frozenset("的了是在和与也就都而及着吗呢吧啊之其把被给让谁") | frozenset(
     ("什么", "哪", "哪个", "怎么", "怎样", "多少", "请问")
 )
+# What nobody sees of a text is no part of its words: marks of direction, and what stands for a NUL.
+_UNSEEN = dict.fromkeys((8206, 8207, *range(8234, 8239), *range(8288, 8298), 65279))
+_UNSEEN |= {0x200B: " ", 0xFFFD: " "}
 _HAS_CHINESE = re.compile(r"[\u3400-\u9fff]")
 
 
@@ -21,7 +24,7 @@ def token_counts(texts: Sequence[str]) -> list[int]:
 
 def words_of(text: str) -> str:
     """The text's words, apart by blanks: what PostgreSQL's parser then finds. Chinese is cut as for a search engine."""
-    text = text.lower()
+    text = text.lower().translate(_UNSEEN)
     if not _HAS_CHINESE.search(text):
         return text
     import rjieba

@@ -1,15 +1,24 @@
 """`core/dataset/searchTest`: what a search finds, in which order, and with which scores."""
 
+from collections.abc import Iterator
 from typing import Any
 
+import httpx2
 import pytest
 from asgiref.sync import async_to_sync
+from django.db import connection
+from django.test import override_settings
 
+from apikeys import outbound
+from apikeys.usage import UsageRecord
 from datasets import vector_sets
 from datasets.data import NewDatum, insert
-from datasets.models import Collection
+from datasets.models import Collection, VectorSet
 from tests import factories
+from tests.api.refusals import check_refusal
+from tests.api.test_policy import session_of
 from tests.conftest import Server
+from tests.fake_models import FakeModels
 
 PATH = "/api/core/dataset/searchTest"
 FILM = [
@@ -22,9 +31,15 @@ FILM = [
 ]
 
 
+async def embed(dataset_id: str) -> None:
+    """As the job does it."""
+    await vector_sets.embed_pending(dataset_id)
+    await outbound.close()
+
+
 def fill(collection: Collection, *items: NewDatum) -> None:
     insert(collection, items)
-    async_to_sync(vector_sets.embed_pending)(collection.dataset_id)
+    async_to_sync(embed)(collection.dataset_id)
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +49,52 @@ def film(database: None) -> Collection:
     return collection
 
 
-def search(server: Server, collection: Collection, text: str, **body: Any) -> dict[str, Any]:
+def ask(server: Server, collection: Collection, text: str, **body: Any) -> httpx2.Response:
     _, key = factories.make_key(collection.dataset.team)
-    response = server.post(PATH, key, json={"datasetId": collection.dataset_id, "text": text, **body})
+    return server.post(PATH, key, json={"datasetId": collection.dataset_id, "text": text, **body})
+
+
+def search(server: Server, collection: Collection, text: str, **body: Any) -> dict[str, Any]:
+    response = ask(server, collection, text, **body)
     assert response.status_code == 200, response.text
     data: dict[str, Any] = response.json()["data"]
     return data
 
 
-@pytest.mark.parametrize("mode", ["embedding", "fullTextRecall", "mixedRecall"])
+@pytest.fixture(scope="module", autouse=True)
+def loopback_is_allowed() -> Iterator[None]:
+    """In this process, which embeds what the tests insert."""
+    with override_settings(OUTBOUND_ALLOWED_NETWORKS=["127.0.0.0/8"]):
+        outbound.allowed_networks.cache_clear()
+        yield
+    outbound.allowed_networks.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def models() -> Iterator[FakeModels]:
+    with FakeModels() as models:
+        yield models
+
+
+def embedded_by(models: FakeModels, model: str = "letters", **provider: Any) -> Collection:
+    """A collection whose vectors a provider makes."""
+    team = factories.make_team()
+    provider = factories.make_provider(team, models.url, **provider)
+    return factories.make_collection(factories.make_dataset(team, provider, model))
+
+
+def reranked_by(models: FakeModels, model: str) -> Collection:
+    team = factories.make_team()
+    provider = factories.make_provider(team, models.url)
+    collection = factories.make_collection(factories.make_dataset(team, rerank_provider=provider, rerank_model=model))
+    fill(collection, *FILM)
+    return collection
+
+
+MODES = ["embedding", "fullTextRecall", "mixedRecall"]
+
+
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
@@ -55,3 +107,275 @@ def search(server: Server, collection: Collection, text: str, **body: Any) -> di
 def test_it_works(server: Server, film: Collection, mode: str, text: str, answer: str) -> None:
     data = search(server, film, text, searchMode=mode)
     assert data["list"][0]["q"] == answer, data["list"]
+
+
+def texts(data: dict[str, Any]) -> list[str]:
+    return [quote["q"] for quote in data["list"]]
+
+
+def test_what_is_answered(server: Server, film: Collection) -> None:
+    data = search(server, film, "Who is the director?", searchMode="mixedRecall")
+    quote = data["list"][0]
+    assert quote | {"id": "", "score": []} == {
+        "id": "",
+        "q": FILM[1].q,
+        "a": "",
+        "chunkIndex": 1,
+        "datasetId": film.dataset_id,
+        "collectionId": film.pk,
+        "sourceName": film.name,
+        "sourceId": film.pk,
+        "score": [],
+    }
+    assert {name: data[name] for name in ("limit", "searchMode", "usingReRank", "similarity")} == {
+        "limit": 5000,
+        "searchMode": "mixedRecall",
+        "usingReRank": False,
+        "similarity": 0.0,
+    }
+    assert float(data["duration"].removesuffix("s")) > 0
+
+
+def test_it_is_recorded(server: Server, film: Collection) -> None:
+    response = ask(server, film, "cello")
+    record = UsageRecord.objects.get(pk=response.headers["x-request-id"])
+    assert (record.endpoint, record.status, record.cost_micropoints) == ("dataset.search", 200, 0)
+
+
+@pytest.mark.parametrize(("mode", "kind"), [("embedding", "embedding"), ("fullTextRecall", "fullText")])
+def test_scores_of_one_kind(server: Server, film: Collection, mode: str, kind: str) -> None:
+    found = search(server, film, "the film and its cello", searchMode=mode)["list"]
+    scores = [score for quote in found for score in quote["score"]]
+    assert [(score["type"], score["index"]) for score in scores] == [(kind, index) for index in range(len(found))]
+    values = [score["value"] for score in scores]
+    assert values == sorted(values, reverse=True)
+    assert len(set(values)) > 1
+    assert kind == "fullText" or all(-1.001 < value < 1.001 for value in values)
+
+
+def test_both_kinds_are_fused(server: Server, film: Collection) -> None:
+    found = search(server, film, "the film and its cello", searchMode="mixedRecall")["list"]
+    for rank, quote in enumerate(found):
+        scores = {score["type"]: score for score in quote["score"]}
+        ranks = [score["index"] for kind, score in scores.items() if kind != "rrf"]
+        assert scores["rrf"]["index"] == rank
+        assert scores["rrf"]["value"] == pytest.approx(sum(1 / (61 + index) for index in ranks))
+    assert {len(quote["score"]) for quote in found} == {2, 3}
+
+
+def test_as_many_as_have_room(server: Server, film: Collection) -> None:
+    everything = texts(search(server, film, "the film"))
+    assert len(everything) == len(FILM)
+    some = texts(search(server, film, "the film", limit=60))
+    assert 1 < len(some) < len(everything)
+    assert some == everything[: len(some)]
+    assert texts(search(server, film, "the film", limit=1)) == everything[:1]
+
+
+def test_what_is_not_similar_enough(server: Server, film: Collection) -> None:
+    assert texts(search(server, film, FILM[5].q, similarity=0.99)) == [FILM[5].q]
+    assert texts(search(server, film, "xylophone", similarity=1)) == []
+    # What is found by its words has no such score.
+    assert texts(search(server, film, "cello", similarity=1, searchMode="mixedRecall")) == [FILM[5].q]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_dataset_without_data(server: Server, mode: str) -> None:
+    assert search(server, factories.make_collection(), "anything", searchMode=mode)["list"] == []
+
+
+def test_what_waits_for_its_vector_is_found_by_its_words(server: Server) -> None:
+    collection = factories.make_collection()
+    insert(collection, [NewDatum("a harpsichord")])
+    assert texts(search(server, collection, "harpsichord")) == []
+    assert texts(search(server, collection, "harpsichord", searchMode="fullTextRecall")) == ["a harpsichord"]
+    assert texts(search(server, collection, "harpsichord", searchMode="mixedRecall")) == ["a harpsichord"]
+
+
+def test_a_datum_is_quoted_once(server: Server) -> None:
+    """However many of its texts are found, and however often the dataset has it."""
+    collection = factories.make_collection()
+    datum = NewDatum("the opening hours", "from nine to five", index_texts=["when are you open", "open today"])
+    fill(collection, datum, NewDatum("parking"))
+    fill(factories.make_collection(collection.dataset), datum)
+    found = search(server, collection, "when are you open")["list"]
+    assert [(quote["q"], quote["a"]) for quote in found] == [(datum.q, datum.a), ("parking", "")]
+    assert found[0]["score"][0]["value"] == pytest.approx(1, abs=0.001)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_nothing_of_other_datasets(server: Server, film: Collection, mode: str) -> None:
+    collection = factories.make_collection(factories.make_dataset(film.dataset.team))
+    fill(collection, NewDatum("The director of the opera"))
+    assert texts(search(server, collection, "director", searchMode=mode)) == ["The director of the opera"]
+
+
+def test_foreign_and_absent_datasets_look_alike(server: Server, film: Collection) -> None:
+    _, key = factories.make_key()
+    ids = [film.dataset_id, "0" * 24, "x", "", "\0", film.dataset_id.upper() + " "]
+    answers = [server.post(PATH, key, json={"datasetId": dataset_id, "text": "director"}) for dataset_id in ids]
+    assert len({check_refusal(answer, "unAuthDataset") for answer in answers}) == 1
+
+
+def test_signed_in_staff(server: Server, film: Collection) -> None:
+    user = factories.make_user(film.dataset.team, permissions=("datasets.view_dataset",))
+    cookies = session_of(user)
+    headers = {
+        "Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items()),
+        "X-CSRFToken": cookies["csrftoken"],
+    }
+    response = server.post(PATH, headers=headers, json={"datasetId": film.dataset_id, "text": "cello solos"})
+    assert response.json()["data"]["list"][0]["q"] == FILM[5].q
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("datasetId", 1),
+        ("datasetId", None),
+        ("text", None),
+        ("text", ["cello"]),
+        ("text", " \n"),
+        ("limit", 0),
+        ("limit", 20_001),
+        ("limit", "5"),
+        ("limit", 1.5),
+        ("similarity", -0.1),
+        ("similarity", 1.1),
+        ("similarity", True),
+        ("searchMode", "both"),
+        ("searchMode", 1),
+        ("usingReRank", "yes"),
+    ],
+)
+def test_a_wrong_field_is_named(server: Server, film: Collection, field: str, value: Any) -> None:
+    response = ask(server, film, "cello", **{field: value}) if field != "text" else ask(server, film, value)
+    if field == "datasetId":
+        _, key = factories.make_key(film.dataset.team)
+        response = server.post(PATH, key, json={"datasetId": value, "text": "cello"})
+    check_refusal(response, "invalid_parameter", param=field)
+
+
+def test_null_means_absent(server: Server, film: Collection) -> None:
+    absent = {"limit": None, "similarity": None, "searchMode": None, "usingReRank": None, "unknown": 1}
+    data = search(server, film, "cello", **absent)
+    assert (data["limit"], data["similarity"], data["searchMode"]) == (5000, 0.0, "embedding")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cello\0solos",
+        "\u202ecello\u2066",
+        "cello & | ! <-> ( ' \\ :* -- ; % $1 %s {}",
+        "'' \\' :A",
+        "😀 cello",
+        "cello " * 100_000,
+        " ".join(f"word{number}" for number in range(20_000)),
+        "。，：",
+        "the of and",
+    ],
+    ids=["nul", "direction", "syntax", "quotes", "emoji", "long", "many words", "no words", "empty words"],
+)
+def test_any_text(server: Server, film: Collection, text: str, mode: str) -> None:
+    found = texts(search(server, film, text, searchMode=mode))
+    if "cello" in text:
+        assert FILM[5].q in found
+
+
+def test_half_of_a_character(server: Server, film: Collection) -> None:
+    _, key = factories.make_key(film.dataset.team)
+    body = f'{{"datasetId": "{film.dataset_id}", "text": "cello \\ud83d"}}'.encode()
+    response = server.post(PATH, key, content=body)
+    assert response.status_code in (200, 400), response.text
+
+
+def test_a_provider_embeds(server: Server, models: FakeModels) -> None:
+    collection = embedded_by(models)
+    fill(collection, NewDatum("aaaa"), NewDatum("bbbb"), NewDatum("cccc"))
+    assert texts(search(server, collection, "bbb"))[0] == "bbbb"
+    assert models.calls[-1][1]["input"] == ["bbb"]
+
+
+@pytest.mark.parametrize(
+    ("model", "refusal"),
+    [
+        ("status_500", "upstream_error"),
+        ("other_dimension", "upstream_error"),
+        ("nan", "upstream_error"),
+        ("fewer", "upstream_error"),
+        ("never", "upstream_timeout"),
+    ],
+)
+def test_a_provider_fails(server: Server, models: FakeModels, model: str, refusal: str) -> None:
+    collection = embedded_by(models, total_seconds=1 if model == "never" else 60)
+    fill(collection, NewDatum("aaaa"))
+    VectorSet.objects.filter(dataset=collection.dataset).update(model=model)
+    message = check_refusal(ask(server, collection, "aaa"), refusal)
+    assert models.url not in message
+    assert texts(search(server, collection, "aaaa", searchMode="fullTextRecall")) == ["aaaa"]
+
+
+def test_a_reranker_decides(server: Server, models: FakeModels) -> None:
+    collection = reranked_by(models, "by length")
+    data = search(server, collection, "the film", usingReRank=True, searchMode="mixedRecall")
+    assert data["usingReRank"] is True
+    lengths = [len(quote["q"]) + (len(quote["a"]) and len(quote["a"]) + 1) for quote in data["list"]]
+    assert lengths == sorted(lengths)
+    for rank, (quote, length) in enumerate(zip(data["list"], lengths, strict=True)):
+        assert quote["score"][-1] == {"type": "reRank", "value": pytest.approx(1 / (1 + length)), "index": rank}
+    path, body = models.calls[-1]
+    assert (path, body["model"], body["query"]) == ("/v1/rerank", "by length", "the film")
+    assert f"{FILM[0].q}\n{FILM[0].a}" in body["documents"]
+
+
+def test_similarity_is_the_rerankers(server: Server, models: FakeModels) -> None:
+    collection = reranked_by(models, "by length")
+    least = 1 / (1 + len(FILM[4].q))
+    found = texts(search(server, collection, "the film", usingReRank=True, similarity=least - 0.0001))
+    assert found == sorted([FILM[4].q, FILM[2].q], key=len)
+
+
+def test_nobody_reranks(server: Server, film: Collection) -> None:
+    data = search(server, film, FILM[5].q, usingReRank=True, similarity=0.99)
+    assert data["usingReRank"] is False
+    assert texts(data) == [FILM[5].q]
+
+
+@pytest.mark.parametrize("model", ["status_500", "nan", "fewer"])
+def test_a_reranker_fails(server: Server, models: FakeModels, model: str) -> None:
+    collection = reranked_by(models, model)
+    check_refusal(ask(server, collection, "the film", usingReRank=True), "upstream_error")
+    assert search(server, collection, "the film")["list"]
+
+
+def test_a_model_in_the_making(server: Server, models: FakeModels) -> None:
+    """Search goes on with the vectors there are, until the others are complete."""
+    collection = factories.make_collection()
+    fill(collection, NewDatum("aaaa"), NewDatum("bbbb"))
+    provider = factories.make_provider(collection.dataset.team, models.url)
+    vector_sets.change_model(collection.dataset, provider, "letters")
+    asked = len(models.calls)
+    assert len(texts(search(server, collection, "bbbb"))) == 2
+    assert len(models.calls) == asked
+    async_to_sync(embed)(collection.dataset_id)
+    assert texts(search(server, collection, "bbb"))[0] == "bbbb"
+    assert models.calls[-1][1]["input"] == ["bbb"]
+
+
+def test_a_model_takes_over_in_the_middle(server: Server) -> None:
+    """While the query is embedded by the old one: then it is asked again, of the new one."""
+    with FakeModels() as models:
+        collection = embedded_by(models)
+        fill(collection, NewDatum("aaaa"), NewDatum("bbbb"))
+        vector_sets.change_model(collection.dataset, None, "")
+        dataset_id = collection.dataset_id
+
+        def take_over() -> None:
+            async_to_sync(embed)(dataset_id)
+            connection.close()
+
+        models.on_call = take_over
+        assert len(texts(search(server, collection, "bbbb"))) == 2
+    assert VectorSet.objects.get(dataset=dataset_id).provider is None
