@@ -191,7 +191,9 @@ def _finish(vector_set: VectorSet) -> None:
     if vector_set.is_current:
         return
     with transaction.atomic():
-        Dataset.objects.select_for_update().get(pk=vector_set.dataset_id)
+        # Taken whole as in `change_model`; it may be gone.
+        if Dataset.objects.select_for_update().filter(pk=vector_set.dataset_id).first() is None:
+            return
         if vector_set.pending.open().exists() or not VectorSet.objects.filter(pk=vector_set.pk).exists():
             return
         VectorSet.objects.filter(dataset=vector_set.dataset_id, is_current=True).delete()

@@ -5,7 +5,7 @@ from django.db import connection
 
 from datasets import vector_sets
 from datasets.data import NewDatum, change, insert
-from datasets.models import Datum, IndexText, PendingVector, Vector, VectorSet
+from datasets.models import Dataset, Datum, IndexText, PendingVector, Vector, VectorSet
 from tests import factories
 
 
@@ -82,3 +82,12 @@ def test_nothing_stays_of_a_dataset() -> None:
             cursor.execute(f"SELECT 1 FROM datasets_{table} WHERE dataset_id = %s", [collection.dataset_id])
             assert cursor.fetchall() == [], table
     assert not PendingVector.objects.filter(collection_id=collection.pk).exists()
+
+
+def test_a_dataset_that_goes_while_its_new_vectors_are_completed() -> None:
+    collection = factories.make_collection()
+    VectorSet.objects.filter(dataset=collection.dataset_id).update(model="an older one")
+    after = vector_sets.change_model(collection.dataset, None, "")
+    Dataset.objects.filter(pk=collection.dataset_id).delete()
+    vector_sets._finish(after)
+    assert not VectorSet.objects.filter(dataset=collection.dataset_id).exists()
