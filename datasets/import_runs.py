@@ -87,7 +87,7 @@ def keep(collection: Collection, frame: Frame) -> None:
     columns: dict[str, Any] = {
         "chunks_read": after,
         "left_out": frame.left_out,
-        "attempts": 0 if frame.items else collection.attempts,
+        "attempts": 0,
     }
     if frame.title and collection.name == collection.url:
         columns["name"] = shown(frame.title)

@@ -49,7 +49,7 @@ def test_another_name(server: Server) -> None:
 def test_names_that_turn_a_list_around(server: Server) -> None:
     dataset = factories.make_dataset()
     _, key = factories.make_key(dataset.team)
-    assert made_by(upload(server, key, "a\u202etxt.fdp.txt", b"x", datasetId=dataset.pk)).name == "a txt.fdp.txt"
+    assert made_by(upload(server, key, "a\u202etxt.fdp.txt", b"x", datasetId=dataset.pk)).name == "atxt.fdp.txt"
 
 
 def test_staff(server: Server) -> None:

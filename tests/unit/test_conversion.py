@@ -4,6 +4,7 @@ import asyncio
 import io
 import resource
 import struct
+import sys
 import zipfile
 from typing import Any
 
@@ -279,8 +280,8 @@ def test_a_part_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
         told_by_process(b"x", Format.TEXT)
 
 
-def test_a_process_that_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion_process, "ENVIRONMENT", {"PYTHONHOME": "/nonexistent"})
+def test_a_process_that_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(Unreadable, match="breaks its reader"):
         told_by_process(b"x", Format.TEXT)
 

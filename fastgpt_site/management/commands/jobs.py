@@ -44,7 +44,9 @@ async def run_workers() -> None:
 
     def stop() -> None:
         for worker in workers:
-            worker.cancel()
+            # Asked a second time, it would leave what it has in hand.
+            if not worker.cancelling():
+                worker.cancel()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
