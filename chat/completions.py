@@ -103,7 +103,7 @@ class Completion:
     def usage(self) -> dict[str, int]:
         """Tokens as OpenAI spells them: what the provider reported, otherwise an upper bound from the text.
 
-        None where no model was asked.
+        Of a request that asked no model: zero.
         """
         if not self.is_asked:
             return {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}

@@ -31,9 +31,15 @@ MAX_TOKENS = 256
 FILM_APP = "Film guide"
 FILM_KEY = "Film guide key"
 FILM_DATASET = "Crouching Tiger, Hidden Dragon 卧虎藏龙"
-FILM_EMPTY_ANSWER = "I know nothing about that. 这个我不知道。"
-# Of its quotes: a model this small loses its way among more.
-FILM_SETTINGS = {"similarity": 0.3, "quote_limit": 200, "history_length": 0, "max_tokens": 64}
+# Little is quoted, and briefly: among more, a model this small loses its way.
+FILM_SETTINGS = {
+    "similarity": 0.3,
+    "quote_limit": 120,
+    "quote_template": "{{q}} {{a}}",
+    "empty_answer": "I know nothing about that. 这个我不知道。",
+    "history_length": 0,
+    "max_tokens": 64,
+}
 # Warmer, a model this small talks nonsense.
 TEMPERATURE = 0.2
 
@@ -68,9 +74,7 @@ def seed(model_url: str) -> Demo:
     Membership.objects.get_or_create(team=team, user=admin)
     provider, _ = Provider.objects.update_or_create(team=team, name=PROVIDER, defaults={"base_url": model_url})
     app, _ = _seed_app(provider, APP, "Answers from the model on this machine.")
-    film_app, is_new = _seed_app(
-        provider, FILM_APP, "Answers what it knows of a film.", empty_answer=FILM_EMPTY_ANSWER, **FILM_SETTINGS
-    )
+    film_app, is_new = _seed_app(provider, FILM_APP, "Answers what it knows of a film.", **FILM_SETTINGS)
     if is_new:
         film_app.datasets.add(_seed_film(team))
     app_key_id, app_key = _seed_key(team, admin, APP_KEY, app)
