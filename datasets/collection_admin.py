@@ -180,4 +180,4 @@ class CollectionAdmin(KnowledgePages):
 
 def waiting_for(collection: Collection) -> int:
     """FastGPT's `trainingAmount`: texts that wait for a vector, and the source while it is still to be read."""
-    return collection.pending.filter(vector_set__is_current=True).count() + (collection.state in IN_WORK)
+    return collection.pending.open().filter(vector_set__is_current=True).count() + (collection.state in IN_WORK)

@@ -32,7 +32,7 @@ def of_datasets(rows: QuerySet[Any]) -> QuerySet[Any]:
     counted: QuerySet[Any] = rows.annotate(
         collection_count=CountUpTo(Collection.objects.filter(dataset=OuterRef("pk"))),
         datum_count=CountUpTo(Datum.objects.filter(collection__dataset=OuterRef("pk"))),
-        waiting_count=CountUpTo(PendingVector.objects.filter(vector_set__dataset=OuterRef("pk"))),
+        waiting_count=CountUpTo(PendingVector.objects.open().filter(vector_set__dataset=OuterRef("pk"))),
         current_model=Subquery(current.values("model")[:1]),
     )
     return counted
@@ -40,7 +40,7 @@ def of_datasets(rows: QuerySet[Any]) -> QuerySet[Any]:
 
 def of_collections(rows: QuerySet[Any]) -> QuerySet[Any]:
     """Collections with `datum_count` and `waiting_count`, the texts without a vector that search would use."""
-    waiting = PendingVector.objects.filter(collection=OuterRef("pk"), vector_set__is_current=True)
+    waiting = PendingVector.objects.open().filter(collection=OuterRef("pk"), vector_set__is_current=True)
     data = Datum.objects.filter(collection=OuterRef("pk"))
     counted: QuerySet[Any] = rows.annotate(datum_count=CountUpTo(data), waiting_count=CountUpTo(waiting))
     return counted

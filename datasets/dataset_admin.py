@@ -40,8 +40,12 @@ def progress_of(dataset: Dataset) -> dict[str, Any]:
     """For the template: how far each vector set is, the one that search uses first."""
     sets = []
     for vector_set in dataset.vector_sets.select_related("provider").order_by("-is_current"):
-        made, waiting = vector_set.vectors.count(), vector_set.pending.count()
-        sets.append({"set": vector_set, "made": made, "waiting": waiting, "total": made + waiting})
+        made, waiting, all_waiting = (
+            rows.count() for rows in (vector_set.vectors, vector_set.pending.open(), vector_set.pending)
+        )
+        refused = all_waiting - waiting
+        one = {"set": vector_set, "made": made, "waiting": waiting, "refused": refused, "total": made + all_waiting}
+        sets.append(one)
     is_at_work = any(one["waiting"] or not one["set"].is_current for one in sets)
     return {"dataset": dataset, "sets": sets, "is_at_work": is_at_work}
 

@@ -23,7 +23,7 @@ from apikeys.team_scope import ScopedListFilter, rows_for
 from datasets import data
 from datasets.data import MAXIMUM_INDEX_TEXTS, NewDatum, clean, digest_of
 from datasets.knowledge_pages import KnowledgePages
-from datasets.models import Collection, Dataset, Datum, IndexText, Kind, PendingVector
+from datasets.models import MAXIMUM_ATTEMPTS, Collection, Dataset, Datum, IndexText, Kind, PendingVector
 from datasets.texts import MAXIMUM_TOKENS, token_counts, words_of
 
 if TYPE_CHECKING:
@@ -207,12 +207,15 @@ class DatumAdmin(KnowledgePages):
     @admin.display(description=gettext_lazy("found by"))
     def found_by(self, datum: Datum) -> str:
         texts = IndexText.objects.filter(datum=datum).count()
-        waiting = PendingVector.objects.filter(index_text__datum=datum, vector_set__is_current=True).count()
+        pending = PendingVector.objects.filter(index_text__datum=datum, vector_set__is_current=True)
+        waiting = pending.open().count()
         said = ngettext("%(count)s text", "%(count)s texts", texts) % {"count": texts}
         if waiting:
             said += "; " + ngettext("%(count)s waits for its vector", "%(count)s wait for their vectors", waiting) % {
                 "count": waiting
             }
+        if refused := pending.filter(attempts__gte=MAXIMUM_ATTEMPTS).exclude(failure="").first():
+            said += "; " + _("refused by the model: %(reason)s") % {"reason": refused.failure}
         return said
 
 

@@ -167,7 +167,7 @@ def progress_of(collections: QuerySet[Any]) -> list[dict[str, Any]]:
 
 def state_of(collection: Any) -> dict[str, Any]:
     """`is_over`: nothing more will happen by itself. Counts end where people stop reading."""
-    waiting = collection.waiting_count - collection.refused_count
+    waiting = collection.waiting_count
     return {
         "id": collection.pk,
         "name": collection.name,

@@ -12,6 +12,7 @@ from apikeys.limits import Limit
 from apikeys.models import ApiKey, Team
 from apikeys.usage import UsageRecord
 from chat.models import App, Provider
+from datasets.models import Collection, Dataset, Datum
 from tests import factories
 from tests.admin.pages import ADD, LIST, browser, new_key_form, url
 
@@ -22,7 +23,7 @@ def client() -> Any:
 
 
 @pytest.mark.parametrize("page", ["change", "history", "delete"])
-@pytest.mark.parametrize("model", [ApiKey, App, Team, User, Limit])
+@pytest.mark.parametrize("model", [ApiKey, App, Team, User, Limit, Dataset, Collection, Datum])
 def test_nul_in_the_path(client: Any, model: type[Model], page: str) -> None:
     assert client.get(url(model, page, "\0")).status_code == 400
 
@@ -30,6 +31,8 @@ def test_nul_in_the_path(client: Any, model: type[Model], page: str) -> None:
 def test_nul_in_the_path_of_a_change(client: Any) -> None:
     for page in ("rotate", "disable", "revoke"):
         assert client.get(url(ApiKey, page, "\0")).status_code == 400
+    for page in ("search", "import", "import_state", "progress"):
+        assert client.get(url(Dataset, page, "\0")).status_code == 400
 
 
 @pytest.mark.parametrize(
@@ -40,6 +43,9 @@ def test_nul_in_the_path_of_a_change(client: Any) -> None:
         (LIST, {"q": "x\0"}),
         (url(AuditEntry, "changelist"), {"via__exact": "\0"}),
         (ADD, {"copy": "\0"}),
+        (url(Collection, "add"), {"dataset": "\0"}),
+        (url(Datum, "add"), {"collection": "\0"}),
+        (url(Datum, "changelist"), {"q": "\0"}),
         (reverse("admin:search"), {"s": "\0", "extended": "1"}),
         (reverse("admin:autocomplete"), {"term": "\0"}),
     ],
@@ -59,7 +65,7 @@ def test_nul_in_a_form(client: Any) -> None:
     assert client.post(LIST, {"action": "bulk_enable", "_selected_action": ["\0"]}).status_code == 400
 
 
-@pytest.mark.parametrize("model", [ApiKey, App, Provider, Team, User, Group])
+@pytest.mark.parametrize("model", [ApiKey, App, Provider, Team, User, Group, Dataset, Collection])
 def test_pattern_that_is_none(client: Any, model: type[Model]) -> None:
     name = "username__regex" if model is User else "name__regex"
     assert client.get(url(model, "changelist"), {name: "("}).status_code == 400
@@ -72,6 +78,7 @@ def test_pattern_that_is_none(client: Any, model: type[Model]) -> None:
         (ApiKey, {"created_at__year__gte": "99999"}),
         (ApiKey, {"allowed_networks__contains": "x"}),
         (UsageRecord, {"client_address__gt": "x"}),
+        (Datum, {"chunk_index__gt": "x"}),
     ],
 )
 def test_value_that_nothing_can_have(client: Any, model: type[Model], query: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ from apikeys import long_lists
 from apikeys.audit import AuditEntry
 from datasets import knowledge_pages, vector_sets
 from datasets.data import NewDatum, insert
-from datasets.models import Collection, Dataset, Datum, PendingVector, Vector, VectorSet
+from datasets.models import MAXIMUM_ATTEMPTS, Collection, Dataset, Datum, PendingVector, Vector, VectorSet
 from datasets.static_model import STATIC_MODEL
 from tests import factories
 from tests.admin.pages import FilledForm, browser, staff, text, url
@@ -164,6 +164,18 @@ def test_progress_tells_of_a_provider_that_fails(team, client):
     page = text(client.get(url(Dataset, "progress", dataset.pk)))
     assert "All 3 are there." in page
     assert "hx-get" not in page
+
+
+def test_texts_that_a_model_refuses(team, client):
+    dataset = make_filled(team)
+    PendingVector.objects.filter(vector_set__dataset=dataset).update(attempts=MAXIMUM_ATTEMPTS, failure="Too long.")
+    page = text(client.get(url(Dataset, "progress", dataset.pk)))
+    assert "The model refuses 3 texts" in page
+    # Nothing more will come of them by itself.
+    assert "hx-get" not in page
+    datum = Datum.objects.filter(dataset=dataset).earliest("pk")
+    _, reader = staff(team, "datasets.view_datum")
+    assert "1 text; refused by the model: Too long." in text(reader.get(url(Datum, "change", datum.pk)))
 
 
 def test_list_counts(team, client):

@@ -9,6 +9,7 @@ from apikeys.audit import AuditEntry
 from apikeys.limits import Limit
 from apikeys.models import ApiKey, EndpointRule, Team
 from chat.models import App, Provider
+from datasets.models import Dataset, Datum
 from fastgpt_site.groups import GROUPS
 from tests import factories
 from tests.admin.belongings import make_belongings
@@ -45,6 +46,19 @@ def test_app_editor_edits_apps():
         assert client.get(page).status_code == 403
 
 
+def test_app_editor_manages_knowledge():
+    team = factories.make_team()
+    _, client = member(team, "App editor")
+    assert client.post(url(Dataset, "add"), {"team": team.pk, "name": "films"}).status_code == 302
+    dataset = Dataset.objects.get(team=team)
+    assert client.post(url(Dataset, "import", dataset.pk), {"chunk_size": 64, "text": "x"}).status_code == 302
+    collection = dataset.collections.get()
+    assert client.post(url(Datum, "add"), {"collection": collection.pk, "q": "who?"}).status_code == 302
+    assert client.post(url(Datum, "delete", collection.data.get().pk), {"post": "yes"}).status_code == 302
+    assert client.post(url(Dataset, "delete", dataset.pk), {"post": "yes"}).status_code == 302
+    assert not Dataset.objects.filter(team=team).exists()
+
+
 def test_auditor_reads_everything_and_changes_nothing():
     team = factories.make_team()
     belongings = make_belongings(team)
@@ -58,6 +72,8 @@ def test_auditor_reads_everything_and_changes_nothing():
         assert model.objects.values().get(pk=row.pk) == before
     for page in ("rotate", "disable", "revoke"):
         assert client.post(page_of(belongings[ApiKey], page), {"reason": "r"}).status_code == 403
+    assert client.get(url(Dataset, "import", belongings[Dataset].pk)).status_code == 403
+    assert client.get(url(Dataset, "search", belongings[Dataset].pk)).status_code == 200
     form = {"action": "archive", "_selected_action": [belongings[App].pk]}
     client.post(url(App, "changelist"), form)
     assert App.objects.get(pk=belongings[App].pk).archived_at is None

@@ -63,6 +63,7 @@ def test_what_cannot_be_imported(page: Page, user, dataset):
     page.get_by_label("Choose files, or drop them here").set_input_files([EMPTY, FALSE_PDF, FILM])
     expect(row(page, "empty.txt")).to_contain_text("The file is empty.")
     expect(row(page, "false.pdf")).to_contain_text("The file is no pdf, whatever its name says.")
+    expect(row(page, "film.md")).to_contain_text("waits to be read")
     work(dataset)
     expect(page.get_by_role("status")).to_have_text("Imported: 1 of 3. Failed: 2.")
     assert [one.name for one in dataset.collections.all()] == ["film.md"]
@@ -172,6 +173,8 @@ def test_search(page: Page, user, dataset):
     page.goto(url(Dataset, "change", dataset.pk))
     page.get_by_role("link", name="Search test").click()
     page.get_by_label("Question").fill("导演是谁")
+    # A server process loads its model for the first search.
+    page.set_default_timeout(60_000)
     page.locator("#search-form").get_by_role("button", name="Search").click()
     for title in ("By meaning", "By words", "By both"):
         expect(page.get_by_role("region", name=title).get_by_role("listitem").first).to_contain_text("李安")
