@@ -4,11 +4,12 @@ from django.db import transaction
 from procrastinate.contrib.django import app
 from procrastinate.exceptions import AlreadyEnqueued
 
-from datasets import vector_sets
+from datasets import vector_indexes, vector_sets
 from datasets.models import PendingVector
 
-# Looks for vectors that are waited for while no job makes them: their provider failed, or a process died.
-SCHEDULE = {"embed_what_waits": "* * * * *"}
+# Looks for vectors that are waited for while no job makes them: their provider failed, or a process died; and for sets
+# that have grown so large that they need an index.
+SCHEDULE = {"embed_what_waits": "* * * * *", "index_vectors": "*/10 * * * *"}
 
 
 @app.task(name="embed")
@@ -31,3 +32,9 @@ def queue_embedding(dataset_id: str) -> None:
 def embed_what_waits(timestamp: int) -> None:
     for dataset_id in PendingVector.objects.order_by().values_list("vector_set__dataset", flat=True).distinct():
         queue_embedding(dataset_id)
+
+
+@app.periodic(cron=SCHEDULE["index_vectors"])
+@app.task(name="index_vectors", lock="index_vectors", queueing_lock="index_vectors")
+def index_vectors(timestamp: int) -> None:
+    vector_indexes.build_missing()
