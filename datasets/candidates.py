@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from apikeys.database import Connection
+from datasets.vector_indexes import LARGE, type_of
 
 # Found of each kind. What is further down is hardly ever what was meant.
 CANDIDATES = 100
-# Sets with fewer vectors are compared one by one: that is exact, and quicker than leaving out what others have.
-EXACT = 20_000
+# Found by the index, so few are taken for all; a datum may have several of the texts.
+ENOUGH = 20
 # Of the transaction alone. Neighbors come in their order, and more of them until enough are of the sets asked for.
 SETTINGS = {
     "hnsw.iterative_scan": "strict_order",
-    "hnsw.ef_search": "100",
+    "hnsw.ef_search": "200",
     "statement_timeout": "5s",
 }
 
@@ -27,6 +28,11 @@ class Near:
     vector: list[float]
     has_index: bool
 
+    def values(self) -> dict[str, Any]:
+        """What the statements ask for."""
+        vector = f"[{','.join(map(repr, self.vector))}]"
+        return {"vector_set_ids": self.vector_set_ids, "vector": vector, "limit": CANDIDATES}
+
 
 Scored = list[tuple[str, float]]
 
@@ -37,44 +43,52 @@ def prepare(connection: Connection) -> None:
     connection.execute(f"SELECT {names}", [text for pair in SETTINGS.items() for text in pair])
 
 
-SIZE = """
-SELECT count(*) FROM (
-    SELECT FROM datasets_vector WHERE vector_set_id = ANY (%(vector_set_ids)s) LIMIT %(most)s) AS vector
-"""
+# What the planner knows, at once: counting would take longer than searching.
+SIZE = "EXPLAIN (FORMAT JSON) SELECT FROM datasets_vector WHERE vector_set_id = ANY (%(vector_set_ids)s)"
 
 # Several texts may be of one datum: the nearest counts.
 NEAREST = """
-WITH near AS MATERIALIZED ({near} LIMIT %(limit)s)
+WITH near AS MATERIALIZED ({near})
 SELECT text.datum_id, -min(near.distance) AS score
 FROM near JOIN datasets_indextext AS text ON text.id = near.index_text_id
 GROUP BY text.datum_id ORDER BY score DESC, text.datum_id
 """
+# Sets with fewer than LARGE are compared one by one: that is exact, and quicker than to leave out what others have.
 # Written so that no other index fits: the planner knows nothing of how many of the neighbors are of these sets.
 BY_INDEX = """
-SELECT index_text_id, embedding::vector({dimension}) <#> %(vector)s::vector({dimension}) AS distance
+SELECT index_text_id, embedding::{type}({dimension}) <#> %(vector)s::{type}({dimension}) AS distance
 FROM datasets_vector
 WHERE vector_dims(embedding) = {dimension} AND vector_set_id + 0 = ANY (%(vector_set_ids)s)
-ORDER BY embedding::vector({dimension}) <#> %(vector)s::vector({dimension})
+ORDER BY embedding::{type}({dimension}) <#> %(vector)s::{type}({dimension}) LIMIT %(limit)s
 """
 ONE_BY_ONE = """
 SELECT index_text_id, embedding <#> %(vector)s::vector AS distance
 FROM datasets_vector
 WHERE vector_set_id = ANY (%(vector_set_ids)s)
-ORDER BY distance
+ORDER BY distance LIMIT %(limit)s
 """
 
 
 def nearest(connection: Connection, near: Near) -> Scored:
     """(datum, cosine), nearest first."""
-    found = {"vector_set_ids": near.vector_set_ids, "limit": CANDIDATES}
-    dimension = len(near.vector)
-    is_exact = True
-    if near.has_index:
-        size = connection.execute(SIZE, found | {"most": EXACT}).fetchone()
-        is_exact = size is not None and size[0] < EXACT
-    statement = ONE_BY_ONE if is_exact else BY_INDEX.format(dimension=dimension)
-    vector = f"[{','.join(map(repr, near.vector))}]"
-    return connection.execute(NEAREST.format(near=statement), found | {"vector": vector}).fetchall()
+    values = near.values()
+    if near.has_index and _size(connection, near) >= LARGE:
+        found = connection.execute(NEAREST.format(near=by_index(len(near.vector))), values).fetchall()
+        # Fewer: what others have is so much nearer that the scan ended before.
+        if len(found) >= ENOUGH:
+            return found
+    return connection.execute(NEAREST.format(near=ONE_BY_ONE), values).fetchall()
+
+
+def by_index(dimension: int) -> str:
+    """Neighbors as the index of this dimension finds them."""
+    return BY_INDEX.format(type=type_of(dimension), dimension=dimension)
+
+
+def _size(connection: Connection, near: Near) -> float:
+    """About how many vectors there are."""
+    row = connection.execute(SIZE, {"vector_set_ids": near.vector_set_ids}).fetchone()
+    return 0 if row is None else float(row[0][0]["Plan"]["Plan Rows"])
 
 
 # Words of a query that are looked for, and texts that are weighed by them.

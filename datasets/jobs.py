@@ -6,11 +6,16 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from procrastinate.exceptions import AlreadyEnqueued
 
 from apikeys.jobs import BackOff
-from datasets import import_runs, vector_sets
+from datasets import import_runs, vector_indexes, vector_sets
 from datasets.models import Collection, ImportState, PendingVector
 
-# They look for what is waited for while no job makes it: a provider failed, or a process died.
-SCHEDULE = {"embed_what_waits": "* * * * *", "import_what_waits": "* * * * *"}
+# They look for what is waited for while no job makes it: a provider failed, or a process died; and for sets of vectors
+# that have grown so large that they need an index.
+SCHEDULE = {
+    "embed_what_waits": "* * * * *",
+    "import_what_waits": "* * * * *",
+    "index_vectors": "*/10 * * * *",
+}
 # How many sources one look takes on.
 BATCH = 500
 
@@ -67,3 +72,9 @@ def import_what_waits(timestamp: int) -> None:
     for lock, collection in waiting.items():
         if lock not in in_hand:
             queue_import(collection)
+
+
+@app.periodic(cron=SCHEDULE["index_vectors"])
+@app.task(name="index_vectors", lock="index_vectors", queueing_lock="index_vectors")
+def index_vectors(timestamp: int) -> None:
+    vector_indexes.build_missing()
