@@ -258,8 +258,9 @@ def test_entities_that_name_files() -> None:
     assert "root:" not in told
 
 
-def test_a_document_that_takes_too_much_memory() -> None:
+def test_a_document_that_takes_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within what it may unpack to, and far more as a tree. On a busy machine its time is over first."""
+    monkeypatch.setattr(conversion_process, "SILENCE_SECONDS", 20)
     content = source_files.docx("<w:p/>" * (200 * MIB // 6))
     with pytest.raises(Unreadable, match=r"memory|seconds"):
         told_by_process(content, Format.DOCX)
