@@ -95,7 +95,7 @@ def _size(connection: Connection, near: Near) -> float:
 MAXIMUM_WORDS = 64
 MAXIMUM_WEIGHED = 2_000
 # Words that more texts have are all alike: they tell nothing.
-COMMON = 20_000
+COMMON = 5_000
 
 LEXEMES = "SELECT tsvector_to_array(to_tsvector('pg_catalog.english', %s))"
 

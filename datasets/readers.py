@@ -75,10 +75,10 @@ class Readers:
             raise self._failure(error) from None
 
     def _connect(self) -> Connection:
-        self._connections = {connection for connection in self._connections if not connection.closed}
         connection = connect()
         self._own.connection = connection
-        self._connections.add(connection)
+        with self._lock:
+            self._connections = {connection, *(kept for kept in self._connections if not kept.closed)}
         return connection
 
     def _failure(self, error: Exception) -> Exception:

@@ -1,0 +1,141 @@
+"""Measure search: `python -m tests.bench.search [--quick] [--vectors N] [--json FILE]`.
+
+Whether it finds what was meant, and how long it takes among many vectors. Exit code 1: a floor was missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import django
+
+from tests.bench import machine, python_docs, relevance, report, vectors
+from tests.bench.load import BenchError
+from tests.bench.relevance import Relevance
+from tests.bench.report import Row
+from tests.bench.vectors import Asked, Site
+from tests.environment import temporary_data_dir
+
+FULL, QUICK = 1_000_000, 20_000
+QUERIES = 200
+# Of the first ten, at least so many of what an exact search finds.
+RECALL = 0.95
+P99_MS = 50.0
+# A search of everything, against the least that pgvector can be asked.
+RATIO = 1.3
+# The two kinds together may find this much less than the better of them.
+MIXED = 0.98
+
+
+def main() -> int:
+    options = _options()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    described = machine.describe()
+    count = QUICK if options.quick else options.vectors
+    try:
+        with temporary_data_dir() as data_dir:
+            rows = _run(data_dir, count, options.memory)
+    except BenchError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("bench: interrupted", file=sys.stderr)
+        return 130
+    if options.json:
+        options.json.write_text(report.as_json(rows, machine=described, vectors=count) + "\n")
+    return 1 if any(row.is_missed for row in rows) else 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.search", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help=f"{QUICK:,} vectors: for a first impression")
+    parser.add_argument("--vectors", type=int, default=FULL, metavar="N", help=f"so many; {FULL:,} by default")
+    parser.add_argument("--memory", default="3GB", help="for building the index: PostgreSQL's maintenance_work_mem")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to this file too")
+    return parser.parse_args()
+
+
+def _run(data_dir: Path, count: int, memory: str) -> list[Row]:
+    os.environ["DATA_DIR"] = str(data_dir)
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fastgpt_site.settings")
+    django.setup()
+    from django.core.management import call_command
+    from django.db import connections
+
+    from datasets.retrieval import readers
+
+    try:
+        call_command("migrate", verbosity=0)
+        documentation = python_docs.load()
+        print(_described(documentation), flush=True)
+        rows = _relevance_rows(asyncio.run(relevance.measured(documentation)))
+        print(report.table(rows), flush=True)
+        site = vectors.fill(documentation, count, memory)
+        print(_filled(site, count), flush=True)
+        timed = [_nearest_row(asked) for asked in vectors.nearest(site, documentation, QUERIES)]
+        print(report.table(timed, "bare"), flush=True)
+        whole = [_whole_row(asked) for asked in asyncio.run(vectors.searches(site, documentation, QUERIES))]
+        print(report.table(whole), flush=True)
+        return [*rows, *timed, *whole]
+    finally:
+        readers.close()
+        connections.close_all()
+
+
+def _described(documentation: python_docs.Documentation) -> str:
+    texts, questions = documentation.texts, documentation.questions
+    return f"{len(questions)} questions to {len(texts['en']):,} texts of Python's documentation, in each language."
+
+
+def _relevance_rows(found: Sequence[Relevance]) -> list[Row]:
+    rows = []
+    for measure in ("recall", "ndcg"):
+        for one in found:
+            value = getattr(one, measure) * 100
+            row = Row(f"{measure}@10", f"{one.language}, {one.mode}", "%", value, [value])
+            if one.mode == "mixedRecall":
+                others = [
+                    getattr(other, measure) * 100 for other in found if other.language == one.language and other != one
+                ]
+                row.floor = max(others) * MIXED
+                row.is_missed = value < row.floor
+            rows.append(row)
+    return rows
+
+
+def _filled(site: Site, count: int) -> str:
+    sizes = ", ".join(f"{name} {size / 2**20:,.0f} MiB" for name, size in site.bytes.items())
+    times = ", ".join(f"{name} {seconds:,.0f} s" for name, seconds in site.seconds.items())
+    return f"{count:,} vectors. Time: {times}. Size: {sizes}."
+
+
+def _percentile(seconds: Sequence[float], part: float) -> float:
+    """In milliseconds."""
+    return sorted(seconds)[min(int(len(seconds) * part), len(seconds) - 1)] * 1000
+
+
+def _nearest_row(asked: Asked) -> Row:
+    p50, p99 = _percentile(asked.seconds, 0.5), _percentile(asked.seconds, 0.99)
+    row = Row("nearest p50", f"{asked.datasets}, {asked.queries}", "ms", p50, asked.seconds)
+    row.direct = _percentile(asked.bare, 0.5)
+    row.more = {"p99": p99, "bare p99": _percentile(asked.bare, 0.99), "recall": asked.recall or 0.0}
+    row.name += f" (p99 {p99:.1f}, recall {asked.recall:.3f})"
+    row.floor = P99_MS
+    is_slow = asked.datasets.startswith("100") and p50 > row.direct * RATIO
+    row.is_missed = p99 > P99_MS or (asked.recall or 0.0) < RECALL or is_slow
+    return row
+
+
+def _whole_row(asked: Asked) -> Row:
+    p50, p99 = _percentile(asked.seconds, 0.5), _percentile(asked.seconds, 0.99)
+    return Row(f"search p50 (p99 {p99:.1f})", f"{asked.datasets}, {asked.queries}", "ms", p50, asked.seconds)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
