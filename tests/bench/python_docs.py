@@ -4,8 +4,8 @@ The texts are pieces of the FAQ, the glossary, the tutorial and the HOWTOs of Py
 of one section. The questions are the headings of the FAQ, and the glossary's terms; what stands under a heading is
 relevant to it, and nothing else. The Chinese is the translators': it is no paraphrase made for this.
 
-Copyright 2001-2024 Python Software Foundation, under the PSF License Agreement. The translation is of
-github.com/python/python-docs-zh-cn, given by its translators under CC0.
+Copyright 2001-2024 Python Software Foundation, under the PSF License Agreement (docs.python.org/3/license.html). The
+translation is that of python/python-docs-zh-cn, which is distributed under the same license.
 """
 
 import json
