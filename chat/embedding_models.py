@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from apikeys.database import Connection
 from apikeys.group_commit import Gate
 from apikeys.text import storable
-from datasets.embeddings import EmbeddingModel
+from datasets.provider_models import ProviderModel
 from datasets.static_model import STATIC_DIMENSION, STATIC_MODEL
 
 
@@ -15,7 +15,7 @@ from datasets.static_model import STATIC_DIMENSION, STATIC_MODEL
 class TeamModel:
     """`dimension` is None before its first vector; `price` in millionths of a point for 1,000 tokens."""
 
-    model: EmbeddingModel
+    model: ProviderModel
     dimension: int | None
     price: int = 0
 
@@ -55,7 +55,7 @@ def _load(connection: Connection, batch: Sequence[Wanted]) -> list[TeamModel | N
         provider = SimpleNamespace(
             base_url=base_url, encrypted_secret=encrypted, connect_seconds=connect, total_seconds=total
         )
-        found[ordinal] = TeamModel(EmbeddingModel.of(provider, name), dimension, price)
+        found[ordinal] = TeamModel(ProviderModel.of(provider, name), dimension, price)
     return found
 
 
@@ -64,5 +64,5 @@ gate: Gate[Wanted, TeamModel | None] = Gate("embedding-model", _load, capacity=5
 
 async def find_model(team_id: str, name: str) -> TeamModel | None:
     if name == STATIC_MODEL:
-        return TeamModel(EmbeddingModel.of(None, name), STATIC_DIMENSION)
+        return TeamModel(ProviderModel.of(None, name), STATIC_DIMENSION)
     return await gate.submit(Wanted(team_id, storable(name)))

@@ -18,7 +18,8 @@ from apikeys.object_ids import is_object_id
 from apikeys.text import storable
 from datasets import candidates
 from datasets.candidates import Near, Scored
-from datasets.embeddings import EmbeddingModel, embed
+from datasets.embeddings import embed
+from datasets.provider_models import ProviderModel
 from datasets.readers import Readers
 from datasets.rerank import rerank
 from datasets.texts import token_counts, words_of
@@ -123,8 +124,8 @@ class Base:
     vector_set_id: int | None
     dimension: int | None
     has_index: bool
-    model: EmbeddingModel
-    reranker: EmbeddingModel | None
+    model: ProviderModel
+    reranker: ProviderModel | None
 
 
 # Each type's list, best first.
@@ -176,28 +177,28 @@ def _bases(query: Query, connection: Connection) -> list[Base]:
     rows = connection.execute(BASES, values).fetchall()
     return [
         # A set's provider cannot be removed: where there is none, the model is the static one.
-        Base(row[0], row[1], row[2], row[3], _model(*row[4:9]) or EmbeddingModel.of(None, ""), _model(*row[9:]))
+        Base(row[0], row[1], row[2], row[3], _model(*row[4:9]) or ProviderModel.of(None, ""), _model(*row[9:]))
         for row in rows
     ]
 
 
 def _model(
     name: str, base_url: str | None, secret: bytes | None, connect_seconds: int, total_seconds: int
-) -> EmbeddingModel | None:
+) -> ProviderModel | None:
     """Of a provider, or None where there is none."""
     if base_url is None:
         return None
     provider = SimpleNamespace(
         base_url=base_url, encrypted_secret=secret, connect_seconds=connect_seconds, total_seconds=total_seconds
     )
-    return EmbeddingModel.of(provider, name)
+    return ProviderModel.of(provider, name)
 
 
 async def _near(query: Query, bases: Sequence[Base]) -> tuple[list[Near], int]:
     """Where to look by vectors, for each model once; and the tokens that providers charged."""
     if query.mode is Mode.FULL_TEXT or not query.text:
         return [], 0
-    spaces: dict[tuple[EmbeddingModel, int], list[Base]] = {}
+    spaces: dict[tuple[ProviderModel, int], list[Base]] = {}
     for base in bases:
         # Before a set's first vector nothing can be near.
         if base.vector_set_id is not None and base.dimension is not None:
@@ -283,7 +284,7 @@ def _quotes(connection: Connection, dataset_ids: list[str], scores: dict[str, tu
     return list(found.values())
 
 
-async def _reranked(model: EmbeddingModel, query: Query, quotes: list[Quote]) -> list[Quote]:
+async def _reranked(model: ProviderModel, query: Query, quotes: list[Quote]) -> list[Quote]:
     values = await rerank(model, query.text, [quote.text for quote in quotes])
     order = sorted(range(len(quotes)), key=lambda number: -values[number])
     return [

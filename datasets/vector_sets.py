@@ -9,8 +9,9 @@ from django.db import connection, transaction
 from django.db.models import F
 
 from apikeys.errors import ApiError
-from datasets.embeddings import EmbeddingModel, TextsRefused, embed
+from datasets.embeddings import embed
 from datasets.models import Dataset, VectorSet
+from datasets.provider_models import ProviderModel, TextsRefused
 from datasets.static_model import STATIC_DIMENSION, STATIC_MODEL
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ async def embed_pending(dataset_id: str) -> None:
     at the text, and the others go on.
     """
     for vector_set in await sync_to_async(_sets)(dataset_id):
-        model = EmbeddingModel.of(vector_set.provider, vector_set.model)
+        model = ProviderModel.of(vector_set.provider, vector_set.model)
         after = 0
         try:
             while batch := await sync_to_async(_next)(vector_set, after):
@@ -93,7 +94,7 @@ class Waiting(NamedTuple):
     text: str
 
 
-async def _embed(vector_set: VectorSet, model: EmbeddingModel, batch: list[Waiting]) -> None:
+async def _embed(vector_set: VectorSet, model: ProviderModel, batch: list[Waiting]) -> None:
     """Make the vectors of a batch. A refused text is found by halving it.
 
     Raises TextsRefused when the provider takes no text at all, without asking it for each.
@@ -118,7 +119,7 @@ async def _embed(vector_set: VectorSet, model: EmbeddingModel, batch: list[Waiti
         await sync_to_async(_store)(vector_set, [waiting.text_id for waiting in part], embedded.vectors)
 
 
-async def _takes_any(model: EmbeddingModel) -> bool:
+async def _takes_any(model: ProviderModel) -> bool:
     try:
         await embed(model, [HARMLESS])
     except TextsRefused:

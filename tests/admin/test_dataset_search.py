@@ -110,7 +110,7 @@ def test_words_alone_where_a_provider_fails(server, dataset):
     assert response.status_code == 200
     found = columns(html.unescape(response.text))
     for mode in ("embedding", "mixedRecall"):
-        assert "The provider of embeddings failed." in found[mode]
+        assert "The model's provider failed." in found[mode]
     assert "导演是李安" in found["fullTextRecall"]
     assert "127.0.0.1" not in "".join(found.values())
 

@@ -12,8 +12,9 @@ from apikeys import outbound
 from apikeys.errors import UpstreamError, UpstreamTimeout
 from datasets import jobs, vector_sets
 from datasets.data import NewDatum, insert
-from datasets.embeddings import EmbeddingModel, TextsRefused, embed
+from datasets.embeddings import embed
 from datasets.models import Collection, PendingVector, Vector, VectorSet
+from datasets.provider_models import ProviderModel, TextsRefused
 from tests import factories
 from tests.fake_provider import POISON, FakeProvider
 
@@ -29,7 +30,7 @@ def loopback(settings: Any) -> Any:
 def ask(provider: FakeProvider, behavior: str, texts: list[str], seconds: int = 20) -> Any:
     async def asked() -> Any:
         try:
-            return await embed(EmbeddingModel(behavior, provider.url, total_seconds=seconds), texts)
+            return await embed(ProviderModel(behavior, provider.url, total_seconds=seconds), texts)
         finally:
             await outbound.close()
 
@@ -75,7 +76,7 @@ def test_it_works(provider: FakeProvider) -> None:
 
 def test_the_static_model() -> None:
     async def asked() -> Any:
-        return await embed(EmbeddingModel.of(None, ""), ["导演是谁", "who is the director", ""])
+        return await embed(ProviderModel.of(None, ""), ["导演是谁", "who is the director", ""])
 
     vectors = asyncio.run(asked()).vectors
     assert [len(vector) for vector in vectors] == [256, 256, 256]
@@ -203,7 +204,7 @@ def test_the_event_loop_goes_on_while_the_static_model_works() -> None:
     async def turns() -> tuple[int, float]:
         loop = asyncio.get_running_loop()
         texts = [f"The film was directed by number {number}. " * 20 for number in range(4_000)]
-        embedding = asyncio.create_task(embed(EmbeddingModel.of(None, ""), texts))
+        embedding = asyncio.create_task(embed(ProviderModel.of(None, ""), texts))
         longest, last = 0.0, loop.time()
         for count in itertools.count(1):
             await asyncio.sleep(0.01)
