@@ -1,6 +1,8 @@
-"""Reserve and settle anew: a batch that fits is let in by one statement, and every record explains itself.
+"""Reserve and settle anew: one pass over a batch, whose rows are written together, and every record explains itself.
 
 Both functions still lock the counters that they touch in one order, by the limit's id, before they read them.
+Most of what a call costs is to set its statements up, and that by the size of their plans. So these are small, what
+they read is kept in arrays, and the reckoning is done on those.
 """
 
 from importlib import import_module
@@ -48,177 +50,158 @@ CREATE TRIGGER then_alert_anew AFTER UPDATE ON apikeys_limit FOR EACH ROW
 """
 
 RESERVE = """
--- Writes what the admitted items reserve, by their ordinals, and says of every item what its limits were. Without
--- such a choice, all items are admitted if all fit in their turn; otherwise nothing is written and said.
-CREATE FUNCTION reserve_chosen(items jsonb, met bigint[], moment timestamptz, admitted int[])
-RETURNS TABLE (ordinal int, refused_by bigint, limits jsonb) LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-BEGIN
-    RETURN QUERY
-    WITH item AS MATERIALIZED (
-        SELECT * FROM jsonb_to_recordset(items) AS asked(
-            ordinal int, id text, server_id text, team_id text, key_id text, app_id text, endpoint text, model text,
-            prompt_tokens bigint, tokens bigint, prompt_micropoints bigint, micropoints bigint, prompt_price bigint,
-            completion_price bigint)
-    ),
-    needed AS (
-        SELECT item.ordinal, a_limit.id AS limit_id, a_limit.key_id IS NULL AS is_team, a_limit.measure,
-            a_limit.period, a_limit.time_zone, a_limit.amount AS maximum, counter.period_start, counter.used,
-            counter.reserved, limit_period_end(a_limit.period, a_limit.time_zone, counter.period_start) AS ends_at,
-            CASE a_limit.measure WHEN 'tokens' THEN item.tokens WHEN 'micropoints' THEN item.micropoints
-                ELSE 1 END AS asked,
-            admitted IS NULL OR item.ordinal = ANY (admitted) AS is_admitted
-        FROM item
-        CROSS JOIN LATERAL (
-            SELECT * FROM apikeys_limit AS of_key WHERE of_key.key_id = item.key_id
-            UNION ALL
-            SELECT * FROM apikeys_limit AS of_team WHERE of_team.key_id IS NULL AND of_team.team_id = item.team_id
-        ) AS a_limit
-        JOIN apikeys_counter AS counter ON counter.limit_id = a_limit.id
-        WHERE a_limit.id = ANY (met)
-    ),
-    turn AS MATERIALIZED (
-        SELECT needed.*,
-            -- What those before it reserve, and not it itself.
-            (needed.reserved + coalesce(sum(needed.asked) FILTER (WHERE needed.is_admitted) OVER (
-                PARTITION BY needed.limit_id ORDER BY needed.ordinal
-                ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0))::bigint AS reserved_before
-        FROM needed
-    ),
-    verdict AS MATERIALIZED (
-        SELECT turn.ordinal, bool_and(turn.is_admitted) AS is_admitted,
-            array_agg(turn.limit_id ORDER BY turn.limit_id) AS limit_ids,
-            array_agg(turn.asked ORDER BY turn.limit_id) AS amounts,
-            array_agg(turn.period_start ORDER BY turn.limit_id) AS period_starts,
-            -- Of several that refuse, the one that holds longest is named.
-            (array_agg(turn.limit_id ORDER BY
-                turn.used >= turn.maximum AND turn.period NOT IN ('now', 'minute') DESC,
-                turn.ends_at DESC NULLS FIRST)
-                FILTER (WHERE turn.used + turn.reserved_before + turn.asked > turn.maximum))[1] AS refused_by,
-            jsonb_agg(jsonb_build_object(
-                'id', turn.limit_id, 'is_team', turn.is_team, 'measure', turn.measure, 'period', turn.period,
-                'time_zone', turn.time_zone, 'since', turn.period_start, 'amount', turn.maximum, 'used', turn.used,
-                'reserved', turn.reserved_before, 'asked', turn.asked,
-                'resets_in', extract(epoch FROM turn.ends_at - moment)) ORDER BY turn.limit_id) AS limits
-        FROM turn GROUP BY turn.ordinal
-    ),
-    -- Chosen ones fit, by the choice.
-    fit AS (
-        SELECT admitted IS NOT NULL
-            OR NOT EXISTS (SELECT 1 FROM verdict WHERE verdict.refused_by IS NOT NULL) AS is_so
-    ),
-    counted AS (
-        UPDATE apikeys_counter AS counter SET reserved = counter.reserved + total.asked
-        FROM (SELECT turn.limit_id, sum(turn.asked)::bigint AS asked FROM turn WHERE turn.is_admitted
-            GROUP BY turn.limit_id) AS total
-        WHERE counter.limit_id = total.limit_id AND (SELECT fit.is_so FROM fit)
-    ),
-    held AS (
-        INSERT INTO apikeys_reservation (id, server_id, team_id, key_id, app_id, endpoint, model, prompt_tokens,
-            prompt_micropoints, prompt_price, completion_price, found, limit_ids, amounts, period_starts, admitted_at)
-        SELECT item.id, item.server_id, item.team_id, item.key_id, item.app_id, item.endpoint, item.model,
-            item.prompt_tokens, item.prompt_micropoints, coalesce(item.prompt_price, 0),
-            coalesce(item.completion_price, 0), verdict.limits, verdict.limit_ids, verdict.amounts,
-            verdict.period_starts, moment
-        FROM verdict JOIN item ON item.ordinal = verdict.ordinal
-        WHERE verdict.is_admitted AND (SELECT fit.is_so FROM fit)
-    )
-    SELECT verdict.ordinal, verdict.refused_by, verdict.limits FROM verdict
-    WHERE (SELECT fit.is_so FROM fit);
-END $$;
-
--- The ordinals of those that fit, each at all of its limits, taken in turn: one that does not costs nothing.
-CREATE FUNCTION choose_in_turn(items jsonb, met bigint[]) RETURNS int[] LANGUAGE plpgsql AS $$
-DECLARE
-    line record;
-    admitted int[] := '{}';
-    -- By the place of the limit among those met: the room that is left, with and without the present item.
-    rooms bigint[] := '{}';
-    tried bigint[];
-    present int;
-    fits boolean := false;
-BEGIN
-    FOR line IN
-        SELECT item.ordinal, array_position(met, a_limit.id) AS place,
-            a_limit.amount - counter.used - counter.reserved AS room,
-            CASE a_limit.measure WHEN 'tokens' THEN item.tokens WHEN 'micropoints' THEN item.micropoints
-                ELSE 1 END AS asked
-        FROM jsonb_to_recordset(items) AS item(
-            ordinal int, team_id text, key_id text, tokens bigint, micropoints bigint)
-        CROSS JOIN LATERAL (
-            SELECT * FROM apikeys_limit AS of_key WHERE of_key.key_id = item.key_id
-            UNION ALL
-            SELECT * FROM apikeys_limit AS of_team WHERE of_team.key_id IS NULL AND of_team.team_id = item.team_id
-        ) AS a_limit
-        JOIN apikeys_counter AS counter ON counter.limit_id = a_limit.id
-        WHERE a_limit.id = ANY (met)
-        ORDER BY item.ordinal
-    LOOP
-        IF line.ordinal IS DISTINCT FROM present THEN
-            IF fits THEN
-                admitted := admitted || present;
-                rooms := tried;
-            END IF;
-            present := line.ordinal;
-            fits := true;
-            tried := rooms;
-        END IF;
-        tried[line.place] := coalesce(tried[line.place], line.room) - line.asked;
-        fits := fits AND tried[line.place] >= 0;
-    END LOOP;
-    RETURN CASE WHEN fits THEN admitted || present ELSE admitted END;
-END $$;
-
 -- Takes the items in turn: each is admitted at all of its limits, or refused and costs nothing.
 CREATE OR REPLACE FUNCTION reserve(items jsonb) RETURNS TABLE (ordinal int, refused_by bigint, limits jsonb)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
+    -- Of the items, by their numbers.
+    ordinals int[];
     ids text[];
     keys text[];
     teams text[];
-    met bigint[];
-    moment timestamptz;
-    known text[];
-    fresh jsonb := items;
+    tokens bigint[];
+    micropoints bigint[];
+    wanted bigint[];
+    setting text;
+    counter apikeys_counter;
+    a_limit apikeys_limit;
+    moment timestamptz := '-infinity';
+    -- Of the limits, by their places among those met: whose each is, and how it stands after the items so far.
+    met bigint[] := '{}';
+    limit_keys text[];
+    limit_teams text[];
+    measures text[];
+    maximums bigint[];
+    since timestamptz[];
+    spent bigint[];
+    held bigint[];
+    -- How long it would refuse: a spent budget longer than anything else, then by the end of its period, if it has one.
+    is_spent boolean[];
+    ends timestamptz[];
+    -- What all items find alike, as the text of JSON, which is put together quicker than jsonb.
+    facts text[];
+    item record;
+    -- Of the present item.
+    number int := 0;
+    places int[];
+    own int[];
+    place int;
+    asked bigint;
+    tried bigint[];
+    refusing int;
+    told text;
+    reservation apikeys_reservation;
+    reservations apikeys_reservation[] := '{}';
 BEGIN
-    SELECT array_agg(asked.id), array_agg(DISTINCT asked.key_id), array_agg(DISTINCT asked.team_id)
-    INTO ids, keys, teams FROM jsonb_to_recordset(items) AS asked(id text, team_id text, key_id text);
-    met := limits_met(keys, teams);
-    IF met = '{}' THEN
+    SELECT array_agg(asked.ordinal), array_agg(asked.id), array_agg(asked.key_id), array_agg(asked.team_id),
+        array_agg(asked.tokens), array_agg(asked.micropoints)
+    INTO ordinals, ids, keys, teams, tokens, micropoints
+    FROM jsonb_to_recordset(items) AS asked(
+        ordinal int, id text, key_id text, team_id text, tokens bigint, micropoints bigint);
+    wanted := limits_met(keys, teams);
+    IF wanted = '{}' THEN
         RETURN;
     END IF;
     -- Nobody waits for the disk here. Should the database itself crash, what was reserved in the last second is
     -- forgotten, counter and reservation alike, of requests that have not been recorded yet: settling waits for it.
-    PERFORM set_config('synchronous_commit', 'off', true);
-    PERFORM 1 FROM apikeys_counter AS counter WHERE counter.limit_id = ANY (met)
-    ORDER BY counter.limit_id FOR UPDATE;
+    setting := set_config('synchronous_commit', 'off', true);
+    FOR counter IN SELECT * FROM apikeys_counter WHERE limit_id = ANY (wanted) ORDER BY limit_id FOR UPDATE LOOP
+        met := met || counter.limit_id;
+        since := since || counter.period_start;
+        spent := spent || counter.used;
+        held := held || counter.reserved;
+        moment := greatest(moment, counter.period_start);
+    END LOOP;
     -- Told after the locks are held, and never before what a counter has seen: its windows do not run backwards, and
     -- what a clock admits that has stepped back is charged to the window that let it in.
-    moment := greatest(clock_timestamp(), (SELECT max(counter.period_start) FROM apikeys_counter AS counter
-        WHERE counter.limit_id = ANY (met)));
-    UPDATE apikeys_counter AS counter SET
-        period_start = limit_period_start(a_limit.period, a_limit.time_zone, moment),
-        used = 0, reserved = 0, alerted = 0
-    FROM apikeys_limit AS a_limit
-    WHERE counter.limit_id = ANY (met) AND a_limit.id = counter.limit_id
-        AND counter.period_start < limit_period_start(a_limit.period, a_limit.time_zone, moment);
-    known := ARRAY(SELECT reservation.id FROM apikeys_reservation AS reservation WHERE reservation.id = ANY (ids));
-    IF known <> '{}' THEN
-        -- The connection broke before the answer came: they were admitted.
-        RETURN QUERY SELECT asked.ordinal, NULL::bigint, NULL::jsonb
-        FROM jsonb_to_recordset(items) AS asked(ordinal int, id text) WHERE asked.id = ANY (known);
-        fresh := (
-            SELECT jsonb_agg(part.item) FROM jsonb_array_elements(items) AS part(item)
-            WHERE NOT part.item ->> 'id' = ANY (known));
-        IF fresh IS NULL THEN
-            RETURN;
+    moment := greatest(moment, clock_timestamp());
+    -- Read only now: while a counter was waited for, its limit may have been changed.
+    FOR a_limit IN SELECT * FROM apikeys_limit WHERE id = ANY (met) ORDER BY id LOOP
+        place := array_position(met, a_limit.id);
+        IF since[place] < limit_period_start(a_limit.period, a_limit.time_zone, moment) THEN
+            since[place] := limit_period_start(a_limit.period, a_limit.time_zone, moment);
+            spent[place] := 0;
+            held[place] := 0;
+            UPDATE apikeys_counter SET period_start = since[place], used = 0, reserved = 0, alerted = 0
+            WHERE limit_id = a_limit.id;
         END IF;
-    END IF;
-    -- Mostly all fit, which one statement finds out and writes.
-    RETURN QUERY SELECT * FROM reserve_chosen(fresh, met, moment, NULL);
-    IF NOT FOUND THEN
-        RETURN QUERY SELECT * FROM reserve_chosen(fresh, met, moment, choose_in_turn(fresh, met));
+        limit_keys[place] := a_limit.key_id;
+        limit_teams[place] := CASE WHEN a_limit.key_id IS NULL THEN a_limit.team_id END;
+        measures[place] := a_limit.measure;
+        maximums[place] := a_limit.amount;
+        is_spent[place] := spent[place] >= a_limit.amount AND a_limit.period NOT IN ('now', 'minute');
+        ends[place] := limit_period_end(a_limit.period, a_limit.time_zone, since[place]);
+        facts[place] := format(
+            '"id": %s, "is_team": %s, "measure": "%s", "period": "%s", "time_zone": %s, "since": %s, "amount": %s,'
+            ' "used": %s, "resets_in": %s',
+            a_limit.id, (a_limit.key_id IS NULL)::text, a_limit.measure, a_limit.period, to_json(a_limit.time_zone),
+            to_json(since[place]), a_limit.amount, spent[place],
+            coalesce(extract(epoch FROM ends[place] - moment)::text, 'null'));
+    END LOOP;
+    FOR item IN
+        SELECT asked AS reservation, asked.id = ANY (ARRAY(
+            SELECT known.id FROM apikeys_reservation AS known WHERE known.id = ANY (ids))) AS is_known
+        FROM jsonb_populate_recordset(NULL::apikeys_reservation, items) AS asked
+    LOOP
+        number := number + 1;
+        ordinal := ordinals[number];
+        refused_by := NULL;
+        limits := NULL;
+        IF item.is_known THEN
+            -- The connection broke before the answer came: it was admitted.
+            RETURN NEXT;
+            CONTINUE;
+        END IF;
+        reservation := item.reservation;
+        tried := held;
+        refusing := NULL;
+        told := NULL;
+        places := array_positions(limit_teams, reservation.team_id::text);
+        own := array_positions(limit_keys, reservation.key_id::text);
+        -- A team's limits are mostly older than those of its keys, and to sort takes a statement.
+        IF places[cardinality(places)] > own[1] THEN
+            places := ARRAY(SELECT unnest(places || own) ORDER BY 1);
+        ELSE
+            places := places || own;
+        END IF;
+        FOREACH place IN ARRAY places LOOP
+            asked := CASE measures[place] WHEN 'tokens' THEN tokens[number] WHEN 'micropoints' THEN micropoints[number]
+                ELSE 1 END;
+            tried[place] := held[place] + asked;
+            -- Of several that refuse, the one that holds longest is named.
+            IF spent[place] + tried[place] > maximums[place] AND (refusing IS NULL
+                OR (is_spent[place], coalesce(ends[place], 'infinity'))
+                    > (is_spent[refusing], coalesce(ends[refusing], 'infinity'))) THEN
+                refusing := place;
+            END IF;
+            told := concat_ws(', ', told,
+                format('{%s, "reserved": %s, "asked": %s}', facts[place], held[place], asked));
+            reservation.limit_ids := reservation.limit_ids || met[place];
+            reservation.amounts := reservation.amounts || asked;
+            reservation.period_starts := reservation.period_starts || since[place];
+        END LOOP;
+        -- It may meet none, where others of the batch do.
+        CONTINUE WHEN told IS NULL;
+        limits := ('[' || told || ']')::jsonb;
+        refused_by := met[refusing];
+        IF refusing IS NULL THEN
+            held := tried;
+            reservation.found := limits;
+            reservation.admitted_at := moment;
+            reservations := reservations || reservation;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+    IF reservations <> '{}' THEN
+        INSERT INTO apikeys_reservation (id, server_id, team_id, key_id, app_id, endpoint, model, prompt_tokens,
+            prompt_micropoints, prompt_price, completion_price, found, limit_ids, amounts, period_starts, admitted_at)
+        SELECT id, server_id, team_id, key_id, app_id, endpoint, model, prompt_tokens, prompt_micropoints,
+            coalesce(prompt_price, 0), coalesce(completion_price, 0), found, limit_ids, amounts, period_starts,
+            admitted_at
+        FROM unnest(reservations);
+        UPDATE apikeys_counter SET reserved = held[array_position(met, limit_id)]
+        WHERE limit_id = ANY (met) AND reserved <> held[array_position(met, limit_id)];
     END IF;
 END $$;
 """
@@ -228,27 +211,51 @@ SETTLE = """
 -- it is called; only a row `lost` is replaced, by what really came of the request. Returns the ids that were new.
 CREATE OR REPLACE FUNCTION settle(items jsonb) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
-    ids text[];
-    fresh text[];
-    keys text[];
-    teams text[];
-    met bigint[];
     -- A batch is made of requests that ended, or of those that are written off, never of both.
     is_expiry boolean := items -> 0 ->> 'ending' = 'lost';
-    held apikeys_reservation[];
-    -- By the request's id: what was written off of it, and what came of it at its limits.
+    -- Of the requests, by their places in the batch.
+    ids text[];
+    keys text[];
+    teams text[];
+    tokens bigint[];
+    costs bigint[];
+    reservations apikeys_reservation[];
+    moments timestamptz[];
+    -- Each limit that it found, then those made meanwhile; and, as the text of JSON, what came of it at them.
+    told jsonb[];
+    charges text[];
+    -- By the request's id: what was written off of it.
     lost jsonb := '{}';
-    reckoned jsonb := '{}';
-    is_alarming boolean;
+    fresh text[];
+    reservation apikeys_reservation;
+    counter apikeys_counter;
+    a_limit apikeys_limit;
+    -- Of the limits, by their places among those met: how each stands.
+    met bigint[];
+    since timestamptz[];
+    spent bigint[];
+    held bigint[];
+    -- Of the present limit: the places of the requests that it counts, and its own.
+    places int[];
+    place int;
+    this int;
+    latest timestamptz;
+    part int;
+    charge bigint;
+    written_off bigint;
+    is_alarming boolean := false;
+    new_id text;
 BEGIN
-    SELECT array_agg(item.id), array_agg(item.key_id), array_agg(item.team_id) INTO ids, keys, teams
-    FROM jsonb_to_recordset(items) AS item(id text, key_id text, team_id text);
+    SELECT array_agg(item.id), array_agg(item.key_id), array_agg(item.team_id),
+        array_agg(item.prompt_tokens + item.completion_tokens), array_agg(item.cost_micropoints)
+    INTO ids, keys, teams, tokens, costs
+    FROM jsonb_to_recordset(items) AS item(
+        id text, key_id text, team_id text, prompt_tokens bigint, completion_tokens bigint, cost_micropoints bigint);
 
     -- Reservations first: whoever removes one settles it.
-    WITH gone AS (
-        DELETE FROM apikeys_reservation AS reservation WHERE reservation.id = ANY (ids) RETURNING reservation
-    )
-    SELECT array_agg(gone.reservation) INTO held FROM gone;
+    FOR reservation IN DELETE FROM apikeys_reservation AS gone WHERE gone.id = ANY (ids) RETURNING gone.* LOOP
+        reservations[array_position(ids, reservation.id::text)] := reservation;
+    END LOOP;
 
     -- From here on no limit can be made whose sum of the ledger would miss what is written below: see start_counter.
     LOCK TABLE apikeys_usagerecord IN ROW EXCLUSIVE MODE;
@@ -271,109 +278,88 @@ BEGIN
     ELSE
         fresh := ids;
     END IF;
+    FOR place IN 1 .. cardinality(ids) LOOP
+        moments[place] := coalesce(reservations[place].admitted_at, (lost -> ids[place] ->> 'moment')::timestamptz,
+            statement_timestamp());
+        told[place] := coalesce(reservations[place].found, nullif(lost -> ids[place] -> 'limits', 'null'), '[]');
+    END LOOP;
 
     -- Most requests meet no limit, and skip this.
     met := limits_met(keys, teams);
     IF met <> '{}' THEN
-        PERFORM 1 FROM apikeys_counter AS counter WHERE counter.limit_id = ANY (met)
-        ORDER BY counter.limit_id FOR UPDATE;
-
-        WITH entry AS (
-            SELECT request.id, request.ordinal, a_limit.id AS limit_id, a_limit.key_id IS NULL AS is_team,
-                a_limit.measure, a_limit.period, a_limit.time_zone, a_limit.amount, a_limit.soft_amount,
-                counter.period_start, counter.used, counter.reserved, request.moment, charged.charge,
-                charged.charge - charged.written_off AS net,
-                request.amounts[charged.place] AS asked, request.period_starts[charged.place] AS since,
-                coalesce(request.found @> jsonb_build_array(jsonb_build_object('id', a_limit.id)), false) AS is_found,
-                max(limit_period_start(a_limit.period, a_limit.time_zone, request.moment))
-                    OVER (PARTITION BY a_limit.id) AS latest_start
-            FROM (
-                SELECT item.*, held.limit_ids, held.amounts, held.period_starts,
-                    coalesce(held.found, lost -> item.id -> 'limits') AS found,
-                    coalesce(held.admitted_at, (lost -> item.id ->> 'moment')::timestamptz, statement_timestamp())
-                        AS moment
-                FROM ROWS FROM (jsonb_to_recordset(items) AS (
-                    id text, team_id text, key_id text, prompt_tokens bigint, completion_tokens bigint,
-                    cost_micropoints bigint)
-                ) WITH ORDINALITY AS item(
-                    id, team_id, key_id, prompt_tokens, completion_tokens, cost_micropoints, ordinal)
-                LEFT JOIN unnest(held) AS held ON held.id = item.id
-            ) AS request
-            CROSS JOIN LATERAL (
-                SELECT * FROM apikeys_limit AS of_key WHERE of_key.key_id = request.key_id
-                UNION ALL
-                SELECT * FROM apikeys_limit AS of_team
-                WHERE of_team.key_id IS NULL AND of_team.team_id = request.team_id
-            ) AS a_limit
-            JOIN apikeys_counter AS counter ON counter.limit_id = a_limit.id
-            CROSS JOIN LATERAL (
-                SELECT array_position(request.limit_ids, a_limit.id) AS place,
-                    CASE WHEN NOT request.id = ANY (fresh) THEN 0 ELSE CASE a_limit.measure WHEN 'requests' THEN 1
-                        WHEN 'tokens' THEN request.prompt_tokens + request.completion_tokens
-                        WHEN 'micropoints' THEN request.cost_micropoints ELSE 0 END END AS charge,
-                    CASE WHEN lost ? request.id THEN CASE a_limit.measure WHEN 'requests' THEN 1
-                        WHEN 'tokens' THEN (lost -> request.id ->> 'tokens')::bigint
-                        WHEN 'micropoints' THEN (lost -> request.id ->> 'cost')::bigint ELSE 0 END ELSE 0 END
-                        AS written_off
-            ) AS charged
-            WHERE a_limit.id = ANY (met)
-        ),
-        effect AS (
+        FOR counter IN SELECT * FROM apikeys_counter WHERE limit_id = ANY (met) ORDER BY limit_id FOR UPDATE LOOP
+            this := array_position(met, counter.limit_id);
+            since[this] := counter.period_start;
+            spent[this] := counter.used;
+            held[this] := counter.reserved;
+        END LOOP;
+        FOR a_limit IN SELECT * FROM apikeys_limit WHERE id = ANY (met) ORDER BY id LOOP
+            this := array_position(met, a_limit.id);
+            places := CASE WHEN a_limit.key_id IS NULL THEN array_positions(teams, a_limit.team_id::text)
+                ELSE array_positions(keys, a_limit.key_id::text) END;
+            latest := since[this];
+            FOREACH place IN ARRAY places LOOP
+                latest := greatest(latest, moments[place]);
+            END LOOP;
             -- A charge or a reservation of an earlier period than the counter's has gone with that period.
-            SELECT entry.*, target.start,
-                CASE WHEN target.start = entry.period_start THEN entry.used ELSE 0 END AS used_before,
-                CASE WHEN target.start = entry.period_start THEN entry.reserved ELSE 0 END AS reserved_before,
-                CASE WHEN entry.moment >= target.start THEN entry.net ELSE 0 END AS counted,
-                CASE WHEN entry.since = target.start THEN entry.asked ELSE 0 END AS returned
-            FROM entry CROSS JOIN LATERAL (SELECT greatest(entry.period_start, entry.latest_start) AS start) AS target
-        ),
-        step AS MATERIALIZED (
+            IF since[this] < limit_period_start(a_limit.period, a_limit.time_zone, latest) THEN
+                since[this] := limit_period_start(a_limit.period, a_limit.time_zone, latest);
+                spent[this] := 0;
+                held[this] := 0;
+                UPDATE apikeys_counter SET period_start = since[this], alerted = 0 WHERE limit_id = a_limit.id;
+            END IF;
             -- What each request left, as if the batch had come one by one.
-            SELECT effect.*,
-                effect.used_before + sum(effect.counted) OVER turn AS used_after,
-                greatest(0, effect.reserved_before - sum(effect.returned) OVER turn) AS reserved_after
-            FROM effect WINDOW turn AS (PARTITION BY effect.limit_id ORDER BY effect.ordinal)
-        ),
-        changed AS (
-            UPDATE apikeys_counter AS counter SET
-                period_start = latest.start, used = latest.used_after, reserved = latest.reserved_after,
-                alerted = CASE WHEN latest.start = counter.period_start THEN counter.alerted ELSE 0 END
-            FROM (
-                SELECT DISTINCT ON (step.limit_id) step.limit_id, step.start, step.used_after, step.reserved_after
-                FROM step ORDER BY step.limit_id, step.ordinal DESC
-            ) AS latest
-            WHERE counter.limit_id = latest.limit_id
-        ),
-        line AS (
-            SELECT step.id, jsonb_build_object(
-                'charges', jsonb_object_agg(step.limit_id,
-                    jsonb_build_array(step.charge, step.used_after, step.reserved_after)),
-                -- Those that it did not find when it was admitted.
-                'met', coalesce(jsonb_agg(jsonb_build_object('id', step.limit_id, 'is_team', step.is_team,
-                    'measure', step.measure, 'period', step.period, 'time_zone', step.time_zone,
-                    'since', step.start, 'amount', step.amount) ORDER BY step.limit_id)
-                    FILTER (WHERE NOT step.is_found), '[]')) AS lines,
-                bool_or(step.period NOT IN ('now', 'minute') AND (
-                    step.used_after * 2 >= step.amount OR step.used_after >= step.soft_amount)) AS is_alarming
-            FROM step GROUP BY step.id
-        )
-        SELECT coalesce(jsonb_object_agg(line.id, line.lines), '{}'), coalesce(bool_or(line.is_alarming), false)
-        INTO reckoned, is_alarming FROM line;
-
+            FOREACH place IN ARRAY places LOOP
+                charge := 0;
+                IF ids[place] = ANY (fresh) THEN
+                    charge := CASE a_limit.measure WHEN 'requests' THEN 1 WHEN 'tokens' THEN tokens[place]
+                        WHEN 'micropoints' THEN costs[place] ELSE 0 END;
+                END IF;
+                written_off := 0;
+                IF lost ? ids[place] THEN
+                    written_off := CASE a_limit.measure WHEN 'requests' THEN 1
+                        WHEN 'tokens' THEN (lost -> ids[place] ->> 'tokens')::bigint
+                        WHEN 'micropoints' THEN (lost -> ids[place] ->> 'cost')::bigint ELSE 0 END;
+                END IF;
+                IF moments[place] >= since[this] THEN
+                    spent[this] := spent[this] + charge - written_off;
+                END IF;
+                part := array_position(reservations[place].limit_ids, a_limit.id);
+                IF reservations[place].period_starts[part] = since[this] THEN
+                    held[this] := greatest(0, held[this] - reservations[place].amounts[part]);
+                END IF;
+                charges[place] := concat_ws(', ', charges[place],
+                    format('"%s": [%s, %s, %s]', a_limit.id, charge, spent[this], held[this]));
+                -- One that it did not find when it was admitted.
+                IF NOT told[place] @> format('[{"id": %s}]', a_limit.id)::jsonb THEN
+                    told[place] := told[place] || jsonb_build_object(
+                        'id', a_limit.id, 'is_team', a_limit.key_id IS NULL, 'measure', a_limit.measure,
+                        'period', a_limit.period, 'time_zone', a_limit.time_zone, 'since', since[this],
+                        'amount', a_limit.amount);
+                END IF;
+            END LOOP;
+            IF a_limit.period NOT IN ('now', 'minute')
+                AND (spent[this] >= a_limit.amount - spent[this] OR spent[this] >= a_limit.soft_amount) THEN
+                is_alarming := true;
+            END IF;
+        END LOOP;
+        UPDATE apikeys_counter SET
+            used = spent[array_position(met, limit_id)], reserved = held[array_position(met, limit_id)]
+        WHERE limit_id = ANY (met);
         IF is_alarming THEN
             PERFORM raise_budget_alerts(met);
         END IF;
     END IF;
 
-    WITH activity AS (
+    IF NOT is_expiry THEN
         INSERT INTO apikeys_keyactivity (key_id, last_used_at, last_used_from)
         SELECT DISTINCT ON (item.key_id) item.key_id, statement_timestamp(), item.client_address
         FROM jsonb_to_recordset(items) AS item(key_id text, client_address inet)
-        WHERE NOT is_expiry ORDER BY item.key_id
+        ORDER BY item.key_id
         ON CONFLICT (key_id) DO UPDATE
         SET last_used_at = greatest(excluded.last_used_at, apikeys_keyactivity.last_used_at),
-            last_used_from = excluded.last_used_from
-    )
+            last_used_from = excluded.last_used_from;
+    END IF;
     INSERT INTO apikeys_usagerecord (
         id, team_id, key_id, endpoint, status, duration_ms, app_id, model, prompt_tokens, completion_tokens,
         token_source, cost_micropoints, prompt_price, completion_price, ending, time_to_first_byte_ms,
@@ -381,19 +367,21 @@ BEGIN
     SELECT item.id, item.team_id, item.key_id, item.endpoint, item.status, item.duration_ms, item.app_id, item.model,
         item.prompt_tokens, item.completion_tokens, item.token_source, item.cost_micropoints,
         coalesce(item.prompt_price, 0), coalesce(item.completion_price, 0), item.ending, item.time_to_first_byte_ms,
-        item.client_address,
-        nullif(coalesce(held.found, lost -> item.id -> 'limits', '[]') || coalesce(reckoned -> item.id -> 'met', '[]'),
-            '[]'),
-        reckoned -> item.id -> 'charges',
-        coalesce(held.admitted_at, (lost -> item.id ->> 'moment')::timestamptz, statement_timestamp())
-    FROM jsonb_to_recordset(items) AS item(
+        item.client_address, nullif(told[item.place], '[]'), ('{' || charges[item.place] || '}')::jsonb,
+        moments[item.place]
+    FROM ROWS FROM (jsonb_to_recordset(items) AS (
         id text, team_id text, key_id text, endpoint text, status smallint, duration_ms int, app_id text,
         model text, prompt_tokens int, completion_tokens int, token_source text, cost_micropoints bigint,
         prompt_price bigint, completion_price bigint, ending text, time_to_first_byte_ms int, client_address inet)
-    LEFT JOIN unnest(held) AS held ON held.id = item.id
+    ) WITH ORDINALITY AS item(
+        id, team_id, key_id, endpoint, status, duration_ms, app_id, model, prompt_tokens, completion_tokens,
+        token_source, cost_micropoints, prompt_price, completion_price, ending, time_to_first_byte_ms, client_address,
+        place)
     WHERE item.id = ANY (fresh);
 
-    RETURN QUERY SELECT unnest(fresh);
+    FOREACH new_id IN ARRAY fresh LOOP
+        RETURN NEXT new_id;
+    END LOOP;
 END $$;
 """
 
@@ -501,8 +489,6 @@ DROP FUNCTION raise_budget_alerts(bigint[]);
 DROP TRIGGER then_alert_anew ON apikeys_limit;
 DROP TRIGGER then_alert ON apikeys_limit;
 DROP FUNCTION alert_anew();
-DROP FUNCTION choose_in_turn(jsonb, bigint[]);
-DROP FUNCTION reserve_chosen(jsonb, bigint[], timestamptz, int[]);
 DROP SEQUENCE apikeys_call_number;
 DROP FUNCTION limits_met(text[], text[]);
 """
