@@ -137,8 +137,9 @@ class DatasetAdmin(KnowledgePages):
             "datum_count": Datum.objects.filter(collection__dataset=dataset).count(),
             "apps": list(dataset.apps.order_by("name", "pk")[:MAXIMUM_CHOICES]),
             "may_view_apps": user.has_perm("chat.view_app"),
-            "may_import": user.has_perm("datasets.add_collection"),
+            "may_import": user.has_perms(("datasets.add_collection", "datasets.view_collection")),
             "may_view_collections": user.has_perm("datasets.view_collection"),
+            "may_search": user.has_perm("datasets.view_datum"),
         }
 
     def save_model(self, request: HttpRequest, obj: Dataset, form: Any, change: bool) -> None:

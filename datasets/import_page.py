@@ -113,7 +113,9 @@ class ImportForm(forms.Form):
 def find(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> Dataset | None:
     """The dataset, if there is one for this user. Raises PermissionDenied for who may not fill any."""
     user: Any = request.user
-    if not (dataset_admin.has_view_permission(request) and user.has_perm("datasets.add_collection")):
+    # It lists collections, and what came of them.
+    has_rights = user.has_perms(("datasets.add_collection", "datasets.view_collection"))
+    if not (dataset_admin.has_view_permission(request) and has_rights):
         raise PermissionDenied
     found: Dataset | None = dataset_admin.get_object(request, object_id)
     return found

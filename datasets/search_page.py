@@ -124,7 +124,9 @@ def value_of(score: Score) -> str:
 
 
 def search_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
-    if not dataset_admin.has_view_permission(request):
+    user: Any = request.user
+    # It shows what the data say.
+    if not (dataset_admin.has_view_permission(request) and user.has_perm("datasets.view_datum")):
         raise PermissionDenied
     dataset: Dataset | None = dataset_admin.get_object(request, object_id)
     if dataset is None:
@@ -134,7 +136,6 @@ def search_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: st
     if not dataset.rerank_provider_id:
         form.fields["uses_rerank"].disabled = True
         form.fields["uses_rerank"].help_text = _("The dataset has no rerank model.")
-    user: Any = request.user
     context = {
         **dataset_admin.admin_site.each_context(request),
         "title": _("Search test"),
@@ -142,7 +143,6 @@ def search_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: st
         "opts": dataset_admin.opts,
         "dataset": dataset,
         "form": form,
-        "may_view_data": user.has_perm("datasets.view_datum"),
     }
     if form.is_valid():
         context["columns"] = columns_of(dataset, form.cleaned_data)

@@ -32,7 +32,8 @@ class SearchTestView(ApiView):
 
     endpoint = "dataset.search"
     api_key_access = frozenset({GLOBAL})
-    staff_permission = "datasets.view_dataset"
+    # It shows what the data say.
+    staff_permission = "datasets.view_datum"
 
     def post(self, request: Request) -> Response:
         wanted = decode(request._request.body, SEARCH_TEST)

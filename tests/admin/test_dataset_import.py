@@ -22,7 +22,7 @@ from datasets.models import (
 from tests import factories
 from tests.admin.pages import FilledForm, staff, text, url
 
-RIGHTS = ("datasets.view_dataset", "datasets.add_collection")
+RIGHTS = ("datasets.view_dataset", "datasets.add_collection", "datasets.view_collection")
 
 
 @pytest.fixture
@@ -160,8 +160,8 @@ def test_names_are_no_markup(dataset, client):
 
 
 def test_without_the_permissions(dataset):
-    for rights in (("datasets.view_dataset",), ("datasets.add_collection",)):
-        _, client = staff(dataset.team, *rights)
+    for lacking in RIGHTS:
+        _, client = staff(dataset.team, *(right for right in RIGHTS if right != lacking))
         for page in ("import", "import_state"):
             assert client.get(url(Dataset, page, dataset.pk)).status_code == 403
             assert client.post(url(Dataset, page, dataset.pk), {"text": "x"}).status_code == 403

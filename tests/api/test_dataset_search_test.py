@@ -217,15 +217,22 @@ def test_foreign_and_absent_datasets_look_alike(server: Server, film: Collection
     assert len({check_refusal(answer, "unAuthDataset") for answer in answers}) == 1
 
 
-def test_signed_in_staff(server: Server, film: Collection) -> None:
-    user = factories.make_user(film.dataset.team, permissions=("datasets.view_dataset",))
-    cookies = session_of(user)
+def ask_as_staff(server: Server, film: Collection, right: str) -> httpx2.Response:
+    cookies = session_of(factories.make_user(film.dataset.team, permissions=(right,)))
     headers = {
         "Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items()),
         "X-CSRFToken": cookies["csrftoken"],
     }
-    response = server.post(PATH, headers=headers, json={"datasetId": film.dataset_id, "text": "cello solos"})
+    return server.post(PATH, headers=headers, json={"datasetId": film.dataset_id, "text": "cello solos"})
+
+
+def test_signed_in_staff(server: Server, film: Collection) -> None:
+    response = ask_as_staff(server, film, "datasets.view_datum")
     assert response.json()["data"]["list"][0]["q"] == FILM[5].q
+
+
+def test_staff_who_may_not_see_data(server: Server, film: Collection) -> None:
+    check_refusal(ask_as_staff(server, film, "datasets.view_dataset"), "permission_denied")
 
 
 @pytest.mark.parametrize(
