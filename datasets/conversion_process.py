@@ -49,7 +49,8 @@ async def frames(file: IO[bytes], format: Format, chunk_size: int, skip: int) ->
     finally:
         if process.returncode is None:
             process.kill()
-        await process.wait()
+        # Read to its end, since asyncio tells of no end while its pipe still holds more than the reader wanted.
+        await process.communicate()
 
 
 async def heard(process: asyncio.subprocess.Process) -> AsyncGenerator[Frame, None]:

@@ -5,8 +5,10 @@ import io
 import resource
 import struct
 import sys
+import tempfile
 import zipfile
-from typing import Any
+from contextlib import aclosing
+from typing import IO, Any
 
 import pytest
 from openpyxl import Workbook
@@ -39,8 +41,6 @@ def told_by_process(content: bytes, format: Format, skip: int = 0) -> list[Frame
     """By the real process, with its limits."""
 
     async def told() -> list[Frame]:
-        import tempfile
-
         with tempfile.TemporaryFile() as file:
             file.write(content)
             file.seek(0)
@@ -326,3 +326,21 @@ def test_texts_that_are_none(content: bytes, format: Format, told: str) -> None:
 )
 def test_formats_by_name(name: str, format: str) -> None:
     assert format_of(name, b"%PDF-1.4" if format == "pdf" else b"x") == format
+
+
+def test_one_that_is_not_heard_to_its_end() -> None:
+    """Its process has said more than anybody has read, and ends all the same."""
+    content = b"q,a\n" + b"".join(b"%d %s,x\n" % (number, b"w " * 500) for number in range(4_000))
+
+    async def hear_little(file: IO[bytes]) -> int:
+        async with asyncio.timeout(60), aclosing(conversion_process.frames(file, Format.CSV, 64, 0)) as said:
+            frame = await anext(said)
+            reader = said.ag_frame.f_locals["process"].stdout
+            while not reader._paused:  # noqa: ASYNC110 - of a pause nobody tells
+                await asyncio.sleep(0.01)
+        return len(frame.items)
+
+    with tempfile.TemporaryFile() as file:
+        file.write(content)
+        file.seek(0)
+        assert asyncio.run(hear_little(file)) > 0
