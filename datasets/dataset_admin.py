@@ -15,7 +15,6 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from apikeys import audit
 from apikeys.team_scope import MAXIMUM_CHOICES, ChoiceInTeam, ScopedListFilter
 from datasets import counts, import_page, search_page, vector_sets
 from datasets.knowledge_pages import KnowledgePages, readable_name
@@ -155,12 +154,7 @@ class DatasetAdmin(KnowledgePages):
             self._change_model(request, obj, provider, model)
 
     def _change_model(self, request: HttpRequest, dataset: Dataset, provider: Any, model: str) -> None:
-        before = wanted_set(dataset)
-        made = vector_sets.change_model(dataset, provider, model)
-        after = wanted_set(dataset)
-        if before != after:
-            audit.record(dataset, {"embedding_model": (str(before), str(after))})
-        if made is not None:
+        if vector_sets.change_model(dataset, provider, model) is not None:
             said = _("All vectors are being made anew. Search goes on with those there are until that is done.")
             self.message_user(request, said, messages.INFO)
 

@@ -10,7 +10,6 @@ from django.db.models import Count, prefetch_related_objects
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apikeys import audit
 from apikeys.access import GLOBAL, team_id_of
 from apikeys.bodies import decode, decode_query
 from apikeys.errors import InvalidParameter
@@ -185,7 +184,7 @@ class DatasetUpdateView(ApiView):
             if columns:
                 dataset.save(update_fields=[*columns, "updated_at"])
             if chosen is not None:
-                change_model(dataset, *chosen)
+                vector_sets.change_model(dataset, *chosen)
         return success(None)
 
     post = put
@@ -254,15 +253,6 @@ def columns_of(dataset: Dataset, wanted: ChangedDataset) -> list[str]:
             param = SPELLED[field]
             raise InvalidParameter(f"{param}: {' '.join(messages)}", param=param) from None
     return list(given)
-
-
-def change_model(dataset: Dataset, provider: Any, model: str) -> None:
-    before = current_set(dataset)
-    if vector_sets.change_model(dataset, provider, model) is not None:
-        provider_id = None if provider is None else provider.pk
-        audit.record(
-            dataset, {"vector_model": (before.model, model), "vector_provider": (before.provider_id, provider_id)}
-        )
 
 
 # The one or two sets of a dataset. A list prefetches those of all its rows.

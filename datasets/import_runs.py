@@ -89,7 +89,7 @@ def keep(collection: Collection, frame: Frame) -> None:
         "left_out": frame.left_out,
         "attempts": 0,
     }
-    if frame.title and collection.name == collection.url:
+    if frame.title and collection.name == shown(collection.url):
         columns["name"] = shown(frame.title)
     with transaction.atomic():
         # In the order in which all take them: who removes a dataset takes its collections after it.

@@ -8,6 +8,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 from django.db.models import F
 
+from apikeys import audit
 from apikeys.errors import ApiError
 from datasets.embeddings import embed
 from datasets.models import Dataset, VectorSet
@@ -46,6 +47,7 @@ def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | Non
         Dataset.objects.select_for_update().get(pk=dataset.pk)
         columns = columns_of(provider, model)
         wanted = {name: columns[name] for name in ("provider", "model")}
+        _record(dataset, wanted)
         if dataset.vector_sets.filter(**wanted, is_current=False).exists():
             return None
         dataset.vector_sets.filter(is_current=False).delete()
@@ -61,6 +63,19 @@ def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | Non
             )
         embed_later(dataset.pk)
     return vector_set
+
+
+def _record(dataset: Dataset, wanted: dict[str, Any]) -> None:
+    """In the audit, whoever wants it: a provider gets to see every text."""
+    # The one in the making, if there is one, is what was wanted last.
+    before = dataset.vector_sets.order_by("is_current")[0]
+    changes = {
+        "vector_model": (before.model, wanted["model"]),
+        "vector_provider": (before.provider_id, wanted["provider"] and wanted["provider"].pk),
+    }
+    changed = {name: pair for name, pair in changes.items() if pair[0] != pair[1]}
+    if changed:
+        audit.record(dataset, changed)
 
 
 async def embed_pending(dataset_id: str) -> None:

@@ -141,7 +141,7 @@ def test_another_model_and_back(team, client):
     assert "0 of 3" in shown
     assert 'hx-trigger="load delay:2s"' in shown
     entry = AuditEntry.objects.filter(object_pk=dataset.pk).latest("pk")
-    assert entry.changes == {"embedding_model": [STATIC_MODEL, "embed-1"]}
+    assert entry.changes == {"vector_model": [STATIC_MODEL, "embed-1"], "vector_provider": [None, provider.pk]}
     # What is wanted is shown, not what search still uses; sent again, nothing begins anew.
     filled = FilledForm(shown, "dataset_form").fields
     assert filled["embedding_model"] == ["embed-1"]

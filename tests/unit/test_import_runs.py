@@ -62,7 +62,7 @@ def test_one_whose_dataset_goes_in_the_middle() -> None:
 
     async def both() -> None:
         run = asyncio.create_task(import_runs.run(collection.pk))
-        while not await Datum.objects.filter(collection=collection).aexists():
+        while not (run.done() or await Datum.objects.filter(collection=collection).aexists()):
             continue
         await collection.dataset.adelete()
         await run
