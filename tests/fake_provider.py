@@ -363,8 +363,8 @@ async def embed_mixed(provider: FakeProvider, request: web.Request, body: dict[s
 
 
 async def embed_changing(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    """Another dimension with the second call."""
-    dimension = min(7 + len(provider.embedded_by("embed_changing")), 9)
+    """Another dimension with every second call. A test makes two."""
+    dimension = 9 - len(provider.embedded_by("embed_changing")) % 2
     return vectors([vector_of(text, dimension) for text in body["input"]])
 
 
