@@ -21,8 +21,7 @@ from apikeys.policies import KeyPolicy
 from apikeys.usage import Ending, TokenSource
 from chat.completions import Caller
 from chat.embedding_models import TeamModel
-from datasets.embeddings import BATCH, embed
-from datasets.texts import token_counts
+from datasets.embeddings import BATCH, count_tokens, embed
 
 # What a model adds to a text: its first and its last token, and a blank.
 TEXT_OVERHEAD_TOKENS = 4
@@ -90,7 +89,7 @@ class EmbeddingCall:
             self.first_byte_at = time.monotonic()
         count = embedded.prompt_tokens
         if self.model.model.is_static:
-            count = sum(await asyncio.to_thread(token_counts, texts))
+            count = sum(await count_tokens(texts))
         self.counted = None if count is None or self.counted is None else self.counted + count
         for vector in embedded.vectors:
             if self.dimension not in (None, len(vector)):
