@@ -374,6 +374,14 @@ async def embed_poisoned(provider: FakeProvider, request: web.Request, body: dic
     return await embed(provider, request, body)
 
 
+async def embed_poisoned_uncounted(
+    provider: FakeProvider, request: web.Request, body: dict[str, Any]
+) -> web.StreamResponse:
+    if any(POISON in text for text in body["input"]):
+        return await embed_poisoned(provider, request, body)
+    return await embed_uncounted(provider, request, body)
+
+
 async def embed_broken(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
     """Fails itself where others would refuse."""
     if any(POISON in text for text in body["input"]):
@@ -392,6 +400,7 @@ EMBEDDING_BEHAVIORS: dict[str, Behavior] = {
     "embed_mixed": embed_mixed,
     "embed_changing": embed_changing,
     "embed_poisoned": embed_poisoned,
+    "embed_poisoned_uncounted": embed_poisoned_uncounted,
     "embed_broken": embed_broken,
     "html": html,
     "half": half,

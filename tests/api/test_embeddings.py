@@ -267,11 +267,27 @@ def test_provider_that_fails(server: Server, provider: FakeProvider, behavior: s
     assert used(limit) == 0
 
 
-def test_provider_that_fails_in_the_middle(server: Server, provider: FakeProvider) -> None:
-    _, key = factories.make_key(make_team_with(provider, "embed_poisoned"))
-    response = embed(server, key, ["good"] * 100 + ["poison"], "embed_poisoned")
+@pytest.mark.parametrize(
+    ("behavior", "tokens", "source"),
+    [
+        ("embed_poisoned", 64 * 3, TokenSource.PROVIDER),
+        ("embed_poisoned_uncounted", 64 * (4 + 4), TokenSource.BOUND),
+    ],
+)
+def test_provider_that_fails_in_the_middle(
+    server: Server, provider: FakeProvider, behavior: str, tokens: int, source: TokenSource
+) -> None:
+    """The provider has answered the first 64, and the team pays it for them."""
+    team = make_team_with(provider, behavior)
+    Price.objects.create(provider=team.providers.get(), model=behavior, prompt_micropoints=1_000_000)
+    api_key, key = factories.make_key(team)
+    limit, points = make_limit(api_key, "tokens", 10_000), make_limit(api_key, "micropoints", 10_000_000)
+    response = embed(server, key, ["good"] * 100 + ["poison"], behavior)
     check_refusal(response, "upstream_error")
-    assert record_of(response).prompt_tokens == 0
+    record = record_of(response)
+    assert (record.status, record.ending) == (502, Ending.FAILED)
+    assert (record.prompt_tokens, record.token_source, record.cost_micropoints) == (tokens, source, tokens * 1_000)
+    assert (used(limit), used(points)) == (tokens, tokens * 1_000)
 
 
 def test_dimension_that_changes_in_the_middle(server: Server, provider: FakeProvider) -> None:
