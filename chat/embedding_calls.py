@@ -21,8 +21,7 @@ from apikeys.policies import KeyPolicy
 from apikeys.usage import Ending, TokenSource
 from chat.completions import Caller
 from chat.embedding_models import TeamModel
-from datasets.embeddings import BATCH, embed
-from datasets.texts import token_counts
+from datasets.embeddings import BATCH, count_tokens, embed
 
 # What a model adds to a text: its first and its last token, and a blank.
 TEXT_OVERHEAD_TOKENS = 4
@@ -42,23 +41,19 @@ class EmbeddingCall:
     is_asked: bool = False
     first_byte_at: float | None = None
     dimension: int | None = None
-    # Of the texts that were embedded; None when the provider does not count.
+    # How many of the texts were embedded, and their tokens; None when the provider does not count.
+    answered: int = 0
     counted: int | None = 0
     vectors: list[bytes] = field(default_factory=list)
 
     @property
-    def bound(self) -> int:
-        """A token of a byte-level vocabulary is at least one byte of UTF-8."""
-        return sum(len(text.encode()) + TEXT_OVERHEAD_TOKENS for text in self.texts)
-
-    @property
     def is_counted(self) -> bool:
         """Whether all was embedded, and counted by who did it."""
-        return self.counted is not None and len(self.vectors) == len(self.texts)
+        return self.counted is not None and self.answered == len(self.texts)
 
     @property
     def tokens(self) -> int:
-        return self.counted if self.counted is not None and self.is_counted else self.bound
+        return self.counted if self.counted is not None and self.is_counted else bound_of(self.texts)
 
     async def answer(self) -> None:
         """Embed all and record it. Raises RateLimited, InsufficientQuota, UpstreamError or ServiceUnavailable."""
@@ -90,7 +85,8 @@ class EmbeddingCall:
             self.first_byte_at = time.monotonic()
         count = embedded.prompt_tokens
         if self.model.model.is_static:
-            count = sum(await asyncio.to_thread(token_counts, texts))
+            count = sum(await count_tokens(texts))
+        self.answered += len(texts)
         self.counted = None if count is None or self.counted is None else self.counted + count
         for vector in embedded.vectors:
             if self.dimension not in (None, len(vector)):
@@ -113,7 +109,7 @@ class EmbeddingCall:
         caller, policy = self.caller, self.policy
         if not policy.has_limits:
             return
-        bound = self.bound
+        bound = bound_of(self.texts)
         asked = Asked(
             id=caller.request_id,
             team_id=policy.team_id,
@@ -126,7 +122,7 @@ class EmbeddingCall:
             micropoints=self._cost(bound),
             prompt_price=self.model.price,
         )
-        verdict = await admission.reserve(asked, lambda: self._usage(Ending.CANCELLED, 503, 0))
+        verdict = await admission.reserve(asked, lambda: self._usage(Ending.CANCELLED, 503, 0, TokenSource.BOUND))
         caller.trace.asked, caller.trace.verdict = asked, verdict
         verdict.check(policy)
 
@@ -147,13 +143,21 @@ class EmbeddingCall:
         self.flight.waiting = None
         if not admission.is_open:
             return None
-        # Of one that failed its caller has nothing.
-        tokens = self.tokens if self.is_asked and ending != Ending.FAILED else 0
-        self.caller.trace.usage = record = self._usage(ending, status, tokens)
+        self.caller.trace.usage = record = self._usage(ending, status, *self._charge(ending))
         future: asyncio.Future[None] = admission.record(record)
         return future
 
-    def _usage(self, ending: Ending, status: int, tokens: int) -> Usage:
+    def _charge(self, ending: Ending) -> tuple[int, TokenSource]:
+        """The tokens that it comes to. Of one that failed those of the batches before, which the provider answered."""
+        if not self.is_asked:
+            return 0, TokenSource.BOUND
+        if ending != Ending.FAILED:
+            return self.tokens, TokenSource.PROVIDER if self.is_counted else TokenSource.BOUND
+        if self.answered and self.counted is not None:
+            return self.counted, TokenSource.PROVIDER
+        return bound_of(self.texts[: self.answered]), TokenSource.BOUND
+
+    def _usage(self, ending: Ending, status: int, tokens: int, source: TokenSource) -> Usage:
         caller, policy = self.caller, self.policy
         return Usage(
             id=caller.request_id,
@@ -162,7 +166,7 @@ class EmbeddingCall:
             endpoint=caller.endpoint,
             model=self.model.model.name,
             prompt_tokens=tokens,
-            token_source=TokenSource.PROVIDER if self.is_counted else TokenSource.BOUND,
+            token_source=source,
             cost_micropoints=self._cost(tokens),
             prompt_price=self.model.price,
             status=status,
@@ -174,3 +178,8 @@ class EmbeddingCall:
 
     def _since_start(self, moment: float | None) -> int | None:
         return None if moment is None else round((moment - self.started) * 1000)
+
+
+def bound_of(texts: Sequence[str]) -> int:
+    """A token of a byte-level vocabulary is at least one byte of UTF-8."""
+    return sum(len(text.encode()) + TEXT_OVERHEAD_TOKENS for text in texts)

@@ -17,8 +17,10 @@ from apikeys.text import storable
 from apikeys.trace import trace_of
 from apikeys.views import AsyncApiView
 from chat.completions import Caller
-from chat.embedding_calls import EmbeddingCall
+from chat.embedding_calls import TEXT_OVERHEAD_TOKENS, EmbeddingCall
 from chat.embedding_models import TeamModel, find_model
+from datasets.embeddings import count_tokens
+from datasets.texts import LONGEST_TOKEN, MAXIMUM_TOKENS
 
 MAX_TEXTS = 2_048
 # Of all texts together.
@@ -57,6 +59,8 @@ class EmbeddingsView(AsyncApiView):
         flight = InFlight(policy.key_id, trace.abort)
         try:
             model = await self.model_of(credential, body)
+            if model.model.is_static:
+                await check_lengths(body, texts)
             call = EmbeddingCall(model, texts, caller, policy, flight, body.encoding_format == "base64")
             await call.answer()
         finally:
@@ -83,6 +87,17 @@ def texts_of(body: EmbeddingRequest) -> list[str]:
     if sum(len(text.encode()) for text in texts) > MAX_BYTES:
         raise InvalidParameter(f"input: It holds more than {MAX_BYTES} bytes.", param="input")
     return texts
+
+
+async def check_lengths(body: EmbeddingRequest, texts: list[str]) -> None:
+    """The static model takes what a datum may have. How long a provider's takes them, the provider says."""
+    for number, text in enumerate(texts):
+        # A token is at least one byte, so that only few texts have to be counted.
+        if len(text.encode()) + TEXT_OVERHEAD_TOKENS <= MAXIMUM_TOKENS:
+            continue
+        if len(text) > MAXIMUM_TOKENS * LONGEST_TOKEN or (await count_tokens([text]))[0] > MAXIMUM_TOKENS:
+            param = "input" if isinstance(body.input, str) else f"input[{number}]"
+            raise InvalidParameter(f"{param}: It has more than {MAXIMUM_TOKENS} tokens.", param=param)
 
 
 def written(call: EmbeddingCall) -> bytes:

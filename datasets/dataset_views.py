@@ -10,9 +10,9 @@ from django.db.models import Count, prefetch_related_objects
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apikeys.access import GLOBAL, team_id_of
+from apikeys.access import GLOBAL, ApiCredential, team_id_of
 from apikeys.bodies import decode, decode_query
-from apikeys.errors import InvalidParameter
+from apikeys.errors import InvalidParameter, ModelNotAllowed
 from apikeys.models import Team
 from apikeys.object_ids import is_object_id
 from apikeys.text import storable
@@ -102,6 +102,7 @@ class DatasetCreateView(ApiView):
         dataset = Dataset(team_id=team_id, name=clean_name(wanted.name), intro=storable(wanted.intro or "").strip())
         with transaction.atomic():
             provider, model = wanted.chosen(team_id) or (None, STATIC_MODEL)
+            check_model(request, model)
             dataset.save(force_insert=True)
             vector_sets.create(dataset, provider, model)
         return success(dataset.pk)
@@ -180,7 +181,11 @@ class DatasetUpdateView(ApiView):
         with transaction.atomic():
             dataset = lock_dataset(team_id, wanted.id)
             chosen = wanted.chosen(team_id, next_set(dataset) or current_set(dataset))
+            if chosen is not None:
+                check_model(request, chosen[1])
             columns = columns_of(dataset, wanted)
+            if dataset.rerank_model and not {"rerank_provider", "rerank_model"}.isdisjoint(columns):
+                check_model(request, dataset.rerank_model)
             if columns:
                 dataset.save(update_fields=[*columns, "updated_at"])
             if chosen is not None:
@@ -216,6 +221,14 @@ class DatasetDeleteView(ApiView):
 def check_root(parent_id: str | None) -> None:
     if parent_id:
         raise InvalidParameter("parentId: There are no folders of datasets. Leave it out.", param="parentId")
+
+
+def check_model(request: Request, model: str) -> None:
+    """What a dataset's model does costs the team, whoever asks it: a key gives it only what it may use itself."""
+    credential = request.auth
+    allowed = credential.policy.allowed_models if isinstance(credential, ApiCredential) else ()
+    if allowed and model not in allowed:
+        raise ModelNotAllowed(f"This API key may not use the model {model}.")
 
 
 def find_provider(team_id: str, provider_id: str, param: str) -> Any:

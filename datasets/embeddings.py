@@ -2,14 +2,20 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import msgspec
 
+from apikeys.errors import ServiceUnavailable
 from datasets import static_model
 from datasets.provider_models import ProviderModel
+from datasets.texts import token_counts
+
+Result = TypeVar("Result")
 
 # Texts in one call of a provider.
 BATCH = 64
@@ -17,6 +23,11 @@ BATCH = 64
 MAX_DIMENSION = 16_000
 # The static model works in one thread of its own, so that it holds up no event loop. It uses no database.
 _thread = ThreadPoolExecutor(1, "static-model")
+# It takes at most BATCH texts at a time, and of longer texts not many more characters than these: some 20 milliseconds,
+# after which others have their turn. Each caller waits with one slice; when so many wait, more are refused.
+SLICE_CHARACTERS = 32_768
+MAXIMUM_WAITING = 256
+_places = threading.BoundedSemaphore(MAXIMUM_WAITING)
 
 
 class _Embedding(msgspec.Struct):
@@ -45,11 +56,12 @@ _answers = msgspec.json.Decoder(_Answer)
 
 
 async def embed(model: ProviderModel, texts: Sequence[str]) -> Embedded:
-    """Embed any number of texts, all in one space. Raises UpstreamError, of it TextsRefused, or UpstreamTimeout."""
+    """Embed any number of texts, all in one space. Raises UpstreamError, of it TextsRefused, or UpstreamTimeout.
+
+    The static model raises ServiceUnavailable when too many wait for it.
+    """
     if model.is_static:
-        loop = asyncio.get_running_loop()
-        vectors = await loop.run_in_executor(_thread, static_model.embed, texts)
-        return Embedded([normed(vector) for vector in vectors])
+        return Embedded(await _in_turn(_static_vectors, texts))
     found: list[list[float]] = []
     tokens: int | None = 0
     for start in range(0, len(texts), BATCH):
@@ -59,6 +71,40 @@ async def embed(model: ProviderModel, texts: Sequence[str]) -> Embedded:
     if len({len(vector) for vector in found}) > 1:
         raise model.failure("vectors of several dimensions")
     return Embedded(found, tokens)
+
+
+async def count_tokens(texts: Sequence[str]) -> list[int]:
+    """`token_counts`, off the event loop. Raises ServiceUnavailable when too many wait."""
+    return await _in_turn(token_counts, texts)
+
+
+async def _in_turn(work: Callable[[Sequence[str]], list[Result]], texts: Sequence[str]) -> list[Result]:
+    """What the static model's thread makes of each text."""
+    made: list[Result] = []
+    for part in _slices(texts):
+        if not _places.acquire(blocking=False):
+            raise ServiceUnavailable
+        future = _thread.submit(work, part)
+        future.add_done_callback(lambda _: _places.release())
+        part_made: list[Result] = await asyncio.wrap_future(future)
+        made += part_made
+    return made
+
+
+def _slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """None is empty."""
+    start = characters = 0
+    for end, text in enumerate(texts):
+        if end > start and (end - start == BATCH or characters + len(text) > SLICE_CHARACTERS):
+            yield texts[start:end]
+            start, characters = end, 0
+        characters += len(text)
+    if start < len(texts):
+        yield texts[start:]
+
+
+def _static_vectors(texts: Sequence[str]) -> list[list[float]]:
+    return [normed(vector) for vector in static_model.embed(texts)]
 
 
 def normed(vector: list[float]) -> list[float]:

@@ -2,7 +2,9 @@
 
 import asyncio
 import math
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -30,6 +32,11 @@ MAXIMUM_CHARACTERS = 8_000
 K = 60
 # How often a query begins anew because a dataset's model changed meanwhile.
 ATTEMPTS = 3
+# How long a query waits for its vector, and for its reranker, where their provider allows more.
+PROVIDER_SECONDS = 30
+# How many queries for which a thread is held may wait for providers at once: the others of its kind have work to do.
+MAXIMUM_HOLDING = 8
+_holding = threading.BoundedSemaphore(MAXIMUM_HOLDING)
 
 readers = Readers("retrieval", threads=4, capacity=256, wait_seconds=10.0)
 
@@ -47,7 +54,7 @@ class Query:
     """What is searched, and how much of it is wanted.
 
     `limit` is in tokens of all quotes together. `similarity` is the least cosine, or the least relevance where
-    a reranker judged; what is found by its words alone has neither.
+    a reranker judged; what is found by its words alone has neither. `holds_thread`: a thread waits for it.
     """
 
     team_id: str
@@ -57,6 +64,7 @@ class Query:
     limit: int = 5_000
     similarity: float = 0.0
     uses_rerank: bool = False
+    holds_thread: bool = False
 
     @property
     def least(self) -> float:
@@ -189,9 +197,26 @@ def _model(
     if base_url is None:
         return None
     provider = SimpleNamespace(
-        base_url=base_url, encrypted_secret=secret, connect_seconds=connect_seconds, total_seconds=total_seconds
+        base_url=base_url,
+        encrypted_secret=secret,
+        connect_seconds=connect_seconds,
+        total_seconds=min(total_seconds, PROVIDER_SECONDS),
     )
     return ProviderModel.of(provider, name)
+
+
+@contextmanager
+def _asking(query: Query, models: Iterable[ProviderModel]) -> Iterator[None]:
+    """While models are awaited. Raises ServiceUnavailable when too many threads are held."""
+    if not query.holds_thread or all(model.is_static for model in models):
+        yield
+        return
+    if not _holding.acquire(blocking=False):
+        raise ServiceUnavailable
+    try:
+        yield
+    finally:
+        _holding.release()
 
 
 async def _near(query: Query, bases: Sequence[Base]) -> tuple[list[Near], int]:
@@ -203,7 +228,8 @@ async def _near(query: Query, bases: Sequence[Base]) -> tuple[list[Near], int]:
         # Before a set's first vector nothing can be near.
         if base.vector_set_id is not None and base.dimension is not None:
             spaces.setdefault((base.model, base.dimension), []).append(base)
-    embedded = await asyncio.gather(*(embed(model, [query.text]) for model, _ in spaces))
+    with _asking(query, [model for model, _ in spaces]):
+        embedded = await asyncio.gather(*(embed(model, [query.text]) for model, _ in spaces))
     nears, tokens = [], 0
     for ((_, dimension), of_space), answer in zip(spaces.items(), embedded, strict=True):
         tokens += answer.prompt_tokens or 0
@@ -285,7 +311,8 @@ def _quotes(connection: Connection, dataset_ids: list[str], scores: dict[str, tu
 
 
 async def _reranked(model: ProviderModel, query: Query, quotes: list[Quote]) -> list[Quote]:
-    values = await rerank(model, query.text, [quote.text for quote in quotes])
+    with _asking(query, [model]):
+        values = await rerank(model, query.text, [quote.text for quote in quotes])
     order = sorted(range(len(quotes)), key=lambda number: -values[number])
     return [
         replace(quotes[number], scores=(*quotes[number].scores, Score("reRank", values[number], rank)))

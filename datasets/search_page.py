@@ -159,6 +159,7 @@ def columns_of(dataset: Dataset, answers: dict[str, Any]) -> list[Column]:
             limit=answers["limit"],
             similarity=float(answers["similarity"]),
             uses_rerank=answers["uses_rerank"],
+            holds_thread=True,
         )
         for mode in MODES
     ]

@@ -47,6 +47,7 @@ class SearchTestView(ApiView):
             limit=5_000 if wanted.limit is None else wanted.limit,
             similarity=wanted.similarity or 0.0,
             uses_rerank=bool(wanted.usingReRank),
+            holds_thread=True,
         )
         # This thread's own connection is not held while providers are awaited.
         connection.close()

@@ -7,6 +7,8 @@ from datasets import static_model
 
 # A datum's question and answer together, in tokens: what embedding models commonly take.
 MAXIMUM_TOKENS = 8_192
+# Characters in the longest token of the static model: a text of more than this many times MAXIMUM_TOKENS is too long.
+LONGEST_TOKEN = 16
 # Words that say nothing. Those of English are left out by the database.
 EMPTY_WORDS = frozenset("的了是在和与也就都而及着吗呢吧啊之其把被给让谁") | frozenset(
     ("什么", "哪", "哪个", "怎么", "怎样", "多少", "请问")

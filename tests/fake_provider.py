@@ -363,8 +363,8 @@ async def embed_mixed(provider: FakeProvider, request: web.Request, body: dict[s
 
 
 async def embed_changing(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    """Another dimension with the second call."""
-    dimension = min(7 + len(provider.embedded_by("embed_changing")), 9)
+    """Another dimension with every second call. A test makes two."""
+    dimension = 9 - len(provider.embedded_by("embed_changing")) % 2
     return vectors([vector_of(text, dimension) for text in body["input"]])
 
 
@@ -372,6 +372,14 @@ async def embed_poisoned(provider: FakeProvider, request: web.Request, body: dic
     if any(POISON in text for text in body["input"]):
         return web.json_response({"error": {"message": f"refused {body['input']}"}}, status=400)
     return await embed(provider, request, body)
+
+
+async def embed_poisoned_uncounted(
+    provider: FakeProvider, request: web.Request, body: dict[str, Any]
+) -> web.StreamResponse:
+    if any(POISON in text for text in body["input"]):
+        return await embed_poisoned(provider, request, body)
+    return await embed_uncounted(provider, request, body)
 
 
 async def embed_broken(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
@@ -392,6 +400,7 @@ EMBEDDING_BEHAVIORS: dict[str, Behavior] = {
     "embed_mixed": embed_mixed,
     "embed_changing": embed_changing,
     "embed_poisoned": embed_poisoned,
+    "embed_poisoned_uncounted": embed_poisoned_uncounted,
     "embed_broken": embed_broken,
     "html": html,
     "half": half,

@@ -57,6 +57,19 @@ def test_of_this_server(library: Library, body: dict[str, str]) -> None:
     assert VectorSet.objects.get(dataset=data_of(create(library, **body))).provider is None
 
 
+def test_allowed_models(library: Library) -> None:
+    provider = factories.make_provider(library.team)
+    other = {"vectorModel": "ada", "providerId": provider.pk}
+    _, library.key = factories.make_key(library.team, allowed_models=["echo", "ada"])
+    check_refusal(create(library), "model_not_allowed")
+    check_refusal(create(library, **other | {"vectorModel": "large"}), "model_not_allowed")
+    assert not Dataset.objects.for_team(library.team.pk).exists()
+    assert VectorSet.objects.get(dataset=data_of(create(library, **other))).model == "ada"
+    _, library.key = factories.make_key(library.team, allowed_models=[STATIC_MODEL])
+    check_refusal(create(library, **other), "model_not_allowed")
+    assert VectorSet.objects.get(dataset=data_of(create(library))).model == STATIC_MODEL
+
+
 def test_no_provider(library: Library) -> None:
     check_refusal(create(library, vectorModel="ada"), "invalid_parameter", param="vectorModel")
     check_refusal(create(library, vectorModel="ada", providerId=""), "invalid_parameter", param="vectorModel")

@@ -1,6 +1,8 @@
 """`core/dataset/searchTest`: what a search finds, in which order, and with which scores."""
 
+import asyncio
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx2
@@ -10,15 +12,18 @@ from django.db import connection
 from django.test import override_settings
 
 from apikeys import outbound
+from apikeys.errors import UpstreamTimeout
 from apikeys.usage import UsageRecord
-from datasets import vector_sets
+from datasets import retrieval, vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, VectorSet
+from datasets.retrieval import MAXIMUM_HOLDING, Query
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.api.test_policy import session_of
 from tests.conftest import Server
 from tests.fake_models import FakeModels
+from tests.processes import wait_for
 
 PATH = "/api/core/dataset/searchTest"
 FILM = [
@@ -321,6 +326,67 @@ def test_a_provider_fails(server: Server, models: FakeModels, model: str, refusa
     message = check_refusal(ask(server, collection, "aaa"), refusal)
     assert models.url not in message
     assert texts(search(server, collection, "aaaa", searchMode="fullTextRecall")) == ["aaaa"]
+
+
+def test_providers_that_hang_hold_few_threads(server: Server) -> None:
+    with FakeModels() as models, ThreadPoolExecutor(MAXIMUM_HOLDING) as pool:
+        collection = embedded_by(models)
+        fill(collection, NewDatum("aaaa"))
+        VectorSet.objects.filter(dataset=collection.dataset).update(model="never")
+        _, key = factories.make_key(collection.dataset.team)
+        body = {"datasetId": collection.dataset_id, "text": "aaa"}
+        before = len(models.calls)
+        hanging = [pool.submit(server.post, PATH, key, json=body) for _ in range(MAXIMUM_HOLDING)]
+        wait_for(lambda: len(models.calls) == before + MAXIMUM_HOLDING, "they wait for the provider")
+        check_refusal(ask(server, collection, "aaa"), "service_unavailable")
+        # Who asks no provider is not concerned.
+        assert texts(search(server, collection, "aaaa", searchMode="fullTextRecall")) == ["aaaa"]
+        assert search(server, factories.make_collection(), "aaaa")["list"] == []
+        models.is_over.set()
+        for answer in hanging:
+            check_refusal(answer.result(), "upstream_error")
+        VectorSet.objects.filter(dataset=collection.dataset).update(model="letters")
+        assert texts(search(server, collection, "aaa")) == ["aaaa"]
+
+
+def test_rerankers_that_hang_hold_few_threads(server: Server) -> None:
+    with FakeModels() as models, ThreadPoolExecutor(MAXIMUM_HOLDING) as pool:
+        collection = reranked_by(models, "never")
+        _, key = factories.make_key(collection.dataset.team)
+        body = {"datasetId": collection.dataset_id, "text": "the film", "usingReRank": True}
+        hanging = [pool.submit(server.post, PATH, key, json=body) for _ in range(MAXIMUM_HOLDING)]
+        wait_for(lambda: len(models.calls) == MAXIMUM_HOLDING, "they wait for the provider")
+        check_refusal(ask(server, collection, "the film", usingReRank=True), "service_unavailable")
+        assert search(server, collection, "the film")["list"]
+        models.is_over.set()
+        for answer in hanging:
+            check_refusal(answer.result(), "upstream_error")
+
+
+@pytest.mark.parametrize("waits_for", ["embedding", "rerank"])
+def test_a_provider_that_may_take_long(
+    server: Server, models: FakeModels, monkeypatch: pytest.MonkeyPatch, waits_for: str
+) -> None:
+    """A search waits for it no longer than a search may take."""
+    monkeypatch.setattr(retrieval, "PROVIDER_SECONDS", 1)
+    team = factories.make_team()
+    provider = factories.make_provider(team, models.url, total_seconds=600)
+    rerank = {"rerank_provider": provider, "rerank_model": "never"}
+    collection = factories.make_collection(factories.make_dataset(team, provider, "letters", **rerank))
+    fill(collection, NewDatum("aaaa"))
+    if waits_for == "embedding":
+        VectorSet.objects.filter(dataset=collection.dataset).update(model="never")
+    query = Query(team.pk, (collection.dataset_id,), "aaa", uses_rerank=True)
+
+    async def ask() -> None:
+        try:
+            await asyncio.wait_for(retrieval.search(query), 20)
+        finally:
+            await outbound.close()
+
+    with pytest.raises(UpstreamTimeout):
+        async_to_sync(ask)()
+    assert models.calls[-1][0] == ("/v1/embeddings" if waits_for == "embedding" else "/v1/rerank")
 
 
 def test_a_reranker_decides(server: Server, models: FakeModels) -> None:

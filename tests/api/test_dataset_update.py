@@ -7,6 +7,7 @@ import pytest
 from apikeys.audit import AuditEntry
 from datasets import vector_sets
 from datasets.models import Dataset, VectorSet
+from datasets.static_model import STATIC_MODEL
 from tests import factories
 from tests.api.libraries import ABSENT, Library, data_of
 from tests.api.refusals import check_refusal
@@ -75,6 +76,24 @@ def test_back_to_this_server(library: Library) -> None:
     dataset = factories.make_dataset(library.team, provider, "ada")
     data_of(update(library, dataset, providerId=""))
     assert models(dataset) == [("ada", provider.pk, True), ("wordllama-256", None, False)]
+
+
+def test_allowed_models(library: Library, dataset: Dataset) -> None:
+    provider = factories.make_provider(library.team)
+    _, library.key = factories.make_key(library.team, allowed_models=["ada", "judge"])
+    other = {"vectorModel": "large", "providerId": provider.pk}
+    rerank = {"rerankModel": "large", "rerankProviderId": provider.pk}
+    for refused in (other, {"vectorModel": "", "providerId": ""}, rerank, {"vectorModel": STATIC_MODEL}):
+        check_refusal(update(library, dataset, name="after", **refused), "model_not_allowed")
+    dataset.refresh_from_db()
+    assert (dataset.name, dataset.rerank_model, models(dataset)) == ("before", "", [(STATIC_MODEL, None, True)])
+    data_of(update(library, dataset, **other | {"vectorModel": "ada"}))
+    data_of(update(library, dataset, **rerank | {"rerankModel": "judge"}))
+    # What it leaves as it is may be what it could not choose, and no model is none.
+    Dataset.objects.filter(pk=dataset.pk).update(rerank_model="large")
+    data_of(update(library, dataset, name="after"))
+    check_refusal(update(library, dataset, rerankProviderId=provider.pk), "model_not_allowed")
+    data_of(update(library, dataset, rerankModel="", rerankProviderId=""))
 
 
 def test_the_same_model(library: Library) -> None:

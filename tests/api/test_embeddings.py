@@ -18,7 +18,7 @@ from apikeys.models import Team
 from apikeys.usage import Ending, TokenSource, UsageRecord
 from chat.models import Price
 from datasets.models import VectorSet
-from datasets.texts import token_counts
+from datasets.texts import MAXIMUM_TOKENS, token_counts
 from tests import factories
 from tests.api.conversations import record_of
 from tests.api.refusals import check_refusal
@@ -185,10 +185,31 @@ def test_dimensions_that_the_model_has(server: Server, provider: FakeProvider) -
     assert len(vectors_of(embed(server, key, "x", "embed", dimensions=8))[0]) == 8
 
 
-@pytest.mark.parametrize("text", ["a\0b", "\u202eabc\u200f", "🎬" * 1000, " ", "x" * 100_000])
+@pytest.mark.parametrize("text", ["a\0b", "\u202eabc\u200f", "🎬" * 1000, " ", "x" * 30_000])
 def test_odd_text(server: Server, text: str) -> None:
     _, key = factories.make_key()
     assert len(vectors_of(embed(server, key, [text, text]))) == 2
+
+
+@pytest.mark.parametrize("text", ["word " * 8_192, " " * 200_000, "x" * 1_000_000])
+def test_text_that_is_too_long_for_the_static_model(server: Server, text: str) -> None:
+    api_key, key = factories.make_key()
+    check_refusal(embed(server, key, text), "invalid_parameter", param="input")
+    check_refusal(embed(server, key, ["x", "y", text]), "invalid_parameter", param="input[2]")
+    assert not UsageRecord.objects.filter(key=api_key).exists()
+
+
+def test_the_longest_text_of_the_static_model(server: Server) -> None:
+    _, key = factories.make_key()
+    text = "word " * 8_190
+    assert token_counts([text]) == [MAXIMUM_TOKENS]
+    assert embed(server, key, [text, *["x"] * 63]).json()["usage"]["total_tokens"] == MAXIMUM_TOKENS + 63 * 2
+    check_refusal(embed(server, key, text + "word "), "invalid_parameter", param="input")
+
+
+def test_a_provider_says_itself_what_is_too_long(server: Server, provider: FakeProvider) -> None:
+    _, key = factories.make_key(make_team_with(provider, "embed"))
+    assert len(vectors_of(embed(server, key, "x" * 200_000, "embed"))) == 1
 
 
 def test_half_a_character(server: Server) -> None:
@@ -246,11 +267,27 @@ def test_provider_that_fails(server: Server, provider: FakeProvider, behavior: s
     assert used(limit) == 0
 
 
-def test_provider_that_fails_in_the_middle(server: Server, provider: FakeProvider) -> None:
-    _, key = factories.make_key(make_team_with(provider, "embed_poisoned"))
-    response = embed(server, key, ["good"] * 100 + ["poison"], "embed_poisoned")
+@pytest.mark.parametrize(
+    ("behavior", "tokens", "source"),
+    [
+        ("embed_poisoned", 64 * 3, TokenSource.PROVIDER),
+        ("embed_poisoned_uncounted", 64 * (4 + 4), TokenSource.BOUND),
+    ],
+)
+def test_provider_that_fails_in_the_middle(
+    server: Server, provider: FakeProvider, behavior: str, tokens: int, source: TokenSource
+) -> None:
+    """The provider has answered the first 64, and the team pays it for them."""
+    team = make_team_with(provider, behavior)
+    Price.objects.create(provider=team.providers.get(), model=behavior, prompt_micropoints=1_000_000)
+    api_key, key = factories.make_key(team)
+    limit, points = make_limit(api_key, "tokens", 10_000), make_limit(api_key, "micropoints", 10_000_000)
+    response = embed(server, key, ["good"] * 100 + ["poison"], behavior)
     check_refusal(response, "upstream_error")
-    assert record_of(response).prompt_tokens == 0
+    record = record_of(response)
+    assert (record.status, record.ending) == (502, Ending.FAILED)
+    assert (record.prompt_tokens, record.token_source, record.cost_micropoints) == (tokens, source, tokens * 1_000)
+    assert (used(limit), used(points)) == (tokens, tokens * 1_000)
 
 
 def test_dimension_that_changes_in_the_middle(server: Server, provider: FakeProvider) -> None:

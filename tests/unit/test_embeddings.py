@@ -3,19 +3,25 @@
 import asyncio
 import itertools
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 
 from apikeys import outbound
-from apikeys.errors import UpstreamError, UpstreamTimeout
-from datasets import jobs, vector_sets
+from apikeys.errors import ServiceUnavailable, UpstreamError, UpstreamTimeout
+from datasets import jobs, static_model, vector_sets
 from datasets.data import NewDatum, insert
-from datasets.embeddings import embed
+from datasets.embeddings import MAXIMUM_WAITING, Embedded, count_tokens, embed, normed
 from datasets.models import Collection, PendingVector, Vector, VectorSet
 from datasets.provider_models import ProviderModel, TextsRefused
+from datasets.texts import LONGEST_TOKEN, token_counts
 from tests import factories
+from tests.environment import PROJECT
 from tests.fake_provider import POISON, FakeProvider
 
 
@@ -194,6 +200,88 @@ def test_the_look_for_what_waits_leaves_out_what_is_given_up(provider: FakeProvi
     queued = ProcrastinateJob.objects.filter(task_name="embed").values_list("lock", flat=True)
     assert f"embed:{open_one.dataset_id}" in queued
     assert f"embed:{given_up.dataset_id}" not in queued
+
+
+def test_the_static_model_averages_its_tokens() -> None:
+    """As its package does, which pads what it is given."""
+    import wordllama
+
+    folder = Path(wordllama.__file__).parent
+    package = wordllama.WordLlama.load(cache_dir=folder, dim=256, disable_download=True)
+    texts = ["导演是谁", "Who directed it?", "", "a", "<s> \0 🎬", "the film and its cello " * 90, "x" * 20_000]
+    for vector, expected in zip(static_model.embed(texts), package.embed(texts, return_np=False), strict=True):
+        assert vector == pytest.approx(expected, abs=1e-6)
+    assert static_model.embed(texts) == [static_model.embed([text])[0] for text in texts]
+
+
+IN_LITTLE_MEMORY = """
+import resource
+from datasets.static_model import embed
+embed(["to load it"])
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + 384 * 1024 * 1024
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+assert len(embed(["the film and its cello " * 10_000] + ["x"] * 63)) == 64
+"""
+
+
+def test_one_long_text_among_short_ones_takes_little_memory() -> None:
+    """Padded to the longest they would take 8 GB."""
+    one_thread = {"TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", IN_LITTLE_MEMORY],
+        cwd=PROJECT,
+        env=os.environ | one_thread,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_long_and_many_texts_in_their_order() -> None:
+    texts = [f"{number} " * (20_000 if number % 50 == 7 else 1) for number in range(150)]
+
+    async def ask() -> tuple[list[list[float]], list[int]]:
+        return (await embed(ProviderModel.of(None, ""), texts)).vectors, await count_tokens(texts)
+
+    vectors, counts = asyncio.run(ask())
+    assert vectors == [normed(vector) for text in texts for vector in static_model.embed([text])]
+    assert counts == [token_counts([text])[0] for text in texts]
+
+
+def test_a_short_text_overtakes_a_long_list() -> None:
+    async def order() -> list[str]:
+        ended: list[str] = []
+
+        async def ask(name: str, texts: list[str]) -> None:
+            await embed(ProviderModel.of(None, ""), texts)
+            ended.append(name)
+
+        await asyncio.gather(ask("long", ["the film and its cello " * 200] * 500), ask("short", ["x"]))
+        return ended
+
+    assert asyncio.run(order()) == ["short", "long"]
+
+
+def test_too_many_wait_for_the_static_model() -> None:
+    async def ask(count: int) -> list[Any]:
+        long = embed(ProviderModel.of(None, ""), ["the film and its cello " * 40_000])
+        rest = [embed(ProviderModel.of(None, ""), ["x"]) for _ in range(count)]
+        return await asyncio.gather(long, *rest, return_exceptions=True)
+
+    answers = asyncio.run(ask(MAXIMUM_WAITING + 9))
+    refused = [answer for answer in answers if isinstance(answer, ServiceUnavailable)]
+    assert len(refused) == 10
+    assert sum(isinstance(answer, Embedded) for answer in answers) == MAXIMUM_WAITING
+    # What has ended or was given up leaves its place.
+    answers = asyncio.run(ask(MAXIMUM_WAITING - 1))
+    assert all(isinstance(answer, Embedded) for answer in answers)
+
+
+def test_no_token_is_longer() -> None:
+    """What a text of very many characters is refused by, without counting."""
+    assert max(map(len, static_model.tokenizer().get_vocab())) == LONGEST_TOKEN
 
 
 def test_the_event_loop_goes_on_while_the_static_model_works() -> None:

@@ -19,7 +19,7 @@ def collection_of(dimension: int, count: int) -> Collection:
     vector_set = VectorSet.objects.get(dataset=collection.dataset)
     VectorSet.objects.filter(pk=vector_set.pk).update(dimension=dimension)
     insert(collection, [NewDatum(f"text {number}") for number in range(count)])
-    for number, text in enumerate(IndexText.objects.filter(dataset=collection.dataset)):
+    for number, text in enumerate(IndexText.objects.filter(dataset=collection.dataset).order_by("datum__chunk_index")):
         Vector.objects.create(vector_set=vector_set, index_text=text, embedding=unit(dimension, number))
     vector_set.pending.all().delete()
     return collection
