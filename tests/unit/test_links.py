@@ -82,6 +82,13 @@ def test_charsets_that_are_wrong(site: FakeSite, charset: str) -> None:
     assert fetch(f"{site.url}/").content == "監督".encode()
 
 
+@pytest.mark.parametrize("charset", ["punycode", "utf-7", "unicode_escape", "raw-unicode-escape", "idna", "x" * 4000])
+def test_charsets_that_no_page_is_in(site: FakeSite, charset: str) -> None:
+    """Python would decode it, some in hours."""
+    site.shows("/", r"\u0041-xn--a-+AGE-", f"text/plain; charset={charset}")
+    assert fetch(f"{site.url}/").content == rb"\u0041-xn--a-+AGE-"
+
+
 def test_redirects(site: FakeSite) -> None:
     for number, status in enumerate((301, 302, 303, 307, 308)):
         site.redirects(f"/{number}", f"/{number + 1}", status)
