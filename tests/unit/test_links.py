@@ -16,7 +16,7 @@ from tests.fake_site import FakeSite
 
 @pytest.fixture(autouse=True)
 def loopback(settings: Any) -> Any:
-    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    settings.LINK_ALLOWED_NETWORKS = ["127.0.0.0/8"]
     outbound.allowed_networks.cache_clear()
     yield
     outbound.allowed_networks.cache_clear()
@@ -114,7 +114,7 @@ def test_private_addresses(site: FakeSite, url: str) -> None:
 
 
 def test_loopback_that_is_not_allowed(site: FakeSite, settings: Any) -> None:
-    settings.OUTBOUND_ALLOWED_NETWORKS = []
+    settings.OUTBOUND_ALLOWED_NETWORKS, settings.LINK_ALLOWED_NETWORKS = ["127.0.0.0/8"], []
     outbound.allowed_networks.cache_clear()
     site.shows("/", "x")
     for host in ("127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"):  # noqa: S104
