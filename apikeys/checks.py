@@ -15,7 +15,7 @@ from apikeys.retention import validate_days
 def check_networks(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Networks in settings are read when they are first needed; a mistake in one is better said at the start."""
     errors: list[CheckMessage] = []
-    for name in ("TRUSTED_PROXIES", "OUTBOUND_ALLOWED_NETWORKS"):
+    for name in ("TRUSTED_PROXIES", "OUTBOUND_ALLOWED_NETWORKS", "LINK_ALLOWED_NETWORKS"):
         for text in getattr(settings, name):
             try:
                 ipaddress.ip_network(text)

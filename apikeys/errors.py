@@ -212,6 +212,10 @@ class ServiceUnavailable(ApiError):
     message, retry_after = "The service cannot answer at the moment. Try again shortly.", 1
 
 
+class TooManyUploads(ServiceUnavailable):
+    message, retry_after = "Too many files are being sent at the moment. Send this one again shortly.", 5
+
+
 class UpstreamError(ApiError):
     status, code, status_text, error_code = 502, 502, "upstreamError", "upstream_error"
     message = "The model's provider failed."

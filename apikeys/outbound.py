@@ -1,14 +1,14 @@
 """The one client for every call that leaves this server.
 
 No redirects, no proxies from the environment, and no private address that OUTBOUND_ALLOWED_NETWORKS does not
-name. The address is checked where the socket is made, so a name that answers differently the second time it
-is asked gains nothing.
+name, or for links LINK_ALLOWED_NETWORKS: their hosts are chosen by whoever may fill a dataset. The address is
+checked where the socket is made, so a name that answers differently the second time it is asked gains nothing.
 """
 
 import asyncio
 import ipaddress
 import socket
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import aiohttp
@@ -19,6 +19,8 @@ from apikeys.client_address import Address, Network, is_in, parse_networks
 USER_AGENT = "fastgpt-site"
 # Shorter than what servers commonly allow (uvicorn 5 s), so that a kept connection is rarely one that just closed.
 KEEPALIVE_SECONDS = 4.0
+# The settings that name private networks which may be called: of providers and webhooks, and of links.
+OUTBOUND, LINKS = "OUTBOUND_ALLOWED_NETWORKS", "LINK_ALLOWED_NETWORKS"
 # RFC 6052 and RFC 8215: IPv6 addresses behind which a gateway may have IPv4 ones, private ones too.
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # Networks that are not private by their registration, or not yet in every Python, and lead inside all the same:
@@ -29,22 +31,22 @@ REFUSED = parse_networks(
         *("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10", "5f00::/16"),
     ]
 )
-_sessions: dict[asyncio.AbstractEventLoop, aiohttp.ClientSession] = {}
+_sessions: dict[tuple[asyncio.AbstractEventLoop, str], aiohttp.ClientSession] = {}
 
 
 class AddressRefused(OSError):
-    """The host's address is private and not in OUTBOUND_ALLOWED_NETWORKS."""
+    """The host's address is private and in no allowed network."""
 
 
 @cache
-def allowed_networks() -> tuple[Network, ...]:
-    return parse_networks(settings.OUTBOUND_ALLOWED_NETWORKS)
+def allowed_networks(setting: str) -> tuple[Network, ...]:
+    return parse_networks(getattr(settings, setting))
 
 
-def is_allowed(address: Address) -> bool:
+def is_allowed(address: Address, setting: str = OUTBOUND) -> bool:
     """Whether a call may go to this address: a public one, or one in an allowed network."""
     address = _unwrapped(address)
-    if is_in(address, allowed_networks()):
+    if is_in(address, allowed_networks(setting)):
         return True
     return address.is_global and not address.is_multicast and not is_in(address, REFUSED)
 
@@ -58,20 +60,23 @@ def _unwrapped(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or address
 
 
-def _checked_socket(address_info: Any) -> socket.socket:
+def _checked_socket(setting: str, address_info: Any) -> socket.socket:
     family, kind, protocol, _, destination = address_info
-    if not is_allowed(ipaddress.ip_address(destination[0].partition("%")[0])):
-        raise AddressRefused("This address may not be called. See OUTBOUND_ALLOWED_NETWORKS.")
+    if not is_allowed(ipaddress.ip_address(destination[0].partition("%")[0]), setting):
+        raise AddressRefused(f"This address may not be called. See {setting}.")
     return socket.socket(family, kind, protocol)
 
 
-def session() -> aiohttp.ClientSession:
-    """The running loop's session, made on first use."""
-    loop = asyncio.get_running_loop()
-    found = _sessions.get(loop)
+def session(setting: str = OUTBOUND) -> aiohttp.ClientSession:
+    """The running loop's session, made on first use. One for each setting, so that they share no open connection."""
+    key = asyncio.get_running_loop(), setting
+    found = _sessions.get(key)
     if found is None or found.closed:
         connector = aiohttp.TCPConnector(
-            limit=0, keepalive_timeout=KEEPALIVE_SECONDS, socket_factory=_checked_socket, ttl_dns_cache=30
+            limit=0,
+            keepalive_timeout=KEEPALIVE_SECONDS,
+            socket_factory=partial(_checked_socket, setting),
+            ttl_dns_cache=30,
         )
         found = aiohttp.ClientSession(
             connector=connector,
@@ -80,7 +85,7 @@ def session() -> aiohttp.ClientSession:
             auto_decompress=True,
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         )
-        _sessions[loop] = found
+        _sessions[key] = found
     return found
 
 
@@ -105,12 +110,12 @@ async def post(url: str, *, body: bytes, headers: dict[str, str], connect_second
 
 
 async def get(url: str, *, connect_seconds: float) -> aiohttp.ClientResponse:
-    """GET, following nothing: where a redirect leads is for the caller to look at. Time limits are the caller's too.
+    """GET a link, following nothing: where a redirect leads is the caller's to look at, and so are time limits.
 
     Raises aiohttp.ClientError, also for what is no URL, or TimeoutError when connecting takes too long.
     """
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
-    return await session().get(url, timeout=timeout, allow_redirects=False)
+    return await session(LINKS).get(url, timeout=timeout, allow_redirects=False)
 
 
 async def read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
@@ -125,7 +130,8 @@ async def read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
 
 
 async def close() -> None:
-    """Close the running loop's session."""
-    found = _sessions.pop(asyncio.get_running_loop(), None)
-    if found is not None:
-        await found.close()
+    """Close the running loop's sessions."""
+    for setting in (OUTBOUND, LINKS):
+        found = _sessions.pop((asyncio.get_running_loop(), setting), None)
+        if found is not None:
+            await found.close()

@@ -18,7 +18,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.views import APIView
 
-from apikeys.access import APP, GLOBAL, PUBLIC, ApiCredential, Public
+from apikeys.access import APP, GLOBAL, PUBLIC, ApiCredential, Public, team_id_of
 from apikeys.admission import Asked, limit_headers, reserve_from_thread
 from apikeys.authentication import ApiKeyAuthentication
 from apikeys.cache import listener
@@ -62,8 +62,8 @@ class ApiView(APIView):
     takes_file: ClassVar[bool] = False
 
     @classmethod
-    def check_caller(cls, request: HttpRequest) -> None:
-        """Whether who asks may call this at all, which the entry point wants to know before it takes a file.
+    def check_caller(cls, request: HttpRequest) -> str:
+        """The team for which who asks may call this, which the entry point wants to know before it takes a file.
 
         Raises what a call would be refused with. The limits are asked by the call itself.
         """
@@ -78,6 +78,7 @@ class ApiView(APIView):
             view.request = view.initialize_request(request)
             view.perform_authentication(view.request)
             view.check_permissions(view.request)
+            return team_id_of(view.request)
         finally:
             # It is outside of what Django counts as a request, and would keep it.
             connection.close()

@@ -24,6 +24,7 @@ from unfold.widgets import (
     UnfoldAdminTextInputWidget,
 )
 
+from apikeys.errors import RateLimited
 from apikeys.object_ids import is_object_id
 from datasets import counts, imports
 from datasets.formats import EXTENSIONS, Unreadable
@@ -105,7 +106,7 @@ class ImportForm(forms.Form):
             if is_link:
                 return imports.from_link(self.dataset, answers["link"], wish)
             return imports.from_text(self.dataset, answers["text"], wish)
-        except Unreadable as error:
+        except (Unreadable, RateLimited) as error:
             self.add_error("link" if is_link else "text", str(error))
             return None
 

@@ -5,14 +5,16 @@ from_file(dataset, file, "film.pdf", Wish())
 from_link(dataset, "https://example.org/", Wish())
 """
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import IO, Any
 
 from django.db import connection, transaction
+from django.db.models import BigIntegerField, F, Func, Sum
 
-from apikeys.errors import CollectionNotFound, DatasetNotFound
+from apikeys.errors import CollectionNotFound, DatasetNotFound, RateLimited
 from apikeys.text import storable
 from datasets.data import HOLD
 from datasets.formats import HEAD_BYTES, Format, Unreadable, format_of
@@ -22,6 +24,13 @@ from datasets.names import CONTROLS
 
 PIECE_BYTES = 256 * 1024
 MAXIMUM_NAME = 200
+# What a team may have waiting: sources that have not been read to their end, and their bytes. The workers read a few at
+# a time, those of other teams among them.
+MAXIMUM_WAITING = 200
+MAXIMUM_WAITING_BYTES = 1024**3
+RETRY_SECONDS = 60
+# One team's imports count themselves one after the other.
+LOCK = "SELECT pg_advisory_xact_lock(hashtext('datasets_imports'), hashtext(%s))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +68,15 @@ def from_link(dataset: Dataset, url: str, wish: Wish) -> Collection:
 
 
 def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **columns: Any) -> Collection:
-    """The collection, its source, and the job that reads it: all of them or nothing."""
+    """The collection, its source, and the job that reads it: all of them or nothing.
+
+    Raises RateLimited when its team has too much waiting. That is asked before anything is written, to spare it, and
+    when all has been, in turn, so that none that come at the same time pass together.
+    """
     from datasets.jobs import queue_import
 
     with transaction.atomic():
+        check_room(dataset.team_id, 1, size_of(source))
         hold(dataset, wish.parent)
         collection: Collection = Collection.objects.create(
             dataset=dataset,
@@ -75,8 +89,33 @@ def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **
         )
         if source is not None:
             keep_source(collection, source)
+        with connection.cursor() as cursor:
+            cursor.execute(LOCK, [dataset.team_id])
+        check_room(dataset.team_id)
         queue_import(collection)
     return collection
+
+
+def check_room(team_id: str, coming: int = 0, coming_bytes: int = 0) -> None:
+    """Whether a team may have this waiting besides what it has. Raises RateLimited."""
+    waiting = Collection.objects.for_team(team_id).filter(state__in=(ImportState.WAITING, ImportState.READING))
+    length = Func(F("content"), function="octet_length", output_field=BigIntegerField())
+    size = SourcePiece.objects.filter(collection__in=waiting).aggregate(size=Sum(length))["size"] or 0
+    if waiting.count() + coming > MAXIMUM_WAITING or size + coming_bytes > MAXIMUM_WAITING_BYTES:
+        raise RateLimited(
+            f"Your team has sources that wait to be read: at most {MAXIMUM_WAITING} may, and"
+            f" {MAXIMUM_WAITING_BYTES // 2**20} MiB of them. Send this one when some have been read.",
+            RETRY_SECONDS,
+        )
+
+
+def size_of(source: IO[bytes] | None) -> int:
+    if source is None:
+        return 0
+    source.seek(0, os.SEEK_END)
+    size = source.tell()
+    source.seek(0)
+    return size
 
 
 def shown(name: str) -> str:

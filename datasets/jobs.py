@@ -1,6 +1,9 @@
 """What the jobs' worker does for datasets: it reads sources and makes vectors. Importing this registers its tasks."""
 
+from asgiref.sync import sync_to_async
 from django.db import transaction
+from django.db.models import Exists, OuterRef, TextField, Value
+from django.db.models.functions import Concat
 from procrastinate.contrib.django import app
 from procrastinate.contrib.django.models import ProcrastinateJob
 from procrastinate.exceptions import AlreadyEnqueued
@@ -22,7 +25,8 @@ BATCH = 500
 
 @app.task(name="embed", queue="embed")
 async def embed(dataset_id: str) -> None:
-    await vector_sets.embed_pending(dataset_id)
+    if await vector_sets.embed_pending(dataset_id):
+        await sync_to_async(queue_embedding)(dataset_id)
 
 
 @app.task(name="import", queue="import", retry=BackOff())
@@ -66,12 +70,10 @@ def embed_what_waits(timestamp: int) -> None:
 @app.task(name="import_what_waits", lock="import_what_waits", queueing_lock="import_what_waits")
 def import_what_waits(timestamp: int) -> None:
     """Sources without a job: theirs failed in a way of its own, or was removed."""
-    rows = Collection.objects.filter(state__in=(ImportState.WAITING, ImportState.READING)).order_by("pk")
-    waiting = {lock_of(collection.pk): collection for collection in rows[:BATCH]}
-    in_hand = set(ProcrastinateJob.objects.filter(lock__in=waiting).values_list("lock", flat=True))
-    for lock, collection in waiting.items():
-        if lock not in in_hand:
-            queue_import(collection)
+    lock = Concat(Value(lock_of("")), OuterRef("pk"), output_field=TextField())
+    waiting = Collection.objects.filter(state__in=(ImportState.WAITING, ImportState.READING))
+    for collection in waiting.exclude(Exists(ProcrastinateJob.objects.filter(lock=lock))).order_by("pk")[:BATCH]:
+        queue_import(collection)
 
 
 @app.periodic(cron=SCHEDULE["index_vectors"])

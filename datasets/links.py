@@ -9,7 +9,7 @@ import aiohttp
 from protego import Protego
 
 from apikeys import outbound
-from datasets.formats import Format, Unreadable
+from datasets.formats import Format, Unreadable, charset_of
 
 MAXIMUM_URL = 2000
 # Of one import, with its redirects and what robots are told.
@@ -111,7 +111,9 @@ async def page_of(response: aiohttp.ClientResponse) -> Page:
     content = await content_of(response, MAXIMUM_BYTES)
     if not content:
         raise Unreadable("The page is empty.")
-    return Page(content if format is Format.PDF else in_utf8(content, response.charset), format)
+    if format is not Format.PDF:
+        content = await asyncio.to_thread(in_utf8, content, charset_of(response.charset or ""))
+    return Page(content, format)
 
 
 async def content_of(response: aiohttp.ClientResponse, maximum: int) -> bytes:
@@ -124,10 +126,10 @@ async def content_of(response: aiohttp.ClientResponse, maximum: int) -> bytes:
 
 
 def in_utf8(content: bytes, charset: str | None) -> bytes:
-    """By what its server declares; as it is, if that is wrong or nothing."""
+    """By what its server declares; as it is, if that is wrong, unknown or nothing."""
     try:
         return content.decode(charset or "utf-8").encode()
-    except (LookupError, ValueError):
+    except ValueError:
         return content
 
 

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
+from time import monotonic
 from typing import Any, NamedTuple
 
 from asgiref.sync import sync_to_async
@@ -19,6 +21,11 @@ logger = logging.getLogger(__name__)
 
 # Texts of one batch: one transaction.
 BATCH = 256
+# What one run does at most, so that slow datasets do not hold the places of others for ever, and how long one call of a
+# provider may take in it.
+TURN_BATCHES = 40
+TURN_SECONDS = 60
+CALL_SECONDS = 60
 # What any provider takes that takes anything.
 HARMLESS = "text"
 
@@ -78,23 +85,42 @@ def _record(dataset: Dataset, wanted: dict[str, Any]) -> None:
         audit.record(dataset, changed)
 
 
-async def embed_pending(dataset_id: str) -> None:
-    """Make every vector that is waited for. Run by one worker at a time; what it has made stays, however it ends.
+class Turn:
+    """One run of the job, and what is left of it."""
+
+    def __init__(self) -> None:
+        self.batches = TURN_BATCHES
+        self.end = monotonic() + TURN_SECONDS
+
+    def is_over(self) -> bool:
+        return self.batches <= 0 or monotonic() >= self.end
+
+
+async def embed_pending(dataset_id: str) -> bool:
+    """Make the vectors that are waited for. Run by one worker at a time; what it has made stays, however it ends.
+
+    True when its turn was over before that: then others are to have theirs, and this dataset another after them.
 
     Where a provider fails, that is noted at its vector set, and the rest waits. Where it refuses a text, that is noted
     at the text, and the others go on.
     """
+    turn = Turn()
     for vector_set in await sync_to_async(_sets)(dataset_id):
         model = ProviderModel.of(vector_set.provider, vector_set.model)
+        model = replace(model, total_seconds=min(model.total_seconds, CALL_SECONDS))
         after = 0
         try:
             while batch := await sync_to_async(_next)(vector_set, after):
+                # Each turn does something, however long it waits for its first answer.
+                if (after and turn.is_over()) or not await _embed(vector_set, model, batch, turn):
+                    return True
                 after = batch[-1].pk
-                await _embed(vector_set, model, batch)
+                turn.batches -= 1
         except (ApiError, WrongDimension) as error:
             await sync_to_async(_note)(vector_set, str(error))
         else:
             await sync_to_async(_finish)(vector_set)
+    return False
 
 
 class WrongDimension(Exception):
@@ -109,13 +135,16 @@ class Waiting(NamedTuple):
     text: str
 
 
-async def _embed(vector_set: VectorSet, model: ProviderModel, batch: list[Waiting]) -> None:
-    """Make the vectors of a batch. A refused text is found by halving it.
+async def _embed(vector_set: VectorSet, model: ProviderModel, batch: list[Waiting], turn: Turn) -> bool:
+    """Make the vectors of a batch. A refused text is found by halving it. False when the turn was over before the end.
 
     Raises TextsRefused when the provider takes no text at all, without asking it for each.
     """
     parts, has_taken = [batch], False
     while parts:
+        # Not before something has come of it: the next turn would begin with the same.
+        if has_taken and turn.is_over():
+            return False
         part = parts.pop()
         try:
             # No connection is held meanwhile.
@@ -132,6 +161,7 @@ async def _embed(vector_set: VectorSet, model: ProviderModel, batch: list[Waitin
             continue
         has_taken = True
         await sync_to_async(_store)(vector_set, [waiting.text_id for waiting in part], embedded.vectors)
+    return True
 
 
 async def _takes_any(model: ProviderModel) -> bool:

@@ -9,8 +9,9 @@ goes to the disk as it comes, and only when its caller is known to be allowed to
 import asyncio
 import os
 import warnings
-from collections.abc import Awaitable, Callable
-from contextlib import closing
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
@@ -33,7 +34,7 @@ from django.http.response import HttpResponseBase  # noqa: E402
 from django.urls import Resolver404, get_resolver  # noqa: E402
 
 from apikeys.client_address import client_address, is_in, trusted_proxies  # noqa: E402
-from apikeys.errors import ApiError, BodyTooLarge, BodyTooSlow, HttpsRequired  # noqa: E402
+from apikeys.errors import ApiError, BodyTooLarge, BodyTooSlow, HttpsRequired, TooManyUploads  # noqa: E402
 from apikeys.streams import EventStream  # noqa: E402
 from apikeys.trace import Trace, attach  # noqa: E402
 from apikeys.views import ApiView, AsyncApiView  # noqa: E402
@@ -48,15 +49,35 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 # A refused body is read on for a while, so that the client gets to read the answer before the connection ends.
 DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_SECONDS = 5.0
-# Of uploads: how many one process takes at the same time, what of one stays in memory, and how many times longer than
-# another body it may take.
+# Of uploads: how many one process takes at the same time, and how many of one team; what of one stays in memory; how
+# many times longer than another body it may take, and how many bytes must have come for each second of that.
 MAX_UPLOADS = 16
+MAX_UPLOADS_OF_TEAM = 2
 UPLOAD_MEMORY_BYTES = 256 * 1024
 UPLOAD_PATIENCE = 20
+UPLOAD_BYTES_A_SECOND = 16 * 1024
 
 
 class ClientGone(Exception):
     """The client closed the connection before it had sent its body."""
+
+
+class Uploads:
+    """The files that this process is taking. Nobody waits for room: a client is told at once to come again."""
+
+    def __init__(self) -> None:
+        self.by_team: Counter[str] = Counter()
+
+    @contextmanager
+    def held(self, team_id: str) -> Iterator[None]:
+        """Room for one. Raises TooManyUploads."""
+        if self.by_team.total() >= MAX_UPLOADS or self.by_team[team_id] >= MAX_UPLOADS_OF_TEAM:
+            raise TooManyUploads
+        self.by_team[team_id] += 1
+        try:
+            yield
+        finally:
+            self.by_team -= Counter([team_id])
 
 
 class Application(ASGIHandler):
@@ -66,7 +87,7 @@ class Application(ASGIHandler):
         super().__init__()
         self.open_requests: set[asyncio.Task[Any]] = set()
         self.sync_room = asyncio.Semaphore(lifespan.MAX_SYNC_REQUESTS)
-        self.upload_room = asyncio.Semaphore(MAX_UPLOADS)
+        self.uploads = Uploads()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
@@ -130,19 +151,19 @@ class Application(ASGIHandler):
 
     async def answer_upload(self, scope: Scope, receive: Receive, answer: Answer, view_class: type[ApiView]) -> None:
         """Who asks is known before a body is read, so that nobody without a right to it fills the disk."""
-        limit = settings.DATASET_MAX_FILE_BYTES + settings.API_MAX_BODY_BYTES
         request = ASGIRequest(without_body(scope), BytesIO())
         attach(request, answer.trace)
-        try:
-            async with self.sync_room, ThreadSensitiveContext():
-                await sync_to_async(view_class.check_caller)(request)
-        except Exception as error:  # noqa: BLE001 - answered as any view's own
-            await drain(receive)
-            await send_whole(answer, respond(error, answer.trace))
-            return
-        with closing(SpooledTemporaryFile(UPLOAD_MEMORY_BYTES)) as body:
-            async with self.upload_room:
-                await read_body(receive, body, limit, settings.API_BODY_SECONDS * UPLOAD_PATIENCE)
+        with ExitStack() as held:
+            try:
+                async with self.sync_room, ThreadSensitiveContext():
+                    team_id = await sync_to_async(view_class.check_caller)(request)
+                held.enter_context(self.uploads.held(team_id))
+            except Exception as error:  # noqa: BLE001 - answered as any view's own
+                await drain(receive)
+                await send_whole(answer, respond(error, answer.trace))
+                return
+            body = held.enter_context(SpooledTemporaryFile(UPLOAD_MEMORY_BYTES))
+            await read_body(receive, body, is_file=True)
             await self.answer_with(scope, receive, answer, body)
 
     async def answer_with(self, scope: Scope, receive: Receive, answer: Answer, body: IO[bytes]) -> None:
@@ -202,12 +223,14 @@ def drop_forged_scheme(scope: Scope) -> None:
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"x-forwarded-proto"]
 
 
-async def read_body(receive: Receive, body: IO[bytes], limit: int | None = None, seconds: float | None = None) -> None:
+async def read_body(receive: Receive, body: IO[bytes], *, is_file: bool = False) -> None:
     """The whole body, into a file that is then at its beginning. Raises BodyTooLarge, BodyTooSlow or ClientGone."""
-    limit = settings.API_MAX_BODY_BYTES if limit is None else limit
-    size = 0
+    limit, seconds = settings.API_MAX_BODY_BYTES, settings.API_BODY_SECONDS
+    if is_file:
+        limit += settings.DATASET_MAX_FILE_BYTES
+    began, size = asyncio.get_running_loop().time(), 0
     try:
-        async with asyncio.timeout(settings.API_BODY_SECONDS if seconds is None else seconds):
+        async with asyncio.timeout(seconds) as end:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
@@ -220,6 +243,8 @@ async def read_body(receive: Receive, body: IO[bytes], limit: int | None = None,
                 if not message.get("more_body", False):
                     body.seek(0)
                     return
+                if is_file:
+                    end.reschedule(began + min(seconds * UPLOAD_PATIENCE, seconds + size / UPLOAD_BYTES_A_SECOND))
     except TimeoutError:
         raise BodyTooSlow from None
     await drain(receive, limit)

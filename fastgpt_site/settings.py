@@ -32,6 +32,7 @@ CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[])
 CORS_ALLOWED_ORIGINS = frozenset(env.list("CORS_ALLOWED_ORIGINS", default=[]))
 TRUSTED_PROXIES = env.list("TRUSTED_PROXIES", default=[])
 OUTBOUND_ALLOWED_NETWORKS = env.list("OUTBOUND_ALLOWED_NETWORKS", default=[])
+LINK_ALLOWED_NETWORKS = env.list("LINK_ALLOWED_NETWORKS", default=[])
 DEFAULT_PROVIDER_URL = env.str("DEFAULT_PROVIDER_URL", default="")
 
 # Who may read /metrics: with a token whoever has it, without one this machine alone.

@@ -8,7 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apikeys.audit import AuditEntry
-from datasets import import_runs, vector_sets
+from datasets import import_runs, imports, vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import (
     MAXIMUM_ATTEMPTS,
@@ -98,6 +98,13 @@ def test_wrong_field(dataset, client, what, fields, complaint):
     }
     fields = {name: places[value]().pk if value in places else value for name, value in fields.items()}
     assert complaint in text(send(client, dataset, what, **fields))
+
+
+@pytest.mark.parametrize(("what", "fields"), [("import_text", {"text": "x"}), ("import_link", {"link": "https://a.b"})])
+def test_too_much_waits(dataset, client, monkeypatch, what, fields):
+    monkeypatch.setattr(imports, "MAXIMUM_WAITING", 0)
+    assert "at most 0 may" in text(send(client, dataset, what, **fields))
+    assert not Collection.objects.filter(dataset=dataset).exists()
     assert not Collection.objects.filter(dataset=dataset, kind__in=(Kind.TEXT, Kind.LINK)).exists()
 
 

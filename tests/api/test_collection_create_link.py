@@ -18,7 +18,7 @@ PATH = f"{ROOT}/link"
 
 @pytest.fixture(autouse=True)
 def loopback(settings: Any) -> Any:
-    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    settings.LINK_ALLOWED_NETWORKS = ["127.0.0.0/8"]
     outbound.allowed_networks.cache_clear()
     yield
     outbound.allowed_networks.cache_clear()
@@ -71,6 +71,21 @@ def test_a_page_that_is_not_what_its_type_says(server: Server, site: FakeSite) -
     collection = read(made_by(server.post(PATH, key, json={"datasetId": dataset.pk, "link": f"{site.url}/pdf"})))
     assert collection.state == ImportState.FAILED
     assert collection.failure
+
+
+def test_a_page_on_this_machine(server: Server, site: FakeSite, settings: Any) -> None:
+    """What operators open for providers is not open for links, which anybody may choose."""
+    settings.OUTBOUND_ALLOWED_NETWORKS, settings.LINK_ALLOWED_NETWORKS = ["127.0.0.0/8"], []
+    outbound.allowed_networks.cache_clear()
+    site.shows("/inside", "secret")
+    dataset = factories.make_dataset()
+    _, key = factories.make_key(dataset.team)
+    collection = read(made_by(server.post(PATH, key, json={"datasetId": dataset.pk, "link": f"{site.url}/inside"})))
+    assert (collection.state, collection.failure) == (
+        ImportState.FAILED,
+        "The page lies in a private network, which is not fetched from.",
+    )
+    assert "/inside" not in [path for path, _ in site.asked]
 
 
 @pytest.mark.parametrize(

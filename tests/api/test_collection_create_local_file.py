@@ -4,6 +4,7 @@ import json
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -126,22 +127,71 @@ def test_who_may_not_is_told_before_the_body(server: Server, caller: str) -> Non
     check_body(json.loads(answer.partition(b"\r\n\r\n")[2]), wanted[caller])
 
 
+def nameless_files(server: Server) -> int:
+    """Which is all that uploads are kept in. One may be closed while they are counted."""
+    count = 0
+    for descriptor in Path(f"/proc/{server.process.pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            count += "(deleted)" in os.readlink(descriptor)
+    return count
+
+
+def begin_upload(server: Server, key: str, size: int) -> socket.socket:
+    """A call whose body does not come to its end."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
+    head += f"Content-Length: 90000000\r\nAuthorization: Bearer {key}\r\n\r\n"
+    connection.sendall(head.encode() + b"x" * size)
+    return connection
+
+
 def test_a_client_that_leaves_in_the_middle(server: Server) -> None:
+    _, key = factories.make_key()
+    before = nameless_files(server)
+    with begin_upload(server, key, MIB):
+        wait_for(lambda: nameless_files(server) > before, "the file is there")
+    wait_for(lambda: nameless_files(server) == before, "no file stays open")
+
+
+def test_a_client_that_sends_a_byte_now_and_then(server: Server) -> None:
+    _, key = factories.make_key()
+    with begin_upload(server, key, 1) as connection:
+        connection.settimeout(0.2)
+        answer = b""
+        for _ in range(60):
+            try:
+                answer = connection.recv(65536)
+                break
+            except TimeoutError:
+                connection.sendall(b"x")
+    assert answer.startswith(b"HTTP/1.1 408 ")
+
+
+def test_three_files_of_one_team_at_once(server: Server) -> None:
+    dataset, foreign = factories.make_dataset(), factories.make_dataset()
+    keys = [factories.make_key(dataset.team)[1] for _ in range(3)]
+    before = nameless_files(server)
+    with begin_upload(server, keys[0], MIB), begin_upload(server, keys[1], MIB):
+        wait_for(lambda: nameless_files(server) == before + 2, "two are under way")
+        check_refusal(upload(server, keys[2], "a.txt", b"x", datasetId=dataset.pk), "service_unavailable")
+        made_by(upload(server, factories.make_key(foreign.team)[1], "a.txt", b"x", datasetId=foreign.pk))
+    wait_for(lambda: nameless_files(server) == before, "both are gone")
+    made_by(upload(server, keys[2], "a.txt", b"x", datasetId=dataset.pk))
+
+
+def test_more_files_than_a_process_takes(server: Server) -> None:
     dataset = factories.make_dataset()
     _, key = factories.make_key(dataset.team)
-    descriptors = Path(f"/proc/{server.process.pid}/fd")
-
-    def nameless_files() -> int:
-        """Which is all that uploads are kept in."""
-        return sum("(deleted)" in os.readlink(descriptor) for descriptor in descriptors.iterdir())
-
-    before = nameless_files()
-    with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
-        head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
-        head += f"Content-Length: 90000000\r\nAuthorization: Bearer {key}\r\n\r\n"
-        connection.sendall(head.encode() + b"x" * MIB)
-        wait_for(lambda: nameless_files() > before, "the file is there")
-    wait_for(lambda: nameless_files() == before, "no file stays open")
+    before = nameless_files(server)
+    with ExitStack() as connections:
+        for _ in range(8):
+            _, other_key = factories.make_key()
+            for _ in range(2):
+                connections.enter_context(begin_upload(server, other_key, MIB))
+        wait_for(lambda: nameless_files(server) == before + 16, "all are under way")
+        check_refusal(upload(server, key, "a.txt", b"x", datasetId=dataset.pk), "service_unavailable")
+    wait_for(lambda: nameless_files(server) == before, "all are gone")
+    made_by(upload(server, key, "a.txt", b"x", datasetId=dataset.pk))
 
 
 @pytest.mark.parametrize(

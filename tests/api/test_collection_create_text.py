@@ -1,12 +1,14 @@
 """`core/dataset/collection/create/text`: a collection from a text."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
 from typing import Any
 
 import pytest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from datasets.models import Collection, ImportState, Kind, PendingVector, SourcePiece
+from datasets.models import Collection, Dataset, ImportState, Kind, PendingVector, SourcePiece
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.api.sources import ROOT, made_by, read, texts_of
@@ -14,6 +16,40 @@ from tests.api.test_policy import session_of
 from tests.conftest import Server
 
 PATH = f"{ROOT}/text"
+
+
+def fill(dataset: Dataset, count: int) -> None:
+    """With collections that wait to be read."""
+    rows = [
+        Collection(dataset=dataset, name=str(number), kind=Kind.LINK, state=state)
+        for number, state in zip(range(count), cycle((ImportState.WAITING, ImportState.READING)), strict=False)
+    ]
+    Collection.objects.bulk_create(rows)
+
+
+def test_what_waits_is_bounded(server: Server) -> None:
+    """By team, in all its datasets, and also where several come at the same moment."""
+    dataset, other = (factories.make_dataset(team) for team in [factories.make_team()] * 2)
+    _, key = factories.make_key(dataset.team)
+    fill(dataset, 196)
+    fill(other, 3)
+    with ThreadPoolExecutor(6) as threads:
+        calls = [
+            threads.submit(server.post, PATH, key, json={"datasetId": dataset.pk, "name": "x", "text": "x"})
+            for _ in range(6)
+        ]
+    answers = [call.result() for call in calls]
+    (made,) = [answer for answer in answers if answer.status_code == 200]
+    for answer in answers:
+        if answer is not made:
+            assert "at most 200" in check_refusal(answer, "rate_limit_exceeded")
+            assert int(answer.headers["retry-after"]) > 0
+    assert Collection.objects.filter(dataset=dataset).count() == 197
+    foreign = factories.make_dataset()
+    _, foreign_key = factories.make_key(foreign.team)
+    made_by(server.post(PATH, foreign_key, json={"datasetId": foreign.pk, "name": "x", "text": "x"}))
+    read(made_by(made))
+    made_by(server.post(PATH, key, json={"datasetId": dataset.pk, "name": "x", "text": "x"}))
 
 
 def test_it_works(server: Server) -> None:

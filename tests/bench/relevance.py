@@ -51,7 +51,8 @@ def _filled(texts: Sequence[str]) -> tuple[str, str, dict[str, int]]:
     vector_sets.create(dataset, None, "")
     collection = Collection.objects.create(dataset=dataset, name="Documentation", kind=Kind.TEXT)
     insertion = insert(collection, [NewDatum(text) for text in texts])
-    async_to_sync(vector_sets.embed_pending)(dataset.pk)
+    while async_to_sync(vector_sets.embed_pending)(dataset.pk):
+        continue
     return team.pk, dataset.pk, {pk: number for number, pk in insertion.ids.items()}
 
 

@@ -6,6 +6,7 @@ import signal
 from functools import partial
 from typing import Any
 
+import pytest
 from django.db import connection
 from django.db.models import Count
 from procrastinate.contrib.django.models import ProcrastinateJob
@@ -123,6 +124,16 @@ def test_what_lost_its_job_is_queued_again() -> None:
     for _ in range(2):
         jobs.import_what_waits(0)
         assert ProcrastinateJob.objects.filter(lock=jobs.lock_of(collection.pk), status="todo").count() == 1
+
+
+def test_what_is_in_hand_does_not_hide_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs.import_what_waits(0)
+    monkeypatch.setattr(jobs, "BATCH", 1)
+    import_file(b"one", "a.txt")
+    lost = import_file(b"two", "b.txt")
+    ProcrastinateJob.objects.filter(lock=jobs.lock_of(lost.pk)).delete()
+    jobs.import_what_waits(0)
+    assert ProcrastinateJob.objects.filter(lock=jobs.lock_of(lost.pk), status="todo").count() == 1
 
 
 def test_a_dead_job_does_not_block_the_one_behind_it() -> None:

@@ -11,6 +11,7 @@ from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, Datum, Kind
 from tests import factories
 from tests.admin.pages import url
+from tests.api.test_collection_create_local_file import MIB, begin_upload, nameless_files
 from tests.e2e.jobs import work
 from tests.e2e.showcase import sign_in
 from tests.processes import wait_for
@@ -56,6 +57,18 @@ def test_it_works(page: Page, user, dataset):
     row(page, "cast.csv").get_by_role("link").click()
     page.get_by_role("link", name="Show its data").click()
     expect(page.get_by_role("link", name="Who sings?")).to_be_visible()
+
+
+def test_a_file_that_the_server_has_no_room_for_is_sent_again(server, page: Page, user, dataset):
+    """While others of the team send two."""
+    _, key = factories.make_key(dataset.team)
+    before = nameless_files(server)
+    page.goto(url(Dataset, "import", dataset.pk))
+    with begin_upload(server, key, MIB), begin_upload(server, key, MIB):
+        wait_for(lambda: nameless_files(server) == before + 2, "both are under way")
+        with page.expect_response(lambda response: response.status == 503):
+            page.get_by_label("Choose files, or drop them here").set_input_files([FILM])
+    expect(row(page, "film.md")).to_contain_text("waits to be read", timeout=20_000)
 
 
 def test_what_cannot_be_imported(page: Page, user, dataset):

@@ -87,6 +87,13 @@ def test_html_in_what_it_declares() -> None:
         assert texts_of(page.replace("shift_jis", wrong).encode(), Format.HTML) == ["監督は誰ですか"]
 
 
+@pytest.mark.parametrize("charset", ["punycode", "raw_unicode_escape", "unicode-escape", "mbcs"])
+def test_html_in_what_no_page_is_in(charset: str) -> None:
+    """Python would decode it, some in hours."""
+    page = rf'<meta charset="{charset}"><body>\u0041 导演</body>'
+    assert texts_of(page.encode("gb18030"), Format.HTML) == [r"\u0041 导演"]
+
+
 @pytest.mark.parametrize("header", ["", "q,a\n", "Question,Answer,more\n", "index,content\n", "问题,答案\n"])
 def test_csv(header: str) -> None:
     content = f'{header}导演是谁,"李安, of course"\nWho?,Me,who is it,"谁\n是"\n\n,\n'

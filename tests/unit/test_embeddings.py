@@ -284,6 +284,63 @@ def test_no_token_is_longer() -> None:
     assert max(map(len, static_model.tokenizer().get_vocab())) == LONGEST_TOKEN
 
 
+def queued(collection: Collection) -> Any:
+    from procrastinate.contrib.django.models import ProcrastinateJob
+
+    return ProcrastinateJob.objects.filter(lock=f"embed:{collection.dataset_id}", status="todo")
+
+
+def turns_of(collection: Collection) -> list[int]:
+    """How many vectors there are after each run of the job, until it does not queue itself again."""
+
+    async def turn() -> None:
+        try:
+            await jobs.embed(collection.dataset_id)
+        finally:
+            await outbound.close()
+
+    counts = []
+    queued(collection).delete()
+    while len(counts) < 20:
+        async_to_sync(turn)()
+        counts.append(Vector.objects.filter(vector_set__dataset=collection.dataset).count())
+        if not queued(collection).delete()[0]:
+            break
+    return counts
+
+
+@pytest.mark.parametrize(("batches", "seconds", "counts"), [(2, 60, [4, 7]), (40, 0, [2, 4, 6, 7]), (40, 60, [7])])
+def test_much_to_do_lets_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch, batches: int, seconds: int, counts: list[int]
+) -> None:
+    monkeypatch.setattr(vector_sets, "BATCH", 2)
+    monkeypatch.setattr(vector_sets, "TURN_BATCHES", batches)
+    monkeypatch.setattr(vector_sets, "TURN_SECONDS", seconds)
+    collection = factories.make_collection()
+    insert(collection, [NewDatum(f"text {number}") for number in range(7)])
+    assert turns_of(collection) == counts
+
+
+def test_each_turn_gets_further(provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the provider is that refuses a text."""
+    monkeypatch.setattr(vector_sets, "TURN_SECONDS", 0)
+    collection = make_collection(provider, "embed_poisoned")
+    insert(collection, [NewDatum(text) for text in ("one", "two", POISON, "three")])
+    assert turns_of(collection)[-1] == 3
+    ((text, attempts, _),) = pending(collection)
+    assert (text, attempts) == (POISON, 3)
+
+
+def test_a_provider_that_may_take_longer_elsewhere(provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vector_sets, "CALL_SECONDS", 1)
+    team = factories.make_team()
+    patient = factories.make_provider(team, provider.url, total_seconds=600)
+    collection = factories.make_collection(factories.make_dataset(team, patient, "never"))
+    insert(collection, [NewDatum("one")])
+    run(collection)
+    assert failure_of(collection) == "The model's provider did not answer in time."
+
+
 def test_the_event_loop_goes_on_while_the_static_model_works() -> None:
     """Jobs share one loop with it: the worker must say that it lives, and tell alerts."""
 

@@ -3,8 +3,10 @@
 import asyncio
 import io
 
+import pytest
 from asgiref.sync import async_to_sync
 
+from apikeys.errors import RateLimited
 from datasets import import_runs, imports
 from datasets.models import Collection, Datum, ImportState, SourcePiece
 from tests import factories
@@ -30,6 +32,18 @@ def test_two_at_once() -> None:
     assert (collection.state, collection.chunks_read, collection.repeated) == (ImportState.READY, 3_000, 0)
     rows = Datum.objects.filter(collection=collection).order_by("chunk_index").values_list("chunk_index", "q")
     assert list(rows) == [(number, f"question {number}") for number in range(3_000)]
+
+
+def test_the_bytes_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imports, "MAXIMUM_WAITING_BYTES", 10)
+    dataset = factories.make_dataset()
+    first = imports.from_text(dataset, "0123456", imports.Wish())
+    with pytest.raises(RateLimited):
+        imports.from_text(dataset, "0123", imports.Wish())
+    imports.from_text(dataset, "012", imports.Wish())
+    assert Collection.objects.filter(dataset=dataset).count() == 2
+    async_to_sync(import_runs.run)(first.pk)
+    imports.from_text(dataset, "0123456", imports.Wish())
 
 
 def test_one_that_never_gets_anywhere_is_given_up() -> None:

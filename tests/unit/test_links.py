@@ -16,7 +16,7 @@ from tests.fake_site import FakeSite
 
 @pytest.fixture(autouse=True)
 def loopback(settings: Any) -> Any:
-    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
+    settings.LINK_ALLOWED_NETWORKS = ["127.0.0.0/8"]
     outbound.allowed_networks.cache_clear()
     yield
     outbound.allowed_networks.cache_clear()
@@ -82,6 +82,13 @@ def test_charsets_that_are_wrong(site: FakeSite, charset: str) -> None:
     assert fetch(f"{site.url}/").content == "監督".encode()
 
 
+@pytest.mark.parametrize("charset", ["punycode", "utf-7", "unicode_escape", "raw-unicode-escape", "idna", "x" * 4000])
+def test_charsets_that_no_page_is_in(site: FakeSite, charset: str) -> None:
+    """Python would decode it, some in hours."""
+    site.shows("/", r"\u0041-xn--a-+AGE-", f"text/plain; charset={charset}")
+    assert fetch(f"{site.url}/").content == rb"\u0041-xn--a-+AGE-"
+
+
 def test_redirects(site: FakeSite) -> None:
     for number, status in enumerate((301, 302, 303, 307, 308)):
         site.redirects(f"/{number}", f"/{number + 1}", status)
@@ -107,7 +114,7 @@ def test_private_addresses(site: FakeSite, url: str) -> None:
 
 
 def test_loopback_that_is_not_allowed(site: FakeSite, settings: Any) -> None:
-    settings.OUTBOUND_ALLOWED_NETWORKS = []
+    settings.OUTBOUND_ALLOWED_NETWORKS, settings.LINK_ALLOWED_NETWORKS = ["127.0.0.0/8"], []
     outbound.allowed_networks.cache_clear()
     site.shows("/", "x")
     for host in ("127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"):  # noqa: S104

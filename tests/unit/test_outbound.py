@@ -72,7 +72,7 @@ def call(provider: FakeProvider, connector_failures: int, model: str) -> tuple[i
     async def post() -> tuple[int, int | None]:
         connector = FailingConnector(connector_failures)
         async with aiohttp.ClientSession(connector=connector) as session:
-            outbound._sessions[asyncio.get_running_loop()] = session
+            outbound._sessions[asyncio.get_running_loop(), outbound.OUTBOUND] = session
             body = json.dumps({"model": model, "messages": [{"content": "x"}], "stream": False}).encode()
             try:
                 response = await outbound.post(

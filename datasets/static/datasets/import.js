@@ -128,6 +128,14 @@ function send(row, file) {
                 row.id = id;
                 show(row, words("sent"));
                 poll();
+            } else if (request.status === 503) {
+                // It takes two files of a team at once, and somebody else may be sending one.
+                show(row, words("queued"));
+                const seconds = Number(request.getResponseHeader("Retry-After")) || 5;
+                setTimeout(() => {
+                    queue.push({ row, file });
+                    sendNext();
+                }, seconds * 1_000);
             } else {
                 fail(row, request.response?.message ?? `HTTP ${request.status}`);
             }
