@@ -214,6 +214,13 @@ class AppForm(AppModelForm):
         return answers
 
 
+class SearchOfSeveral(AutocompleteSelectMultiple):
+    """Without the cross that clears all: it would stand in a list and be none of its items."""
+
+    def build_attrs(self, base_attrs: Any, extra_attrs: Any = None) -> dict[str, Any]:
+        return {**super().build_attrs(base_attrs, extra_attrs), "data-allow-clear": "false"}
+
+
 @admin.register(App)
 class AppAdmin(TeamScopedAdmin):
     """Apps are archived, not deleted: their keys and usage name them for good."""
@@ -237,11 +244,7 @@ class AppAdmin(TeamScopedAdmin):
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         # Not through Django's own, which leaves out relations with a model of their own.
         is_many = is_searched(db_field, request, self.admin_site)
-        widget = (
-            AutocompleteSelectMultiple(db_field, self.admin_site)
-            if is_many
-            else UnfoldAdminCheckboxSelectMultipleWidget
-        )
+        widget = SearchOfSeveral(db_field, self.admin_site) if is_many else UnfoldAdminCheckboxSelectMultipleWidget
         rows = self.get_field_queryset(None, db_field, request)
         return db_field.formfield(form_class=ChoicesInTeam, queryset=rows, widget=widget)
 

@@ -28,7 +28,7 @@ def test_the_base_url_is_no_endpoint(server: Server, path: str) -> None:
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "DELETE", "PATCH"])
-@pytest.mark.parametrize("path", ["/api/nothing", "/api/core/chat/init", "/v1/nothing", "/api/v1/embeddings", "/v1"])
+@pytest.mark.parametrize("path", ["/api/nothing", "/api/core/chat/init", "/v1/nothing", "/api/v1/images", "/v1"])
 def test_unknown_paths_answer_json(server: Server, method: str, path: str) -> None:
     check_refusal(server.request(method, path), "not_found")
 

@@ -95,8 +95,9 @@ def test_documented_curl_is_answered_by_the_model(site):
 @pytest.mark.parametrize("question", ["导演是谁", "Who directed it?"])
 def test_film_guide_quotes_the_right_passage(site, question):
     """As soon as the curl is printed, in both languages. What so small a model makes of it is another matter."""
-    body = {"stream": False, "detail": True, "messages": [{"content": question, "role": "user"}]}
-    with closing(http.client.HTTPConnection("127.0.0.1", site.port, timeout=60)) as connection:
+    messages = [{"content": question, "role": "user"}]
+    body = {"stream": False, "detail": True, "max_tokens": 16, "messages": messages}
+    with closing(http.client.HTTPConnection("127.0.0.1", site.port, timeout=240)) as connection:
         headers = {"Authorization": f"Bearer {site.facts['film_key']}", "Content-Type": "application/json"}
         connection.request("POST", "/api/v1/chat/completions", json.dumps(body), headers)
         answer = json.loads(connection.getresponse().read())

@@ -6,7 +6,7 @@
         const shown = select.nextElementSibling;
         const label = select.id && document.querySelector(`label[for="${CSS.escape(select.id)}"]`);
         const name = (label ? label.textContent : select.getAttribute("aria-label") || select.name).trim();
-        shown?.querySelectorAll("[role=combobox], [role=textbox]").forEach((field) => {
+        shown?.querySelectorAll("[role=combobox], [role=textbox], [role=searchbox]").forEach((field) => {
             field.removeAttribute("aria-labelledby");
             field.setAttribute("aria-label", name);
         });
