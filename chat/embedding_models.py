@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 from apikeys.database import Connection
 from apikeys.group_commit import Gate
@@ -51,11 +50,8 @@ def _load(connection: Connection, batch: Sequence[Wanted]) -> list[TeamModel | N
         [wanted.name for wanted in batch],
     ]
     found: list[TeamModel | None] = [None] * len(batch)
-    for ordinal, name, dimension, base_url, encrypted, connect, total, price in connection.execute(SQL, columns):
-        provider = SimpleNamespace(
-            base_url=base_url, encrypted_secret=encrypted, connect_seconds=connect, total_seconds=total
-        )
-        found[ordinal] = TeamModel(ProviderModel.of(provider, name), dimension, price)
+    for ordinal, name, dimension, *provider, price in connection.execute(SQL, columns):
+        found[ordinal] = TeamModel(ProviderModel.of_columns(name, *provider), dimension, price)
     return found
 
 

@@ -17,10 +17,10 @@ from apikeys.text import storable
 from apikeys.trace import trace_of
 from apikeys.views import AsyncApiView
 from chat.completions import Caller
-from chat.embedding_calls import TEXT_OVERHEAD_TOKENS, EmbeddingCall
+from chat.embedding_calls import EmbeddingCall
 from chat.embedding_models import TeamModel, find_model
 from datasets.embeddings import count_tokens
-from datasets.texts import LONGEST_TOKEN, MAXIMUM_TOKENS
+from datasets.texts import MAXIMUM_TOKENS, is_too_long_by_size
 
 MAX_TEXTS = 2_048
 # Of all texts together.
@@ -92,10 +92,10 @@ def texts_of(body: EmbeddingRequest) -> list[str]:
 async def check_lengths(body: EmbeddingRequest, texts: list[str]) -> None:
     """The static model takes what a datum may have. How long a provider's takes them, the provider says."""
     for number, text in enumerate(texts):
-        # A token is at least one byte, so that only few texts have to be counted.
-        if len(text.encode()) + TEXT_OVERHEAD_TOKENS <= MAXIMUM_TOKENS:
-            continue
-        if len(text) > MAXIMUM_TOKENS * LONGEST_TOKEN or (await count_tokens([text]))[0] > MAXIMUM_TOKENS:
+        is_too_long = is_too_long_by_size(text)
+        if is_too_long is None:
+            is_too_long = (await count_tokens([text]))[0] > MAXIMUM_TOKENS
+        if is_too_long:
             param = "input" if isinstance(body.input, str) else f"input[{number}]"
             raise InvalidParameter(f"{param}: It has more than {MAXIMUM_TOKENS} tokens.", param=param)
 

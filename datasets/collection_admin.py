@@ -18,7 +18,7 @@ from apikeys.team_scope import ScopedListFilter, rows_for
 from datasets import counts
 from datasets.folders import MAXIMUM_DEPTH, check_depth, check_place
 from datasets.knowledge_pages import KnowledgePages, readable_name
-from datasets.models import Collection, Dataset, Datum, ImportState, Kind
+from datasets.models import UNREAD, Collection, Dataset, Datum, Kind
 
 if TYPE_CHECKING:
     CollectionModelForm = forms.ModelForm[Collection]
@@ -27,7 +27,6 @@ else:
 
 # What people make here; the others come by an import.
 MADE_BY_HAND = (Kind.FOLDER, Kind.VIRTUAL)
-IN_WORK = (ImportState.WAITING, ImportState.READING)
 
 
 class CollectionForm(CollectionModelForm):
@@ -175,9 +174,9 @@ class CollectionAdmin(KnowledgePages):
 
     @admin.display(description=gettext_lazy("still to do"))
     def waiting(self, collection: Any) -> str:
-        return counts.shown(collection.waiting_count + (collection.state in IN_WORK))
+        return counts.shown(collection.waiting_count + (collection.state in UNREAD))
 
 
 def waiting_for(collection: Collection) -> int:
     """FastGPT's `trainingAmount`: texts that wait for a vector, and the source while it is still to be read."""
-    return collection.pending.open().filter(vector_set__is_current=True).count() + (collection.state in IN_WORK)
+    return collection.pending.open().filter(vector_set__is_current=True).count() + (collection.state in UNREAD)

@@ -17,7 +17,7 @@ from apikeys.views import ApiView, success
 from datasets.dataset_views import listed as listed_dataset
 from datasets.folders import check_depth, check_place, lock_folder
 from datasets.metadata import clean_metadata
-from datasets.models import Collection, Datum, ImportState, Kind, PendingVector
+from datasets.models import UNREAD, Collection, Datum, Kind, PendingVector
 from datasets.names import CollectionName, clean_name
 from datasets.pages import Page, SearchText
 from datasets.scope import find_collection, find_dataset, lock_collections, lock_dataset
@@ -226,8 +226,7 @@ class Amounts:
 
     def of_training(self, collection: Collection) -> int:
         """Texts that wait for their vectors, and 1 for a source that is still to be read."""
-        is_unread = collection.state in (ImportState.WAITING, ImportState.READING)
-        amount: int = self.waiting.get(collection.pk, 0) + is_unread
+        amount: int = self.waiting.get(collection.pk, 0) + (collection.state in UNREAD)
         return amount
 
 

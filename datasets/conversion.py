@@ -89,14 +89,14 @@ class Conversion:
     def rows(self) -> Iterator[Item]:
         """Those without a question, or longer than a datum may be, are left out and counted."""
         from datasets.conversion_tables import csv_rows
-        from datasets.texts import MAXIMUM_TOKENS, token_counts
+        from datasets.texts import are_too_long
 
         rows = csv_rows(self.file)
         while batch := list(islice(rows, FRAME_ITEMS)):
-            counts = iter(token_counts([text for row in batch for text in (f"{row.q}\n{row.a}", *row.index_texts)]))
+            found = iter(are_too_long([text for row in batch for text in (f"{row.q}\n{row.a}", *row.index_texts)]))
             for row in batch:
-                longest = max(islice(counts, 1 + len(row.index_texts)))
-                if row.q.strip() and longest <= MAXIMUM_TOKENS:
+                is_too_long = any(list(islice(found, 1 + len(row.index_texts))))
+                if row.q.strip() and not is_too_long:
                     yield Item(row.q, row.a, row.index_texts)
                 else:
                     self.left_out += 1

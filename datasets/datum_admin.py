@@ -24,7 +24,7 @@ from datasets import data
 from datasets.data import MAXIMUM_INDEX_TEXTS, NewDatum, clean, digest_of
 from datasets.knowledge_pages import KnowledgePages
 from datasets.models import MAXIMUM_ATTEMPTS, Collection, Dataset, Datum, IndexText, Kind, PendingVector
-from datasets.texts import MAXIMUM_TOKENS, token_counts, words_of
+from datasets.texts import MAXIMUM_TOKENS, are_too_long, words_of
 
 if TYPE_CHECKING:
     DatumModelForm = forms.ModelForm[Datum]
@@ -78,7 +78,7 @@ class DatumForm(DatumModelForm):
         texts: list[str] = self.cleaned_data["index_texts"]
         if len(texts) > MAXIMUM_INDEX_TEXTS:
             raise ValidationError(_("At most %(number)s.") % {"number": MAXIMUM_INDEX_TEXTS})
-        if texts and max(token_counts(texts)) > MAXIMUM_TOKENS:
+        if any(are_too_long(texts)):
             raise ValidationError(_("A text is longer than %(number)s tokens.") % {"number": MAXIMUM_TOKENS})
         return texts
 
@@ -88,7 +88,7 @@ class DatumForm(DatumModelForm):
         collection = answers.get("collection") or (self.instance.collection if self.instance.collection_id else None)
         if not q or collection is None:
             return answers
-        if token_counts([f"{q}\n{a}"])[0] > MAXIMUM_TOKENS:
+        if any(are_too_long([f"{q}\n{a}"])):
             raise ValidationError(
                 {"q": _("Question and answer together are longer than %(number)s tokens.") % {"number": MAXIMUM_TOKENS}}
             )

@@ -1,6 +1,7 @@
 """`core/dataset/data/...`: what a collection knows, entered and changed piece by piece, as FastGPT's clients do."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
@@ -18,11 +19,9 @@ from datasets.data import MAXIMUM_INDEX_TEXTS, Insertion, NewDatum, change, clea
 from datasets.models import Collection, Datum, Kind
 from datasets.pages import Page, SearchText
 from datasets.scope import find_collection, find_datum, lock_datum
-from datasets.texts import MAXIMUM_TOKENS, token_counts
+from datasets.texts import MAXIMUM_TOKENS, are_too_long
 
 MAXIMUM_ITEMS = 200
-# No token has more characters, and no text more tokens than bytes and these two: between them, tokens are counted.
-LONGEST_TOKEN, MORE_TOKENS = 16, 2
 
 ChunkIndex = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 # There is no other way in which pieces are made of what comes: none is made of it by a model.
@@ -101,7 +100,7 @@ class DataPushView(ApiView):
         collection = collection_for_data(request, wanted.collectionId)
         items = [given.new for given in wanted.data]
         kinds = ["" if item.q else "error" for item in items]
-        for ordinal, is_too_long in enumerate(are_too_long(items)):
+        for ordinal, is_too_long in enumerate(have_too_long(items)):
             kinds[ordinal] = kinds[ordinal] or ("overToken" if is_too_long else "")
         sound = [ordinal for ordinal, kind in enumerate(kinds) if not kind]
         insertion = inserted(collection, [items[ordinal] for ordinal in sound])
@@ -265,28 +264,20 @@ def index_texts_of(indexes: Sequence[GivenIndex]) -> list[str]:
     return texts
 
 
-def are_too_long(items: Sequence[NewDatum]) -> list[bool]:
+def have_too_long(items: Sequence[NewDatum]) -> list[bool]:
     """Of each: whether its question with its answer, or one of its other texts, has more tokens than models take."""
-    texts = [
-        (ordinal, text) for ordinal, item in enumerate(items) for text in (f"{item.q}\n{item.a}", *item.index_texts)
-    ]
-    too_long = [False] * len(items)
-    countable = []
-    for ordinal, text in texts:
-        if len(text) > MAXIMUM_TOKENS * LONGEST_TOKEN:
-            too_long[ordinal] = True
-        elif len(text.encode()) + MORE_TOKENS > MAXIMUM_TOKENS:
-            countable.append((ordinal, text))
-    counts = token_counts([text for _, text in countable]) if countable else []
-    for (ordinal, _), count in zip(countable, counts, strict=True):
-        too_long[ordinal] = too_long[ordinal] or count > MAXIMUM_TOKENS
-    return too_long
+    found = iter(are_too_long([text for item in items for text in texts_of(item)]))
+    return [any(list(islice(found, len(texts_of(item))))) for item in items]
+
+
+def texts_of(item: NewDatum) -> list[str]:
+    return [f"{item.q}\n{item.a}", *item.index_texts]
 
 
 def check_text(item: NewDatum) -> None:
     if not item.q:
         raise InvalidParameter("q: Give a text.", param="q")
-    if are_too_long([item])[0]:
+    if any(are_too_long(texts_of(item))):
         raise InvalidParameter(f"q: A text has more than {MAXIMUM_TOKENS} tokens.", param="q")
 
 

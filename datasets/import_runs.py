@@ -20,7 +20,7 @@ from datasets.conversion import Frame, Item
 from datasets.conversion_process import frames
 from datasets.formats import Format, Unreadable
 from datasets.imports import copy_source, keep_source, shown
-from datasets.models import Collection, ImportState, Kind, SourcePiece
+from datasets.models import UNREAD, Collection, ImportState, Kind, SourcePiece
 
 logger = logging.getLogger(__name__)
 
@@ -54,8 +54,7 @@ async def run(collection_id: str) -> None:
 
 def begin(collection_id: str) -> Collection | None:
     """Take it in hand; None when there is nothing to do. Counts the attempt before anything can go wrong."""
-    open_states = (ImportState.WAITING, ImportState.READING)
-    rows = Collection.objects.filter(pk=collection_id, state__in=open_states)
+    rows = Collection.objects.filter(pk=collection_id, state__in=UNREAD)
     rows.update(state=ImportState.READING, attempts=F("attempts") + 1)
     collection: Collection | None = rows.select_related("dataset").first()
     if collection is not None and collection.attempts > MAXIMUM_ATTEMPTS:

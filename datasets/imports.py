@@ -19,7 +19,7 @@ from apikeys.text import storable
 from datasets.data import HOLD
 from datasets.formats import HEAD_BYTES, Format, Unreadable, format_of
 from datasets.links import check_url
-from datasets.models import USUAL_CHUNK, Collection, Dataset, ImportState, Kind, SourcePiece
+from datasets.models import UNREAD, USUAL_CHUNK, Collection, Dataset, ImportState, Kind, SourcePiece
 from datasets.names import CONTROLS
 
 PIECE_BYTES = 256 * 1024
@@ -98,7 +98,7 @@ def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **
 
 def check_room(team_id: str, coming: int = 0, coming_bytes: int = 0) -> None:
     """Whether a team may have this waiting besides what it has. Raises RateLimited."""
-    waiting = Collection.objects.for_team(team_id).filter(state__in=(ImportState.WAITING, ImportState.READING))
+    waiting = Collection.objects.for_team(team_id).filter(state__in=UNREAD)
     length = Func(F("content"), function="octet_length", output_field=BigIntegerField())
     size = SourcePiece.objects.filter(collection__in=waiting).aggregate(size=Sum(length))["size"] or 0
     if waiting.count() + coming > MAXIMUM_WAITING or size + coming_bytes > MAXIMUM_WAITING_BYTES:

@@ -10,7 +10,7 @@ from procrastinate.exceptions import AlreadyEnqueued
 
 from apikeys.jobs import BackOff
 from datasets import import_runs, vector_indexes, vector_sets
-from datasets.models import Collection, ImportState, PendingVector
+from datasets.models import UNREAD, Collection, PendingVector
 
 # They look for what is waited for while no job makes it: a provider failed, or a process died; and for sets of vectors
 # that have grown so large that they need an index.
@@ -71,7 +71,7 @@ def embed_what_waits(timestamp: int) -> None:
 def import_what_waits(timestamp: int) -> None:
     """Sources without a job: theirs failed in a way of its own, or was removed."""
     lock = Concat(Value(lock_of("")), OuterRef("pk"), output_field=TextField())
-    waiting = Collection.objects.filter(state__in=(ImportState.WAITING, ImportState.READING))
+    waiting = Collection.objects.filter(state__in=UNREAD)
     for collection in waiting.exclude(Exists(ProcrastinateJob.objects.filter(lock=lock))).order_by("pk")[:BATCH]:
         queue_import(collection)
 

@@ -141,6 +141,10 @@ class ImportState(models.TextChoices):
 PROGRESS = ("source_format", "chunks_read", "repeated", "left_out", "attempts")
 
 
+# Of an import whose source is still to be read to its end.
+UNREAD = (ImportState.WAITING, ImportState.READING)
+
+
 class Collection(models.Model):
     """Data of one source in a dataset: a file, a link, a text, or what was entered by hand. Or a folder of them."""
 

@@ -45,13 +45,21 @@ class ProviderModel:
         """Of a `chat.Provider`, or of none."""
         if provider is None:
             return cls(static_model.STATIC_MODEL)
+        columns = (provider.base_url, provider.encrypted_secret, provider.connect_seconds, provider.total_seconds)
+        return cls.of_columns(name, *columns)
+
+    @classmethod
+    def of_columns(
+        cls, name: str, base_url: str, sealed: bytes | None, connect_seconds: int, total_seconds: int
+    ) -> "ProviderModel":
+        """The same, where a statement of SQL has read them."""
         secret, is_lost = None, False
-        if provider.encrypted_secret is not None:
+        if sealed is not None:
             try:
-                secret = encryption.unseal(provider.encrypted_secret, provider.base_url)
+                secret = encryption.unseal(sealed, base_url)
             except encryption.DecryptionError:
                 is_lost = True
-        return cls(name, provider.base_url, secret, is_lost, provider.connect_seconds, provider.total_seconds)
+        return cls(name, base_url, secret, is_lost, connect_seconds, total_seconds)
 
     @property
     def is_static(self) -> bool:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from time import perf_counter
-from types import SimpleNamespace
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -26,6 +25,8 @@ from datasets.readers import Readers
 from datasets.rerank import rerank
 from datasets.texts import token_counts, words_of
 
+# Tokens of all quotes together: unless something else is wanted, and at most.
+USUAL_LIMIT, MAXIMUM_LIMIT = 5_000, 20_000
 # Of a query's text; what comes after that is left out.
 MAXIMUM_CHARACTERS = 8_000
 # Reciprocal rank fusion: 1 / (K + rank), summed over the lists (Cormack, Clarke and Büttcher, 2009).
@@ -61,7 +62,7 @@ class Query:
     dataset_ids: tuple[str, ...]
     text: str
     mode: Mode = Mode.EMBEDDING
-    limit: int = 5_000
+    limit: int = USUAL_LIMIT
     similarity: float = 0.0
     uses_rerank: bool = False
     holds_thread: bool = False
@@ -196,13 +197,7 @@ def _model(
     """Of a provider, or None where there is none."""
     if base_url is None:
         return None
-    provider = SimpleNamespace(
-        base_url=base_url,
-        encrypted_secret=secret,
-        connect_seconds=connect_seconds,
-        total_seconds=min(total_seconds, PROVIDER_SECONDS),
-    )
-    return ProviderModel.of(provider, name)
+    return ProviderModel.of_columns(name, base_url, secret, connect_seconds, min(total_seconds, PROVIDER_SECONDS))
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from unfold.widgets import (
 
 from apikeys.errors import ApiError
 from datasets.models import Dataset
-from datasets.retrieval import MAXIMUM_CHARACTERS, Found, Mode, Query, Quote, Score, search
+from datasets.retrieval import MAXIMUM_CHARACTERS, MAXIMUM_LIMIT, USUAL_LIMIT, Found, Mode, Query, Quote, Score, search
 
 # A model admin of datasets. Its module imports this one.
 DatasetAdmin = Any
@@ -53,8 +53,8 @@ class SearchForm(forms.Form):
     limit = forms.IntegerField(
         label=gettext_lazy("Limit"),
         min_value=1,
-        max_value=20_000,
-        initial=5_000,
+        max_value=MAXIMUM_LIMIT,
+        initial=USUAL_LIMIT,
         widget=UnfoldAdminIntegerFieldWidget,
         help_text=gettext_lazy("The most tokens of all quotes together, in each mode."),
     )

@@ -12,13 +12,13 @@ from apikeys.access import GLOBAL, team_id_of
 from apikeys.bodies import decode
 from apikeys.errors import InvalidParameter
 from apikeys.views import ApiView, success
-from datasets.retrieval import Mode, Query, search
+from datasets.retrieval import MAXIMUM_LIMIT, USUAL_LIMIT, Mode, Query, search
 
 
 class SearchTest(msgspec.Struct):
     datasetId: str
     text: str
-    limit: Annotated[int, msgspec.Meta(ge=1, le=20_000)] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAXIMUM_LIMIT)] | None = None
     similarity: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     searchMode: Mode | None = None
     usingReRank: bool | None = None
@@ -44,7 +44,7 @@ class SearchTestView(ApiView):
             dataset_ids=(wanted.datasetId,),
             text=wanted.text,
             mode=wanted.searchMode or Mode.EMBEDDING,
-            limit=5_000 if wanted.limit is None else wanted.limit,
+            limit=USUAL_LIMIT if wanted.limit is None else wanted.limit,
             similarity=wanted.similarity or 0.0,
             uses_rerank=bool(wanted.usingReRank),
             holds_thread=True,

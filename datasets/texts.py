@@ -7,8 +7,8 @@ from datasets import static_model
 
 # A datum's question and answer together, in tokens: what embedding models commonly take.
 MAXIMUM_TOKENS = 8_192
-# Characters in the longest token of the static model: a text of more than this many times MAXIMUM_TOKENS is too long.
-LONGEST_TOKEN = 16
+# Characters in the longest token of the static model, and tokens that a text may have besides one for each byte.
+LONGEST_TOKEN, MORE_TOKENS = 16, 2
 # Words that say nothing. Those of English are left out by the database.
 EMPTY_WORDS = frozenset("的了是在和与也就都而及着吗呢吧啊之其把被给让谁") | frozenset(
     ("什么", "哪", "哪个", "怎么", "怎样", "多少", "请问")
@@ -22,6 +22,21 @@ _HAS_CHINESE = re.compile(r"[\u3400-\u9fff]")
 def token_counts(texts: Sequence[str]) -> list[int]:
     """By the tokenizer of the static model, whichever model embeds or reads them."""
     return [len(encoded.ids) for encoded in static_model.tokenizer().encode_batch_fast(list(texts))]
+
+
+def is_too_long_by_size(text: str) -> bool | None:
+    """Whether it has more than MAXIMUM_TOKENS; None where only counting tells."""
+    if len(text) > MAXIMUM_TOKENS * LONGEST_TOKEN:
+        return True
+    return None if len(text.encode()) + MORE_TOKENS > MAXIMUM_TOKENS else False
+
+
+def are_too_long(texts: Sequence[str]) -> list[bool]:
+    """Whether each has more than MAXIMUM_TOKENS. Few have to be counted."""
+    found = [is_too_long_by_size(text) for text in texts]
+    uncertain = [text for text, is_too_long in zip(texts, found, strict=True) if is_too_long is None]
+    counts = iter(token_counts(uncertain) if uncertain else [])
+    return [next(counts) > MAXIMUM_TOKENS if is_too_long is None else is_too_long for is_too_long in found]
 
 
 def words_of(text: str) -> str:

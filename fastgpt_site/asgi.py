@@ -239,7 +239,8 @@ async def read_body(receive: Receive, body: IO[bytes], *, is_file: bool = False)
                 size += len(chunk)
                 if size > limit:
                     break
-                body.write(chunk)
+                # A file goes to the disk, which may let one wait; other bodies stay in memory.
+                await asyncio.to_thread(body.write, chunk) if is_file else body.write(chunk)
                 if not message.get("more_body", False):
                     body.seek(0)
                     return

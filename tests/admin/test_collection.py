@@ -1,6 +1,8 @@
 """Collections in the admin: listed with how far they are, made by hand, put into folders, deleted."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -15,6 +17,8 @@ from datasets.folders import MAXIMUM_DEPTH
 from datasets.models import Collection, Datum, ImportState, Kind
 from tests import factories
 from tests.admin.pages import FilledForm, browser, staff, text, url
+from tests.locks import is_waited_for
+from tests.processes import wait_for
 
 RIGHTS = tuple(
     f"datasets.{right}_{model}" for model in ("collection", "datum") for right in ("view", "add", "change", "delete")
@@ -189,18 +193,22 @@ def test_delete_a_folder_with_all_in_it(dataset, client):
     assert not Datum.objects.filter(dataset=dataset).exists()
 
 
-def test_parent_that_goes_while_the_form_is_sent(dataset, client, monkeypatch):
+def test_parent_that_goes_while_the_form_is_sent(dataset, client):
     """The form is looked at once more, and says what is wrong with it."""
     collection, folder = factories.make_collection(dataset), make_folder(dataset)
-    save = Collection.save
+    is_removed = Event()
 
-    def late(self, *args, **kwargs):
-        with connect() as other:
+    def remove() -> None:
+        with connect() as other, other.transaction():
             other.execute("DELETE FROM datasets_collection WHERE id = %s", [folder.pk])
-        save(self, *args, **kwargs)
+            is_removed.set()
+            wait_for(lambda: is_waited_for(other), "the form waits for it")
 
-    monkeypatch.setattr(Collection, "save", late)
-    response = client.post(url(Collection, "change", collection.pk), {"name": "x", "parent": folder.pk})
+    with ThreadPoolExecutor(1) as pool:
+        removed = pool.submit(remove)
+        assert is_removed.wait(10)
+        response = client.post(url(Collection, "change", collection.pk), {"name": "x", "parent": folder.pk})
+        removed.result()
     assert "not one of the available choices" in text(response)
 
 

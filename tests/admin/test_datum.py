@@ -1,8 +1,11 @@
 """Data in the admin: found by their words, entered and changed by hand, given their vectors anew."""
 
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from datasets import vector_sets
@@ -10,6 +13,8 @@ from datasets.data import MAXIMUM_INDEX_TEXTS, NewDatum, insert
 from datasets.models import Datum, IndexText, Kind, PendingVector
 from tests import factories
 from tests.admin.pages import FilledForm, browser, staff, text, url
+from tests.locks import is_waited_for
+from tests.processes import wait_for
 
 RIGHTS = tuple(f"datasets.{right}_datum" for right in ("view", "add", "change", "delete"))
 RIGHTS += ("datasets.view_collection",)
@@ -144,21 +149,23 @@ def test_collection_stays(collection, client):
     assert (datum.q, datum.collection) == ("two", collection)
 
 
-def test_somebody_is_quicker(collection, client, monkeypatch):
-    """The same, entered between the look at the form and its saving."""
-    from datasets import data
+def test_somebody_is_quicker(collection, client):
+    """The same, entered at the same time and committed first: the form is looked at once more, and says so."""
+    is_entered = Event()
 
-    insert_all = data.insert
+    def enter() -> None:
+        with transaction.atomic():
+            insert(collection, [NewDatum("new")])
+            is_entered.set()
+            wait_for(lambda: is_waited_for(connection), "the form waits for it")
+        connection.close()
 
-    def late(collection, items):
-        monkeypatch.undo()
-        other = insert_all(collection, items)
-        assert other.ids
-        return insert_all(collection, items)
-
-    monkeypatch.setattr(data, "insert", late)
-    response = client.post(ADD, {"collection": collection.pk, "q": "new", "index_texts": ""})
-    assert response.status_code == 302
+    with ThreadPoolExecutor(1) as pool:
+        entered = pool.submit(enter)
+        assert is_entered.wait(10)
+        page = text(client.post(ADD, {"collection": collection.pk, "q": "new", "index_texts": ""}))
+        entered.result()
+    assert "The collection has this question with this answer already." in page
     assert Datum.objects.filter(collection=collection).count() == 1
 
 

@@ -7,10 +7,11 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
-from apikeys import encryption, outbound
+from apikeys import encryption
 from apikeys.webhooks import Webhook
 from tests import factories
 from tests.admin.pages import hidden, staff, text, url
+from tests.loopback import loopback_allowed
 
 RIGHTS = tuple(f"apikeys.{right}_webhook" for right in ("view", "add", "change", "delete"))
 ADD = url(Webhook, "add")
@@ -20,12 +21,10 @@ ADDRESS = "http://127.0.0.1:9/hooks/x?token=1"
 
 
 @pytest.fixture(autouse=True)
-def loopback(settings):
+def loopback():
     """What is an allowed address here and a private one elsewhere."""
-    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
-    outbound.allowed_networks.cache_clear()
-    yield
-    outbound.allowed_networks.cache_clear()
+    with loopback_allowed():
+        yield
 
 
 @pytest.fixture

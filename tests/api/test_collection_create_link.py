@@ -12,16 +12,15 @@ from tests.api.refusals import check_refusal
 from tests.api.sources import ROOT, made_by, read, texts_of
 from tests.conftest import Server
 from tests.fake_site import FakeSite
+from tests.loopback import loopback_allowed
 
 PATH = f"{ROOT}/link"
 
 
 @pytest.fixture(autouse=True)
-def loopback(settings: Any) -> Any:
-    settings.LINK_ALLOWED_NETWORKS = ["127.0.0.0/8"]
-    outbound.allowed_networks.cache_clear()
-    yield
-    outbound.allowed_networks.cache_clear()
+def loopback() -> Iterator[None]:
+    with loopback_allowed("LINK_ALLOWED_NETWORKS"):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from tests import factories
 from tests.api.libraries import ABSENT, Library, data_of
 from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.locks import is_waited_for
 from tests.processes import wait_for
 
 
@@ -66,15 +67,6 @@ def test_all_or_none(library: Library, dataset: Dataset) -> None:
     assert left(foreign.dataset) == {foreign.pk}
 
 
-def is_waited_for() -> bool:
-    """Whether anybody waits for the end of this transaction."""
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND transactionid = pg_current_xact_id()::xid)"
-        )
-        return bool(cursor.fetchone()[0])
-
-
 def test_beside_another_removal(library: Library, dataset: Dataset) -> None:
     """It waits for the dataset before it takes anything that the other may come to want."""
     folder = factories.make_collection(dataset, kind=Kind.FOLDER)
@@ -83,7 +75,7 @@ def test_beside_another_removal(library: Library, dataset: Dataset) -> None:
         with transaction.atomic():
             Dataset.objects.select_for_update(no_key=True).get(pk=dataset.pk)
             removal = threads.submit(library.call, "POST", "collection/delete", {"collectionIds": [folder.pk]})
-            wait_for(is_waited_for, "the removal waits", seconds=10)
+            wait_for(lambda: is_waited_for(connection), "the removal waits", seconds=10)
             assert len(Collection.objects.filter(dataset=dataset).select_for_update(nowait=True)) == 2
             inside.delete()
         data_of(removal.result())

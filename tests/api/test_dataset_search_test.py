@@ -9,7 +9,6 @@ import httpx2
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection
-from django.test import override_settings
 
 from apikeys import outbound
 from apikeys.errors import UpstreamTimeout
@@ -23,6 +22,7 @@ from tests.api.refusals import check_refusal
 from tests.api.test_policy import session_of
 from tests.conftest import Server
 from tests.fake_models import FakeModels
+from tests.loopback import loopback_allowed
 from tests.processes import wait_for
 
 PATH = "/api/core/dataset/searchTest"
@@ -69,10 +69,8 @@ def search(server: Server, collection: Collection, text: str, **body: Any) -> di
 @pytest.fixture(scope="module", autouse=True)
 def loopback_is_allowed() -> Iterator[None]:
     """In this process, which embeds what the tests insert."""
-    with override_settings(OUTBOUND_ALLOWED_NETWORKS=["127.0.0.0/8"]):
-        outbound.allowed_networks.cache_clear()
+    with loopback_allowed():
         yield
-    outbound.allowed_networks.cache_clear()
 
 
 @pytest.fixture(scope="module")

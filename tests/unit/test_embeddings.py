@@ -6,6 +6,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,13 @@ from datasets.texts import LONGEST_TOKEN, token_counts
 from tests import factories
 from tests.environment import PROJECT
 from tests.fake_provider import POISON, FakeProvider
+from tests.loopback import loopback_allowed
 
 
 @pytest.fixture(autouse=True)
-def loopback(settings: Any) -> Any:
-    settings.OUTBOUND_ALLOWED_NETWORKS = ["127.0.0.0/8"]
-    outbound.allowed_networks.cache_clear()
-    yield
-    outbound.allowed_networks.cache_clear()
+def loopback() -> Iterator[None]:
+    with loopback_allowed():
+        yield
 
 
 def ask(provider: FakeProvider, behavior: str, texts: list[str], seconds: int = 20) -> Any:

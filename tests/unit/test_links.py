@@ -12,14 +12,13 @@ from datasets import links
 from datasets.formats import Format, Unreadable
 from datasets.links import Page
 from tests.fake_site import FakeSite
+from tests.loopback import loopback_allowed
 
 
 @pytest.fixture(autouse=True)
-def loopback(settings: Any) -> Any:
-    settings.LINK_ALLOWED_NETWORKS = ["127.0.0.0/8"]
-    outbound.allowed_networks.cache_clear()
-    yield
-    outbound.allowed_networks.cache_clear()
+def loopback() -> Iterator[None]:
+    with loopback_allowed("LINK_ALLOWED_NETWORKS"):
+        yield
 
 
 @pytest.fixture
