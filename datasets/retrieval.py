@@ -17,7 +17,7 @@ from apikeys.database import Connection
 from apikeys.errors import DatasetNotFound, ServiceUnavailable, UpstreamError
 from apikeys.object_ids import is_object_id
 from apikeys.text import storable
-from datasets import candidates
+from datasets import candidates, full_text
 from datasets.candidates import Near, Scored
 from datasets.embeddings import embed
 from datasets.provider_models import ProviderModel
@@ -169,7 +169,7 @@ async def search(query: Query) -> Found:
 
 BASES = """
 SELECT dataset.id, vector_set.id, vector_set.dimension, EXISTS (
-        SELECT FROM pg_index WHERE indexrelid = to_regclass('vector_hnsw_' || vector_set.dimension) AND indisvalid),
+        SELECT FROM pg_index WHERE indexrelid = to_regclass('vector_hnsw_of_' || vector_set.id) AND indisvalid),
     vector_set.model, embedder.base_url, embedder.encrypted_secret, embedder.connect_seconds, embedder.total_seconds,
     dataset.rerank_model, reranker.base_url, reranker.encrypted_secret, reranker.connect_seconds, reranker.total_seconds
 FROM datasets_dataset AS dataset
@@ -233,8 +233,15 @@ async def _near(query: Query, bases: Sequence[Base]) -> tuple[list[Near], int]:
             raise UpstreamError("The provider of embeddings gave a vector of another dimension than before.")
         # Of a text without any token nothing can be said.
         if any(vector):
-            ids = [base.vector_set_id for base in of_space if base.vector_set_id is not None]
-            nears.append(Near(ids, vector, has_index=of_space[0].has_index))
+            indexed, others = (
+                [
+                    base.vector_set_id
+                    for base in of_space
+                    if base.vector_set_id is not None and base.has_index is has_index
+                ]
+                for has_index in (True, False)
+            )
+            nears.append(Near(vector, indexed, others))
     return nears, tokens
 
 
@@ -250,7 +257,7 @@ def _find(
             found = [candidates.nearest(connection, near) for near in nears]
             lists["embedding"] = [pair for pair in _interleaved(found) if pair[1] >= least]
         if query.mode is not Mode.EMBEDDING:
-            lists["fullText"] = candidates.with_words(connection, dataset_ids, words_of(query.text))
+            lists["fullText"] = full_text.with_words(connection, dataset_ids, words_of(query.text))
         if not _are_there(connection, nears):
             return None
         return _quotes(connection, dataset_ids, _fused(lists))

@@ -46,4 +46,6 @@ def words_of(text: str) -> str:
         return text
     import rjieba
 
-    return " ".join(word for word in rjieba.cut_for_search(text) if word not in EMPTY_WORDS)
+    words = rjieba.cut_for_search(text)
+    # PostgreSQL takes Chinese marks for words.
+    return " ".join(word for word in words if word not in EMPTY_WORDS and any(map(str.isalnum, word)))

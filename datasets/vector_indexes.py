@@ -1,25 +1,42 @@
-"""Indexes over vectors, one for each dimension that a large set has. That of the static model is always there."""
+"""Indexes over vectors: each large vector set has one of its own.
+
+So what others have is never in the way of a search, the vectors of small sets are written without any index, and that
+of a set that is gone goes as a whole.
+"""
 
 import logging
 
 import psycopg
+from django.conf import settings
 
 from apikeys.database import Connection, connect
+from datasets.models import MAXIMUM_ATTEMPTS
 
 logger = logging.getLogger(__name__)
 
-# Where an exact comparison of all would take too long.
+# Fewer are compared one by one: that is exact, and takes milliseconds.
 LARGE = 20_000
+# Every statement over vectors looks through all indexes there are. Past that, further sets are compared one by one.
+MAXIMUM_INDEXES = 200
 # What pgvector can index: numbers of four bytes, and of two.
 MAXIMUM_DIMENSION, MAXIMUM_HALVED = 2_000, 4_000
 # Of the database, so that one process builds at a time.
 LOCK = "SELECT pg_try_advisory_lock(hashtext('datasets_vector_indexes'))"
 
-MISSING = """
-SELECT DISTINCT vector_set.dimension FROM datasets_vectorset AS vector_set
-WHERE vector_set.dimension <= %(most)s AND NOT EXISTS (
-        SELECT FROM pg_index WHERE indexrelid = to_regclass('vector_hnsw_' || vector_set.dimension) AND indisvalid)
+INDEXES = """
+SELECT relname, substr(relname, length('vector_hnsw_of_') + 1)::bigint, indisvalid
+FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
+WHERE indrelid = 'datasets_vector'::regclass AND relname ~ '^vector_hnsw_of_[0-9]+$'
+"""
+# A set that is still being made is not searched: its index is built when it is complete, which is the quicker way.
+LARGE_SETS = """
+SELECT vector_set.id, vector_set.dimension FROM datasets_vectorset AS vector_set
+WHERE vector_set.dimension <= %(most)s
     AND EXISTS (SELECT FROM datasets_vector WHERE vector_set_id = vector_set.id OFFSET %(large)s - 1)
+    AND (vector_set.is_current OR NOT EXISTS (
+        SELECT FROM datasets_pendingvector AS pending
+        WHERE pending.vector_set_id = vector_set.id AND pending.attempts < %(attempts)s))
+ORDER BY vector_set.id
 """
 
 
@@ -28,28 +45,52 @@ def type_of(dimension: int) -> str:
     return "vector" if dimension <= MAXIMUM_DIMENSION else "halfvec"
 
 
-def build_missing(large: int = LARGE) -> list[int]:
-    """Build what large sets lack, while others read and write; return the dimensions."""
+def name_of(vector_set_id: int) -> str:
+    # As `retrieval.BASES` asks for it.
+    return f"vector_hnsw_of_{vector_set_id}"
+
+
+def build_missing(large: int = LARGE, most: int = MAXIMUM_INDEXES) -> list[int]:
+    """Build what large sets lack, while others read and write, and remove what is of no set any more.
+
+    Return the vector sets that have got an index.
+    """
     with connect(direct=True) as connection:
         connection.execute("SET statement_timeout = 0")
         row = connection.execute(LOCK).fetchone()
         if row is None or not row[0]:
             return []
-        missing = connection.execute(MISSING, {"most": MAXIMUM_HALVED, "large": large}).fetchall()
-        return [dimension for (dimension,) in missing if _build(connection, dimension)]
+        # On one core: the others go on answering. And in the memory of one process: a container often shares little.
+        connection.execute("SET max_parallel_maintenance_workers = 0")
+        connection.execute(f"SET maintenance_work_mem = {settings.VECTOR_INDEX_MEMORY_BYTES // 1024}".encode())
+        there = _remove_useless(connection)
+        values = {"most": MAXIMUM_HALVED, "large": large, "attempts": MAXIMUM_ATTEMPTS}
+        wanted = [row for row in connection.execute(LARGE_SETS, values).fetchall() if row[0] not in there]
+        room = max(most - len(there), 0)
+        return [pk for pk, dimension in wanted[:room] if _build(connection, pk, dimension)]
 
 
-def _build(connection: Connection, dimension: int) -> bool:
-    name, kind = f"vector_hnsw_{dimension}", type_of(dimension)
+def _remove_useless(connection: Connection) -> set[int]:
+    """Return the vector sets whose index is of use. One whose building was cut off is not."""
+    there = set()
+    for name, vector_set_id, is_valid in connection.execute(INDEXES).fetchall():
+        query = "SELECT FROM datasets_vectorset WHERE id = %s"
+        if is_valid and connection.execute(query, [vector_set_id]).fetchone() is not None:
+            there.add(vector_set_id)
+        else:
+            connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}".encode())
+    return there
+
+
+def _build(connection: Connection, vector_set_id: int, dimension: int) -> bool:
+    kind = type_of(dimension)
     try:
-        # One whose building was cut off is there, and of no use.
-        connection.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}".encode())
         connection.execute(
-            f"CREATE INDEX CONCURRENTLY {name} ON datasets_vector"
+            f"CREATE INDEX CONCURRENTLY {name_of(vector_set_id)} ON datasets_vector"
             f" USING hnsw ((embedding::{kind}({dimension})) {kind}_ip_ops)"
-            f" WHERE vector_dims(embedding) = {dimension}".encode()
+            f" WHERE vector_set_id = {vector_set_id}".encode()
         )
     except psycopg.Error as error:
-        logger.warning("the index of vectors of %d numbers could not be built: %s", dimension, type(error).__name__)
+        logger.warning("the index of vector set %d could not be built: %s", vector_set_id, type(error).__name__)
         return False
     return True

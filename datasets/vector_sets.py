@@ -1,5 +1,6 @@
 """The making of vectors: what waits for one gets it, and a new model takes over when it has them all."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from django.db.models import F
 
 from apikeys import audit
 from apikeys.errors import ApiError
+from datasets import vector_indexes
 from datasets.embeddings import embed
 from datasets.models import Dataset, VectorSet
 from datasets.provider_models import ProviderModel, TextsRefused
@@ -119,6 +121,9 @@ async def embed_pending(dataset_id: str) -> bool:
         except (ApiError, WrongDimension) as error:
             await sync_to_async(_note)(vector_set, str(error))
         else:
+            if not vector_set.is_current:
+                # Now, and not when it is searched already. It takes a thread, and a connection of its own.
+                await asyncio.to_thread(vector_indexes.build_missing)
             await sync_to_async(_finish)(vector_set)
     return False
 

@@ -48,6 +48,8 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = API_MAX_BODY_BYTES
 API_BODY_SECONDS = env.int("API_BODY_SECONDS", default=30)
 # Of a file that is imported into a dataset. It may take longer than other bodies.
 DATASET_MAX_FILE_BYTES = env.int("DATASET_MAX_FILE_BYTES", default=100 * 1024 * 1024)
+# For building the index of a large dataset's vectors.
+VECTOR_INDEX_MEMORY_BYTES = env.int("VECTOR_INDEX_MEMORY_BYTES", default=1024 * 1024 * 1024)
 STREAM_MAX_SECONDS = env.int("STREAM_MAX_SECONDS", default=900)
 STREAM_STALL_SECONDS = env.int("STREAM_STALL_SECONDS", default=60)
 # How many accepted requests may be running or waiting to be recorded in one process.

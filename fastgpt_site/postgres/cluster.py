@@ -40,6 +40,8 @@ SETTINGS = {
     "log_min_error_statement": "panic",
     "log_checkpoints": "off",
 }
+# PostgreSQL's advice is a quarter of the memory. What it does not use of that, it does not take.
+SMALLEST_BUFFERS, LARGEST_BUFFERS = 128 * 2**20, 4 * 2**30
 
 _ensured: set[Path] = set()
 
@@ -136,7 +138,8 @@ def _launch(data_dir: Path) -> None:
     _forget_dead_server(data_dir)
     log = folder(data_dir) / "server.log"
     size = log.stat().st_size if log.exists() else 0
-    options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+    settings = SETTINGS | {"shared_buffers": f"{_shared_buffers() // 1024}kB"}
+    options = " ".join(f"-c {name}={value}" for name, value in settings.items())
     result = programs.run(
         *("pg_ctl", "start", "-w", "-t", str(START_SECONDS), "-D", str(folder(data_dir)), "-o", options, "-l", str(log))
     )
@@ -204,6 +207,15 @@ def _postmaster_pid(data_dir: Path) -> int | None:
     """The server's process, or None when the file is absent or left over from a server that is gone."""
     pid = _recorded_pid(data_dir)
     return pid if pid is not None and str(folder(data_dir)) in _command(pid) else None
+
+
+def _shared_buffers() -> int:
+    """In bytes."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.suppress(OSError, ValueError):
+        # Of a container; "max" where it has no limit of its own.
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return min(max(memory // 4, SMALLEST_BUFFERS), LARGEST_BUFFERS)
 
 
 def _forget_dead_server(data_dir: Path) -> None:

@@ -1,6 +1,7 @@
 """Measure search: `python -m tests.bench.search [--quick] [--vectors N] [--json FILE]`.
 
-Whether it finds what was meant, and how long it takes among many vectors. Exit code 1: a floor was missed.
+Whether it finds what was meant, how quickly files come into a dataset, and how long a search takes among many vectors.
+Exit code 1: a floor was missed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import django
 
-from tests.bench import machine, python_docs, relevance, report, vectors
+from tests.bench import imports, machine, python_docs, relevance, report, vectors
 from tests.bench.load import BenchError
 from tests.bench.relevance import Relevance
 from tests.bench.report import Row
@@ -27,7 +28,7 @@ QUERIES = 200
 # Of the first ten, at least so many of what an exact search finds.
 RECALL = 0.95
 P99_MS = 50.0
-# A search of everything, against the least that pgvector can be asked.
+# Against the least that pgvector can be asked of the same sets.
 RATIO = 1.3
 # The two kinds together may find this much less than the better of them.
 MIXED = 0.98
@@ -39,8 +40,9 @@ def main() -> int:
     described = machine.describe()
     count = QUICK if options.quick else options.vectors
     try:
+        os.environ["VECTOR_INDEX_MEMORY_BYTES"] = str(options.memory * 2**20)
         with temporary_data_dir() as data_dir:
-            rows = _run(data_dir, count, options.memory)
+            rows = _run(data_dir, count)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
@@ -56,12 +58,12 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.search", description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK:,} vectors: for a first impression")
     parser.add_argument("--vectors", type=int, default=FULL, metavar="N", help=f"so many; {FULL:,} by default")
-    parser.add_argument("--memory", default="3GB", help="for building the index: PostgreSQL's maintenance_work_mem")
+    parser.add_argument("--memory", type=int, default=2048, metavar="MIB", help="for building indexes; 2048 by default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to this file too")
     return parser.parse_args()
 
 
-def _run(data_dir: Path, count: int, memory: str) -> list[Row]:
+def _run(data_dir: Path, count: int) -> list[Row]:
     os.environ["DATA_DIR"] = str(data_dir)
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fastgpt_site.settings")
     django.setup()
@@ -76,13 +78,15 @@ def _run(data_dir: Path, count: int, memory: str) -> list[Row]:
         print(_described(documentation), flush=True)
         rows = _relevance_rows(asyncio.run(relevance.measured(documentation)))
         print(report.table(rows), flush=True)
-        site = vectors.fill(documentation, count, memory)
+        imported = imports.measured()
+        print(report.table(imported, "small file"), flush=True)
+        site = vectors.fill(documentation, count)
         print(_filled(site, count), flush=True)
         timed = [_nearest_row(asked) for asked in vectors.nearest(site, documentation, QUERIES)]
         print(report.table(timed, "bare"), flush=True)
         whole = [_whole_row(asked) for asked in asyncio.run(vectors.searches(site, documentation, QUERIES))]
         print(report.table(whole), flush=True)
-        return [*rows, *timed, *whole]
+        return [*rows, *imported, *timed, *whole]
     finally:
         readers.close()
         connections.close_all()
@@ -127,8 +131,7 @@ def _nearest_row(asked: Asked) -> Row:
     row.more = {"p99": p99, "bare p99": _percentile(asked.bare, 0.99), "recall": asked.recall or 0.0}
     row.name += f" (p99 {p99:.1f}, recall {asked.recall:.3f})"
     row.floor = P99_MS
-    is_slow = asked.datasets.startswith("100") and p50 > row.direct * RATIO
-    row.is_missed = p99 > P99_MS or (asked.recall or 0.0) < RECALL or is_slow
+    row.is_missed = p99 > P99_MS or (asked.recall or 0.0) < RECALL or p50 > row.direct * RATIO
     return row
 
 
