@@ -43,6 +43,8 @@ def two_servers(tmp_path: Path) -> Iterator[list[Server]]:
         wait_for(
             lambda: pids <= set(ServerProcess.objects.values_list("pid", flat=True)), "both are registered", seconds=10
         )
+        # At first they settle what processes that other tests killed had reserved.
+        wait_for(lambda: not servers.call().unheard, "both hear", seconds=10)
         yield both
 
 
