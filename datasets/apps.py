@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.core.checks import register
 from django.utils.translation import gettext_lazy as _
 
 
@@ -8,8 +9,10 @@ class DatasetsConfig(AppConfig):
 
     def ready(self) -> None:
         from apikeys import audit
+        from datasets.checks import check_index_memory
         from datasets.models import PROGRESS, Collection, Dataset
 
+        register(check_index_memory)
         audit.register(Dataset, lambda dataset: dataset.team_id, exclude={"created_at", "updated_at"})
         audit.register(
             Collection,

@@ -13,6 +13,8 @@ from django.urls import path
 from apikeys.access import PUBLIC
 from apikeys.checks import check_retention, check_routes
 from apikeys.views import ApiView
+from datasets import vector_indexes
+from datasets.checks import LEAST, MOST, check_index_memory
 from tests.environment import PROJECT
 
 urlpatterns: list[Any] = []
@@ -68,6 +70,15 @@ def test_what_is_not_under_an_api_root_needs_no_declaration(settings: Any) -> No
 def test_days_of_retention(settings: Any, days: int, count: int) -> None:
     settings.RETENTION_DAYS = days
     assert len(check_retention()) == count
+
+
+@pytest.mark.parametrize(("size", "count"), [(LEAST, 0), (MOST, 0), (LEAST - 1, 1), (MOST + 1, 1), (0, 1)])
+def test_memory_for_indexes(settings: Any, size: int, count: int) -> None:
+    settings.VECTOR_INDEX_MEMORY_BYTES = size
+    assert len(check_index_memory()) == count
+    if count == 0:
+        # The database takes what the check lets through.
+        vector_indexes.build_missing()
 
 
 def test_the_server_does_not_start(tmp_path: Path) -> None:
