@@ -11,7 +11,7 @@ class ApiKeysConfig(AppConfig):
 
     def ready(self) -> None:
         # Their models belong to this app.
-        from apikeys import (  # noqa: F401  # noqa: F401
+        from apikeys import (  # noqa: F401
             alerts,
             audited,
             deliveries,

@@ -75,12 +75,13 @@ def with_words(connection: Connection, dataset_ids: Sequence[str], words: str) -
     total, found = texts.counted(lexemes)
     rare, common = _apart(found, total)
     wanted = [" | ".join(word.lexeme for word in rare)] if rare else []
+    weighed: Scored | None = None
     for several in _several(common, has_rare=bool(rare)):
         wanted.append(several)
         weighed = texts.weighed(wanted, found, total)
         if len(weighed) >= ENOUGH:
-            return weighed
-    return texts.weighed(wanted, found, total)
+            break
+    return texts.weighed(wanted, found, total) if weighed is None else weighed
 
 
 class Texts:

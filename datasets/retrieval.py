@@ -24,6 +24,7 @@ from datasets.provider_models import ProviderModel
 from datasets.readers import Readers
 from datasets.rerank import rerank
 from datasets.texts import token_counts, words_of
+from datasets.vector_indexes import NAME as INDEX_NAME
 
 # Tokens of all quotes together: unless something else is wanted, and at most.
 USUAL_LIMIT, MAXIMUM_LIMIT = 5_000, 20_000
@@ -169,7 +170,7 @@ async def search(query: Query) -> Found:
 
 BASES = """
 SELECT dataset.id, vector_set.id, vector_set.dimension, EXISTS (
-        SELECT FROM pg_index WHERE indexrelid = to_regclass('vector_hnsw_of_' || vector_set.id) AND indisvalid),
+        SELECT FROM pg_index WHERE indexrelid = to_regclass(%(index_name)s || vector_set.id) AND indisvalid),
     vector_set.model, embedder.base_url, embedder.encrypted_secret, embedder.connect_seconds, embedder.total_seconds,
     dataset.rerank_model, reranker.base_url, reranker.encrypted_secret, reranker.connect_seconds, reranker.total_seconds
 FROM datasets_dataset AS dataset
@@ -182,7 +183,7 @@ ORDER BY array_position(%(dataset_ids)s, dataset.id::text)
 
 
 def _bases(query: Query, connection: Connection) -> list[Base]:
-    values = {"team_id": query.team_id, "dataset_ids": list(query.dataset_ids)}
+    values = {"team_id": query.team_id, "dataset_ids": list(query.dataset_ids), "index_name": INDEX_NAME}
     rows = connection.execute(BASES, values).fetchall()
     return [
         # A set's provider cannot be removed: where there is none, the model is the static one.

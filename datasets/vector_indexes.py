@@ -14,6 +14,8 @@ from datasets.models import MAXIMUM_ATTEMPTS
 
 logger = logging.getLogger(__name__)
 
+# Before the number of the vector set.
+NAME = "vector_hnsw_of_"
 # Fewer are compared one by one: that is exact, and takes milliseconds.
 LARGE = 20_000
 # Every statement over vectors looks through all indexes there are. Past that, further sets are compared one by one.
@@ -24,9 +26,9 @@ MAXIMUM_DIMENSION, MAXIMUM_HALVED = 2_000, 4_000
 LOCK = "SELECT pg_try_advisory_lock(hashtext('datasets_vector_indexes'))"
 
 INDEXES = """
-SELECT relname, substr(relname, length('vector_hnsw_of_') + 1)::bigint, indisvalid
+SELECT relname, substr(relname, length(%(name)s) + 1)::bigint, indisvalid
 FROM pg_index JOIN pg_class ON pg_class.oid = indexrelid
-WHERE indrelid = 'datasets_vector'::regclass AND relname ~ '^vector_hnsw_of_[0-9]+$'
+WHERE indrelid = 'datasets_vector'::regclass AND relname ~ ('^' || %(name)s || '[0-9]+$')
 """
 # A set that is still being made is not searched: its index is built when it is complete, which is the quicker way.
 LARGE_SETS = """
@@ -46,8 +48,7 @@ def type_of(dimension: int) -> str:
 
 
 def name_of(vector_set_id: int) -> str:
-    # As `retrieval.BASES` asks for it.
-    return f"vector_hnsw_of_{vector_set_id}"
+    return f"{NAME}{vector_set_id}"
 
 
 def build_missing(large: int = LARGE, most: int = MAXIMUM_INDEXES) -> list[int]:
@@ -70,10 +71,15 @@ def build_missing(large: int = LARGE, most: int = MAXIMUM_INDEXES) -> list[int]:
         return [pk for pk, dimension in wanted[:room] if _build(connection, pk, dimension)]
 
 
+def existing(connection: Connection) -> list[tuple[str, int, bool]]:
+    """Of each index: its name, its vector set, which may be gone, and whether its building was completed."""
+    return [(name, pk, is_valid) for name, pk, is_valid in connection.execute(INDEXES, {"name": NAME}).fetchall()]
+
+
 def _remove_useless(connection: Connection) -> set[int]:
     """Return the vector sets whose index is of use. One whose building was cut off is not."""
     there = set()
-    for name, vector_set_id, is_valid in connection.execute(INDEXES).fetchall():
+    for name, vector_set_id, is_valid in existing(connection):
         query = "SELECT FROM datasets_vectorset WHERE id = %s"
         if is_valid and connection.execute(query, [vector_set_id]).fetchone() is not None:
             there.add(vector_set_id)

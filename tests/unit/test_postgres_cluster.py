@@ -55,6 +55,9 @@ def test_it_works(data_dir):
     with connect(data_dir) as connection:
         assert connection.execute("SHOW max_connections").fetchone() == ("200",)
         assert connection.execute("SHOW listen_addresses").fetchone() == ("",)
+        (buffers,) = connection.execute("SELECT pg_size_bytes(current_setting('shared_buffers'))").fetchone()
+        assert cluster.SMALLEST_BUFFERS <= buffers <= cluster.LARGEST_BUFFERS
+        assert buffers <= max(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 4, cluster.SMALLEST_BUFFERS)
         assert connection.execute("SHOW password_encryption").fetchone() == ("scram-sha-256",)
         connection.execute("CREATE TABLE kept AS SELECT 1 AS value")
     cluster.stop(data_dir)

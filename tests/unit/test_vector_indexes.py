@@ -12,7 +12,7 @@ from datasets.candidates import Near, Scored
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, IndexText, Vector, VectorSet
 from datasets.retrieval import BASES, Query, search
-from datasets.vector_indexes import INDEXES, LARGE, build_missing, name_of
+from datasets.vector_indexes import LARGE, NAME, build_missing, existing, name_of
 from tests import factories
 
 
@@ -25,9 +25,8 @@ def no_index_stays() -> Iterator[None]:
 
 
 def indexes() -> set[str]:
-    with connection.cursor() as cursor:
-        cursor.execute(INDEXES)
-        return {name for name, _, is_valid in cursor.fetchall() if is_valid}
+    with connect() as own:
+        return {name for name, _, is_valid in existing(own) if is_valid}
 
 
 def set_of(dimension: int, count: int, first: int = 0) -> VectorSet:
@@ -90,7 +89,7 @@ def test_sets_with_and_without_an_index_are_searched_together() -> None:
 
 def test_search_learns_of_an_index() -> None:
     vector_set = set_of(41, 3)
-    values = {"team_id": vector_set.dataset.team_id, "dataset_ids": [vector_set.dataset_id]}
+    values = {"team_id": vector_set.dataset.team_id, "dataset_ids": [vector_set.dataset_id], "index_name": NAME}
     with connect() as own:
         assert [row[3] for row in own.execute(BASES, values)] == [False]
         build_missing(large=3)
