@@ -93,11 +93,11 @@ def beat(connection: Connection) -> None:
     global _last_beat
     if time.monotonic() - _last_beat < BEAT_SECONDS:
         return
-    connection.execute(
-        "INSERT INTO apikeys_serverprocess (id, host, pid) VALUES (%s, %s, %s) "
-        "ON CONFLICT (id) DO UPDATE SET heartbeat_at = statement_timestamp()",
-        [SERVER_ID, socket.gethostname()[:200], os.getpid()],
-    )
+    is_counted = connection.execute(
+        "UPDATE apikeys_serverprocess SET heartbeat_at = statement_timestamp() WHERE id = %s", [SERVER_ID]
+    ).rowcount
+    if not is_counted:
+        _enter(connection)
     try:
         # Whoever holds its rows or tables, reconcile say, must not keep this process from hearing of changes.
         with connection.transaction():
@@ -109,6 +109,21 @@ def beat(connection: Connection) -> None:
         "DELETE FROM apikeys_serverprocess WHERE heartbeat_at < statement_timestamp() - interval '1 day'"
     )
     _last_beat = time.monotonic()
+
+
+def _enter(connection: Connection) -> None:
+    """Be counted among those that answer calls, with every call so far answered: what was cached before is forgotten.
+
+    Else whoever calls in that moment would wait in vain: the call came before this process could answer it.
+    """
+    [(number,)] = connection.execute(
+        "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM apikeys_call_number"
+    ).fetchall()
+    listener.invalidate()
+    connection.execute(
+        "INSERT INTO apikeys_serverprocess (id, host, pid, heard) VALUES (%s, %s, %s, %s)",
+        [SERVER_ID, socket.gethostname()[:200], os.getpid(), number],
+    )
 
 
 def leave() -> None:

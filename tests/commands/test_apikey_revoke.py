@@ -43,8 +43,6 @@ def two_servers(tmp_path: Path) -> Iterator[list[Server]]:
         wait_for(
             lambda: pids <= set(ServerProcess.objects.values_list("pid", flat=True)), "both are registered", seconds=10
         )
-        # At first they settle what processes that other tests killed had reserved.
-        wait_for(lambda: not servers.call().unheard, "both hear", seconds=10)
         yield both
 
 
@@ -102,6 +100,20 @@ def test_a_process_that_does_not_answer_is_named(server: Server, provider: FakeP
             other.process.send_signal(signal.SIGCONT)
         # It was away for longer than it believes what it cached.
         check_refusal(other.ask(key), "revoked_api_key")
+
+
+def test_a_process_that_enters_in_the_meantime_is_not_waited_for(server: Server, tmp_path: Path) -> None:
+    """It has cached nothing from before, and calls made before it was counted are none of its."""
+    with running_server(tmp_path / "log"):
+        entering = ServerProcess.objects.filter(pid=server.process.pid)
+        entering.delete()
+        unheard: list[str] = []
+        began = time.monotonic()
+        while not entering.exists():
+            assert time.monotonic() - began < 10, "it did not enter again"
+            for _ in range(20):
+                unheard += servers.call().unheard
+    assert unheard == []
 
 
 def test_dead_processes_drop_out(server: Server) -> None:
