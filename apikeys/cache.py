@@ -30,11 +30,15 @@ MAX_ENTRIES = 10_000
 
 
 class Listener:
-    """Hears of every change of policy. While it has not heard its own ping for 3 s, nothing cached is believed."""
+    """Hears of every change of policy, in the order of the commits.
+
+    What is cached is believed for 3 s after it sent the last ping that it has heard: all changes before that ping are
+    heard then. When it heard the ping does not count, for a process that was stopped for long hears an old one first.
+    """
 
     def __init__(self) -> None:
         self.generation = 0
-        self._heard_at = float("-inf")
+        self._heard_until = float("-inf")
         self._caches: list[Snapshots[Any, Any]] = []
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -43,8 +47,8 @@ class Listener:
 
     @property
     def lag(self) -> float:
-        """Seconds since it last heard its own ping; infinite while it has heard none."""
-        return time.monotonic() - self._heard_at
+        """Seconds since it sent the last ping that it has heard; infinite while it has heard none."""
+        return time.monotonic() - self._heard_until
 
     @property
     def is_alive(self) -> bool:
@@ -72,7 +76,7 @@ class Listener:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(PING_SECONDS * 3)
-        self._heard_at = float("-inf")
+        self._heard_until = float("-inf")
 
     def invalidate(self) -> None:
         """Forget everything. A load that is under way now belongs to the past and will not be kept."""
@@ -99,7 +103,7 @@ class Listener:
         ping_at = time.monotonic()
         while not self._stop.is_set():
             if time.monotonic() >= ping_at:
-                connection.execute("SELECT pg_notify(%s, '')", [ping])
+                connection.execute("SELECT pg_notify(%s, %s)", [ping, repr(time.monotonic())])
                 if self._on_ping is not None:
                     self._on_ping(connection)
                 ping_at = time.monotonic() + PING_SECONDS
@@ -111,7 +115,7 @@ class Listener:
                 elif notification.channel == CALLS:
                     calls.append(notification.payload)
                 else:
-                    self._heard_at = time.monotonic()
+                    self._heard_until = float(notification.payload)
             for payload in calls:
                 self._answer(connection, payload)
 

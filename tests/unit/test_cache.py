@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import msgspec
 import pytest
 from django.db import connection
 
-from apikeys.cache import CALLS, CHANNEL, MAX_ENTRIES, Listener, Snapshots
+from apikeys.cache import CALLS, CHANNEL, MAX_ENTRIES, SILENCE_SECONDS, Listener, Snapshots
 from apikeys.database import Connection
 from apikeys.group_commit import Gate
 from apikeys.servers import Call
@@ -123,6 +124,30 @@ def test_nothing_is_believed_while_the_listener_is_silent(
     assert snapshots.get_from_thread("a", "a") == 2
     assert snapshots.get_from_thread("a", "a") == 2
     assert world.loads == 3
+
+
+def test_an_old_ping_is_no_sign_of_life() -> None:
+    """It was stopped in between, as by SIGSTOP: a change may stand right behind the ping that it hears first."""
+    listener = Listener()
+    is_stopped, go_on = threading.Event(), threading.Event()
+    was_believed: list[bool] = []
+
+    def stop_once(_: Connection) -> None:
+        if not is_stopped.is_set():
+            is_stopped.set()
+            go_on.wait(10)
+
+    listener.start(stop_once, lambda _, payload: was_believed.append(listener.is_alive))
+    try:
+        assert is_stopped.wait(5)
+        time.sleep(SILENCE_SECONDS + 0.1)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, '')", [CALLS])
+        go_on.set()
+        wait_for(lambda: was_believed == [False], "the ping and then the call are heard", seconds=5)
+        wait_for(lambda: listener.is_alive, "the next ping is heard", seconds=5)
+    finally:
+        listener.stop()
 
 
 def test_garbage_cannot_push_out_what_is_good(world: World, snapshots: Snapshots[str, int]) -> None:
