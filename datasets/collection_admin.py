@@ -17,7 +17,7 @@ from apikeys.long_lists import MAXIMUM_ROWS
 from apikeys.team_scope import ScopedListFilter, rows_for
 from datasets import counts
 from datasets.folders import MAXIMUM_DEPTH, check_depth, check_place
-from datasets.knowledge_pages import KnowledgePages, readable_name
+from datasets.knowledge_pages import DatasetOwnedPages, readable_name
 from datasets.models import UNREAD, Collection, Dataset, Datum, Kind
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def with_all_below(chosen: list[str]) -> list[str]:
 
 
 @admin.register(Collection)
-class CollectionAdmin(KnowledgePages):
+class CollectionAdmin(DatasetOwnedPages):
     form = CollectionForm
     team_path = "dataset__team"
     list_display = ("name", "dataset", "parent", "kind", "state_", "data", "waiting", "updated_at")

@@ -22,7 +22,7 @@ from apikeys.object_ids import is_object_id
 from apikeys.team_scope import ScopedListFilter, rows_for
 from datasets import data
 from datasets.data import MAXIMUM_INDEX_TEXTS, NewDatum, clean, digest_of
-from datasets.knowledge_pages import KnowledgePages
+from datasets.knowledge_pages import DatasetOwnedPages
 from datasets.models import MAXIMUM_ATTEMPTS, Collection, Dataset, Datum, IndexText, Kind, PendingVector
 from datasets.texts import MAXIMUM_TOKENS, are_too_long, words_of
 
@@ -112,7 +112,7 @@ class DatasetWords(SearchQuery):
 
 
 @admin.register(Datum)
-class DatumAdmin(KnowledgePages):
+class DatumAdmin(DatasetOwnedPages):
     form = DatumForm
     # By way of its collection, whose index has its data in their order.
     team_path = "collection__dataset__team"

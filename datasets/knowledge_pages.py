@@ -7,7 +7,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
 from django.core.exceptions import ValidationError
-from django.db import IntegrityError
+from django.db import IntegrityError, transaction
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext as _
@@ -17,6 +17,7 @@ from apikeys.long_lists import LongList
 from apikeys.team_scope import TeamScopedAdmin
 from datasets import counts
 from datasets.names import CONTROLS
+from datasets.scope import lock_datasets_of
 
 # Rows in one deletion, which reads them. What belongs to them the database removes by itself.
 MAXIMUM_DELETED = 1_000
@@ -58,3 +59,15 @@ class KnowledgePages(LongList, TeamScopedAdmin):
     def rows_below(self, chosen: list[str]) -> list[tuple[type[Model], QuerySet[Any]]]:
         """What goes with these rows, by its model."""
         return []
+
+
+class DatasetOwnedPages(KnowledgePages):
+    """Of rows that lie in a dataset."""
+
+    def delete_model(self, request: HttpRequest, obj: Any) -> None:
+        self.delete_queryset(request, self.model.objects.filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        with transaction.atomic():
+            lock_datasets_of(queryset)
+            super().delete_queryset(request, queryset)

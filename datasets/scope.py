@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.db import connection
+from django.db.models import QuerySet
 
 from apikeys.errors import CollectionNotFound, DatasetNotFound, DatumNotFound
 from apikeys.object_ids import is_object_id
@@ -42,21 +43,23 @@ def lock_dataset(team_id: str, dataset_id: str | None, *, for_removal: bool = Fa
 
 
 def lock_collections(team_id: str, collection_ids: list[str], *, for_removal: bool = False) -> list[Collection]:
-    """All of them, or CollectionNotFound. For a removal their datasets are locked before them.
-
-    One removal at a time in a dataset: two could otherwise wait for what the other took of the same folders.
-    """
+    """All of them, or CollectionNotFound. For a removal their datasets are locked before them."""
     wanted = set(collection_ids)
     if not all(map(is_object_id, wanted)):
         raise CollectionNotFound
     if for_removal:
-        owners = Collection.objects.for_team(team_id).filter(pk__in=wanted).values("dataset")
-        list(Dataset.objects.filter(pk__in=owners).select_for_update(no_key=True).order_by("pk"))
+        lock_datasets_of(Collection.objects.for_team(team_id).filter(pk__in=wanted))
     rows = Collection.objects.for_team(team_id).filter(pk__in=wanted).select_related("dataset")
     found = list(rows.select_for_update(of=("self",), no_key=not for_removal).order_by("pk"))
     if len(found) != len(wanted):
         raise CollectionNotFound
     return found
+
+
+def lock_datasets_of(rows: QuerySet[Any]) -> None:
+    """One removal of several rows at a time in a dataset: two could otherwise wait for what the other took."""
+    owners = rows.order_by().values("dataset")
+    list(Dataset.objects.filter(pk__in=owners).select_for_update(no_key=True).order_by("pk"))
 
 
 def lock_datum(team_id: str, datum_id: str | None) -> Datum:

@@ -6,7 +6,7 @@ from threading import Event
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from apikeys.audit import AuditEntry
@@ -14,7 +14,7 @@ from apikeys.database import connect
 from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.folders import MAXIMUM_DEPTH
-from datasets.models import Collection, Datum, ImportState, Kind
+from datasets.models import Collection, Dataset, Datum, ImportState, Kind
 from tests import factories
 from tests.admin.pages import FilledForm, browser, staff, text, url
 from tests.locks import is_waited_for
@@ -191,6 +191,31 @@ def test_delete_a_folder_with_all_in_it(dataset, client):
     assert client.post(url(Collection, "delete", outer.pk), {"post": "yes"}).status_code == 302
     assert not Collection.objects.filter(dataset=dataset).exists()
     assert not Datum.objects.filter(dataset=dataset).exists()
+
+
+@pytest.mark.parametrize("path", ["changelist", "delete"])
+def test_delete_beside_another_removal(dataset, client, path):
+    """It waits for the dataset before it takes anything that the other may come to want."""
+    folder = make_folder(dataset)
+    inside = factories.make_collection(dataset, parent=folder)
+    form = {"post": "yes", "action": "delete_selected", "_selected_action": [folder.pk, inside.pk]}
+    address = LIST if path == "changelist" else url(Collection, "delete", folder.pk)
+
+    def remove():
+        try:
+            return client.post(address, form)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            Dataset.objects.select_for_update(no_key=True).get(pk=dataset.pk)
+            removal = pool.submit(remove)
+            wait_for(lambda: is_waited_for(connection), "the removal waits")
+            assert len(Collection.objects.filter(dataset=dataset).select_for_update(nowait=True)) == 2
+            inside.delete()
+        assert removal.result().status_code == 302
+    assert not Collection.objects.filter(dataset=dataset).exists()
 
 
 def test_parent_that_goes_while_the_form_is_sent(dataset, client):
