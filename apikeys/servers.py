@@ -112,9 +112,9 @@ def beat(connection: Connection) -> None:
 
 
 def _enter(connection: Connection) -> None:
-    """Be counted among those that answer calls, with every call so far answered: what was cached before is forgotten.
+    """Be counted among those that are called, with all calls so far as heard: what was cached before them is forgotten.
 
-    Else whoever calls in that moment would wait in vain: the call came before this process could answer it.
+    Whoever calls at this moment would otherwise wait in vain: the call may have come before this process was counted.
     """
     [(number,)] = connection.execute(
         "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM apikeys_call_number"

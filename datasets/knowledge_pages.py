@@ -62,7 +62,7 @@ class KnowledgePages(LongList, TeamScopedAdmin):
 
 
 class DatasetOwnedPages(KnowledgePages):
-    """Of rows that lie in a dataset."""
+    """Of rows that lie in a dataset, which is locked while they are removed."""
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         self.delete_queryset(request, self.model.objects.filter(pk=obj.pk))

@@ -57,7 +57,10 @@ def lock_collections(team_id: str, collection_ids: list[str], *, for_removal: bo
 
 
 def lock_datasets_of(rows: QuerySet[Any]) -> None:
-    """One removal of several rows at a time in a dataset: two could otherwise wait for what the other took."""
+    """Lock the datasets that these rows lie in, until the transaction ends: for a removal of several rows.
+
+    Two such removals in one dataset could otherwise each wait for what the other has taken.
+    """
     owners = rows.order_by().values("dataset")
     list(Dataset.objects.filter(pk__in=owners).select_for_update(no_key=True).order_by("pk"))
 
