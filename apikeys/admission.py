@@ -108,7 +108,8 @@ def reserve(connection: Connection, batch: Sequence[Asked]) -> list[Verdict]:
         for ordinal, asked in enumerate(batch)
     ]
     rows = connection.execute(
-        "SELECT ordinal, refused_by, limits::text FROM reserve(%s::text::jsonb)", [msgspec.json.encode(items).decode()]
+        "SELECT ordinal, refused_by, limits::text FROM apikeys_reserve(%s::text::jsonb)",
+        [msgspec.json.encode(items).decode()],
     ).fetchall()
     verdicts = [Verdict(None, [])] * len(batch)
     for ordinal, refused_by, limits in rows:
@@ -129,7 +130,7 @@ class Unheard(msgspec.Struct, frozen=True):
 
 def release(connection: Connection, batch: Sequence[Unheard]) -> list[None]:
     time.sleep(max(0.0, max(unheard.decided_at for unheard in batch) - time.monotonic()))
-    connection.execute("SELECT release(%s)", [[unheard.id for unheard in batch]])
+    connection.execute("SELECT apikeys_release(%s)", [[unheard.id for unheard in batch]])
     return [None] * len(batch)
 
 

@@ -34,7 +34,7 @@ def unused(keys: QuerySet[Any]) -> QuerySet[Any]:
 
 def nearly_used_up(limits: QuerySet[Any]) -> QuerySet[Any]:
     """Budgets of whose present period 80 % is used, or more. A counter nobody has met lately stands in an older one."""
-    begun = Func("period", "time_zone", Now(), function="limit_period_start", output_field=DateTimeField())
+    begun = Func("period", "time_zone", Now(), function="apikeys_period_start", output_field=DateTimeField())
     return limits.exclude(period__in=[Period.NOW, Period.MINUTE]).filter(
         amount__gt=0, counter__used__gte=F("amount") - F("amount") / 5, counter__period_start__gte=begun
     )

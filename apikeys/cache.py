@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 Key = TypeVar("Key", bound=Hashable)
 Snapshot = TypeVar("Snapshot")
 
-# The channel that the triggers in the migrations notify.
+# The channel that the triggers in sql/notify.sql notify.
 CHANNEL = "policy_changed"
 # The channel of calls that every process answers; see `servers`.
 CALLS = "server_calls"

@@ -33,7 +33,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # The database's own function: ledger, counters and last use in one transaction, once for each id.
-SETTLE_SQL = "SELECT settle(%s::text::jsonb)"
+SETTLE_SQL = "SELECT apikeys_settle(%s::text::jsonb)"
 WAIT_SECONDS = 10.0
 
 

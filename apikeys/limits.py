@@ -62,7 +62,7 @@ class Standing(NamedTuple):
 
 
 def period_start(period: str, time_zone: str, moment: datetime) -> datetime | None:
-    """When the period of this moment began, as the database's `limit_period_start` says it; None where it has none."""
+    """Return when the period of this moment began, as `apikeys_period_start` does; None where it has no start."""
     local = moment.astimezone(zoneinfo.ZoneInfo(time_zone))
     if period == Period.MINUTE:
         return local.replace(second=0, microsecond=0)

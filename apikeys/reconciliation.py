@@ -68,8 +68,9 @@ WITH held AS MATERIALIZED (
     GROUP BY part.limit_id, part.period_start
 ),
 compared AS (
-    SELECT counter.limit_id, counter.used, used_in_records(counter.limit_id, counter.period_start) AS in_records,
-        used_in_days(counter.limit_id, counter.period_start) AS in_days, counter.reserved,
+    SELECT counter.limit_id, counter.used,
+        apikeys_used_in_records(counter.limit_id, counter.period_start) AS in_records,
+        apikeys_used_in_days(counter.limit_id, counter.period_start) AS in_days, counter.reserved,
         coalesce(held.amount, 0) AS held
     FROM apikeys_counter AS counter
     LEFT JOIN held ON held.limit_id = counter.limit_id AND held.period_start = counter.period_start

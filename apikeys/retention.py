@@ -65,7 +65,7 @@ WITH behind AS MATERIALIZED (
     ORDER BY counter.limit_id LIMIT %(limit)s FOR UPDATE OF counter
 )
 UPDATE apikeys_counter AS counter SET
-    period_start = limit_period_start(behind.period, behind.time_zone, clock_timestamp()),
+    period_start = apikeys_period_start(behind.period, behind.time_zone, clock_timestamp()),
     used = 0, reserved = 0, alerted = 0
 FROM behind WHERE counter.limit_id = behind.limit_id
 RETURNING counter.limit_id

@@ -102,7 +102,7 @@ def beat(connection: Connection) -> None:
         # Whoever holds its rows or tables, reconcile say, must not keep this process from hearing of changes.
         with connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '500ms'")
-            connection.execute("SELECT expire_reservations(make_interval(secs => %s))", [SILENCE_SECONDS])
+            connection.execute("SELECT apikeys_expire_reservations(make_interval(secs => %s))", [SILENCE_SECONDS])
     except (psycopg.DataError, psycopg.IntegrityError, psycopg.errors.LockNotAvailable) as error:
         logger.warning("what dead processes reserved could not be settled yet: %s", type(error).__name__)
     connection.execute(

@@ -36,7 +36,7 @@ WITH item AS (
         chat_id text, question_id text, question jsonb, answer_id text, spare_id text, answer jsonb,
         response_data jsonb, custom_uid text, metadata jsonb, variables jsonb)
 ),
-recorded AS MATERIALIZED (SELECT id FROM settle(%(items)s::text::jsonb) AS settled(id)),
+recorded AS MATERIALIZED (SELECT id FROM apikeys_settle(%(items)s::text::jsonb) AS settled(id)),
 exchange AS (SELECT item.* FROM item JOIN recorded USING (id) WHERE item.chat_id IS NOT NULL),
 conversation AS (
     INSERT INTO chat_conversation (app_id, chat_id, custom_uid, metadata, variables)

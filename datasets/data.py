@@ -60,7 +60,7 @@ datum AS (
     SELECT item.id, %(dataset_id)s, %(collection_id)s,
         coalesce(item.chunk_index, item.ordinal - 1 + (
             SELECT coalesce(max(chunk_index) + 1, 0) FROM datasets_datum WHERE collection_id = %(collection_id)s)),
-        item.q, item.a, item.digest, search_vector(item.words, %(dataset_id)s)
+        item.q, item.a, item.digest, datasets_search_vector(item.words, %(dataset_id)s)
     FROM item ORDER BY item.digest, item.ordinal
     ON CONFLICT (collection_id, digest) DO NOTHING
     RETURNING id
@@ -154,7 +154,7 @@ def change(datum: Datum, *, q: str, a: str, index_texts: Sequence[str] | None = 
         cursor.execute(HOLD, columns)
         cursor.execute(
             "UPDATE datasets_datum SET q = %(q)s, a = %(a)s, digest = %(digest)s, updated_at = now(),"
-            " words = search_vector(%(words)s, dataset_id) WHERE id = %(id)s AND dataset_id = %(dataset_id)s",
+            " words = datasets_search_vector(%(words)s, dataset_id) WHERE id = %(id)s AND dataset_id = %(dataset_id)s",
             columns | {"q": q, "a": a, "digest": digest_of(q, a), "words": words_of(f"{q}\n{a}")},
         )
         if index_texts is None:

@@ -103,7 +103,7 @@ def other_texts(datum: Datum) -> list[str]:
 
 
 class DatasetWords(SearchQuery):
-    """Whatever belongs to these datasets: each datum has its dataset's own word, see the function `dataset_word`."""
+    """Matches all data of these datasets: each has its dataset's own word, see `datasets_dataset_word()`."""
 
     template = "(%(expressions)s)::tsquery"
 

@@ -90,7 +90,7 @@ class Texts:
     def __init__(self, connection: Connection, dataset_ids: Sequence[str]) -> None:
         self._connection = connection
         self._dataset_ids = list(dataset_ids)
-        # As dataset_word() of the database spells it.
+        # As datasets_dataset_word() of the database spells it.
         self._own = "(" + " | ".join(quoted(f" {dataset_id}") for dataset_id in dataset_ids) + ")"
 
     def counted(self, lexemes: Sequence[str]) -> tuple[float, list[Word]]:

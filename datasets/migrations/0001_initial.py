@@ -1,20 +1,19 @@
 import apikeys.models
 import apikeys.object_ids
 import django.contrib.postgres.search
-import django.core.validators
 import django.db.models.deletion
 import django.db.models.functions.datetime
 import pgvector.django.vector
-from pgvector.django import VectorExtension
 from django.db import migrations, models
+from pgvector.django import VectorExtension
 
 
 class Migration(migrations.Migration):
     initial = True
 
     dependencies = [
-        ("apikeys", "0015_ends"),
-        ("chat", "0006_labels"),
+        ("apikeys", "0001_initial"),
+        ("chat", "0001_initial"),
     ]
 
     operations = [
@@ -30,57 +29,34 @@ class Migration(migrations.Migration):
                         max_length=24,
                         primary_key=True,
                         serialize=False,
-                        verbose_name="ID",
                     ),
                 ),
-                ("name", models.CharField(max_length=100, verbose_name="name")),
-                (
-                    "intro",
-                    models.CharField(
-                        blank=True, help_text="What is in it, shown in lists.", max_length=500, verbose_name="intro"
-                    ),
-                ),
-                (
-                    "rerank_model",
-                    models.CharField(
-                        blank=True,
-                        help_text="The model's name, as the provider spells it.",
-                        max_length=200,
-                        verbose_name="rerank model",
-                    ),
-                ),
+                ("name", models.CharField(max_length=100)),
+                ("intro", models.CharField(blank=True, max_length=500)),
+                ("rerank_model", models.CharField(blank=True, max_length=200)),
                 (
                     "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
-                    ),
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
                 ),
-                ("updated_at", models.DateTimeField(auto_now=True, verbose_name="updated at")),
+                ("updated_at", models.DateTimeField(auto_now=True)),
                 (
                     "rerank_provider",
                     models.ForeignKey(
                         blank=True,
-                        help_text="Orders what was found anew, where a search asks for it. It needs a rerank model as well.",
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="reranked_datasets",
                         to="chat.provider",
-                        verbose_name="rerank provider",
                     ),
                 ),
                 (
                     "team",
                     models.ForeignKey(
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="datasets",
-                        to="apikeys.team",
-                        verbose_name="team",
+                        on_delete=django.db.models.deletion.PROTECT, related_name="datasets", to="apikeys.team"
                     ),
                 ),
             ],
             options={
-                "verbose_name": "dataset",
-                "verbose_name_plural": "datasets",
                 "ordering": ["name", "pk"],
             },
         ),
@@ -95,66 +71,25 @@ class Migration(migrations.Migration):
                         max_length=24,
                         primary_key=True,
                         serialize=False,
-                        verbose_name="ID",
                     ),
                 ),
-                (
-                    "kind",
-                    models.CharField(
-                        choices=[
-                            ("folder", "folder"),
-                            ("virtual", "made by hand"),
-                            ("text", "text"),
-                            ("file", "file"),
-                            ("link", "link"),
-                        ],
-                        max_length=10,
-                        verbose_name="kind",
-                    ),
-                ),
-                ("name", models.CharField(max_length=200, verbose_name="name")),
-                ("url", models.CharField(blank=True, help_text="Of a link.", max_length=2000, verbose_name="URL")),
-                (
-                    "chunk_size",
-                    models.PositiveSmallIntegerField(
-                        default=512,
-                        help_text="The most tokens of a piece that its source is split into.",
-                        validators=[
-                            django.core.validators.MinValueValidator(32),
-                            django.core.validators.MaxValueValidator(4096),
-                        ],
-                        verbose_name="chunk size",
-                    ),
-                ),
-                ("metadata", models.JSONField(blank=True, default=dict, verbose_name="metadata")),
-                (
-                    "state",
-                    models.CharField(
-                        choices=[
-                            ("ready", "ready"),
-                            ("waiting", "waiting"),
-                            ("reading", "being read"),
-                            ("failed", "failed"),
-                        ],
-                        default="ready",
-                        max_length=10,
-                        verbose_name="state",
-                    ),
-                ),
-                (
-                    "failure",
-                    models.CharField(
-                        blank=True, help_text="Why the import ended early.", max_length=500, verbose_name="failure"
-                    ),
-                ),
-                ("repeated", models.PositiveIntegerField(default=0, verbose_name="repeated")),
+                ("kind", models.CharField(max_length=10)),
+                ("name", models.CharField(max_length=200)),
+                ("url", models.CharField(blank=True, max_length=2000)),
+                ("chunk_size", models.PositiveSmallIntegerField(default=512)),
+                ("metadata", models.JSONField(blank=True, default=dict)),
+                ("state", models.CharField(default="ready", max_length=10)),
+                ("failure", models.CharField(blank=True, max_length=500)),
+                ("source_format", models.CharField(blank=True, editable=False, max_length=10)),
+                ("chunks_read", models.PositiveIntegerField(default=0, editable=False)),
+                ("repeated", models.PositiveIntegerField(default=0)),
+                ("left_out", models.PositiveIntegerField(default=0, editable=False)),
+                ("attempts", models.PositiveSmallIntegerField(default=0, editable=False)),
                 (
                     "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
-                    ),
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
                 ),
-                ("updated_at", models.DateTimeField(auto_now=True, verbose_name="updated at")),
+                ("updated_at", models.DateTimeField(auto_now=True)),
                 (
                     "parent",
                     models.ForeignKey(
@@ -164,7 +99,6 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="children",
                         to="datasets.collection",
-                        verbose_name="parent",
                     ),
                 ),
                 (
@@ -175,13 +109,10 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="collections",
                         to="datasets.dataset",
-                        verbose_name="dataset",
                     ),
                 ),
             ],
             options={
-                "verbose_name": "collection",
-                "verbose_name_plural": "collections",
                 "ordering": ["-updated_at", "pk"],
             },
         ),
@@ -196,30 +127,20 @@ class Migration(migrations.Migration):
                         max_length=24,
                         primary_key=True,
                         serialize=False,
-                        verbose_name="ID",
                     ),
                 ),
-                (
-                    "chunk_index",
-                    models.PositiveIntegerField(
-                        default=0, help_text="Its place in the source.", verbose_name="chunk index"
-                    ),
-                ),
-                ("q", models.TextField(verbose_name="question or text")),
-                ("a", models.TextField(blank=True, verbose_name="answer")),
-                ("digest", models.BinaryField(max_length=32, verbose_name="digest")),
-                ("words", django.contrib.postgres.search.SearchVectorField(editable=False, verbose_name="words")),
+                ("chunk_index", models.PositiveIntegerField(default=0)),
+                ("q", models.TextField()),
+                ("a", models.TextField(blank=True)),
+                ("digest", models.BinaryField(max_length=32)),
+                ("words", django.contrib.postgres.search.SearchVectorField(editable=False)),
                 (
                     "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
-                    ),
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
                 ),
                 (
                     "updated_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="updated at"
-                    ),
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
                 ),
                 (
                     "collection",
@@ -229,7 +150,6 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="data",
                         to="datasets.collection",
-                        verbose_name="collection",
                     ),
                 ),
                 (
@@ -240,22 +160,19 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="data",
                         to="datasets.dataset",
-                        verbose_name="dataset",
                     ),
                 ),
             ],
             options={
-                "verbose_name": "datum",
-                "verbose_name_plural": "data",
                 "ordering": ["collection", "chunk_index", "pk"],
             },
         ),
         migrations.CreateModel(
             name="IndexText",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("is_default", models.BooleanField(verbose_name="is default")),
-                ("text", models.TextField(verbose_name="text")),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                ("is_default", models.BooleanField()),
+                ("text", models.TextField()),
                 (
                     "dataset",
                     models.ForeignKey(
@@ -264,7 +181,6 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="+",
                         to="datasets.dataset",
-                        verbose_name="dataset",
                     ),
                 ),
                 (
@@ -274,22 +190,19 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="index_texts",
                         to="datasets.datum",
-                        verbose_name="datum",
                     ),
                 ),
             ],
             options={
-                "verbose_name": "index text",
-                "verbose_name_plural": "index texts",
                 "ordering": ["pk"],
             },
         ),
         migrations.CreateModel(
             name="SourcePiece",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("ordinal", models.PositiveIntegerField(verbose_name="ordinal")),
-                ("content", models.BinaryField(verbose_name="content")),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                ("ordinal", models.PositiveIntegerField()),
+                ("content", models.BinaryField()),
                 (
                     "collection",
                     models.ForeignKey(
@@ -297,45 +210,24 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="source_pieces",
                         to="datasets.collection",
-                        verbose_name="collection",
                     ),
                 ),
             ],
             options={
-                "verbose_name": "source piece",
-                "verbose_name_plural": "source pieces",
                 "ordering": ["ordinal"],
             },
         ),
         migrations.CreateModel(
             name="VectorSet",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                (
-                    "model",
-                    models.CharField(
-                        default="wordllama-256",
-                        help_text="The model's name, as the provider spells it.",
-                        max_length=200,
-                        verbose_name="model",
-                    ),
-                ),
-                (
-                    "dimension",
-                    models.PositiveSmallIntegerField(
-                        editable=False,
-                        help_text="Of the model's first vector; all have the same.",
-                        null=True,
-                        verbose_name="dimension",
-                    ),
-                ),
-                ("is_current", models.BooleanField(verbose_name="is current")),
-                ("failure", models.CharField(blank=True, max_length=500, verbose_name="failure")),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                ("model", models.CharField(default="wordllama-256", max_length=200)),
+                ("dimension", models.PositiveSmallIntegerField(editable=False, null=True)),
+                ("is_current", models.BooleanField()),
+                ("failure", models.CharField(blank=True, max_length=500)),
                 (
                     "created_at",
-                    models.DateTimeField(
-                        db_default=django.db.models.functions.datetime.Now(), editable=False, verbose_name="created at"
-                    ),
+                    models.DateTimeField(db_default=django.db.models.functions.datetime.Now(), editable=False),
                 ),
                 (
                     "dataset",
@@ -344,33 +236,28 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="vector_sets",
                         to="datasets.dataset",
-                        verbose_name="dataset",
                     ),
                 ),
                 (
                     "provider",
                     models.ForeignKey(
                         blank=True,
-                        help_text="Whose endpoint for embeddings makes the vectors. Empty: the static model of this server.",
                         null=True,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="vector_sets",
                         to="chat.provider",
-                        verbose_name="provider",
                     ),
                 ),
             ],
             options={
-                "verbose_name": "vector set",
-                "verbose_name_plural": "vector sets",
                 "ordering": ["pk"],
             },
         ),
         migrations.CreateModel(
             name="Vector",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
-                ("embedding", pgvector.django.vector.VectorField(verbose_name="embedding")),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                ("embedding", pgvector.django.vector.VectorField()),
                 (
                     "index_text",
                     models.ForeignKey(
@@ -378,7 +265,6 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="vectors",
                         to="datasets.indextext",
-                        verbose_name="index text",
                     ),
                 ),
                 (
@@ -389,20 +275,19 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="vectors",
                         to="datasets.vectorset",
-                        verbose_name="vector set",
                     ),
                 ),
             ],
             options={
-                "verbose_name": "vector",
-                "verbose_name_plural": "vectors",
                 "ordering": ["pk"],
             },
         ),
         migrations.CreateModel(
             name="PendingVector",
             fields=[
-                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False)),
+                ("attempts", models.PositiveSmallIntegerField(db_default=0, editable=False)),
+                ("failure", models.CharField(blank=True, db_default="", editable=False, max_length=500)),
                 (
                     "collection",
                     models.ForeignKey(
@@ -410,7 +295,6 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="pending",
                         to="datasets.collection",
-                        verbose_name="collection",
                     ),
                 ),
                 (
@@ -420,7 +304,6 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="pending",
                         to="datasets.indextext",
-                        verbose_name="index text",
                     ),
                 ),
                 (
@@ -431,13 +314,10 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.DO_NOTHING,
                         related_name="pending",
                         to="datasets.vectorset",
-                        verbose_name="vector set",
                     ),
                 ),
             ],
             options={
-                "verbose_name": "pending vector",
-                "verbose_name_plural": "pending vectors",
                 "ordering": ["pk"],
             },
         ),

@@ -274,7 +274,7 @@ def test_entries_outlive_what_they_tell_of():
         "UPDATE apikeys_auditentry SET actor_name = 'x' WHERE id = %s",
         "DELETE FROM apikeys_auditentry WHERE id = %s",
         "TRUNCATE apikeys_auditentry -- %s",
-        "SELECT prune_audit(89) -- %s",
+        "SELECT apikeys_prune_audit(89) -- %s",
     ],
 )
 def test_database_refuses_to_change_it(statement):
@@ -294,7 +294,7 @@ def test_prune():
     )
     young = newest(factories.make_key()[0])
     with connection.cursor() as cursor:
-        cursor.execute("SELECT prune_audit(90)")
+        cursor.execute("SELECT apikeys_prune_audit(90)")
         assert cursor.fetchone()[0] >= 1
     assert not AuditEntry.objects.filter(pk=old.pk).exists()
     young.refresh_from_db()

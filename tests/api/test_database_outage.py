@@ -166,7 +166,7 @@ def test_an_admission_that_nobody_heard_of(far_server: Server, proxy: DatabasePr
         with transaction.atomic():
             Counter.objects.select_for_update().get(limit=made)
             answer = pool.submit(far_server.ask, key, "unheard")
-            wait_for(lambda: waits_for_a_lock("reserve("), "the statement waits", seconds=5)
+            wait_for(lambda: waits_for_a_lock("apikeys_reserve("), "the statement waits", seconds=5)
             proxy.cut()
             check_refusal(answer.result(), "service_unavailable")
         proxy.mend()

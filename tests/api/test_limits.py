@@ -382,7 +382,7 @@ def test_a_late_settlement_replaces_what_was_written_off(server: Server, provide
     Reservation.objects.filter(pk=request_id).update(server_id="gone")
     forget("gone")
     with connection.cursor() as cursor:
-        cursor.execute("SELECT expire_reservations(interval '30 s')")
+        cursor.execute("SELECT apikeys_expire_reservations(interval '30 s')")
     assert UsageRecord.objects.get(pk=request_id).ending == Ending.LOST
     assert counts(tokens) == (4 + 16, 0)
     stream.close()

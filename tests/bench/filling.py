@@ -218,14 +218,14 @@ STATEMENTS = {
         SELECT '60000000' || lpad(to_hex(number), 16, '0'), 'tokens', 'minute', 9007199254740992, 'UTC'
         FROM generate_series(%(first_team)s, %(last_team)s) AS number
     """,
-    # Of one key after another, `start_counter` would lock the ledger and sum it up 200,000 times.
+    # Of one key after another, `apikeys_start_counter` would lock the ledger and sum it up 200,000 times.
     "counters": """
         INSERT INTO apikeys_counter (limit_id, period_start, used, reserved)
         SELECT begun.id, begun.start, coalesce(sum(
             CASE begun.measure WHEN 'requests' THEN 1 ELSE usage.prompt_tokens + usage.completion_tokens END)
             FILTER (WHERE usage.id IS NOT NULL), 0), 0
         FROM (
-            SELECT id, key_id, measure, limit_period_start(period, time_zone, now()) AS start FROM apikeys_limit
+            SELECT id, key_id, measure, apikeys_period_start(period, time_zone, now()) AS start FROM apikeys_limit
         ) AS begun
         LEFT JOIN apikeys_usagerecord AS usage ON usage.key_id = begun.key_id AND usage.created_at >= begun.start
         GROUP BY begun.id, begun.start

@@ -154,7 +154,8 @@ def _insert_texts(
         "WITH item AS (SELECT * FROM unnest(%s::text[], %s::text[], %s::text[]) WITH ORDINALITY"
         " AS item(id, q, words, number)),"
         " datum AS (INSERT INTO datasets_datum (id, dataset_id, collection_id, chunk_index, q, a, digest, words)"
-        " SELECT id, %s, %s, number + %s, q, '', sha256(convert_to(id, 'UTF8')), search_vector(words, %s) FROM item)"
+        " SELECT id, %s, %s, number + %s, q, '', sha256(convert_to(id, 'UTF8')),"
+        " datasets_search_vector(words, %s) FROM item)"
         " INSERT INTO datasets_indextext (id, datum_id, dataset_id, is_default, text)"
         " SELECT %s + number - 1, id, %s, true, q FROM item",
         [*columns, dataset_id, collection_id, chunk, dataset_id, first, dataset_id],

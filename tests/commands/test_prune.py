@@ -316,8 +316,8 @@ def test_a_counter_that_nobody_has_used_since(period: str, zone: str) -> None:
     use(api_key, 30, days_ago=80)
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE apikeys_counter SET period_start = began, used = used_in_records(limit_id, began) "
-            "FROM limit_period_start(%s, %s, (%s::date + time '20:00') AT TIME ZONE 'UTC') AS began "
+            "UPDATE apikeys_counter SET period_start = began, used = apikeys_used_in_records(limit_id, began) "
+            "FROM apikeys_period_start(%s, %s, (%s::date + time '20:00') AT TIME ZONE 'UTC') AS began "
             "WHERE limit_id = %s",
             [period, zone, today() - timedelta(days=81), limit.pk],
         )

@@ -196,7 +196,7 @@ def test_what_was_not_heard_is_given_back(raw: Connection, api_key: ApiKey) -> N
     asks = [asked(api_key, 30), asked(api_key, 40), asked(api_key, 10)]
     reserve(raw, asks)
     for _ in range(2):
-        raw.execute("SELECT release(%s)", [[ask.id for ask in asks[:2]]])
+        raw.execute("SELECT apikeys_release(%s)", [[ask.id for ask in asks[:2]]])
     assert (counts(made), counts(total)) == ((0, 10), (0, 1))
     assert list(Reservation.objects.filter(key=api_key).values_list("pk", flat=True)) == [asks[2].id]
     write(raw, [used(asks[2], 7)])
@@ -219,8 +219,8 @@ def test_what_was_not_heard_is_given_back(raw: Connection, api_key: ApiKey) -> N
 def test_calendars(database: None, period: str, zone: str, moment: str, start: str, end: str) -> None:
     with django_connection.cursor() as cursor:
         cursor.execute(
-            "SELECT began = %s::timestamptz, limit_period_end(%s, %s, began) = %s::timestamptz "
-            "FROM limit_period_start(%s, %s, %s::timestamptz) AS began",
+            "SELECT began = %s::timestamptz, apikeys_period_end(%s, %s, began) = %s::timestamptz "
+            "FROM apikeys_period_start(%s, %s, %s::timestamptz) AS began",
             [start, period, zone, end, period, zone, moment],
         )
         assert cursor.fetchone() == (True, True)
@@ -284,7 +284,7 @@ def test_a_late_record_keeps_what_the_lost_one_found(raw: Connection, api_key: A
     reserve(raw, [ask])
     # Older than any request becomes.
     Reservation.objects.filter(pk=ask.id).update(prompt_tokens=9, admitted_at=timezone.now() - timedelta(hours=13))
-    raw.execute("SELECT expire_reservations('30 s')")
+    raw.execute("SELECT apikeys_expire_reservations('30 s')")
     lost = UsageRecord.objects.get(pk=ask.id)
     assert (lost.ending, lost.charges) == ("lost", {str(made.pk): [9, 9, 0]})
     write(raw, [used(ask, 5)])

@@ -24,6 +24,6 @@ class Command(DataCommand):
         if options["days"] < MINIMUM_DAYS:
             raise CommandError(f"--days must be at least {MINIMUM_DAYS}.")
         with connection.cursor() as cursor:
-            cursor.execute("SELECT prune_audit(%s)", [options["days"]])
+            cursor.execute("SELECT apikeys_prune_audit(%s)", [options["days"]])
             (deleted,) = cursor.fetchone()
         self.stdout.write(f"Deleted {deleted:,} entries of the audit.")
