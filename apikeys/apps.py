@@ -10,23 +10,11 @@ class ApiKeysConfig(AppConfig):
     verbose_name = _("Access")
 
     def ready(self) -> None:
-        # Their models belong to this app.
-        from apikeys import (  # noqa: F401
-            alerts,
-            audited,
-            deliveries,
-            hourly_usage,
-            leaders,
-            limits,
-            reconciliation,
-            sign_in,
-            usage,
-            webhooks,
-        )
+        from apikeys import audit_registry
         from apikeys.checks import check_networks, check_retention, check_routes
-        from apikeys.fresh_password import remember
+        from apikeys.sign_in.reauthentication import remember
 
-        audited.register_models()
+        audit_registry.register_models()
         user_logged_in.connect(remember, dispatch_uid="password_entered")
         register(check_routes, "urls")
         register(check_networks)

@@ -8,7 +8,7 @@ from django.apps import AppConfig
 from django.conf import settings
 from django.core.checks import CheckMessage, Error
 
-from apikeys.endpoints import routes
+from apikeys.access.endpoints import routes
 from apikeys.retention import validate_days
 
 

@@ -17,7 +17,10 @@ from procrastinate.exceptions import ConnectorException, UniqueViolation
 from procrastinate.jobs import Job, Status
 from procrastinate.manager import JobManager
 
-from apikeys import deliveries, expiry, hourly_usage, leaders, reconciliation, retention
+from apikeys import retention
+from apikeys.accounting import reconciliation
+from apikeys.alerts import deliveries, expiry
+from apikeys.statistics import leaders, rollup
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +94,7 @@ async def run_again(manager: JobManager, job: Job) -> None:
 @app.task(name="statistics", lock="statistics", queueing_lock="statistics")
 def roll_up(timestamp: int) -> None:
     """The first run reads the whole ledger. What falls due meanwhile is queued once and not every minute."""
-    hourly_usage.roll_up()
+    rollup.roll_up()
     leaders.reckon()
 
 

@@ -7,9 +7,9 @@ from typing import Any
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
-from apikeys.alerts import Alert
-from apikeys.models import Team
-from apikeys.usage import Refusal
+from apikeys.accounting.ledger import Refusal
+from apikeys.alerts.models import Alert
+from apikeys.keys.models import Team
 
 # A month of 31 days, whatever its time zone, that began on a day before the cut would be counted from detail that is
 # gone. One day more, and no period that is counted can reach back so far.

@@ -1,6 +1,6 @@
 """Which app a call talks to."""
 
-from apikeys.access import ApiCredential
+from apikeys.access.declarations import ApiCredential
 from apikeys.errors import AppNotFound, InvalidParameter, ModelNotAllowed, WrongKeyKind
 from apikeys.object_ids import is_object_id
 from chat.app_snapshots import AppSnapshot, find_app

@@ -1,4 +1,4 @@
-"""The admin of providers, apps and conversations. What a user meets there is decided in `apikeys.team_scope`."""
+"""The admin of providers, apps and conversations. What a user meets there is decided in `apikeys.admin.scope`."""
 
 from __future__ import annotations
 
@@ -28,10 +28,8 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from apikeys import audit, kept_texts, servers
-from apikeys.limits import MICROPOINTS
-from apikeys.models import ApiKey
-from apikeys.team_scope import (
+from apikeys.accounting.limits import MICROPOINTS
+from apikeys.admin.scope import (
     LIVE,
     ChoiceInTeam,
     ChoicesInTeam,
@@ -42,6 +40,9 @@ from apikeys.team_scope import (
     has_many,
     is_searched,
 )
+from apikeys.audit import history_messages, recording
+from apikeys.hot_path import servers
+from apikeys.keys.models import ApiKey
 from chat.models import App, Conversation, Message, Price, Provider
 from chat.trials import TRY_APPS, TrialView, apps_to_try
 
@@ -182,7 +183,9 @@ class ProviderAdmin(TeamScopedAdmin):
             # The database clears the secret of another URL.
             obj.refresh_from_db(fields=["encrypted_secret"])
         if "encrypted_secret" in edited or had_secret != obj.has_secret:
-            audit.record(obj, {"secret": (audit.MASK if had_secret else "", audit.MASK if obj.has_secret else "")})
+            recording.record(
+                obj, {"secret": (recording.MASK if had_secret else "", recording.MASK if obj.has_secret else "")}
+            )
         if had_secret and not obj.has_secret and "base_url" in edited:
             self.message_user(request, _("The base URL changed, so the secret was cleared."), messages.WARNING)
 
@@ -305,14 +308,14 @@ class AppAdmin(TeamScopedAdmin):
             )
 
     def _archive(self, request: HttpRequest, app: App) -> None:
-        if audit.update(App.objects.filter(pk=app.pk, archived_at=None), archived_at=timezone.now()):
-            self.log_change(request, app, kept_texts.ARCHIVED())
+        if recording.update(App.objects.filter(pk=app.pk, archived_at=None), archived_at=timezone.now()):
+            self.log_change(request, app, history_messages.ARCHIVED())
 
     @admin.action(description=_("Unarchive: accept calls of the selected apps again"), permissions=["change"])
     def unarchive(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
         for app in queryset.exclude(archived_at=None):
-            audit.update(App.objects.filter(pk=app.pk), archived_at=None)
-            self.log_change(request, app, kept_texts.UNARCHIVED())
+            recording.update(App.objects.filter(pk=app.pk), archived_at=None)
+            self.log_change(request, app, history_messages.UNARCHIVED())
             self.message_user(request, gettext("Unarchived %(app)s.") % {"app": app}, messages.SUCCESS)
 
 

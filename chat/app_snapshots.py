@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from apikeys import encryption
-from apikeys.cache import Snapshots, listener
-from apikeys.database import Connection
-from apikeys.group_commit import Gate
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.snapshots import Snapshots, listener
 from apikeys.object_ids import is_object_id
 from chat.knowledge import Knowledge
 from chat.models import Dialect

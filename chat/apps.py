@@ -7,10 +7,10 @@ class ChatConfig(AppConfig):
     verbose_name = _("Apps and conversations")
 
     def ready(self) -> None:
-        from apikeys import audit
+        from apikeys.audit import recording
         from chat.models import App, Price, Provider
 
-        audit.register(App, lambda app: app.team_id, exclude={"created_at", "updated_at"}, m2m={"datasets"})
+        recording.register(App, lambda app: app.team_id, exclude={"created_at", "updated_at"}, m2m={"datasets"})
         # Of the secret, whoever sets or clears it writes an entry: its bytes differ each time that they are read.
-        audit.register(Provider, lambda provider: provider.team_id, exclude={"encrypted_secret", "created_at"})
-        audit.register(Price, lambda price: price.provider.team_id)
+        recording.register(Provider, lambda provider: provider.team_id, exclude={"encrypted_secret", "created_at"})
+        recording.register(Price, lambda price: price.provider.team_id)

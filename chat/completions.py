@@ -14,15 +14,15 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from apikeys.admission import Admission, Asked
+from apikeys.access.lookup import KeyPolicy
+from apikeys.accounting.admission import Admission, Asked
+from apikeys.accounting.ledger import Ending, TokenSource
+from apikeys.accounting.recording import Usage
 from apikeys.errors import ApiError, InvalidParameter, UpstreamError
-from apikeys.in_flight import InFlight
-from apikeys.ledger import Usage
+from apikeys.hot_path.in_flight import InFlight
+from apikeys.hot_path.trace import Trace
 from apikeys.object_ids import new_object_id
-from apikeys.policies import KeyPolicy
-from apikeys.text import storable
-from apikeys.trace import Trace
-from apikeys.usage import Ending, TokenSource
+from apikeys.storable_text import storable
 from chat import histories, provider_calls, recorder
 from chat.app_snapshots import AppSnapshot
 from chat.knowledge import Search, words_of

@@ -13,12 +13,12 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from apikeys.admission import Admission, Asked
+from apikeys.access.lookup import KeyPolicy
+from apikeys.accounting.admission import Admission, Asked
+from apikeys.accounting.ledger import Ending, TokenSource
+from apikeys.accounting.recording import Usage, usage_gate
 from apikeys.errors import ApiError, UpstreamError
-from apikeys.in_flight import InFlight
-from apikeys.ledger import Usage, usage_gate
-from apikeys.policies import KeyPolicy
-from apikeys.usage import Ending, TokenSource
+from apikeys.hot_path.in_flight import InFlight
 from chat.completions import Caller
 from chat.embedding_models import TeamModel
 from datasets.embeddings import BATCH, count_tokens, embed

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from apikeys.database import Connection
-from apikeys.group_commit import Gate
-from apikeys.text import storable
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.group_commit import Gate
+from apikeys.storable_text import storable
 from datasets.provider_models import ProviderModel
 from datasets.static_model import STATIC_DIMENSION, STATIC_MODEL
 

@@ -7,15 +7,15 @@ from django.http import HttpResponse
 from msgspec import Meta, Struct
 from rest_framework.request import Request
 
-from apikeys.access import GLOBAL, ApiCredential
-from apikeys.admission import limit_headers
-from apikeys.bodies import decode
+from apikeys.access.declarations import GLOBAL, ApiCredential
+from apikeys.accounting.admission import limit_headers
+from apikeys.api.bodies import decode
+from apikeys.api.views import AsyncApiView
 from apikeys.client_address import address_of
 from apikeys.errors import InvalidParameter, ModelNotAllowed
-from apikeys.in_flight import InFlight
-from apikeys.text import storable
-from apikeys.trace import trace_of
-from apikeys.views import AsyncApiView
+from apikeys.hot_path.in_flight import InFlight
+from apikeys.hot_path.trace import trace_of
+from apikeys.storable_text import storable
 from chat.completions import Caller
 from chat.embedding_calls import EmbeddingCall
 from chat.embedding_models import TeamModel, find_model

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from apikeys.database import Connection
-from apikeys.group_commit import Gate
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.group_commit import Gate
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from apikeys import encryption
-from apikeys.models import ObjectIdField, Team, TeamOwnedQuerySet
-from apikeys.usage import Ending
+from apikeys.accounting.ledger import Ending
+from apikeys.keys.models import ObjectIdField, Team, TeamOwnedQuerySet
 from datasets.models import Dataset
 
 

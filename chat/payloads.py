@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from apikeys.bodies import decode
+from apikeys.api.bodies import decode
 from apikeys.errors import InvalidParameter
-from apikeys.text import storable_json
+from apikeys.storable_text import storable_json
 
 MAX_MESSAGES_BYTES = 1024 * 1024
 # Of `metadata` and `variables`, each.

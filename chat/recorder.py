@@ -6,10 +6,10 @@ from typing import Any
 import msgspec
 from django.conf import settings
 
-from apikeys.database import Connection
-from apikeys.group_commit import Gate
-from apikeys.ledger import WAIT_SECONDS, Usage
-from apikeys.ledger import write as write_usage
+from apikeys.accounting.recording import WAIT_SECONDS, Usage
+from apikeys.accounting.recording import write as write_usage
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.group_commit import Gate
 from apikeys.object_ids import new_object_id
 
 

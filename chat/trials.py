@@ -16,14 +16,14 @@ from django.db import InterfaceError, OperationalError, connection
 from django.http import HttpRequest
 from rest_framework.request import Request
 
-from apikeys import in_flight
-from apikeys.authentication import StaffSessionAuthentication
+from apikeys.access.authentication import StaffSessionAuthentication
+from apikeys.api.streams import EventStream
+from apikeys.api.views import AsyncApiView
 from apikeys.client_address import address_of
 from apikeys.errors import AppNotFound, InvalidParameter, RateLimited, ServiceUnavailable, SignInNeeded
-from apikeys.in_flight import InFlight
-from apikeys.streams import EventStream
-from apikeys.trace import trace_of
-from apikeys.views import AsyncApiView
+from apikeys.hot_path import in_flight
+from apikeys.hot_path.in_flight import InFlight
+from apikeys.hot_path.trace import trace_of
 from chat import payloads
 from chat.app_snapshots import AppSnapshot, find_app
 from chat.completions import Caller, Completion

@@ -11,16 +11,16 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apikeys.access import APP, GLOBAL, GLOBAL_NAMING_APP, ApiCredential, team_id_of
-from apikeys.admission import limit_headers
-from apikeys.cache import listener
+from apikeys.access.declarations import APP, GLOBAL, GLOBAL_NAMING_APP, ApiCredential, team_id_of
+from apikeys.accounting.admission import limit_headers
+from apikeys.api.streams import EventStream
+from apikeys.api.views import ApiView, AsyncApiView, success
 from apikeys.client_address import address_of
 from apikeys.errors import ApiError, InternalError
-from apikeys.in_flight import InFlight
-from apikeys.models import AccessKind
-from apikeys.streams import EventStream
-from apikeys.trace import Trace, trace_of
-from apikeys.views import ApiView, AsyncApiView, success
+from apikeys.hot_path.in_flight import InFlight
+from apikeys.hot_path.snapshots import listener
+from apikeys.hot_path.trace import Trace, trace_of
+from apikeys.keys.models import AccessKind
 from chat import payloads
 from chat.addressing import addressed_app
 from chat.app_snapshots import AppSnapshot

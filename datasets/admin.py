@@ -1,4 +1,4 @@
-"""The admin of knowledge bases. What a user meets there is decided in `apikeys.team_scope`."""
+"""The admin of knowledge bases. What a user meets there is decided in `apikeys.admin.scope`."""
 
 from datasets.collection_admin import CollectionAdmin
 from datasets.dataset_admin import DatasetAdmin

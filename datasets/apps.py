@@ -8,13 +8,13 @@ class DatasetsConfig(AppConfig):
     verbose_name = _("Knowledge bases")
 
     def ready(self) -> None:
-        from apikeys import audit
+        from apikeys.audit import recording
         from datasets.checks import check_index_memory
         from datasets.models import PROGRESS, Collection, Dataset
 
         register(check_index_memory)
-        audit.register(Dataset, lambda dataset: dataset.team_id, exclude={"created_at", "updated_at"})
-        audit.register(
+        recording.register(Dataset, lambda dataset: dataset.team_id, exclude={"created_at", "updated_at"})
+        recording.register(
             Collection,
             lambda collection: collection.dataset.team_id,
             exclude={"created_at", "updated_at", "state", "failure", *PROGRESS},

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from apikeys.database import Connection
+from apikeys.hot_path.connections import Connection
 from datasets.vector_indexes import type_of
 
 # Found of each kind. What is further down is hardly ever what was meant.

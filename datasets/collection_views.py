@@ -9,11 +9,11 @@ from django.db.models import Count
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apikeys.access import GLOBAL, team_id_of
-from apikeys.bodies import decode, decode_query
+from apikeys.access.declarations import GLOBAL, team_id_of
+from apikeys.api.bodies import decode, decode_query
+from apikeys.api.views import ApiView, success
 from apikeys.errors import InvalidParameter
-from apikeys.text import storable
-from apikeys.views import ApiView, success
+from apikeys.storable_text import storable
 from datasets.dataset_views import listed as listed_dataset
 from datasets.folders import check_depth, check_place, lock_folder
 from datasets.metadata import clean_metadata

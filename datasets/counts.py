@@ -4,7 +4,7 @@ from typing import Any
 
 from django.db.models import IntegerField, OuterRef, QuerySet, Subquery
 
-from apikeys.long_lists import MAXIMUM_ROWS, MoreThan
+from apikeys.admin.long_lists import MAXIMUM_ROWS, MoreThan
 from datasets.models import Collection, Datum, PendingVector, VectorSet
 
 

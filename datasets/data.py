@@ -11,7 +11,7 @@ from typing import Any
 from django.db import connection, transaction
 
 from apikeys.object_ids import new_object_id
-from apikeys.text import storable
+from apikeys.storable_text import storable
 from datasets.models import Collection, Datum
 from datasets.texts import words_of
 

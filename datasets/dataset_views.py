@@ -10,13 +10,13 @@ from django.db.models import Count, prefetch_related_objects
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apikeys.access import GLOBAL, ApiCredential, team_id_of
-from apikeys.bodies import decode, decode_query
+from apikeys.access.declarations import GLOBAL, ApiCredential, team_id_of
+from apikeys.api.bodies import decode, decode_query
+from apikeys.api.views import ApiView, success
 from apikeys.errors import InvalidParameter, ModelNotAllowed
-from apikeys.models import Team
+from apikeys.keys.models import Team
 from apikeys.object_ids import is_object_id
-from apikeys.text import storable
-from apikeys.views import ApiView, success
+from apikeys.storable_text import storable
 from datasets import vector_sets
 from datasets.models import USUAL_CHUNK, Dataset, PendingVector, VectorSet
 from datasets.names import DatasetName, clean_name

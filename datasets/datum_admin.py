@@ -17,9 +17,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from unfold.widgets import UnfoldAdminTextareaWidget
 
-from apikeys.long_lists import words
+from apikeys.admin.long_lists import words
+from apikeys.admin.scope import ScopedListFilter, rows_for
 from apikeys.object_ids import is_object_id
-from apikeys.team_scope import ScopedListFilter, rows_for
 from datasets import data
 from datasets.data import MAXIMUM_INDEX_TEXTS, NewDatum, clean, digest_of
 from datasets.knowledge_pages import DatasetOwnedPages

@@ -10,11 +10,11 @@ from django.db.models import Q
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apikeys.access import GLOBAL, team_id_of
-from apikeys.bodies import decode, decode_query
+from apikeys.access.declarations import GLOBAL, team_id_of
+from apikeys.api.bodies import decode, decode_query
+from apikeys.api.views import ApiView, success
 from apikeys.errors import CollectionNotFound, DatumNotFound, InvalidParameter
-from apikeys.text import storable
-from apikeys.views import ApiView, success
+from apikeys.storable_text import storable
 from datasets.data import MAXIMUM_INDEX_TEXTS, Insertion, NewDatum, change, clean, insert
 from datasets.models import Collection, Datum, Kind
 from datasets.pages import Page, SearchText

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from apikeys.database import Connection
+from apikeys.hot_path.connections import Connection
 from datasets.candidates import CANDIDATES, Scored
 
 # Words of a query that are looked for, and texts that are weighed by them.

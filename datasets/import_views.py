@@ -11,10 +11,10 @@ from django.http.multipartparser import MultiPartParserError
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apikeys.access import GLOBAL, team_id_of
-from apikeys.bodies import decode
+from apikeys.access.declarations import GLOBAL, team_id_of
+from apikeys.api.bodies import decode
+from apikeys.api.views import ApiView, success
 from apikeys.errors import BodyTooLarge, InvalidParameter
-from apikeys.views import ApiView, success
 from datasets import imports
 from datasets.folders import find_folder
 from datasets.formats import Unreadable

@@ -15,7 +15,7 @@ from django.db import connection, transaction
 from django.db.models import BigIntegerField, F, Func, Sum
 
 from apikeys.errors import CollectionNotFound, DatasetNotFound, RateLimited
-from apikeys.text import storable
+from apikeys.storable_text import storable
 from datasets.data import HOLD
 from datasets.formats import HEAD_BYTES, Format, Unreadable, format_of
 from datasets.links import check_url

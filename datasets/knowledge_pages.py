@@ -13,8 +13,8 @@ from django.http import HttpRequest, HttpResponseBase
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from apikeys.long_lists import LongList
-from apikeys.team_scope import TeamScopedAdmin
+from apikeys.admin.long_lists import LongList
+from apikeys.admin.scope import TeamScopedAdmin
 from datasets import counts
 from datasets.names import CONTROLS
 from datasets.scope import lock_datasets_of

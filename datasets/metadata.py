@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from apikeys.errors import InvalidParameter
-from apikeys.text import storable_json
+from apikeys.storable_text import storable_json
 
 MAXIMUM_METADATA_BYTES = 16 * 1024
 

@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 from pgvector.django import VectorField
 
-from apikeys.models import ObjectIdField, Team, TeamOwnedQuerySet
+from apikeys.keys.models import ObjectIdField, Team, TeamOwnedQuerySet
 from datasets.static_model import STATIC_MODEL
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 
 from apikeys.errors import InvalidParameter
-from apikeys.text import storable
+from apikeys.storable_text import storable
 
 # What would break a line, or turn the text around it in a list of names.
 CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ufeff]")

@@ -13,15 +13,15 @@ from typing import Any
 
 from psycopg.rows import dict_row
 
-from apikeys.database import Connection
 from apikeys.errors import DatasetNotFound, ServiceUnavailable, UpstreamError
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.readers import Readers
 from apikeys.object_ids import is_object_id
-from apikeys.text import storable
+from apikeys.storable_text import storable
 from datasets import candidates, full_text
 from datasets.candidates import Near, Scored
 from datasets.embeddings import embed
 from datasets.provider_models import ProviderModel
-from datasets.readers import Readers
 from datasets.rerank import rerank
 from datasets.texts import token_counts, words_of
 from datasets.vector_indexes import NAME as INDEX_NAME

@@ -8,10 +8,10 @@ from django.db import connection
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from apikeys.access import GLOBAL, team_id_of
-from apikeys.bodies import decode
+from apikeys.access.declarations import GLOBAL, team_id_of
+from apikeys.api.bodies import decode
+from apikeys.api.views import ApiView, success
 from apikeys.errors import InvalidParameter
-from apikeys.views import ApiView, success
 from datasets.retrieval import MAXIMUM_LIMIT, USUAL_LIMIT, Mode, Query, search
 
 

@@ -9,7 +9,7 @@ import logging
 import psycopg
 from django.conf import settings
 
-from apikeys.database import Connection, connect
+from apikeys.hot_path.connections import Connection, connect
 from datasets.models import MAXIMUM_ATTEMPTS
 
 logger = logging.getLogger(__name__)

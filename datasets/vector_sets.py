@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 from django.db import connection, transaction
 from django.db.models import F
 
-from apikeys import audit
+from apikeys.audit import recording
 from apikeys.errors import ApiError
 from datasets import vector_indexes
 from datasets.embeddings import embed
@@ -84,7 +84,7 @@ def _record(dataset: Dataset, wanted: dict[str, Any]) -> None:
     }
     changed = {name: pair for name, pair in changes.items() if pair[0] != pair[1]}
     if changed:
-        audit.record(dataset, changed)
+        recording.record(dataset, changed)
 
 
 class Turn:

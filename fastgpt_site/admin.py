@@ -11,8 +11,8 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apikeys.long_lists import LongList
-from apikeys.team_scope import SuperusersOnly
+from apikeys.admin.long_lists import LongList
+from apikeys.admin.scope import SuperusersOnly
 
 STATES = {
     "todo": _("waiting"),

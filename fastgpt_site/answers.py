@@ -7,11 +7,11 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpResponse
 
-from apikeys import refusals
+from apikeys.access.endpoints import is_api_path
+from apikeys.accounting import refusals
 from apikeys.client_address import client_address
-from apikeys.endpoints import is_api_path
-from apikeys.keys import PATTERN
-from apikeys.trace import Trace
+from apikeys.hot_path.trace import Trace
+from apikeys.keys.crypto import PATTERN
 from fastgpt_site import metrics
 from fastgpt_site.logs import access_logger
 

@@ -33,11 +33,11 @@ from django.http import HttpResponse  # noqa: E402
 from django.http.response import HttpResponseBase  # noqa: E402
 from django.urls import Resolver404, get_resolver  # noqa: E402
 
+from apikeys.api.streams import EventStream  # noqa: E402
+from apikeys.api.views import ApiView, AsyncApiView  # noqa: E402
 from apikeys.client_address import client_address, is_in, trusted_proxies  # noqa: E402
 from apikeys.errors import ApiError, BodyTooLarge, BodyTooSlow, HttpsRequired, TooManyUploads  # noqa: E402
-from apikeys.streams import EventStream  # noqa: E402
-from apikeys.trace import Trace, attach  # noqa: E402
-from apikeys.views import ApiView, AsyncApiView  # noqa: E402
+from apikeys.hot_path.trace import Trace, attach  # noqa: E402
 from fastgpt_site import lifespan, metrics  # noqa: E402
 from fastgpt_site.answers import Answer, preflight  # noqa: E402
 from fastgpt_site.errors import respond  # noqa: E402

@@ -81,9 +81,9 @@ UNFOLD = {
         file("fastgpt_site/scrollbars.js"),
     ],
     # Searches pages, and the keys of the user's teams. Nothing of it is kept: see CACHES.
-    "COMMAND": {"search_callback": "apikeys.key_search.search"},
+    "COMMAND": {"search_callback": "apikeys.admin.keys.search.search"},
     "SHOW_LANGUAGES": True,
-    "LOGIN": {"form": "apikeys.sign_in_form.SignInForm"},
+    "LOGIN": {"form": "apikeys.sign_in.forms.SignInForm"},
     "DASHBOARD_CALLBACK": "fastgpt_site.dashboard.add_figures",
     "SIDEBAR": {
         "show_search": True,

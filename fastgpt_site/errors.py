@@ -9,7 +9,7 @@ from django.http import Http404, HttpRequest, HttpResponse
 from django.views import defaults
 from rest_framework.exceptions import APIException
 
-from apikeys.endpoints import is_api_path
+from apikeys.access.endpoints import is_api_path
 from apikeys.errors import (
     ApiError,
     BodyTooLarge,
@@ -19,7 +19,7 @@ from apikeys.errors import (
     ServiceUnavailable,
     StaffNotAllowed,
 )
-from apikeys.trace import Trace, trace_of
+from apikeys.hot_path.trace import Trace, trace_of
 
 logger = logging.getLogger(__name__)
 

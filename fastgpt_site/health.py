@@ -17,7 +17,7 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
 from procrastinate.contrib.django.models import ProcrastinateWorker
 
-from apikeys.cache import listener
+from apikeys.hot_path.snapshots import listener
 from apikeys.jobs import SILENCE_SECONDS
 
 KEEP_SECONDS = 1.0

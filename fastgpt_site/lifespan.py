@@ -8,9 +8,12 @@ from typing import Any
 
 from django.db import connection
 
-from apikeys import admission, outbound, policies, refusals, servers
-from apikeys.cache import listener
-from apikeys.ledger import usage_gate
+from apikeys import outbound
+from apikeys.access import lookup
+from apikeys.accounting import admission, refusals
+from apikeys.accounting.recording import usage_gate
+from apikeys.hot_path import servers
+from apikeys.hot_path.snapshots import listener
 from chat import app_snapshots, embedding_models, histories, recorder
 from datasets import retrieval
 from fastgpt_site import metrics
@@ -21,8 +24,8 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 GATES = (
-    policies.policy_gate,
-    policies.site_rules_gate,
+    lookup.policy_gate,
+    lookup.site_rules_gate,
     admission.reserve_gate,
     admission.release_gate,
     refusals.gate,

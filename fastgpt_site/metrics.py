@@ -33,13 +33,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from apikeys import servers
-from apikeys.cache import listener
+from apikeys.accounting.limits import ServerProcess
+from apikeys.accounting.reconciliation import Reconciliation
 from apikeys.client_address import address_of
-from apikeys.group_commit import Gate
-from apikeys.limits import ServerProcess
-from apikeys.reconciliation import Reconciliation
-from apikeys.trace import Trace
+from apikeys.hot_path import servers
+from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.snapshots import listener
+from apikeys.hot_path.trace import Trace
 
 logger = logging.getLogger(__name__)
 

@@ -88,7 +88,7 @@ MIDDLEWARE = [
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
-    "apikeys.audit.AuditMiddleware",
+    "apikeys.audit.recording.AuditMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "fastgpt_site.page_headers.PageHeaders",
@@ -172,7 +172,7 @@ SECURE_HSTS_SECONDS = 31_536_000 if HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = HTTPS
 SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 SESSION_COOKIE_HTTPONLY = True
-# A working day; who does something delicate enters the password again, see `apikeys.fresh_password`.
+# A working day; who does something delicate enters the password again, see `apikeys.sign_in.reauthentication`.
 SESSION_COOKIE_AGE = env.int("SESSION_COOKIE_AGE", default=43_200)
 X_FRAME_OPTIONS = "DENY"
 SECURE_REFERRER_POLICY = "same-origin"
@@ -180,10 +180,10 @@ SECURE_CROSS_ORIGIN_OPENER_POLICY = "same-origin"
 
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": [
-        "apikeys.authentication.ApiKeyAuthentication",
-        "apikeys.authentication.StaffSessionAuthentication",
+        "apikeys.access.authentication.ApiKeyAuthentication",
+        "apikeys.access.authentication.StaffSessionAuthentication",
     ],
-    "DEFAULT_PERMISSION_CLASSES": ["apikeys.permissions.EndpointAccess"],
+    "DEFAULT_PERMISSION_CLASSES": ["apikeys.access.permissions.EndpointAccess"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": [],
     "EXCEPTION_HANDLER": "fastgpt_site.errors.exception_handler",

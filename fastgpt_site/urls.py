@@ -4,9 +4,9 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
-from apikeys.fresh_password import change_password, confirm_password
-from apikeys.key_views import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
-from apikeys.views import BaseUrlView, KeySelfView, UnknownPathView
+from apikeys.api.key_management import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
+from apikeys.api.views import BaseUrlView, KeySelfView, UnknownPathView
+from apikeys.sign_in.reauthentication import change_password, confirm_password
 from chat.embedding_views import EmbeddingsView
 from chat.views import AppListView, CompletionsView, ModelListView
 from datasets.collection_views import (

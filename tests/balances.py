@@ -3,8 +3,8 @@
 Other tests write to the ledger directly, past the counters of theirs.
 """
 
-from apikeys.limits import Limit
-from apikeys.reconciliation import Balance, reconcile
+from apikeys.accounting.limits import Limit
+from apikeys.accounting.reconciliation import Balance, reconcile
 
 
 def newest_limit() -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 from django.contrib.auth.models import Permission, User
 
-from apikeys.models import ApiKey, Membership, Team
+from apikeys.keys.models import ApiKey, Membership, Team
 from chat.models import App, Provider
 from datasets import vector_sets
 from datasets.models import Collection, Dataset, Kind

@@ -1,4 +1,4 @@
-import apikeys.models
+import apikeys.keys.models
 import apikeys.object_ids
 import django.contrib.postgres.fields
 import django.db.models.deletion
@@ -32,7 +32,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.models.ObjectIdField(
+                    apikeys.keys.models.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,
@@ -145,7 +145,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.models.ObjectIdField(
+                    apikeys.keys.models.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,
@@ -354,7 +354,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.models.ObjectIdField(
+                    apikeys.keys.models.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,

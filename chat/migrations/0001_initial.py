@@ -1,4 +1,4 @@
-import apikeys.models
+import apikeys.keys.models
 import apikeys.object_ids
 import django.db.models.deletion
 import django.db.models.functions.datetime
@@ -61,7 +61,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.models.ObjectIdField(
+                    apikeys.keys.models.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,
@@ -90,7 +90,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.models.ObjectIdField(
+                    apikeys.keys.models.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,

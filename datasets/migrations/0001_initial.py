@@ -1,4 +1,4 @@
-import apikeys.models
+import apikeys.keys.models
 import apikeys.object_ids
 import django.contrib.postgres.search
 import django.db.models.deletion
@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.models.ObjectIdField(
+                    apikeys.keys.models.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,
@@ -65,7 +65,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.models.ObjectIdField(
+                    apikeys.keys.models.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,
@@ -121,7 +121,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.models.ObjectIdField(
+                    apikeys.keys.models.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,

@@ -6,14 +6,14 @@ from typing import Any
 from django.db.models import Model
 from django.utils import timezone
 
-from apikeys.alerts import Alert
-from apikeys.audit import AuditEntry
-from apikeys.deliveries import Delivery
-from apikeys.limits import Limit
-from apikeys.models import Team
+from apikeys.accounting.ledger import DailyUsage, Ending, KeyActivity, Refusal, UsageRecord
+from apikeys.accounting.limits import Limit
+from apikeys.alerts.deliveries import Delivery
+from apikeys.alerts.models import Alert
+from apikeys.alerts.webhooks import Webhook
+from apikeys.audit.recording import AuditEntry
+from apikeys.keys.models import Team
 from apikeys.object_ids import new_object_id
-from apikeys.usage import DailyUsage, Ending, KeyActivity, Refusal, UsageRecord
-from apikeys.webhooks import Webhook
 from chat.models import Conversation, Message, Role
 from datasets.data import NewDatum, insert
 from datasets.models import Datum

@@ -9,8 +9,8 @@ from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 
-from apikeys.key_forms import seal_of
-from apikeys.models import ApiKey, Team
+from apikeys.admin.keys.forms import seal_of
+from apikeys.keys.models import ApiKey, Team
 from tests import factories
 
 KEY_RIGHTS = ("apikeys.view_apikey", "apikeys.add_apikey", "apikeys.change_apikey")

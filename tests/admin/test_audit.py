@@ -12,11 +12,12 @@ from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apikeys import audit, downloads
-from apikeys.audit import MASK, AuditEntry, login
-from apikeys.limits import Limit
-from apikeys.models import ApiKey, Membership, Team
-from apikeys.webhooks import Webhook
+from apikeys.accounting.limits import Limit
+from apikeys.admin import downloads
+from apikeys.alerts.webhooks import Webhook
+from apikeys.audit import recording
+from apikeys.audit.recording import MASK, AuditEntry, login
+from apikeys.keys.models import ApiKey, Membership, Team
 from chat.models import App, Price, Provider
 from tests import factories
 from tests.admin.pages import ADD, KEY, browser, hidden, key_form, new_key_form, page_of, staff, text, url
@@ -129,8 +130,8 @@ def test_import_of_many_keys_costs_the_same():
         for api_key in changed:
             api_key.note = "new"
         with CaptureQueriesContext(connection) as queries:
-            audit.create_all([ApiKey(team=team, owner=user, name=str(n)) for n in range(number)])
-            audit.update_all(changed, ["note", "owner"])
+            recording.create_all([ApiKey(team=team, owner=user, name=str(n)) for n in range(number)])
+            recording.update_all(changed, ["note", "owner"])
         counts.append(len(queries))
     assert counts[0] == counts[1]
 
@@ -147,7 +148,7 @@ def test_enable():
 
 def test_time_that_the_readers_zone_cannot_show():
     api_key, _ = factories.make_key()
-    audit.record(api_key, {"expires_at": (None, "9999-12-31 23:59:59")})
+    recording.record(api_key, {"expires_at": (None, "9999-12-31 23:59:59")})
     _, reader = staff(api_key.team, *READ)
     reader.cookies["timezone"] = "Asia/Shanghai"
     assert "9999-12-31 23:59:59" in text(reader.get(url(AuditEntry, "change", newest(api_key).pk)))

@@ -7,10 +7,10 @@ from django.contrib.auth.models import Group, User
 from django.db.models import Model
 from django.urls import reverse
 
-from apikeys.audit import AuditEntry
-from apikeys.limits import Limit
-from apikeys.models import ApiKey, Team
-from apikeys.usage import UsageRecord
+from apikeys.accounting.ledger import UsageRecord
+from apikeys.accounting.limits import Limit
+from apikeys.audit.recording import AuditEntry
+from apikeys.keys.models import ApiKey, Team
 from chat.models import App, Provider
 from datasets.models import Collection, Dataset, Datum
 from tests import factories

@@ -9,8 +9,8 @@ from asgiref.sync import async_to_sync
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from apikeys.audit import AuditEntry
-from apikeys.database import connect
+from apikeys.audit.recording import AuditEntry
+from apikeys.hot_path.connections import connect
 from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.folders import MAXIMUM_DEPTH

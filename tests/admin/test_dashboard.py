@@ -9,19 +9,19 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apikeys import statistics
-from apikeys.database import connect
-from apikeys.deliveries import Delivery
-from apikeys.hourly_usage import BEHIND, HOUR, roll_up
+from apikeys.accounting.ledger import KeyActivity
+from apikeys.accounting.limits import Counter, Limit, ServerProcess
+from apikeys.accounting.reconciliation import Reconciliation
+from apikeys.accounting.recording import Usage, write
+from apikeys.admin.scope import MAXIMUM_CHOICES
+from apikeys.alerts.deliveries import Delivery
+from apikeys.hot_path.connections import connect
 from apikeys.jobs import roll_up as roll_up_and_reckon
-from apikeys.leaders import Leaderboard
-from apikeys.ledger import Usage, write
-from apikeys.limits import Counter, Limit, ServerProcess
-from apikeys.models import Membership, Team
+from apikeys.keys.models import Membership, Team
 from apikeys.object_ids import new_object_id
-from apikeys.reconciliation import Reconciliation
-from apikeys.team_scope import MAXIMUM_CHOICES
-from apikeys.usage import KeyActivity
+from apikeys.statistics import sums
+from apikeys.statistics.leaders import Leaderboard
+from apikeys.statistics.rollup import BEHIND, HOUR, roll_up
 from fastgpt_site import dashboard
 from tests import factories
 from tests.admin.belongings import make_belongings
@@ -76,14 +76,14 @@ def first_ten(page: str, group: str) -> list[str]:
 
 def just_now(api_key, count: int = 1, **fields) -> None:
     for _ in range(count):
-        record(api_key, statistics.today_begins(timezone.now()), **fields)
+        record(api_key, sums.today_begins(timezone.now()), **fields)
 
 
 def test_it_works(team, api_key):
     app = factories.make_app(team)
     just_now(api_key, 3, prompt_tokens=1000, completion_tokens=500, cost_micropoints=1_500_000, app=app)
     just_now(api_key, ending="failed")
-    refuse(api_key, statistics.today_begins(timezone.now()), 10)
+    refuse(api_key, sums.today_begins(timezone.now()), 10)
     _, client = staff(team, *RIGHTS, "chat.view_app")
     # Read from the ledger, then from the roll-ups.
     for _ in range(2):
@@ -105,8 +105,8 @@ def test_it_works(team, api_key):
 
 def test_today_is_compared_with_the_same_time_a_week_ago(team, api_key):
     now = timezone.now()
-    a_week_ago = statistics.a_week_before(now)
-    midnight = statistics.today_begins(a_week_ago)
+    a_week_ago = sums.a_week_before(now)
+    midnight = sums.today_begins(a_week_ago)
     for moment in (midnight, a_week_ago - timedelta(milliseconds=1)):
         record(api_key, moment, cost_micropoints=2_000_000)
     # The day before, and later on that day.
@@ -125,7 +125,7 @@ def test_today_is_compared_with_the_same_time_a_week_ago(team, api_key):
 
 @pytest.mark.parametrize(("range_", "hours", "days"), [("24h", 24, 7), ("7d", 0, 7), ("30d", 24, 30), ("12m", 24, 365)])
 def test_ranges(team, api_key, range_, hours, days):
-    span = statistics.Span(range_)
+    span = sums.Span(range_)
     start = span.start(timezone.now())
     for moment in (start, start - timedelta(seconds=1)):
         record(api_key, moment, completion_tokens=7)
@@ -190,10 +190,10 @@ def test_leaders_are_reckoned_by_the_job(team, api_key):
         record(strange, lately)
     user, client = staff(team, *RIGHTS)
     Membership.objects.create(team=second, user=user)
-    live = [first_ten(text(client.get(PAGE, {"range": range_})), "Keys") for range_ in statistics.Span.values]
+    live = [first_ten(text(client.get(PAGE, {"range": range_})), "Keys") for range_ in sums.Span.values]
     roll_up_and_reckon(timestamp=0)
-    assert set(Leaderboard.objects.values_list("pk", flat=True)) == set(statistics.Span.values)
-    pages = [text(client.get(PAGE, {"range": range_})) for range_ in statistics.Span.values]
+    assert set(Leaderboard.objects.values_list("pk", flat=True)) == set(sums.Span.values)
+    pages = [text(client.get(PAGE, {"range": range_})) for range_ in sums.Span.values]
     assert [first_ten(page, "Keys") for page in pages] == live
     assert [page for page in pages if "as of" not in page] == []
     assert live[0][:2] == [f"{keys[number]} {keys[number].team} {number}" for number in (14, 13)]
@@ -210,7 +210,7 @@ def test_foreign_rows_are_nowhere(team):
     make_belongings(team)
     key, _ = factories.make_key(foreign, expires_at=timezone.now() + timedelta(days=3))
     _, client = staff(team, *RIGHTS, "chat.view_app")
-    for range_ in statistics.Span.values:
+    for range_ in sums.Span.values:
         page = text(client.get(PAGE, {"range": range_}))
         assert [word for word in [*words, key.name, foreign.name, foreign.pk] if word in page] == []
 
@@ -227,7 +227,7 @@ def test_foreign_rows_are_nowhere(team):
 def test_what_may_not_be_viewed_is_left_out(team, right, seen):
     api_key, _ = factories.make_key(team, expires_at=timezone.now() + timedelta(days=3))
     just_now(api_key)
-    refuse(api_key, statistics.today_begins(timezone.now()))
+    refuse(api_key, sums.today_begins(timezone.now()))
     Limit.objects.create(team=team, key=api_key, measure="requests", period="day", amount=1)
     _, client = staff(team, right)
     page = text(client.get(PAGE))

@@ -7,8 +7,8 @@ from asgiref.sync import async_to_sync
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from apikeys import long_lists
-from apikeys.audit import AuditEntry
+from apikeys.admin import long_lists
+from apikeys.audit.recording import AuditEntry
 from datasets import knowledge_pages, vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import MAXIMUM_ATTEMPTS, Collection, Dataset, Datum, PendingVector, Vector, VectorSet

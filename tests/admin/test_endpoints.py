@@ -8,11 +8,11 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from apikeys import endpoint_admin
-from apikeys.endpoints import routes
-from apikeys.models import EndpointRule, Membership
+from apikeys.access.endpoints import routes
+from apikeys.accounting.ledger import Refusal
+from apikeys.admin import endpoints
+from apikeys.keys.models import EndpointRule, Membership
 from apikeys.object_ids import new_object_id
-from apikeys.usage import Refusal
 from tests import factories
 from tests.admin.pages import browser, staff, text, url
 from tests.admin.test_long_lists import record
@@ -148,7 +148,7 @@ def test_counts_of_own_teams_alone(monkeypatch):
     Membership.objects.create(team=foreign_key.team, user=user)
     assert counts(member, COMPLETIONS) == ["4", "12"]
     assert "only so many were counted" not in text(member.get(PAGE))
-    monkeypatch.setattr(endpoint_admin, "MAXIMUM_COUNTED", 2)
+    monkeypatch.setattr(endpoints, "MAXIMUM_COUNTED", 2)
     assert counts(member, COMPLETIONS)[0] in ("1", "2")
     assert "There were more than 2 calls or refusals" in text(member.get(PAGE))
 
@@ -173,7 +173,7 @@ def test_same_number_of_queries(client, rules):
         return len(captured)
 
     before = queries()
-    for endpoint, kinds in endpoint_admin.declared_kinds().items():
+    for endpoint, kinds in endpoints.declared_kinds().items():
         rules.create(endpoint=endpoint, denied_kinds=sorted(kinds))
     key, _ = factories.make_key()
     for number in range(20):

@@ -5,9 +5,9 @@ import time
 import pytest
 from django.contrib.auth.models import Group, User
 
-from apikeys.fresh_password import ENTERED_AT, FRESH_SECONDS
-from apikeys.limits import Limit
-from apikeys.models import ApiKey
+from apikeys.accounting.limits import Limit
+from apikeys.keys.models import ApiKey
+from apikeys.sign_in.reauthentication import ENTERED_AT, FRESH_SECONDS
 from tests import factories
 from tests.admin.pages import ADD, KEY, browser, hidden, new_key_form, page_of, staff, text, url
 

@@ -5,9 +5,9 @@ from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 
-from apikeys.audit import AuditEntry
-from apikeys.limits import Limit
-from apikeys.models import ApiKey, EndpointRule, Team
+from apikeys.accounting.limits import Limit
+from apikeys.audit.recording import AuditEntry
+from apikeys.keys.models import ApiKey, EndpointRule, Team
 from chat.models import App, Provider
 from datasets.models import Dataset, Datum
 from fastgpt_site.groups import GROUPS

@@ -10,9 +10,9 @@ from django.contrib.sessions.models import Session
 from django.db import connection
 from django.utils import timezone
 
-from apikeys import keys
-from apikeys.limits import Limit
-from apikeys.models import ApiKey
+from apikeys.accounting.limits import Limit
+from apikeys.keys import crypto
+from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.admin.pages import ADD, KEY, KEY_RIGHTS, LIST, browser, new_key_form, page_of, staff, text
 
@@ -37,7 +37,7 @@ def test_it_works():
     response = client.post(ADD, form)
     assert response.status_code == 200
     plaintext = KEY.search(text(response))[0]
-    assert keys.is_ours(plaintext)
+    assert crypto.is_ours(plaintext)
     api_key = ApiKey.objects.get(team=team)
     assert (api_key.name, api_key.note, api_key.app, api_key.owner) == ("first", "for the shop", app, user)
     assert api_key.expires_at.isoformat() == "2099-12-31T18:00:00+00:00"

@@ -7,8 +7,8 @@ from django.contrib.admin.models import LogEntry
 from django.urls import reverse
 from django.utils import timezone
 
-from apikeys import bulk_admin
-from apikeys.models import ApiKey
+from apikeys.admin.keys import bulk
+from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.admin.pages import KEY_RIGHTS, LIST, staff, text
 from tests.admin.test_fresh_password import enter, grow_stale
@@ -125,7 +125,7 @@ def test_portion_is_bounded(client, count):
 
 
 def test_action_is_bounded(client, keys, monkeypatch):
-    monkeypatch.setattr(bulk_admin, "MAXIMUM_KEYS", 2)
+    monkeypatch.setattr(bulk, "MAXIMUM_KEYS", 2)
     chosen = {"action": "bulk_revoke", "_selected_action": [key.pk for key in keys]}
     assert "At most 2 keys at once." in text(client.post(LIST, chosen, follow=True))
 

@@ -6,8 +6,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from apikeys.audit import AuditEntry
-from apikeys.models import ApiKey
+from apikeys.audit.recording import AuditEntry
+from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.admin.pages import KEY, LIST, FilledForm, browser, key_form, page_of, staff, text
 from tests.admin.test_fresh_password import enter, grow_stale

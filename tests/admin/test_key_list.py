@@ -6,7 +6,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apikeys.usage import KeyActivity
+from apikeys.accounting.ledger import KeyActivity
 from tests import factories
 from tests.admin.pages import LIST, page_of, staff, text
 

@@ -3,7 +3,7 @@
 import pytest
 from django.contrib.admin.models import LogEntry
 
-from apikeys.narrowing import networks_of, proposal
+from apikeys.lifecycle.least_privilege import networks_of, proposal
 from tests import factories
 from tests.admin.pages import KEY_RIGHTS, page_of, staff, text
 from tests.admin.test_key_page import make_record

@@ -8,11 +8,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apikeys.hourly_usage import roll_up
-from apikeys.key_usage import all_series
-from apikeys.limits import Limit, period_end
+from apikeys.accounting.ledger import Ending, Refusal, SecretReuse, UsageRecord
+from apikeys.accounting.limits import Limit, period_end
 from apikeys.object_ids import new_object_id
-from apikeys.usage import Ending, Refusal, SecretReuse, UsageRecord
+from apikeys.statistics.key_series import all_series
+from apikeys.statistics.rollup import roll_up
 from tests import factories
 from tests.admin.pages import ADD, KEY_RIGHTS, key_form, page_of, staff, text, url
 

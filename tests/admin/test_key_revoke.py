@@ -3,7 +3,7 @@
 import pytest
 from django.contrib.admin.models import LogEntry
 
-from apikeys.usage import Ending
+from apikeys.accounting.ledger import Ending
 from tests import factories
 from tests.admin.pages import page_of, staff, text
 from tests.api.conversations import events_of, make_app

@@ -5,17 +5,17 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from apikeys.audit import AuditEntry
-from apikeys.limits import Limit
-from apikeys.long_lists import MAXIMUM_WORDS
-from apikeys.models import ApiKey
+from apikeys.accounting.limits import Limit
+from apikeys.admin.long_lists import MAXIMUM_WORDS
+from apikeys.audit.recording import AuditEntry
+from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.admin.pages import browser, page_of, staff, text, url
 
 
 @pytest.fixture(autouse=True)
 def command(settings):
-    settings.UNFOLD = {**settings.UNFOLD, "COMMAND": {"search_callback": "apikeys.key_search.search"}}
+    settings.UNFOLD = {**settings.UNFOLD, "COMMAND": {"search_callback": "apikeys.admin.keys.search.search"}}
 
 
 def found(client, words):

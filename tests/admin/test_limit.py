@@ -5,7 +5,7 @@ from typing import Any
 
 from django.urls import reverse
 
-from apikeys.limits import Limit
+from apikeys.accounting.limits import Limit
 from chat.models import Price
 from tests import factories
 from tests.admin.pages import browser

@@ -7,13 +7,13 @@ from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from apikeys import long_lists
-from apikeys.limits import Limit
-from apikeys.models import ApiKey, EndpointRule, KeySecret, Membership, Team
+from apikeys.accounting.ledger import Ending, UsageRecord
+from apikeys.accounting.limits import Limit
+from apikeys.admin import long_lists
+from apikeys.admin.scope import MAXIMUM_CHOICES
+from apikeys.alerts.webhooks import Webhook
+from apikeys.keys.models import ApiKey, EndpointRule, KeySecret, Membership, Team
 from apikeys.object_ids import new_object_id
-from apikeys.team_scope import MAXIMUM_CHOICES
-from apikeys.usage import Ending, UsageRecord
-from apikeys.webhooks import Webhook
 from chat.models import App
 from tests import factories
 from tests.admin.pages import LIST, browser, staff, text, url

@@ -4,8 +4,8 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from apikeys.alerts import Alert
-from apikeys.usage import DailyUsage, KeyActivity, Refusal, UsageRecord
+from apikeys.accounting.ledger import DailyUsage, KeyActivity, Refusal, UsageRecord
+from apikeys.alerts.models import Alert
 from chat.models import Conversation, Message
 from tests import factories
 from tests.admin.belongings import make_belongings

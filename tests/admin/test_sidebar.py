@@ -7,12 +7,12 @@ from django.contrib.auth.models import Group, User
 from django.urls import reverse
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apikeys.alerts import Alert
-from apikeys.audit import AuditEntry
-from apikeys.limits import Limit
-from apikeys.models import ApiKey, Team
-from apikeys.usage import DailyUsage, Refusal, UsageRecord
-from apikeys.webhooks import Webhook
+from apikeys.accounting.ledger import DailyUsage, Refusal, UsageRecord
+from apikeys.accounting.limits import Limit
+from apikeys.alerts.models import Alert
+from apikeys.alerts.webhooks import Webhook
+from apikeys.audit.recording import AuditEntry
+from apikeys.keys.models import ApiKey, Team
 from chat.models import App, Conversation, Provider
 from datasets.models import Collection, Dataset, Datum
 from tests import factories

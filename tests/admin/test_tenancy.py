@@ -9,9 +9,9 @@ from django.urls import reverse
 from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apikeys.audit import AuditEntry
-from apikeys.models import ApiKey, EndpointRule, Membership, Team
-from apikeys.webhooks import Webhook
+from apikeys.alerts.webhooks import Webhook
+from apikeys.audit.recording import AuditEntry
+from apikeys.keys.models import ApiKey, EndpointRule, Membership, Team
 from chat.models import App, Provider
 from datasets.models import Dataset
 from fastgpt_site.groups import GROUPS

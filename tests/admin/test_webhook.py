@@ -8,7 +8,7 @@ from django.contrib.admin.models import LogEntry
 from django.utils import timezone
 
 from apikeys import encryption
-from apikeys.webhooks import Webhook
+from apikeys.alerts.webhooks import Webhook
 from tests import factories
 from tests.admin.pages import hidden, staff, text, url
 from tests.loopback import loopback_allowed

@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx2
 
-from apikeys.usage import UsageRecord
+from apikeys.accounting.ledger import UsageRecord
 from chat.models import App, Message
 from tests import factories
 from tests.fake_provider import FakeProvider

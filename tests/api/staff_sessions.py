@@ -7,7 +7,7 @@ import httpx2
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 
-from apikeys.fresh_password import ENTERED_AT, FRESH_SECONDS
+from apikeys.sign_in.reauthentication import ENTERED_AT, FRESH_SECONDS
 from tests.api.test_policy import session_of
 from tests.conftest import Server
 

@@ -3,7 +3,7 @@
 import httpx2
 import pytest
 
-from apikeys.models import ApiKey, EndpointRule
+from apikeys.keys.models import ApiKey, EndpointRule
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.conftest import Server

@@ -5,8 +5,8 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from apikeys import keys
-from apikeys.models import KeySecret, Membership
+from apikeys.keys import crypto
+from apikeys.keys.models import KeySecret, Membership
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.conftest import Server
@@ -73,7 +73,7 @@ def test_a_key_elsewhere_is_no_key(server: Server) -> None:
 
 
 def test_unknown_and_mistyped_look_alike(server: Server) -> None:
-    unknown = keys.generate()
+    unknown = crypto.generate()
     mistyped = unknown[:-1] + ("a" if unknown[-1] != "a" else "b")
     messages = {
         check_refusal(server.get(KEY_SELF, key), "invalid_api_key")
@@ -85,7 +85,7 @@ def test_unknown_and_mistyped_look_alike(server: Server) -> None:
 def test_a_key_made_after_it_was_asked_for_is_found(server: Server) -> None:
     """What was remembered as unknown is forgotten as soon as it exists."""
     api_key, _ = factories.make_key()
-    plaintext = keys.generate()
+    plaintext = crypto.generate()
     check_refusal(server.get(KEY_SELF, plaintext), "invalid_api_key")
     api_key.secrets.update(expires_at=timezone.now())
     KeySecret.objects.create_for(api_key, plaintext)
@@ -163,7 +163,7 @@ def test_a_bad_key_never_falls_back_to_a_session(server: Server) -> None:
     cookies = session_of(factories.make_user(factories.make_team(), permissions=("chat.view_app",)))
     headers = {"Cookie": f"sessionid={cookies['sessionid']}"}
     assert server.get("/api/core/app/list", headers=headers).status_code == 200
-    check_refusal(server.get("/api/core/app/list", keys.generate(), headers=headers), "invalid_api_key")
+    check_refusal(server.get("/api/core/app/list", crypto.generate(), headers=headers), "invalid_api_key")
 
 
 def test_a_session_without_its_csrf_token(server: Server) -> None:
@@ -194,7 +194,7 @@ def test_no_key_is_ever_logged(server: Server) -> None:
     server.get(KEY_SELF, key)
     server.get(f"{KEY_SELF}?key={key}", key)
     server.ask(key)
-    server.get(KEY_SELF, keys.generate())
+    server.get(KEY_SELF, crypto.generate())
     log = server.log()
     assert api_key.pk in log
     assert "fastgpt-" not in log

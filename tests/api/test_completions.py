@@ -5,7 +5,7 @@ from typing import Any
 import openai
 import pytest
 
-from apikeys.usage import Ending, KeyActivity, TokenSource, UsageRecord
+from apikeys.accounting.ledger import Ending, KeyActivity, TokenSource, UsageRecord
 from chat.models import Conversation, Dialect, Message
 from tests import factories
 from tests.api.conversations import (

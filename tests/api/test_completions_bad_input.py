@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from apikeys.usage import UsageRecord
+from apikeys.accounting.ledger import UsageRecord
 from chat.models import Conversation, Message
 from tests import factories
 from tests.api.conversations import content_of, make_app, make_app_key

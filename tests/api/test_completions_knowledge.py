@@ -11,9 +11,10 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.test import override_settings
 
-from apikeys import outbound, servers
-from apikeys.limits import Counter, Limit
-from apikeys.usage import Ending, UsageRecord
+from apikeys import outbound
+from apikeys.accounting.ledger import Ending, UsageRecord
+from apikeys.accounting.limits import Counter, Limit
+from apikeys.hot_path import servers
 from chat.models import App, Message, Price, SearchMode
 from datasets import vector_sets
 from datasets.data import NewDatum, insert

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx2
 
-from apikeys.usage import Ending, UsageRecord
+from apikeys.accounting.ledger import Ending, UsageRecord
 from tests import factories
 from tests.api.conversations import content_of, make_app, messages_of, record_of
 from tests.api.refusals import check_refusal

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apikeys.usage import Ending
+from apikeys.accounting.ledger import Ending
 from chat.models import Conversation, Message
 from tests import factories
 from tests.api.conversations import content_of, events_of, make_app, make_app_key, record_of, text_of

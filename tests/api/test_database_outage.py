@@ -9,9 +9,9 @@ import pytest
 from django.conf import settings
 from django.db import connection, transaction
 
-from apikeys import keys
-from apikeys.limits import Counter, Limit, Reservation
-from apikeys.usage import UsageRecord
+from apikeys.accounting.ledger import UsageRecord
+from apikeys.accounting.limits import Counter, Limit, Reservation
+from apikeys.keys import crypto
 from fastgpt_site.postgres import cluster
 from tests import factories
 from tests.api.conversations import events_of, make_app, messages_of
@@ -59,9 +59,9 @@ def test_a_key_that_cannot_be_looked_up_is_not_called_bad(far_server: Server, pr
     assert far_server.get("/api/v1/key", key).status_code == 200
     proxy.cut()
     _, other = factories.make_key()
-    for each in (other, keys.generate()):
+    for each in (other, crypto.generate()):
         check_refusal(far_server.ask(each), "service_unavailable")
-    for each in (key, other, keys.generate()):
+    for each in (key, other, crypto.generate()):
         check_refusal(far_server.get("/api/core/app/list", each), "service_unavailable")
     # What needs no database still has its own answer.
     check_refusal(far_server.get("/api/core/app/list"), "missing_api_key")

@@ -11,8 +11,8 @@ from asgiref.sync import async_to_sync
 from django.db import connection
 
 from apikeys import outbound
+from apikeys.accounting.ledger import UsageRecord
 from apikeys.errors import UpstreamTimeout
-from apikeys.usage import UsageRecord
 from datasets import retrieval, vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, VectorSet

@@ -12,10 +12,10 @@ import httpx2
 import openai
 import pytest
 
-from apikeys import servers
-from apikeys.limits import Counter, Limit
-from apikeys.models import Team
-from apikeys.usage import Ending, TokenSource, UsageRecord
+from apikeys.accounting.ledger import Ending, TokenSource, UsageRecord
+from apikeys.accounting.limits import Counter, Limit
+from apikeys.hot_path import servers
+from apikeys.keys.models import Team
 from chat.models import Price
 from datasets.models import VectorSet
 from datasets.texts import MAXIMUM_TOKENS, token_counts

@@ -4,11 +4,11 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from apikeys import keys
-from apikeys.alerts import Alert
-from apikeys.models import EndpointRule
-from apikeys.refusals import KEPT_WHOLE
-from apikeys.usage import Refusal, SecretReuse
+from apikeys.accounting.ledger import Refusal, SecretReuse
+from apikeys.accounting.refusals import KEPT_WHOLE
+from apikeys.alerts.models import Alert
+from apikeys.keys import crypto
+from apikeys.keys.models import EndpointRule
 from tests import factories
 from tests.api.conversations import make_app
 from tests.api.refusals import check_refusal
@@ -53,7 +53,7 @@ def test_each_refused_key_is_named(server: Server, provider: FakeProvider) -> No
 
 
 def test_of_unknown_keys_nothing_but_that(server: Server) -> None:
-    response = server.get("/api/v1/key", keys.generate())
+    response = server.get("/api/v1/key", crypto.generate())
     check_refusal(response, "invalid_api_key")
     refusal = kept(response.headers["x-request-id"])
     assert (refusal.team, refusal.key, refusal.endpoint) == (None, None, "key.self")

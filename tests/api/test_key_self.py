@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from apikeys.usage import UsageRecord
+from apikeys.accounting.ledger import UsageRecord
 from tests import factories
 from tests.conftest import Server
 

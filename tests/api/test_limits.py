@@ -19,9 +19,9 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from apikeys.limits import Counter, Limit, Reservation, ServerProcess
-from apikeys.models import ApiKey
-from apikeys.usage import Ending, UsageRecord
+from apikeys.accounting.ledger import Ending, UsageRecord
+from apikeys.accounting.limits import Counter, Limit, Reservation, ServerProcess
+from apikeys.keys.models import ApiKey
 from chat.models import Price
 from tests import factories
 from tests.api.conversations import make_app, record_of

@@ -10,7 +10,7 @@ import pytest
 from django.test import RequestFactory
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
-from apikeys.reconciliation import reconcile_and_remember
+from apikeys.accounting.reconciliation import reconcile_and_remember
 from fastgpt_site.lifespan import GATES
 from fastgpt_site.metrics import AllProcesses, metrics
 from tests import factories

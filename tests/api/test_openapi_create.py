@@ -4,10 +4,10 @@ from datetime import datetime
 
 import pytest
 
-from apikeys import keys
-from apikeys.audit import AuditEntry
-from apikeys.limits import Limit
-from apikeys.models import ApiKey
+from apikeys.accounting.limits import Limit
+from apikeys.audit.recording import AuditEntry
+from apikeys.keys import crypto
+from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.api.staff_sessions import PATH, Console
@@ -30,7 +30,7 @@ def test_it_works(server: Server, console: Console) -> None:
     response = console.call("POST", "create", {"name": " for the shop ", "limit": limit})
     assert response.status_code == 200, response.text
     plaintext = response.json()["data"]
-    assert keys.is_ours(plaintext)
+    assert crypto.is_ours(plaintext)
     assert response.headers["cache-control"] == "no-store"
     api_key = ApiKey.objects.get(team=team_of(console))
     assert (api_key.name, api_key.owner, api_key.app) == ("for the shop", console.user, None)

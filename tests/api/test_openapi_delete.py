@@ -2,8 +2,8 @@
 
 import pytest
 
-from apikeys.audit import AuditEntry
-from apikeys.models import ApiKey
+from apikeys.audit.recording import AuditEntry
+from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.api.staff_sessions import PATH, Console

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from apikeys.key_views import add_points_limit
-from apikeys.limits import Limit
+from apikeys.accounting.ledger import DailyUsage, Ending, KeyActivity, UsageRecord
+from apikeys.accounting.limits import Limit
+from apikeys.api.key_management import add_points_limit
 from apikeys.object_ids import new_object_id
-from apikeys.usage import DailyUsage, Ending, KeyActivity, UsageRecord
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.api.staff_sessions import PATH, Console

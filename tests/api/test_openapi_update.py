@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from apikeys.audit import AuditEntry
-from apikeys.key_views import add_points_limit
-from apikeys.limits import Limit
-from apikeys.models import ApiKey
+from apikeys.accounting.limits import Limit
+from apikeys.api.key_management import add_points_limit
+from apikeys.audit.recording import AuditEntry
+from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.api.staff_sessions import PATH, Console

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from django.test import Client
 
-from apikeys.access import APP, GLOBAL, GLOBAL_NAMING_APP, PUBLIC
-from apikeys.endpoints import routes
+from apikeys.access.declarations import APP, GLOBAL, GLOBAL_NAMING_APP, PUBLIC
+from apikeys.access.endpoints import routes
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.conftest import Server

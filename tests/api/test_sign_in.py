@@ -8,7 +8,7 @@ from django.db import connection
 from django.utils import timezone
 
 from apikeys.client_address import client_address
-from apikeys.sign_in import ADDRESS, NAME, PAIR, SLOTS, Attempt, SignInCount
+from apikeys.sign_in.throttle import ADDRESS, NAME, PAIR, SLOTS, Attempt, SignInCount
 from tests import factories
 from tests.conftest import Server
 

@@ -60,16 +60,16 @@ class Gateway:
 
     def stored(self) -> tuple[int, int]:
         """How many accepted requests the ledger knows, and how many messages are in conversations."""
-        from apikeys.usage import UsageRecord
+        from apikeys.accounting.ledger import UsageRecord
         from chat.models import Message
 
         return UsageRecord.objects.count(), Message.objects.count()
 
     def unknown_keys(self, count: int) -> list[str]:
         """Well-formed keys with a right checksum that nobody was given."""
-        from apikeys import keys
+        from apikeys.keys import crypto
 
-        return [keys.generate() for _ in range(count)]
+        return [crypto.generate() for _ in range(count)]
 
 
 @contextmanager
@@ -102,8 +102,8 @@ def _seed(upstream_port: int) -> tuple[str, str]:
     """A team with one app on the upstream; the app's key, and another one with limits that are never reached."""
     from django.contrib.auth.models import User
 
-    from apikeys.limits import Limit
-    from apikeys.models import ApiKey, Membership, Team
+    from apikeys.accounting.limits import Limit
+    from apikeys.keys.models import ApiKey, Membership, Team
     from chat.models import App, Provider
 
     team = Team.objects.create(name="Bench")

@@ -136,9 +136,9 @@ def _run(large: Size, rounds: int) -> tuple[Figures, Figures, dict[str, Any]]:
 
 def _jobs() -> dict[str, Any]:
     """What the jobs do of themselves."""
-    from apikeys.hourly_usage import roll_up
-    from apikeys.leaders import reckon
-    from apikeys.reconciliation import reconcile
+    from apikeys.accounting.reconciliation import reconcile
+    from apikeys.statistics.leaders import reckon
+    from apikeys.statistics.rollup import roll_up
 
     started = perf_counter()
     roll_up()
@@ -173,11 +173,11 @@ class Known:
     def __init__(self, numbers: range) -> None:
         from django.conf import settings
 
-        from apikeys import keys
+        from apikeys.keys import crypto
 
         self.pepper_id, pepper = next(iter(settings.API_KEY_PEPPERS.items()))
-        self.plaintexts = {number: keys.generate() for number in numbers}
-        self.digests = {number: keys.digest(plaintext, pepper) for number, plaintext in self.plaintexts.items()}
+        self.plaintexts = {number: crypto.generate() for number in numbers}
+        self.digests = {number: crypto.digest(plaintext, pepper) for number, plaintext in self.plaintexts.items()}
 
 
 class Stage:
@@ -204,9 +204,9 @@ class Stage:
 
     def requests(self, count: int, among: Sequence[int]) -> list[tuple[Any, Any]]:
         """What the gates of limits and of the ledger are asked of the keys that have these limits."""
-        from apikeys.admission import Asked
-        from apikeys.ledger import Usage
-        from apikeys.limits import Limit
+        from apikeys.accounting.admission import Asked
+        from apikeys.accounting.limits import Limit
+        from apikeys.accounting.recording import Usage
         from apikeys.object_ids import new_object_id
 
         ids = random.choices(among, k=count)  # noqa: S311 - no secrets
@@ -227,8 +227,8 @@ class Stage:
 
 def _belongings(member: str) -> tuple[list[int], list[int], list[int]]:
     """The numbers of the keys of this member's team, and the ids of its keys' limits and of those of all keys."""
-    from apikeys.limits import Limit
-    from apikeys.models import ApiKey, Team
+    from apikeys.accounting.limits import Limit
+    from apikeys.keys.models import ApiKey, Team
 
     team = Team.objects.get(members__username=member)
     numbers = [
@@ -317,10 +317,10 @@ def _check_page(answer: Answer) -> int:
 
 def _by_the_gates(stage: Stage) -> list[Timed]:
     """What the gates do in the database, without a server around it: one item alone, and a batch."""
-    from apikeys.admission import reserve
-    from apikeys.database import connect
-    from apikeys.ledger import write
-    from apikeys.policies import _load_policies
+    from apikeys.access.lookup import _load_policies
+    from apikeys.accounting.admission import reserve
+    from apikeys.accounting.recording import write
+    from apikeys.hot_path.connections import connect
 
     timed: list[Timed] = []
     with connect() as connection:

@@ -96,7 +96,7 @@ def fill(documentation: Documentation, count: int) -> Site:
 
 
 def _datasets() -> Site:
-    from apikeys.models import Team
+    from apikeys.keys.models import Team
     from datasets import vector_sets
     from datasets.models import Dataset
 
@@ -202,7 +202,7 @@ ORDER BY embedding <#> %(vector)s::vector LIMIT %(limit)s
 
 def nearest(site: Site, documentation: Documentation, queries: int) -> Iterator[Asked]:
     """The statement that search runs, beside the least that pgvector can be asked; each query once."""
-    from apikeys.database import connect
+    from apikeys.hot_path.connections import connect
     from datasets import candidates, static_model
     from datasets.embeddings import normed
 

@@ -7,8 +7,8 @@ import pytest
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from apikeys import keys
-from apikeys.models import ApiKey
+from apikeys.keys import crypto
+from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.commands.runs import call, manage, refusal
 
@@ -35,7 +35,7 @@ def test_it_works(team, owner):
     result = manage("apikey", "create", "--team", team.name, "--owner", owner.username, "--name", "made")
     assert result.returncode == 0
     (plaintext,) = result.stdout.splitlines()
-    assert keys.is_ours(plaintext)
+    assert crypto.is_ours(plaintext)
     api_key = made(team)
     assert api_key.last_four == plaintext[-4:]
     assert api_key.owner == owner
@@ -75,7 +75,7 @@ def test_json(team, owner):
     (line,) = out.splitlines()
     facts = json.loads(line)
     api_key = made(team)
-    assert keys.is_ours(facts["key"])
+    assert crypto.is_ours(facts["key"])
     assert facts["id"] == api_key.pk
     assert facts["last_four"] == facts["key"][-4:]
     assert facts["kind"] == "global"

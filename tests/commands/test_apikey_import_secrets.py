@@ -7,9 +7,9 @@ from io import BytesIO, TextIOWrapper
 import pytest
 from django.core.management.base import CommandError
 
-from apikeys import keys
-from apikeys.models import ApiKey
-from apikeys.secret_import import MAXIMUM_BYTES, ImportRefused, read_rows
+from apikeys.keys import crypto
+from apikeys.keys.models import ApiKey
+from apikeys.management.foreign_secrets import MAXIMUM_BYTES, ImportRefused, read_rows
 from tests import factories
 from tests.commands.runs import call, manage, refusal, shell
 
@@ -52,7 +52,7 @@ def test_the_imported_key_is_the_one_that_was_given(team, owner, settings):
     plaintext = foreign()
     run(team, owner, f"name,plaintext\none,{plaintext}\n")
     stored = team.api_keys.get().secrets.get()
-    assert bytes(stored.digest) == keys.digest(plaintext, settings.API_KEY_PEPPERS["p1"])
+    assert bytes(stored.digest) == crypto.digest(plaintext, settings.API_KEY_PEPPERS["p1"])
 
 
 def test_json(team, owner):

@@ -13,12 +13,12 @@ import pytest
 from django.db import connection as django_connection
 from django.utils import timezone
 
-from apikeys import servers
-from apikeys.cache import SILENCE_SECONDS
-from apikeys.database import connect
-from apikeys.limits import Counter, Limit, ServerProcess
-from apikeys.models import ApiKey
-from apikeys.usage import Ending, Refusal, UsageRecord
+from apikeys.accounting.ledger import Ending, Refusal, UsageRecord
+from apikeys.accounting.limits import Counter, Limit, ServerProcess
+from apikeys.hot_path import servers
+from apikeys.hot_path.connections import connect
+from apikeys.hot_path.snapshots import SILENCE_SECONDS
+from apikeys.keys.models import ApiKey
 from chat.models import App
 from tests import factories
 from tests.api.conversations import events_of, make_app, messages_of

@@ -11,8 +11,8 @@ import pytest
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from apikeys import keys
-from apikeys.models import ApiKey
+from apikeys.keys import crypto
+from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.commands.runs import call, manage, refusal, variables
 from tests.environment import PROJECT
@@ -32,7 +32,7 @@ def test_it_works(api_key):
     result = manage("apikey", "rotate", api_key.pk, "--overlap", "24h")
     assert result.returncode == 0
     (plaintext,) = result.stdout.splitlines()
-    assert keys.is_ours(plaintext)
+    assert crypto.is_ours(plaintext)
     assert live(api_key) == [plaintext[-4:], old]
     assert "Rotated the global key" in result.stderr
     assert "only time" in result.stderr

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from apikeys import keys
+from apikeys.keys import crypto
 from tests import factories
 from tests.commands.runs import call, manage, refusal, shell, variables
 from tests.processes import free_port
@@ -74,10 +74,10 @@ def test_a_new_key_through_a_pipe():
     create = f"manage apikey create --team {team.pk} --owner {owner.username} --name piped"
     result = shell(f"{create} | head -1")
     assert result.returncode == 0
-    assert keys.is_ours(result.stdout.strip())
+    assert crypto.is_ours(result.stdout.strip())
     # Standard error in the same pipe, whose reader leaves after the key.
     result = shell(f"{create} 2>&1 | head -1")
-    assert keys.is_ours(result.stdout.strip())
+    assert crypto.is_ours(result.stdout.strip())
     assert result.stderr == ""
 
 
@@ -125,5 +125,5 @@ def test_the_database_and_the_log_never_see_a_key(caplog):
     executed = "".join(query["sql"] for query in queries)
     assert "INSERT INTO" in executed
     for key in (first, second):
-        assert keys.is_ours(key)
+        assert crypto.is_ours(key)
         assert key not in executed + caplog.text + err

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from apikeys.limits import Limit
+from apikeys.accounting.limits import Limit
 from chat.models import Price
 from tests import factories
 from tests.api.conversations import make_app

@@ -19,12 +19,12 @@ from django.utils import timezone
 from procrastinate.jobs import Job
 
 from apikeys import outbound
-from apikeys.alerts import Alert
-from apikeys.deliveries import Channel, Delivery
+from apikeys.accounting.limits import Limit
+from apikeys.accounting.reconciliation import Reconciliation, reconcile_and_remember
+from apikeys.alerts.deliveries import Channel, Delivery
+from apikeys.alerts.models import Alert
+from apikeys.alerts.webhooks import Webhook
 from apikeys.jobs import BackOff, reconcile, tell
-from apikeys.limits import Limit
-from apikeys.reconciliation import Reconciliation, reconcile_and_remember
-from apikeys.webhooks import Webhook
 from fastgpt_site.management.commands.jobs import CONCURRENCY
 from tests import factories
 from tests.commands import runs

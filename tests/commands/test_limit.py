@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 import pytest
 from django.core.management.base import CommandError
 
-from apikeys.limits import Counter, Limit
+from apikeys.accounting.limits import Counter, Limit
 from tests import factories
 from tests.commands.runs import call
 

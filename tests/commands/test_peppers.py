@@ -6,7 +6,7 @@ import pytest
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from apikeys.models import ApiKey, KeySecret
+from apikeys.keys.models import ApiKey, KeySecret
 from tests import factories
 from tests.commands.runs import call, manage, refusal
 

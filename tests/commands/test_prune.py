@@ -14,12 +14,12 @@ from django.core.management.base import CommandError
 from django.db import connection
 from django.utils import timezone
 
-from apikeys.database import Connection, connect
-from apikeys.limits import Counter, Limit
-from apikeys.models import ApiKey, Team
-from apikeys.reconciliation import compare, fix, reconcile
+from apikeys.accounting.ledger import DailyUsage, UsageRecord
+from apikeys.accounting.limits import Counter, Limit
+from apikeys.accounting.reconciliation import compare, fix, reconcile
+from apikeys.hot_path.connections import Connection, connect
+from apikeys.keys.models import ApiKey, Team
 from apikeys.retention import RECORDS_PER_BATCH, prune
-from apikeys.usage import DailyUsage, UsageRecord
 from chat.models import App
 from tests import factories
 from tests.api.conversations import make_app

@@ -7,13 +7,13 @@ import time
 import pytest
 from django.db import OperationalError, connection
 
-from apikeys.admission import Asked, reserve
-from apikeys.database import connect
-from apikeys.ledger import Usage, write
-from apikeys.limits import Counter, Limit
-from apikeys.models import ApiKey
+from apikeys.accounting.admission import Asked, reserve
+from apikeys.accounting.limits import Counter, Limit
+from apikeys.accounting.reconciliation import compare, fix, reconcile
+from apikeys.accounting.recording import Usage, write
+from apikeys.hot_path.connections import connect
+from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
-from apikeys.reconciliation import compare, fix, reconcile
 from tests import factories
 from tests.balances import drifted_since, newest_limit
 from tests.commands.runs import call, manage

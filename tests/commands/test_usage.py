@@ -10,9 +10,9 @@ import pytest
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from apikeys.models import ApiKey, Team
+from apikeys.accounting.ledger import Ending, UsageRecord
+from apikeys.keys.models import ApiKey, Team
 from apikeys.object_ids import new_object_id
-from apikeys.usage import Ending, UsageRecord
 from tests import factories
 from tests.commands.runs import call
 

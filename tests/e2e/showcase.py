@@ -12,14 +12,14 @@ from django.utils import timezone
 from playwright.sync_api import BrowserContext
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from apikeys import kept_texts
-from apikeys.alerts import Alert, AlertKind
-from apikeys.audit import AuditEntry
-from apikeys.deliveries import Delivery
-from apikeys.limits import Limit
-from apikeys.models import ApiKey, EndpointRule, Team
-from apikeys.usage import DailyUsage, Ending, KeyActivity, Refusal, UsageRecord
-from apikeys.webhooks import Webhook
+from apikeys.accounting.ledger import DailyUsage, Ending, KeyActivity, Refusal, UsageRecord
+from apikeys.accounting.limits import Limit
+from apikeys.alerts.deliveries import Delivery
+from apikeys.alerts.models import Alert, AlertKind
+from apikeys.alerts.webhooks import Webhook
+from apikeys.audit import history_messages
+from apikeys.audit.recording import AuditEntry
+from apikeys.keys.models import ApiKey, EndpointRule, Team
 from chat.models import App, Conversation, Message, Provider
 from datasets import vector_sets
 from datasets.data import NewDatum, insert
@@ -91,7 +91,7 @@ class Showcase:
             channel="webhook",
             attempts=8,
             given_up_at=timezone.now(),
-            last_error=kept_texts.ANSWERED(status=503),
+            last_error=history_messages.ANSWERED(status=503),
         )
         webhook = Webhook(team=self.team, url="https://hooks.example.org/keys")
         webhook.make_secret()

@@ -11,9 +11,9 @@ from axe_playwright_python.sync_playwright import Axe
 from django.utils import timezone
 from playwright.sync_api import Page, expect
 
-from apikeys.hourly_usage import roll_up
-from apikeys.limits import Limit
-from apikeys.models import Membership
+from apikeys.accounting.limits import Limit
+from apikeys.keys.models import Membership
+from apikeys.statistics.rollup import roll_up
 from tests import factories
 from tests.unit.test_hourly_usage import record, refuse, use
 

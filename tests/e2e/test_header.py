@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from apikeys.models import ApiKey
+from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.admin.pages import KEY_RIGHTS, page_of, url
 from tests.e2e.showcase import Showcase, sign_in

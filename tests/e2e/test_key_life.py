@@ -6,9 +6,9 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import Error, Page, Route, expect
 
-from apikeys import keys
-from apikeys.bulk_changes import PORTION
-from apikeys.models import ApiKey
+from apikeys.admin.keys.bulk_changes import PORTION
+from apikeys.keys import crypto
+from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.admin.pages import ADD, KEY_RIGHTS, LIST, page_of
 from tests.processes import wait_for
@@ -43,7 +43,7 @@ def make_key(page: Page, team, user, name: str) -> str:
 def shown_key(page: Page) -> str:
     expect(page.get_by_text("This is the only time that the key is shown.")).to_be_visible()
     key = page.locator("#new-key").input_value()
-    assert keys.is_ours(key)
+    assert crypto.is_ours(key)
     return key
 
 

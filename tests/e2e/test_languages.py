@@ -12,9 +12,9 @@ from django.contrib.auth.models import Group, User
 from django.utils.text import capfirst
 from playwright.sync_api import Page, expect
 
-from apikeys.audit import AuditEntry
-from apikeys.models import ApiKey, Team
-from apikeys.usage import UsageRecord
+from apikeys.accounting.ledger import UsageRecord
+from apikeys.audit.recording import AuditEntry
+from apikeys.keys.models import ApiKey, Team
 from chat.models import App, Message, Provider
 from datasets.models import Collection, Dataset, Datum, VectorSet
 from tests import factories

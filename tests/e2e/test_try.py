@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from apikeys.usage import UsageRecord
+from apikeys.accounting.ledger import UsageRecord
 from chat.models import App, Conversation
 from tests import factories
 from tests.admin.pages import url

@@ -11,14 +11,14 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apikeys.admission import Asked, Verdict, reserve
-from apikeys.alerts import Alert
-from apikeys.database import Connection, connect
-from apikeys.ledger import Usage, write
-from apikeys.limits import Counter, Limit, Reservation
-from apikeys.models import ApiKey
+from apikeys.accounting.admission import Asked, Verdict, reserve
+from apikeys.accounting.ledger import UsageRecord
+from apikeys.accounting.limits import Counter, Limit, Reservation
+from apikeys.accounting.recording import Usage, write
+from apikeys.alerts.models import Alert
+from apikeys.hot_path.connections import Connection, connect
+from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
-from apikeys.usage import UsageRecord
 from tests import factories
 from tests.balances import drifted_since, newest_limit
 from tests.processes import wait_for

@@ -6,8 +6,8 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection
 from django.db.models import ProtectedError
 
-from apikeys.audit import AuditEntry
-from apikeys.database import connect
+from apikeys.audit.recording import AuditEntry
+from apikeys.hot_path.connections import connect
 from chat.models import AppDataset
 from datasets.models import Dataset
 from tests import factories

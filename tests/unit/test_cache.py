@@ -9,10 +9,10 @@ import msgspec
 import pytest
 from django.db import connection
 
-from apikeys.cache import CALLS, CHANNEL, MAX_ENTRIES, SILENCE_SECONDS, Listener, Snapshots
-from apikeys.database import Connection
-from apikeys.group_commit import Gate
-from apikeys.servers import Call
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.servers import Call
+from apikeys.hot_path.snapshots import CALLS, CHANNEL, MAX_ENTRIES, SILENCE_SECONDS, Listener, Snapshots
 from tests.processes import wait_for
 
 

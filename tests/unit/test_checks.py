@@ -10,9 +10,9 @@ import pytest
 from django.http import HttpRequest, HttpResponse
 from django.urls import path
 
-from apikeys.access import PUBLIC
+from apikeys.access.declarations import PUBLIC
+from apikeys.api.views import ApiView
 from apikeys.checks import check_retention, check_routes
-from apikeys.views import ApiView
 from datasets import vector_indexes
 from datasets.checks import LEAST, MOST, check_index_memory
 from tests.environment import PROJECT

@@ -6,8 +6,8 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from apikeys import expiry
-from apikeys.models import Membership
+from apikeys.alerts import expiry
+from apikeys.keys.models import Membership
 from tests import factories
 
 

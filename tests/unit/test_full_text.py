@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from django.db import connection
 
-from apikeys.database import connect
+from apikeys.hot_path.connections import connect
 from datasets import candidates
 from datasets.data import NewDatum, insert
 from datasets.full_text import COMMON, MAXIMUM_WEIGHED, with_words

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from apikeys.database import Connection
 from apikeys.errors import Rejected, ServiceUnavailable
-from apikeys.group_commit import Gate, is_items_fault
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.group_commit import Gate, is_items_fault
 
 
 @contextmanager

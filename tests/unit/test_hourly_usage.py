@@ -13,15 +13,25 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apikeys import hourly_usage, leaders, statistics
-from apikeys.database import connect
-from apikeys.hourly_usage import HOUR, HourlyTotal, HourlyUsage, LateHour, RolledUp, floor, roll_up, rolled_up_until
-from apikeys.ledger import Usage, write
-from apikeys.models import ApiKey
+from apikeys.accounting.ledger import DailyUsage, Refusal, UsageRecord
+from apikeys.accounting.recording import Usage, write
+from apikeys.hot_path.connections import connect
+from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
 from apikeys.retention import prune
-from apikeys.statistics import Scope, Span, points_used, series, sums, top
-from apikeys.usage import DailyUsage, Refusal, UsageRecord
+from apikeys.statistics import leaders, rollup
+from apikeys.statistics import sums as statistics
+from apikeys.statistics.rollup import (
+    HOUR,
+    HourlyTotal,
+    HourlyUsage,
+    LateHour,
+    RolledUp,
+    floor,
+    roll_up,
+    rolled_up_until,
+)
+from apikeys.statistics.sums import Scope, Span, points_used, series, sums, top
 from tests import factories
 from tests.commands.runs import variables
 from tests.environment import PROJECT
@@ -415,7 +425,7 @@ def test_rolling_up_is_no_reason_to_wait(api_key: ApiKey) -> None:
                 record(api_key, timezone.now() - timedelta(hours=3))
             finally:
                 cursor.execute("RESET lock_timeout")
-    hourly_usage.roll_up()
+    rollup.roll_up()
     assert_exact(api_key)
 
 

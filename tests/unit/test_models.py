@@ -11,8 +11,16 @@ from django.db.models import ProtectedError
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apikeys import keys
-from apikeys.models import MAXIMUM_OVERLAP, AccessKind, ApiKey, KeySecret, KeyStateError, Membership, live_secret_counts
+from apikeys.keys import crypto
+from apikeys.keys.models import (
+    MAXIMUM_OVERLAP,
+    AccessKind,
+    ApiKey,
+    KeySecret,
+    KeyStateError,
+    Membership,
+    live_secret_counts,
+)
 from tests import factories
 
 
@@ -35,7 +43,7 @@ def revoked_key() -> ApiKey:
 def test_it_works():
     api_key, key = factories.make_key()
     secret = api_key.secrets.get()
-    assert keys.is_ours(key)
+    assert crypto.is_ours(key)
     assert api_key.why_unusable is None
     assert api_key.last_four == secret.last_four == key[-4:]
     assert secret.pepper_id == "p1"
@@ -44,7 +52,7 @@ def test_it_works():
 
 def test_only_the_keyed_digest_is_stored(settings):
     api_key, key = factories.make_key()
-    assert bytes(api_key.secrets.get().digest) == keys.digest(key, settings.API_KEY_PEPPERS["p1"])
+    assert bytes(api_key.secrets.get().digest) == crypto.digest(key, settings.API_KEY_PEPPERS["p1"])
 
 
 def test_kind_is_derived():
@@ -134,7 +142,7 @@ def test_imported_secret_is_in_use(settings):
 def test_rotate_ends_the_old_secret_at_once():
     api_key, old = factories.make_key()
     new = api_key.rotate()
-    assert keys.is_ours(new)
+    assert crypto.is_ours(new)
     assert new != old
     assert live(api_key) == [new[-4:]]
     assert api_key.secrets.count() == 2
@@ -367,7 +375,7 @@ def test_app_and_team_with_keys_are_kept():
 def test_database_refuses_a_second_current_secret():
     api_key, _ = factories.make_key()
     with pytest.raises(IntegrityError, match="keysecret_one_current"):
-        KeySecret.objects.create_for(api_key, keys.generate())
+        KeySecret.objects.create_for(api_key, crypto.generate())
 
 
 def test_database_refuses_one_plaintext_twice():

@@ -7,10 +7,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.utils.translation import override
 
-from apikeys import deliveries, notices
-from apikeys.alerts import Alert
-from apikeys.deliveries import Delivery
-from apikeys.models import Membership
+from apikeys.alerts import deliveries, messages
+from apikeys.alerts.deliveries import Delivery
+from apikeys.alerts.models import Alert
+from apikeys.keys.models import Membership
 from tests import factories
 
 BUDGET = {
@@ -49,15 +49,15 @@ def make_alert(kind, facts, **fields):
 )
 def test_words(kind, facts, headline, said):
     alert = make_alert(kind, facts)
-    assert notices.headline(alert) == f'Key "robot" {headline}'.replace('" :', '":')
-    assert said in notices.text(alert)
-    assert alert.team.name in notices.text(alert)
+    assert messages.headline(alert) == f'Key "robot" {headline}'.replace('" :', '":')
+    assert said in messages.text(alert)
+    assert alert.team.name in messages.text(alert)
 
 
 def test_a_team_is_named_for_what_is_its_own():
     alert = make_alert("budget", BUDGET | {"percent": 80}, key=None)
-    assert notices.headline(alert).startswith(f'Team "{alert.team.name}" has used')
-    assert json.loads(notices.payload(alert))["data"]["key"] is None
+    assert messages.headline(alert).startswith(f'Team "{alert.team.name}" has used')
+    assert json.loads(messages.payload(alert))["data"]["key"] is None
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_a_team_is_named_for_what_is_its_own():
 def test_payload(kind, facts, name):
     alert = make_alert(kind, facts)
     alert.refresh_from_db()
-    payload = json.loads(notices.payload(alert))
+    payload = json.loads(messages.payload(alert))
     assert (payload["type"], payload["timestamp"]) == (name, alert.created_at.isoformat())
     assert payload["data"].items() >= facts.items()
 
@@ -81,9 +81,9 @@ def test_an_owner_who_left_hears_nothing():
     owner = alert.key.owner
     owner.email = "owner@example.org"
     owner.save()
-    assert notices.recipients(alert) == ["owner@example.org"]
+    assert messages.recipients(alert) == ["owner@example.org"]
     Membership.objects.filter(user=owner).delete()
-    assert notices.recipients(alert) == []
+    assert messages.recipients(alert) == []
 
 
 def test_a_team_tells_its_active_staff():
@@ -94,7 +94,7 @@ def test_a_team_tells_its_active_staff():
         for field, value in fields.items():
             setattr(user, field, value)
         user.save()
-    assert notices.recipients(alert) == ["staff@example.org"]
+    assert messages.recipients(alert) == ["staff@example.org"]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_team_tells_its_active_staff():
 def test_words_in_chinese(kind, facts, said):
     alert = make_alert(kind, facts)
     with override("zh-hans"):
-        told = f"{notices.headline(alert)}\n{notices.text(alert)}"
+        told = f"{messages.headline(alert)}\n{messages.text(alert)}"
     assert [words for words in said if words not in told] == []
     assert not re.search(r"[A-Za-z]+ [A-Za-z]+ [A-Za-z]+", told)
 

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from apikeys import keys
-from apikeys.database import Connection, connect
-from apikeys.models import ApiKey
-from apikeys.policies import KeyPolicy, _load_policies
+from apikeys.access.lookup import KeyPolicy, _load_policies
+from apikeys.hot_path.connections import Connection, connect
+from apikeys.keys import crypto
+from apikeys.keys.models import ApiKey
 from tests import factories
 
 OLD, NEW = b"1" * 32, b"2" * 32
@@ -29,7 +29,7 @@ def old_key(settings, **policy) -> tuple[ApiKey, str]:
 
 
 def load(connection: Connection, settings, *plaintexts: str) -> list[KeyPolicy | None]:
-    return _load_policies(connection, [keys.digests(key, settings.API_KEY_PEPPERS) for key in plaintexts])
+    return _load_policies(connection, [crypto.digests(key, settings.API_KEY_PEPPERS) for key in plaintexts])
 
 
 def stored(api_key: ApiKey) -> tuple[str, bytes]:
@@ -54,11 +54,11 @@ def test_it_works(database_connection, settings):
 
 def test_a_secret_of_an_old_pepper_is_found_and_moved(database_connection, settings):
     api_key, key = old_key(settings)
-    assert stored(api_key) == ("old", keys.digest(key, OLD))
+    assert stored(api_key) == ("old", crypto.digest(key, OLD))
     (policy,) = load(database_connection, settings, key)
     assert policy is not None
     assert policy.key_id == api_key.pk
-    assert stored(api_key) == ("new", keys.digest(key, NEW))
+    assert stored(api_key) == ("new", crypto.digest(key, NEW))
 
 
 def test_it_is_found_again_when_it_has_moved(database_connection, settings):
@@ -72,7 +72,7 @@ def test_it_is_found_again_when_it_has_moved(database_connection, settings):
 
 def test_twice_in_one_batch(database_connection, settings):
     api_key, key = old_key(settings)
-    found = load(database_connection, settings, key, keys.generate(), key)
+    found = load(database_connection, settings, key, crypto.generate(), key)
     assert [policy and policy.key_id for policy in found] == [api_key.pk, None, api_key.pk]
     assert stored(api_key)[0] == "new"
 
@@ -93,20 +93,20 @@ def test_a_racing_process_finds_it_too(settings):
                 assert racing.is_alive()
         racing.join(10)
     assert [policy and policy.key_id for policy in found] == [api_key.pk]
-    assert stored(api_key) == ("new", keys.digest(key, NEW))
+    assert stored(api_key) == ("new", crypto.digest(key, NEW))
 
 
 def test_unknown_digests_find_nothing(database_connection, settings):
     api_key, key = old_key(settings)
-    assert load(database_connection, settings, keys.generate()) == [None]
+    assert load(database_connection, settings, crypto.generate()) == [None]
     # Nor does a key whose pepper is no longer configured, and it stays as it was.
     settings.API_KEY_PEPPERS = {"new": NEW}
     assert load(database_connection, settings, key) == [None]
-    assert stored(api_key) == ("old", keys.digest(key, OLD))
+    assert stored(api_key) == ("old", crypto.digest(key, OLD))
 
 
 def test_a_batch_of_unknown_digests(database_connection, settings):
-    assert load(database_connection, settings, *(keys.generate() for _ in range(100))) == [None] * 100
+    assert load(database_connection, settings, *(crypto.generate() for _ in range(100))) == [None] * 100
 
 
 def test_an_ended_secret_is_still_known(database_connection, settings):

@@ -9,9 +9,9 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection
 
-from apikeys.database import Connection
 from apikeys.errors import ServiceUnavailable
-from datasets.readers import Readers
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.readers import Readers
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from apikeys.access.lookup import SiteRules, find_policy_from_thread
+from apikeys.accounting.ledger import UsageRecord
+from apikeys.accounting.recording import Usage
 from apikeys.errors import Rejected
-from apikeys.ledger import Usage
 from apikeys.object_ids import new_object_id
-from apikeys.policies import SiteRules, find_policy_from_thread
-from apikeys.usage import UsageRecord
 from chat import histories, recorder
 from chat.models import App, Conversation, Message
 from tests import factories

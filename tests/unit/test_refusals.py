@@ -1,6 +1,6 @@
 """How refusals are sampled: whole at first, then ever fewer, each of which says for how many it stands."""
 
-from apikeys.refusals import KEPT_WHOLE, MAX_CALLERS, Sampler
+from apikeys.accounting.refusals import KEPT_WHOLE, MAX_CALLERS, Sampler
 
 
 def weights(sampler: Sampler, caller: str | None, count: int) -> list[int]:

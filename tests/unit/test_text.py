@@ -4,7 +4,7 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apikeys.text import storable, storable_json
+from apikeys.storable_text import storable, storable_json
 
 # All of Unicode, with NUL and lone surrogates, which hypothesis leaves out unless asked.
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))

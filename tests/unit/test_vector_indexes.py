@@ -6,7 +6,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection
 
-from apikeys.database import connect
+from apikeys.hot_path.connections import connect
 from datasets import candidates, vector_sets
 from datasets.candidates import Near, Scored
 from datasets.data import NewDatum, insert

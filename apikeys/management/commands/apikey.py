@@ -7,13 +7,14 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 
-from apikeys import named_rows, revocations
-from apikeys.audit import login
-from apikeys.command_line import DataCommand, duration, future_moment, said, text
-from apikeys.endpoints import endpoint_names
-from apikeys.key_reports import details, sheet, state, summary, table
-from apikeys.models import AccessKind, ApiKey
-from apikeys.secret_import import ImportRefused, import_rows, read_rows
+from apikeys.access.endpoints import endpoint_names
+from apikeys.audit.recording import login
+from apikeys.keys.models import AccessKind, ApiKey
+from apikeys.lifecycle import revocation as revocations
+from apikeys.lifecycle.reports import details, sheet, state, summary, table
+from apikeys.management import lookups
+from apikeys.management.command_line import DataCommand, duration, future_moment, said, text
+from apikeys.management.foreign_secrets import ImportRefused, import_rows, read_rows
 
 OPTIONS = {
     "owner": "--owner",
@@ -97,14 +98,14 @@ class Command(DataCommand):
         options["act"](options)
 
     def _create(self, options: dict[str, Any]) -> None:
-        team = named_rows.find_team(options["team"])
+        team = lookups.find_team(options["team"])
         refuse_unknown(options["endpoint"])
         try:
             api_key, plaintext = ApiKey.objects.create_key(
                 team=team,
-                owner=named_rows.find_owner(options["owner"]),
+                owner=lookups.find_owner(options["owner"]),
                 name=options["name"],
-                app=named_rows.find_app(team, options["app"]) if options["app"] else None,
+                app=lookups.find_app(team, options["app"]) if options["app"] else None,
                 expires_at=options["expires"],
                 can_name_app=options["can_name_app"],
                 allowed_networks=list(dict.fromkeys(options["network"])),
@@ -119,7 +120,7 @@ class Command(DataCommand):
     def _list(self, options: dict[str, Any]) -> None:
         api_keys = ApiKey.objects.with_state()
         if options["team"]:
-            api_keys = api_keys.for_team(named_rows.find_team(options["team"]).pk)
+            api_keys = api_keys.for_team(lookups.find_team(options["team"]).pk)
         wanted = options["state"]
         rows = [row for row in map(summary, api_keys) if wanted == "all" or row["is_usable"] == (wanted == "usable")]
         if options["json"]:
@@ -130,29 +131,29 @@ class Command(DataCommand):
             self.stderr.write("No such keys.")
 
     def _show(self, options: dict[str, Any]) -> None:
-        facts = details(named_rows.find_key(options["key"]))
+        facts = details(lookups.find_key(options["key"]))
         if options["json"]:
             self.print_json(facts)
         else:
             self.stdout.write(sheet(facts))
 
     def _rotate(self, options: dict[str, Any]) -> None:
-        api_key = named_rows.find_key(options["key"])
+        api_key = lookups.find_key(options["key"])
         plaintext = api_key.rotate(options["overlap"])
         self._hand_over(api_key.pk, plaintext, options, "Rotated")
 
     def _disable(self, options: dict[str, Any]) -> None:
-        api_key = named_rows.find_key(options["key"])
+        api_key = lookups.find_key(options["key"])
         api_key.disable()
         self._tell_servers(api_key, options, "Disabled")
 
     def _enable(self, options: dict[str, Any]) -> None:
-        api_key = named_rows.find_key(options["key"])
+        api_key = lookups.find_key(options["key"])
         api_key.enable()
         self._confirm(api_key.pk, options, "Enabled")
 
     def _revoke(self, options: dict[str, Any]) -> None:
-        api_key = named_rows.find_key(options["key"])
+        api_key = lookups.find_key(options["key"])
         if api_key.revoked_at:
             raise CommandError(
                 f"The key was revoked already, by {api_key.revoked_by!r}, because: {api_key.revoked_reason!r}"
@@ -170,8 +171,8 @@ class Command(DataCommand):
         (self.stderr if hearing.unheard else self.stdout).write(hearing.told())
 
     def _import_secrets(self, options: dict[str, Any]) -> None:
-        team = named_rows.find_team(options["team"])
-        default_owner = named_rows.find_owner(options["owner"]) if options["owner"] else None
+        team = lookups.find_team(options["team"])
+        default_owner = lookups.find_owner(options["owner"]) if options["owner"] else None
         if sys.stdin is None or sys.stdin.isatty():
             raise CommandError("Give the keys on standard input, as in: import-secrets --team Demo < keys.csv")
         try:

@@ -5,8 +5,8 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from apikeys.command_line import DataCommand, text
-from apikeys.explanations import explain
+from apikeys.accounting.explanations import explain
+from apikeys.management.command_line import DataCommand, text
 
 
 class Command(DataCommand):

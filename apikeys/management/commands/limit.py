@@ -7,9 +7,9 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.db import transaction
 
-from apikeys import named_rows
-from apikeys.command_line import DataCommand, printable, text
-from apikeys.limits import MICROPOINTS, Limit, Measure, Period
+from apikeys.accounting.limits import MICROPOINTS, Limit, Measure, Period
+from apikeys.management import lookups
+from apikeys.management.command_line import DataCommand, printable, text
 
 UNITS = {"requests": Measure.REQUESTS, "tokens": Measure.TOKENS, "points": Measure.MICROPOINTS, "open": Measure.OPEN}
 KINDS = [f"{unit}/{period}" for unit in UNITS for period in Period.values if (unit == "open") == (period == Period.NOW)]
@@ -59,8 +59,8 @@ class Command(DataCommand):
     def _add(self, options: dict[str, Any]) -> None:
         if (options["key"] is None) == (options["team"] is None):
             raise CommandError("Name a key with --key, or a team with --team.")
-        key = named_rows.find_key(options["key"]) if options["key"] else None
-        team = key.team if key else named_rows.find_team(options["team"])
+        key = lookups.find_key(options["key"]) if options["key"] else None
+        team = key.team if key else lookups.find_team(options["team"])
         unit, _, period = options["kind"].partition("/")
         limit = Limit(team=team, key=key, measure=UNITS[unit], period=period, time_zone=options["time_zone"])
         limit.amount = whole(limit, options["amount"])
@@ -90,7 +90,7 @@ class Command(DataCommand):
     def _list(self, options: dict[str, Any]) -> None:
         limits = Limit.objects.select_related("team", "key", "counter").order_by("team__name", "key__name", "pk")
         if options["team"]:
-            limits = limits.filter(team=named_rows.find_team(options["team"]))
+            limits = limits.filter(team=lookups.find_team(options["team"]))
         rows = [described(limit) for limit in limits]
         if options["json"]:
             self.print_json(rows)

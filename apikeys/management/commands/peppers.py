@@ -6,8 +6,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from apikeys.command_line import DataCommand
-from apikeys.models import KeySecret, live_secret_counts
+from apikeys.keys.models import KeySecret, live_secret_counts
+from apikeys.management.command_line import DataCommand
 
 HELP = """Count the live secrets under each pepper of API_KEY_PEPPERS, and say which pepper may be dropped.
 

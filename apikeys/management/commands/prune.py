@@ -7,7 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandError
 
-from apikeys.command_line import DataCommand
+from apikeys.management.command_line import DataCommand
 from apikeys.retention import MINIMUM_DAYS, foresee, prune, validate_days
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.db import connection
 
-from apikeys.command_line import DataCommand
+from apikeys.management.command_line import DataCommand
 
 MINIMUM_DAYS = 90
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from apikeys.command_line import DataCommand, printable
-from apikeys.limits import Measure
-from apikeys.reconciliation import Balance, compare, fix
+from apikeys.accounting.limits import Measure
+from apikeys.accounting.reconciliation import Balance, compare, fix
+from apikeys.management.command_line import DataCommand, printable
 
 
 def as_data(balance: Balance) -> dict[str, Any]:

@@ -11,11 +11,11 @@ from django.db.models import Count, F, Model, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce, TruncDate
 from django.utils import timezone
 
-from apikeys import named_rows
-from apikeys.command_line import DataCommand, printable, text
-from apikeys.key_reports import columns
-from apikeys.limits import MICROPOINTS
-from apikeys.usage import DailyUsage, Ending, UsageRecord
+from apikeys.accounting.ledger import DailyUsage, Ending, UsageRecord
+from apikeys.accounting.limits import MICROPOINTS
+from apikeys.lifecycle.reports import columns
+from apikeys.management import lookups
+from apikeys.management.command_line import DataCommand, printable, text
 
 # What can be grouped by, and the columns that name a group.
 GROUPS: dict[str, dict[str, Any]] = {
@@ -99,9 +99,9 @@ class Command(DataCommand):
 def owned(model: type[Model], options: dict[str, Any]) -> QuerySet[Any]:
     rows: QuerySet[Any] = model._default_manager.all()
     if options["team"]:
-        rows = rows.filter(team=named_rows.find_team(options["team"]))
+        rows = rows.filter(team=lookups.find_team(options["team"]))
     if options["key"]:
-        rows = rows.filter(key=named_rows.find_key(options["key"]))
+        rows = rows.filter(key=lookups.find_key(options["key"]))
     return rows
 
 

@@ -9,7 +9,8 @@ from procrastinate.contrib.django import app
 from procrastinate.jobs import DeleteJobCondition
 from procrastinate.psycopg_connector import PsycopgConnector
 
-from apikeys import database, outbound
+from apikeys import outbound
+from apikeys.hot_path import connections
 from apikeys.jobs import HEARTBEAT_SECONDS, SILENCE_SECONDS
 
 # How many jobs of each queue run at the same time, so that long ones of one kind do not hold up the others. A receiver
@@ -25,7 +26,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         # A worker listens, and so needs the database itself, not a transaction pooler.
-        connector = PsycopgConnector(kwargs=database.parameters(direct=True), min_size=1, max_size=2 * len(CONCURRENCY))
+        connector = PsycopgConnector(
+            kwargs=connections.parameters(direct=True), min_size=1, max_size=2 * len(CONCURRENCY)
+        )
         with app.replace_connector(connector):
             asyncio.run(work())
 

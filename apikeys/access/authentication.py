@@ -1,0 +1,111 @@
+"""Who calls: the holder of a key, or signed-in staff. What they may do is for `permissions` to say."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication, SessionAuthentication
+from rest_framework.exceptions import PermissionDenied
+from rest_framework.request import Request
+
+from apikeys.access import lookup
+from apikeys.access.declarations import PUBLIC, ApiCredential
+from apikeys.access.lookup import KeyPolicy, SiteRules
+from apikeys.errors import CsrfFailed, MalformedKey, MissingKey
+from apikeys.hot_path.snapshots import listener
+from apikeys.hot_path.trace import trace_of
+from apikeys.keys.crypto import Credential, parse_credential
+
+
+@dataclass(frozen=True, slots=True)
+class KeyOwner:
+    """`request.user` of a call with a key. Not the Django user: what the owner may do never widens the key."""
+
+    pk: int
+    username: str
+    is_authenticated: bool = True
+    is_anonymous: bool = False
+    is_active: bool = True
+    is_staff: bool = False
+    is_superuser: bool = False
+
+    def has_perm(self, permission: str, obj: Any = None) -> bool:
+        return False
+
+
+def credential_of(request: HttpRequest) -> Credential | None:
+    """The credential that the Authorization header carries; None without a header. Raises MalformedKey."""
+    # Two headers arrive joined by a comma, which no credential contains.
+    header = request.META.get("HTTP_AUTHORIZATION")
+    if header is None:
+        return None
+    scheme, _, rest = header.strip().partition(" ")
+    credential = parse_credential(rest.strip()) if scheme.lower() == "bearer" else None
+    if credential is None:
+        raise MalformedKey
+    return credential
+
+
+class ApiKeyAuthentication(BaseAuthentication):
+    """`Authorization: Bearer <key>` or `<key>-<appId>`. A bad header is refused; it never falls back to a session."""
+
+    def authenticate(self, request: Request) -> tuple[KeyOwner, ApiCredential] | None:
+        view = request.parser_context["view"]
+        if view.staff_permission is PUBLIC:
+            return None
+        http_request: HttpRequest = request._request
+        found = getattr(http_request, "api_credential", None)
+        if found is None:
+            credential = credential_of(http_request)
+            if credential is None:
+                return None
+            generation = listener.generation
+            rules = lookup.site_rules_from_thread()
+            policy = lookup.find_policy_from_thread(credential.key, rules)
+            found = _found(http_request, credential, policy, rules, generation)
+        found.policy.check_usable()
+        return KeyOwner(found.policy.owner_id, found.policy.owner_name), found
+
+    @staticmethod
+    async def prepare(http_request: HttpRequest) -> ApiCredential:
+        """Look the key up without a thread, so that `authenticate` has nothing left to wait for.
+
+        Only for views that take nothing but keys. Raises an AuthenticationError, or ServiceUnavailable.
+        """
+        credential = credential_of(http_request)
+        if credential is None:
+            raise MissingKey
+        generation = listener.generation
+        rules = await lookup.site_rules()
+        policy = await lookup.find_policy(credential.key, rules)
+        found = _found(http_request, credential, policy, rules, generation)
+        http_request.api_credential = found  # type: ignore[attr-defined]
+        return found
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+def _found(
+    http_request: HttpRequest, credential: Credential, policy: KeyPolicy, rules: SiteRules, generation: int
+) -> ApiCredential:
+    trace_of(http_request).policy = policy
+    return ApiCredential(policy, credential.app_id, rules, generation)
+
+
+class StaffSessionAuthentication(SessionAuthentication):
+    """Staff signed in to the admin, at endpoints that name a permission for them. CSRF is checked as usual."""
+
+    def authenticate(self, request: Request) -> tuple[Any, None] | None:
+        view = request.parser_context["view"]
+        if not isinstance(view.staff_permission, str):
+            return None
+        user = getattr(request._request, "user", None)
+        if user is None or not (user.is_active and user.is_staff):
+            return None
+        try:
+            # Django's own request: DRF's would look for a parser of the body, to find the token in a form.
+            self.enforce_csrf(request._request)  # type: ignore[arg-type]
+        except PermissionDenied:
+            raise CsrfFailed from None
+        return user, None

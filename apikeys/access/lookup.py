@@ -1,0 +1,196 @@
+"""What the hot path knows of a key: a frozen snapshot of its policy, found by the digest of the plaintext."""
+
+import ipaddress
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+
+from apikeys.errors import DisabledKey, ExpiredKey, InvalidKey, RevokedKey, RotatedKey
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.snapshots import Snapshots, listener
+from apikeys.keys import crypto
+from apikeys.keys.models import AccessKind
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+LOOKUP_CAPACITY = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPolicy:
+    """One key as it was when it was read. Times are compared at each use, not when it was read."""
+
+    key_id: str
+    secret_id: int
+    team_id: str
+    owner_id: int
+    owner_name: str
+    name: str
+    last_four: str
+    app_id: str | None
+    can_name_app: bool
+    is_revoked: bool
+    is_disabled: bool
+    expires_at: datetime | None
+    secret_expires_at: datetime | None
+    allowed_networks: tuple[Network, ...]
+    allowed_endpoints: frozenset[str]
+    allowed_models: frozenset[str]
+    # Of its own or of its team's. Without any, admission costs no round trip.
+    has_limits: bool
+
+    @property
+    def kind(self) -> AccessKind:
+        if self.app_id:
+            return AccessKind.APP
+        return AccessKind.GLOBAL_NAMING_APP if self.can_name_app else AccessKind.GLOBAL
+
+    @property
+    def kinds(self) -> frozenset[AccessKind]:
+        """Every kind that this key counts as: one that may name an app is a global key all the same."""
+        return KINDS[self.kind]
+
+    def check_usable(self) -> None:
+        """Raise the AuthenticationError that says why the key is refused whoever calls, if it is."""
+        if self.is_revoked:
+            raise RevokedKey
+        now = time.time()
+        if self.secret_expires_at is not None and self.secret_expires_at.timestamp() <= now:
+            raise RotatedKey
+        if self.expires_at is not None and self.expires_at.timestamp() <= now:
+            raise ExpiredKey(self.last_four)
+        if self.is_disabled:
+            raise DisabledKey
+
+
+KINDS = {
+    AccessKind.APP: frozenset({AccessKind.APP}),
+    AccessKind.GLOBAL: frozenset({AccessKind.GLOBAL}),
+    AccessKind.GLOBAL_NAMING_APP: frozenset({AccessKind.GLOBAL, AccessKind.GLOBAL_NAMING_APP}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SiteRules:
+    """What administrators lowered at run time, and whether keys of other systems are about."""
+
+    denied_kinds: dict[str, frozenset[str]]
+    has_imported: bool
+
+
+# One row for each digest that exists. A secret that an older pepper signed is found by that pepper's digest
+# and moved to the first one; the digest is compared again, since another process may have moved it meanwhile.
+LOOKUP_SQL = """
+WITH wanted AS (
+    SELECT * FROM unnest(%(ordinals)s::int[], %(digests)s::bytea[], %(first_digests)s::bytea[])
+        AS wanted(ordinal, digest, first_digest)
+), moved AS (
+    UPDATE apikeys_keysecret AS secret SET digest = wanted.first_digest, pepper_id = %(pepper_id)s
+    FROM wanted
+    WHERE secret.digest = ANY (%(digests)s::bytea[])
+        AND secret.digest = wanted.digest AND wanted.digest <> wanted.first_digest
+    RETURNING secret.id
+)
+SELECT DISTINCT ON (wanted.ordinal)
+    wanted.ordinal, key.id, secret.id, key.team_id, key.owner_id, owner.username, key.name, secret.last_four,
+    key.app_id, key.can_name_app, key.revoked_at IS NOT NULL,
+    key.disabled_at IS NOT NULL OR team.disabled_at IS NOT NULL OR NOT owner.is_active OR membership.id IS NULL,
+    key.expires_at, secret.expires_at, key.allowed_networks, key.allowed_endpoints, key.allowed_models,
+    EXISTS (SELECT 1 FROM apikeys_limit AS a_limit
+        WHERE a_limit.key_id = key.id OR (a_limit.key_id IS NULL AND a_limit.team_id = key.team_id))
+FROM wanted
+JOIN apikeys_keysecret AS secret ON secret.digest = ANY (%(digests)s::bytea[]) AND secret.digest = wanted.digest
+JOIN apikeys_apikey AS key ON key.id = secret.key_id
+JOIN apikeys_team AS team ON team.id = key.team_id
+JOIN auth_user AS owner ON owner.id = key.owner_id
+LEFT JOIN apikeys_membership AS membership ON membership.team_id = key.team_id AND membership.user_id = key.owner_id
+ORDER BY wanted.ordinal
+"""
+
+
+def _load_policies(connection: Connection, batch: Sequence[dict[str, bytes]]) -> list[KeyPolicy | None]:
+    """Each item is {pepper id: digest}, the first pepper's first."""
+    ordinals, digests, first_digests = [], [], []
+    for ordinal, by_pepper in enumerate(batch):
+        first = next(iter(by_pepper.values()))
+        for digest in by_pepper.values():
+            ordinals.append(ordinal)
+            digests.append(digest)
+            first_digests.append(first)
+    rows = connection.execute(
+        LOOKUP_SQL,
+        {
+            "ordinals": ordinals,
+            "digests": digests,
+            "first_digests": first_digests,
+            "pepper_id": next(iter(settings.API_KEY_PEPPERS)),
+        },
+    ).fetchall()
+    found: list[KeyPolicy | None] = [None] * len(batch)
+    for ordinal, *columns in rows:
+        found[ordinal] = _policy(columns)
+    return found
+
+
+def _policy(columns: Sequence[Any]) -> KeyPolicy:
+    *plain, networks, endpoints, models, has_limits = columns
+    parsed = tuple(ipaddress.ip_network(network) for network in networks)
+    return KeyPolicy(*[*plain, parsed, frozenset(endpoints), frozenset(models), has_limits])
+
+
+def _load_site_rules(connection: Connection, batch: Sequence[None]) -> list[SiteRules | None]:
+    rows = connection.execute(
+        "SELECT endpoint, denied_kinds FROM apikeys_endpointrule "
+        "UNION ALL SELECT NULL, NULL WHERE EXISTS (SELECT 1 FROM apikeys_keysecret WHERE is_imported)"
+    ).fetchall()
+    rules = SiteRules(
+        denied_kinds={endpoint: frozenset(kinds) for endpoint, kinds in rows if endpoint is not None},
+        has_imported=any(endpoint is None for endpoint, _ in rows),
+    )
+    return [rules for _ in batch]
+
+
+policy_gate: Gate[dict[str, bytes], KeyPolicy | None] = Gate("key-lookup", _load_policies, capacity=LOOKUP_CAPACITY)
+site_rules_gate: Gate[None, SiteRules | None] = Gate("site-rules", _load_site_rules, capacity=LOOKUP_CAPACITY)
+_policies: Snapshots[bytes, KeyPolicy] = Snapshots(policy_gate, listener)
+_site_rules: Snapshots[str, SiteRules] = Snapshots(site_rules_gate, listener)
+
+
+def _first_digest(key: str) -> bytes:
+    return crypto.digest(key, next(iter(settings.API_KEY_PEPPERS.values())))
+
+
+def _must_exist(rules: SiteRules | None) -> SiteRules:
+    assert rules is not None  # noqa: S101 - the loader always returns one
+    return rules
+
+
+async def site_rules() -> SiteRules:
+    return _must_exist(await _site_rules.get("", None))
+
+
+def site_rules_from_thread() -> SiteRules:
+    return _must_exist(_site_rules.get_from_thread("", None))
+
+
+async def find_policy(key: str, rules: SiteRules) -> KeyPolicy:
+    """The policy of the key with this plaintext. Raises InvalidKey, or ServiceUnavailable."""
+    if not (rules.has_imported or crypto.is_ours(key)):
+        raise InvalidKey
+    policy = await _policies.get(_first_digest(key), crypto.digests(key, settings.API_KEY_PEPPERS))
+    if policy is None:
+        raise InvalidKey
+    return policy
+
+
+def find_policy_from_thread(key: str, rules: SiteRules) -> KeyPolicy:
+    if not (rules.has_imported or crypto.is_ours(key)):
+        raise InvalidKey
+    policy = _policies.get_from_thread(_first_digest(key), crypto.digests(key, settings.API_KEY_PEPPERS))
+    if policy is None:
+        raise InvalidKey
+    return policy

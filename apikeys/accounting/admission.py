@@ -1,0 +1,271 @@
+"""Whether an allowed request is taken on now: by this process, which must have room to record it, and by its limits.
+
+What is admitted holds room in the gate that will record it and, where limits apply, a reservation in the database,
+which settling its record gives back.
+"""
+
+import asyncio
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any
+
+import msgspec
+
+from apikeys.access.lookup import KeyPolicy
+from apikeys.accounting.recording import Usage, usage_gate
+from apikeys.errors import InsufficientQuota, RateLimited, ServiceUnavailable
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.group_commit import Gate
+from apikeys.object_ids import new_object_id
+
+# Of this process; its heartbeat is kept by `servers`.
+SERVER_ID = new_object_id()
+# A request at the same time as others ends soon, but nobody knows when.
+OPEN_RETRY_SECONDS = 1
+# Longer than the database lets a statement of ours run.
+DECIDED_SECONDS = 16.0
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """The most that a request may use: its prompt's bound and the longest answer. Points in millionths."""
+
+    id: str
+    team_id: str
+    key_id: str
+    endpoint: str
+    app_id: str | None = None
+    model: str = ""
+    prompt_tokens: int = 0
+    tokens: int = 0
+    prompt_micropoints: int = 0
+    micropoints: int = 0
+    # In millionths of a point for 1,000 tokens.
+    prompt_price: int = 0
+    completion_price: int = 0
+
+
+class LimitState(msgspec.Struct, frozen=True):
+    """One limit as the request found it. `resets_in` in seconds; None for what has no end."""
+
+    id: int
+    is_team: bool
+    measure: str
+    period: str
+    amount: int
+    used: int
+    reserved: int
+    asked: int
+    resets_in: float | None
+    time_zone: str = "UTC"
+    # The beginning of the period, as the database writes it.
+    since: str | None = None
+
+    def left(self, *, is_admitted: bool) -> int:
+        """What is left for later requests, now that this one is admitted, or refused and cost nothing."""
+        taken = self.used + self.reserved + (self.asked if is_admitted else 0)
+        return max(0, self.amount - taken)
+
+    @property
+    def reset_seconds(self) -> int:
+        return OPEN_RETRY_SECONDS if self.resets_in is None else max(1, math.ceil(self.resets_in))
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    refused_by: int | None
+    limits: list[LimitState]
+
+    def check(self, policy: KeyPolicy) -> None:
+        """Raise the refusal, if it is one."""
+        if self.refused_by is None:
+            return
+        limit = next(limit for limit in self.limits if limit.id == self.refused_by)
+        whose = "Your team" if limit.is_team else f"Key ******{policy.last_four}"
+        is_budget = limit.period not in ("now", "minute")
+        if is_budget and limit.used + limit.asked > limit.amount:
+            raise InsufficientQuota(policy.last_four, None if limit.resets_in is None else limit.reset_seconds)
+        if limit.period == "now":
+            raise RateLimited(f"{whose} may have {limit.amount} requests open at the same time.", OPEN_RETRY_SECONDS)
+        if is_budget:
+            raise RateLimited(f"{whose} has its last {limit.measure} reserved for open requests.", OPEN_RETRY_SECONDS)
+        if limit.asked > limit.amount:
+            raise RateLimited(
+                f"{whose} may use {limit.amount} {limit.measure} a minute, and this request asks for {limit.asked}.",
+                limit.reset_seconds,
+            )
+        raise RateLimited(f"{whose} may use {limit.amount} {limit.measure} a minute.", limit.reset_seconds)
+
+
+_states = msgspec.json.Decoder(list[LimitState])
+
+
+def reserve(connection: Connection, batch: Sequence[Asked]) -> list[Verdict]:
+    items = [
+        {**msgspec.structs.asdict(asked), "ordinal": ordinal, "server_id": SERVER_ID}
+        for ordinal, asked in enumerate(batch)
+    ]
+    rows = connection.execute(
+        "SELECT ordinal, refused_by, limits::text FROM apikeys_reserve(%s::text::jsonb)",
+        [msgspec.json.encode(items).decode()],
+    ).fetchall()
+    verdicts = [Verdict(None, [])] * len(batch)
+    for ordinal, refused_by, limits in rows:
+        verdicts[ordinal] = Verdict(refused_by, _states.decode(limits) if limits else [])
+    return verdicts
+
+
+reserve_gate: Gate[Asked, Verdict] = Gate("reserve", reserve, capacity=5_000, max_batch=128)
+
+
+class Unheard(msgspec.Struct, frozen=True):
+    """A request that was refused because the database did not answer, and that it may have admitted all the same."""
+
+    id: str
+    # By then the database has ended the statement, one way or the other. Of this process's monotonic clock.
+    decided_at: float
+
+
+def release(connection: Connection, batch: Sequence[Unheard]) -> list[None]:
+    time.sleep(max(0.0, max(unheard.decided_at for unheard in batch) - time.monotonic()))
+    connection.execute("SELECT apikeys_release(%s)", [[unheard.id for unheard in batch]])
+    return [None] * len(batch)
+
+
+release_gate: Gate[Unheard, None] = Gate("release", release, capacity=5_000, retry=True)
+
+
+def release_later(request_id: str) -> None:
+    """Give back what may have been reserved for a request that was refused."""
+    # Where there is no room, it is given back when it has become too old for any request.
+    with contextlib.suppress(ServiceUnavailable):
+        release_gate.begin_from_thread(Unheard(request_id, time.monotonic() + DECIDED_SECONDS))
+
+
+class Admission:
+    """One request taken on, holding room in the gate that will record it. Raises ServiceUnavailable when full."""
+
+    __slots__ = ("_gate", "is_open")
+
+    def __init__(self, gate: Gate[Any, Any]) -> None:
+        gate.reserve()
+        self._gate = gate
+        self.is_open = True
+
+    async def reserve(self, asked: Asked, given_up: Callable[[], Any]) -> Verdict:
+        """Ask to reserve what the request may use. Raises ServiceUnavailable; whether it is refused, the verdict says.
+
+        Whoever stops waiting cannot know the verdict: if it turns out to be yes, the record that `given_up` makes
+        settles it.
+        """
+        future = reserve_gate.begin(asked)
+        try:
+            done, _ = await asyncio.wait({future}, timeout=reserve_gate.wait_seconds)
+        except asyncio.CancelledError:
+            self._settle_later(future, asked, given_up)
+            raise
+        if not done:
+            self._settle_later(future, asked, given_up)
+            raise ServiceUnavailable
+        try:
+            return future.result()
+        except ServiceUnavailable:
+            release_later(asked.id)
+            raise
+
+    def _settle_later(self, future: asyncio.Future[Verdict], asked: Asked, given_up: Callable[[], Any]) -> None:
+        """Keep the room until the verdict is there, whoever has gone meanwhile."""
+        self.is_open = False
+
+        def settle(done: asyncio.Future[Verdict]) -> None:
+            is_heard = not done.cancelled() and done.exception() is None
+            if is_heard and done.result().refused_by is None:
+                self._gate.begin(given_up(), reserved=True)
+                return
+            self._gate.release()
+            if not is_heard:
+                release_later(asked.id)
+
+        future.add_done_callback(settle)
+
+    def record(self, item: Any) -> Any:
+        """Hand the record over in the room that was held, once. Returns what `Gate.wait` awaits."""
+        self.is_open = False
+        return self._gate.begin(item, reserved=True)
+
+    def drop(self) -> None:
+        """Give the room back, if it is still held: nothing will be recorded."""
+        if self.is_open:
+            self.is_open = False
+            self._gate.release()
+
+    def __enter__(self) -> "Admission":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.drop()
+
+
+def reserve_from_thread(asked: Asked, given_up: Callable[[], Usage]) -> Verdict:
+    """The same as `Admission.reserve`, for synchronous callers. What it admits holds room in the usage gate."""
+    usage_gate.reserve()
+    try:
+        future = reserve_gate.begin_from_thread(asked)
+    except ServiceUnavailable:
+        usage_gate.release()
+        raise
+
+    def settle(done: Future[Verdict]) -> None:
+        is_heard = done.exception() is None
+        if is_heard and done.result().refused_by is None:
+            usage_gate.begin_from_thread(given_up(), reserved=True)
+            return
+        usage_gate.release()
+        if not is_heard:
+            release_later(asked.id)
+
+    try:
+        verdict = future.result(reserve_gate.wait_seconds)
+    except TimeoutError:
+        future.add_done_callback(settle)
+        raise ServiceUnavailable from None
+    except ServiceUnavailable:
+        usage_gate.release()
+        release_later(asked.id)
+        raise
+    if verdict.refused_by is not None:
+        usage_gate.release()
+    return verdict
+
+
+def limit_headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
+    """What is left, as OpenAI's clients read it and as the IETF's draft spells it."""
+    headers: list[tuple[str, str]] = []
+
+    def left(limit: LimitState) -> int:
+        return limit.left(is_admitted=verdict.refused_by is None)
+
+    for measure in ("requests", "tokens"):
+        minutes = [limit for limit in verdict.limits if limit.measure == measure and limit.period == "minute"]
+        if minutes:
+            tightest = min(minutes, key=left)
+            headers += [
+                (f"x-ratelimit-limit-{measure}", str(tightest.amount)),
+                (f"x-ratelimit-remaining-{measure}", str(left(tightest))),
+                (f"x-ratelimit-reset-{measure}", f"{tightest.reset_seconds}s"),
+            ]
+    timed = [limit for limit in verdict.limits if limit.resets_in is not None]
+    if timed:
+        headers += [
+            ("ratelimit-policy", ", ".join(f'"{_name(limit)}";q={limit.amount}' for limit in timed)),
+            ("ratelimit", ", ".join(f'"{_name(limit)}";r={left(limit)};t={limit.reset_seconds}' for limit in timed)),
+        ]
+    return [(name.encode(), value.encode()) for name, value in headers]
+
+
+def _name(limit: LimitState) -> str:
+    return f"{'team' if limit.is_team else 'key'}-{limit.measure}-{limit.period}-{limit.id}"

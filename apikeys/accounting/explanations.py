@@ -1,0 +1,367 @@
+"""Why a request was charged what it was, or refused: the rule, the counters before and after, the arithmetic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from apikeys.accounting.ledger import Ending, Refusal, TokenSource, UsageRecord
+from apikeys.accounting.limits import MICROPOINTS, Measure, Period, Reservation
+from apikeys.keys.models import ApiKey, Team
+from apikeys.lifecycle.reports import width
+from apikeys.management.command_line import printable
+
+ENDINGS = {
+    Ending.COMPLETE: gettext_lazy("It was answered. Prompt and produced tokens are charged."),
+    Ending.CANCELLED: gettext_lazy("The caller left. The prompt and what was produced until then are charged."),
+    Ending.CUT: gettext_lazy(
+        "It was cut because its key was revoked or its app disabled. What was produced until then is charged."
+    ),
+    Ending.FAILED: gettext_lazy(
+        "It failed. What the provider had produced is charged; nothing, if it failed before its first byte."
+    ),
+    Ending.LOST: gettext_lazy(
+        "Its server process died. The prompt's bound is charged, and what it had reserved was given back."
+    ),
+}
+SOURCES = {
+    TokenSource.PROVIDER: gettext_lazy("as the provider reported them"),
+    TokenSource.BOUND: gettext_lazy("our upper bound from the text, since the provider reported none"),
+    "": gettext_lazy("this endpoint uses none"),
+}
+# What an administrator or a caller can do about it, by error.code.
+REFUSALS = {
+    "missing_api_key": gettext_lazy("Every call needs the header Authorization: Bearer <key>."),
+    "malformed_api_key": gettext_lazy("The header must be Authorization: Bearer <key>, once."),
+    "invalid_api_key": gettext_lazy("No key has this plaintext: it was mistyped, or never existed here."),
+    "revoked_api_key": gettext_lazy("The key was revoked, for good. Its holder needs a new one."),
+    "rotated_api_key": gettext_lazy(
+        "This secret ended by rotation. The key lives on under its new secret; whoever still uses the "
+        "old one was not told, or should not have it."
+    ),
+    "expired_api_key": gettext_lazy("The key's expiry has passed. An administrator can set a later one."),
+    "disabled_api_key": gettext_lazy("The key, its owner or its team is disabled, or the owner has left the team."),
+    "ip_not_allowed": gettext_lazy("The key lists networks, and the caller's address lies in none of them."),
+    "endpoint_not_allowed": gettext_lazy(
+        "The endpoint takes no such key, a rule closed it, or the key's own list lacks it."
+    ),
+    "wrong_key_kind": gettext_lazy(
+        "The other kind of key would have worked: app keys talk to their app, global keys do the rest."
+    ),
+    "model_not_allowed": gettext_lazy("The key lists models, and the app's model is not among them."),
+    "appUnExist": gettext_lazy("The key's team has no such app, or it is archived."),
+    "rate_limit_exceeded": gettext_lazy("There was no room at that moment; a later try fits, as Retry-After said."),
+    "insufficient_quota": gettext_lazy(
+        "What is left of the budget is too little for this request until its period ends."
+    ),
+    "https_required": gettext_lazy(
+        "The site is reached over HTTPS only. A key that was sent without it should be rotated."
+    ),
+}
+OTHERWISE = gettext_lazy("The request itself was wrong, as the message says. No limit was touched.")
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """One screen: sections of labeled lines for people, and the same facts as data for programs."""
+
+    facts: dict[str, Any]
+    sections: list[tuple[str, list[str]]] = field(default_factory=list)
+
+    def text(self) -> str:
+        return "\n\n".join("\n".join([title, *(f"  {line}" for line in lines)]) for title, lines in self.sections)
+
+
+def explain(request_id: str) -> Explanation | None:
+    """What is known of the request with this X-Request-Id; None when nothing is."""
+    record = UsageRecord.objects.select_related("team", "key", "app").filter(pk=request_id).first()
+    if record is not None:
+        return explain_charge(record)
+    refusal = Refusal.objects.select_related("team", "key").filter(pk=request_id).first()
+    if refusal is not None:
+        return explain_refusal(refusal)
+    reservation = Reservation.objects.select_related("team", "key", "app").filter(pk=request_id).first()
+    return None if reservation is None else explain_open(reservation)
+
+
+def explain_charge(record: UsageRecord) -> Explanation:
+    limits = [charged(limit, record.charges or {}) for limit in record.limits or []]
+    facts = {
+        "id": record.pk,
+        "outcome": "charged",
+        "ending": record.ending,
+        "status": record.status,
+        "at": record.created_at.isoformat(),
+        "team_id": record.team_id,
+        "key_id": record.key_id,
+        "app_id": record.app_id,
+        "endpoint": record.endpoint,
+        "model": record.model,
+        "prompt_tokens": record.prompt_tokens,
+        "completion_tokens": record.completion_tokens,
+        "token_source": record.token_source,
+        "prompt_price": record.prompt_price,
+        "completion_price": record.completion_price,
+        "cost_micropoints": record.cost_micropoints,
+        "limits": limits,
+    }
+    ttfb = record.time_to_first_byte_ms
+    sections = [
+        (
+            _("Request %(id)s: %(ending)s, charged %(points)s points")
+            % {"id": record.pk, "ending": Ending(record.ending).label, "points": points(record.cost_micropoints)},
+            [
+                *who(record.created_at, record.team, record.key, record.client_address),
+                row(_("what"), named(record.endpoint, record.app, record.model)),
+                row(
+                    _("answer"),
+                    _("status %(status)s after %(ms)s ms") % {"status": record.status, "ms": f"{record.duration_ms:,}"}
+                    + ("" if ttfb is None else _(", first byte after %(ms)s ms") % {"ms": f"{ttfb:,}"}),
+                ),
+            ],
+        ),
+        (_("Rule"), [str(ENDINGS[Ending(record.ending)])]),
+        (
+            _("Price"),
+            [
+                row(
+                    _("tokens"),
+                    _("%(prompt)s prompt + %(completion)s completion = %(all)s, %(source)s")
+                    % {
+                        "prompt": f"{record.prompt_tokens:,}",
+                        "completion": f"{record.completion_tokens:,}",
+                        "all": f"{record.prompt_tokens + record.completion_tokens:,}",
+                        "source": SOURCES[record.token_source],
+                    },
+                ),
+                *price(record),
+            ],
+        ),
+        (_("Limits"), [line for limit in limits for line in charge_at(limit)] or [_("None applied.")]),
+    ]
+    return Explanation(facts, sections)
+
+
+def explain_refusal(refusal: Refusal) -> Explanation:
+    limits = refusal.limits or []
+    facts = {
+        "id": refusal.pk,
+        "outcome": "refused",
+        "status": refusal.status,
+        "code": refusal.code,
+        "message": refusal.message,
+        "at": refusal.created_at.isoformat(),
+        "team_id": refusal.team_id,
+        "key_id": refusal.key_id,
+        "endpoint": refusal.endpoint,
+        "asked": refusal.asked,
+        "limits": limits,
+        "refused_by": refusal.refused_by,
+        "stands_for": refusal.stands_for,
+    }
+    kept = []
+    if refusal.stands_for > 1:
+        kept = [row(_("kept"), _("one of %(count)s like it") % {"count": refusal.stands_for})]
+    sections = [
+        (
+            _("Request %(id)s: refused with %(status)s %(code)s, cost nothing")
+            % {"id": refusal.pk, "status": refusal.status, "code": refusal.code},
+            [
+                *who(refusal.created_at, refusal.team, refusal.key, refusal.client_address),
+                row(_("what"), refusal.endpoint or "-"),
+                row(_("message"), printable(refusal.message)),
+                *kept,
+            ],
+        ),
+        (_("Rule"), [str(REFUSALS.get(refusal.code, OTHERWISE))]),
+    ]
+    if refusal.asked:
+        sections.append((_("Asked for"), asked(refusal.asked)))
+    if limits:
+        sections.append((_("Limits"), [line for limit in limits for line in verdict_at(limit, refusal.refused_by)]))
+    return Explanation(facts, sections)
+
+
+def explain_open(reservation: Reservation) -> Explanation:
+    limits = reservation.found or []
+    facts = {
+        "id": reservation.pk,
+        "outcome": "open",
+        "at": reservation.admitted_at.isoformat(),
+        "team_id": reservation.team_id,
+        "key_id": reservation.key_id,
+        "app_id": reservation.app_id,
+        "endpoint": reservation.endpoint,
+        "model": reservation.model,
+        "server_id": reservation.server_id,
+        "limits": limits,
+    }
+    sections = [
+        (
+            _("Request %(id)s: admitted, and not ended yet") % {"id": reservation.pk},
+            [
+                *who(reservation.admitted_at, reservation.team, reservation.key, None),
+                row(_("what"), named(reservation.endpoint, reservation.app, reservation.model)),
+                row(_("server"), _("process %(id)s") % {"id": reservation.server_id}),
+            ],
+        ),
+        (_("Rule"), [_("The most that it may use is reserved. When it ends, what it used is charged in its place.")]),
+        (_("Limits"), [line for limit in limits for line in found_at(limit)]),
+    ]
+    return Explanation(facts, sections)
+
+
+def row(label: str, text: str) -> str:
+    """A label and what it is, the texts of all rows below each other; Chinese characters take two places."""
+    return label + " " * max(1, 10 - width(label)) + text
+
+
+def who(moment: datetime, team: Team | None, key: ApiKey | None, address: str | None) -> list[str]:
+    caller = _("no known key")
+    if key is not None:
+        caller = _("key %(key)s, team %(team)s") % {"key": f"{key.name!r} ({key.pk})", "team": f"{str(team or '-')!r}"}
+    place = _(", from %(address)s") % {"address": address or _("an unknown address")}
+    return [
+        row(_("when"), f"{timezone.localtime(moment):%Y-%m-%d %H:%M:%S %Z}"),
+        printable(row(_("who"), caller + place)),
+    ]
+
+
+def named(endpoint: str, app: Any, model: str) -> str:
+    told = endpoint
+    if app:
+        told += _(", app %(app)s") % {"app": f"{app.name!r} ({app.pk})"}
+    if model:
+        told += _(", model %(model)s") % {"model": model}
+    return printable(told)
+
+
+def price(record: UsageRecord) -> list[str]:
+    if not record.prompt_price and not record.completion_price:
+        return [row(_("price"), _("this model has none"))] if record.model else []
+    prompt = Decimal(record.prompt_tokens * record.prompt_price) / 1000 / MICROPOINTS
+    completion = Decimal(record.completion_tokens * record.completion_price) / 1000 / MICROPOINTS
+    rounded = _("%(exact)s, rounded up to a millionth: %(points)s points") % {
+        "exact": plain(prompt + completion),
+        "points": points(record.cost_micropoints),
+    }
+    return [
+        row(_("prompt"), f"{record.prompt_tokens:,} x {points(record.prompt_price)} / 1,000 = {plain(prompt)}"),
+        row(
+            _("answer"),
+            f"{record.completion_tokens:,} x {points(record.completion_price)} / 1,000 = {plain(completion)}",
+        ),
+        row(_("cost"), rounded),
+    ]
+
+
+def asked(most: dict[str, Any]) -> list[str]:
+    """The most that a request may use, which is what its limits were asked for."""
+    lines = [row(_("requests"), "1")]
+    if most["tokens"]:
+        answer = most["tokens"] - most["prompt_tokens"]
+        tokens = _("%(prompt)s bound of the prompt + %(answer)s longest answer = %(all)s") % {
+            "prompt": f"{most['prompt_tokens']:,}",
+            "answer": f"{answer:,}",
+            "all": f"{most['tokens']:,}",
+        }
+        lines += [
+            row(_("tokens"), tokens),
+            row(
+                _("points"),
+                f"{most['prompt_tokens']:,} x {points(most['prompt_price'])} / 1,000 + {answer:,} x "
+                f"{points(most['completion_price'])} / 1,000 = {points(most['micropoints'])}",
+            ),
+        ]
+    return lines
+
+
+def verdict_at(limit: dict[str, Any], refused_by: int | None) -> Iterator[str]:
+    """One limit as the request found it, and whether there was room."""
+    unit = limit["measure"]
+    needed = limit["used"] + limit["reserved"] + limit["asked"]
+    told = {
+        "used": amount(unit, limit["used"]),
+        "reserved": amount(unit, limit["reserved"]),
+        "asked": amount(unit, limit["asked"]),
+        "needed": amount(unit, needed),
+        "amount": amount(unit, limit["amount"]),
+    }
+    yield title(limit) + (_(" - this one refused") if limit["id"] == refused_by else "")
+    if needed <= limit["amount"]:
+        sentence = _("%(used)s used + %(reserved)s reserved + %(asked)s asked = %(needed)s <= %(amount)s: fits")
+    else:
+        sentence = _("%(used)s used + %(reserved)s reserved + %(asked)s asked = %(needed)s > %(amount)s: does not fit")
+    yield "  " + sentence % told
+
+
+def found_at(limit: dict[str, Any]) -> Iterator[str]:
+    """As the request found it; nothing is known of that where it was made while the request ran."""
+    if "used" in limit:
+        yield from verdict_at(limit, None)
+    else:
+        yield title(limit)
+
+
+def charged(limit: dict[str, Any], charges: dict[str, list[int]]) -> dict[str, Any]:
+    """A limit as the request found it, with what came of it there; nothing did where it was removed meanwhile."""
+    charge = charges.get(str(limit["id"]))
+    return (
+        limit if charge is None else limit | dict(zip(("charged", "used_after", "reserved_after"), charge, strict=True))
+    )
+
+
+def charge_at(limit: dict[str, Any]) -> Iterator[str]:
+    unit = limit["measure"]
+    yield from found_at(limit)
+    if "charged" not in limit:
+        yield "  " + _("removed before the request ended")
+        return
+    yield "  " + _(
+        "%(charged)s charged in place of %(asked)s reserved; left with %(used)s used, %(reserved)s reserved"
+    ) % {
+        "charged": amount(unit, limit["charged"]),
+        "asked": amount(unit, limit.get("asked", 0)),
+        "used": amount(unit, limit["used_after"]),
+        "reserved": amount(unit, limit["reserved_after"]),
+    }
+
+
+def title(limit: dict[str, Any]) -> str:
+    measure, period = limit["measure"], limit["period"]
+    since = ""
+    if period not in (Period.NOW, Period.TOTAL) and limit.get("since"):
+        begun = datetime.fromisoformat(limit["since"]).astimezone(ZoneInfo(limit["time_zone"]))
+        since = _(", counted since %(time)s") % {"time": f"{begun:%Y-%m-%d %H:%M %Z}"}
+    return (
+        _("%(whose)s: %(amount)s %(unit)s %(period)s (limit %(id)s)")
+        % {
+            "whose": _("team") if limit["is_team"] else _("key"),
+            "amount": amount(measure, limit["amount"]),
+            "unit": _("points") if measure == Measure.MICROPOINTS else Measure(measure).label,
+            "period": Period(period).label,
+            "id": limit["id"],
+        }
+        + since
+    )
+
+
+def amount(measure: str, value: int) -> str:
+    return points(value) if measure == Measure.MICROPOINTS else f"{value:,}"
+
+
+def points(micropoints: int) -> str:
+    return plain(Decimal(micropoints) / MICROPOINTS)
+
+
+def plain(value: Decimal) -> str:
+    """Without an exponent and without trailing zeros."""
+    return f"{value.normalize():,f}"

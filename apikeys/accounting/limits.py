@@ -1,0 +1,298 @@
+"""How much a key and a team may use: limits, what counts against them, and what is reserved for requests under way."""
+
+from __future__ import annotations
+
+import zoneinfo
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, ClassVar, NamedTuple
+
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from apikeys.keys.models import ApiKey, Team, TeamOwnedQuerySet
+
+MICROPOINTS = 1_000_000
+# From here on the bits of a counter's `alerted` say that 80 % were reached, or a soft amount.
+ALERTED_AT_80 = 2
+# Every client reads an integer up to here exactly.
+MAXIMUM_AMOUNT = 2**53
+
+
+class Measure(models.TextChoices):
+    """What a limit counts."""
+
+    REQUESTS = "requests", _("requests")
+    TOKENS = "tokens", _("tokens")
+    MICROPOINTS = "micropoints", _("millionths of a point")
+    OPEN = "open", _("requests at the same time")
+
+
+class Period(models.TextChoices):
+    """Over which time a limit counts. Calendar periods begin at midnight of the limit's time zone."""
+
+    NOW = "now", _("at any moment")
+    MINUTE = "minute", _("a minute")
+    DAY = "day", _("a day")
+    WEEK = "week", _("a week, from Monday")
+    MONTH = "month", _("a month")
+    TOTAL = "total", _("in all")
+
+
+def validate_time_zone(value: str) -> None:
+    # `localtime` is this machine's, which no other knows, the database least of all.
+    if value == "localtime" or value not in zoneinfo.available_timezones():
+        complaint = _("%(value)r is not a time zone, such as Europe/Berlin.")
+        raise ValidationError(complaint, code="invalid", params={"value": value})
+
+
+class Standing(NamedTuple):
+    """What counts against a limit at this moment. `since` is None for what has no beginning."""
+
+    used: int
+    reserved: int
+    since: datetime | None
+
+
+def period_start(period: str, time_zone: str, moment: datetime) -> datetime | None:
+    """Return when the period of this moment began, as `apikeys_period_start` does; None where it has no start."""
+    local = moment.astimezone(zoneinfo.ZoneInfo(time_zone))
+    if period == Period.MINUTE:
+        return local.replace(second=0, microsecond=0)
+    begun = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+    match period:
+        case Period.DAY:
+            return begun
+        case Period.WEEK:
+            return begun - timedelta(days=local.weekday())
+        case Period.MONTH:
+            return begun.replace(day=1)
+    return None
+
+
+def period_end(period: str, start: datetime, time_zone: str) -> datetime | None:
+    """When a period that began at `start` ends; None for one that has no end."""
+    local = start.astimezone(zoneinfo.ZoneInfo(time_zone))
+    match period:
+        case Period.MINUTE:
+            return start + timedelta(minutes=1)
+        case Period.DAY:
+            return local + timedelta(days=1)
+        case Period.WEEK:
+            return local + timedelta(days=7)
+        case Period.MONTH:
+            return (local.replace(day=1) + timedelta(days=32)).replace(day=1)
+    return None
+
+
+class Limit(models.Model):
+    """So much of one measure in one period, for a key, or for a whole team. All limits of both apply."""
+
+    team = models.ForeignKey(Team, verbose_name=_("team"), on_delete=models.CASCADE, related_name="limits")
+    key = models.ForeignKey(
+        ApiKey,
+        verbose_name=_("key"),
+        on_delete=models.CASCADE,
+        null=True,
+        blank=True,
+        related_name="limits",
+        help_text=_("Empty: all keys of the team together."),
+    )
+    measure = models.CharField(_("measure"), max_length=12, choices=Measure.choices)
+    period = models.CharField(_("period"), max_length=6, choices=Period.choices)
+    amount = models.PositiveBigIntegerField(
+        _("amount"),
+        validators=[MinValueValidator(0), MaxValueValidator(MAXIMUM_AMOUNT)],
+        help_text=_(
+            "A request that would go beyond it is refused. 0 refuses every one. Points are given in millionths."
+        ),
+    )
+    soft_amount = models.PositiveBigIntegerField(
+        _("soft amount"),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1), MaxValueValidator(MAXIMUM_AMOUNT)],
+        help_text=_("Reaching it raises an alert and refuses nothing. Empty: alerts at 50, 80 and 100 percent only."),
+    )
+    time_zone = models.CharField(
+        _("time zone"),
+        max_length=64,
+        default="UTC",
+        validators=[validate_time_zone],
+        help_text=_("Where the day begins at midnight."),
+    )
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+
+    objects: ClassVar[Any] = TeamOwnedQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("limit")
+        verbose_name_plural = _("limits")
+        ordering = ["pk"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(measure="open", period="now") | (~Q(measure="open") & ~Q(period="now")),
+                name="limit_open_requests_are_counted_now",
+            ),
+            models.CheckConstraint(condition=Q(amount__lte=MAXIMUM_AMOUNT), name="limit_amount_is_exact"),
+            # A rate has no alerts: it would raise one a minute.
+            models.CheckConstraint(
+                condition=Q(soft_amount=None) | ~Q(period__in=["now", "minute"]),
+                name="limit_soft_amount_is_of_a_budget",
+            ),
+        ]
+        indexes = [
+            # A team's own limits are looked for at every request, among those of all its keys.
+            models.Index(fields=["team"], condition=Q(key=None), name="limit_of_team"),
+        ]
+
+    def __str__(self) -> str:
+        unit = gettext("points") if self.measure == Measure.MICROPOINTS else self.get_measure_display()
+        soft = ""
+        if self.soft_amount is not None:
+            soft = gettext(", alert at %(amount)s") % {"amount": self.shown(self.soft_amount)}
+        return f"{self.shown(self.amount)} {unit} {self.get_period_display()}{soft}"
+
+    def shown(self, amount: int) -> str:
+        """An amount of this limit as people read it: points, not millionths of them."""
+        return f"{Decimal(amount) / MICROPOINTS if self.measure == Measure.MICROPOINTS else amount:,}"
+
+    def clean(self) -> None:
+        if self.measure and self.period and (self.measure == Measure.OPEN) != (self.period == Period.NOW):
+            raise ValidationError(
+                {"period": _("Requests at the same time are counted at any moment, and only they are.")}
+            )
+        if self.key is not None and self.team_id != self.key.team_id:
+            raise ValidationError({"key": _("The key belongs to another team.")})
+        if self.soft_amount is not None:
+            if self.period in (Period.NOW, Period.MINUTE):
+                raise ValidationError(
+                    {"soft_amount": _("Only budgets have one: a rate would raise an alert a minute.")}
+                )
+            if self.amount is not None and self.soft_amount > self.amount:
+                raise ValidationError({"soft_amount": _("It lies above the amount, so it would never be reached.")})
+
+    def standing(self) -> Standing:
+        """Nothing counts of a period that has passed. Its counter stands in it until the next request."""
+        begun = period_start(self.period, self.time_zone, timezone.now())
+        counter = self.counter
+        if begun is None:
+            return Standing(counter.used, counter.reserved, None)
+        if counter.period_start < begun:
+            return Standing(0, 0, begun)
+        return Standing(counter.used, counter.reserved, counter.period_start)
+
+    def state(self) -> dict[str, Any]:
+        """What it allows and what is left, as its holder and operators see it. Points in millionths."""
+        used, reserved, since = self.standing()
+        return {
+            "measure": self.measure,
+            "period": self.period,
+            "timeZone": self.time_zone,
+            "amount": self.amount,
+            "softAmount": self.soft_amount,
+            "used": used,
+            "reserved": reserved,
+            "left": max(0, self.amount - used - reserved),
+            "since": None if since is None else since.isoformat(),
+        }
+
+
+class Counter(models.Model):
+    """What counts against one limit in its current period. Changed by the database's own functions only."""
+
+    limit = models.OneToOneField(
+        Limit, verbose_name=_("limit"), on_delete=models.CASCADE, primary_key=True, related_name="counter"
+    )
+    period_start = models.DateTimeField(_("period start"))
+    used = models.BigIntegerField(_("used"), default=0)
+    reserved = models.BigIntegerField(_("reserved"), default=0)
+    # Which alerts of this period were raised: 1, 2 and 4 for 50, 80 and 100 %, 8 for the soft amount.
+    alerted = models.PositiveSmallIntegerField(_("alerted"), db_default=0)
+
+    class Meta:
+        verbose_name = _("counter")
+        verbose_name_plural = _("counters")
+        # Which budgets were used up that far is asked of all of them; the column is hardly ever written to.
+        indexes = [models.Index(fields=["limit"], condition=Q(alerted__gte=ALERTED_AT_80), name="counter_alerted")]
+
+    def __str__(self) -> str:
+        told = {"used": self.used, "reserved": self.reserved, "moment": f"{self.period_start:%Y-%m-%d %H:%M %Z}"}
+        return gettext("%(used)s used and %(reserved)s reserved since %(moment)s") % told
+
+
+class ServerProcess(models.Model):
+    """One running server process. What one holds reserved is given back when its heartbeat is gone."""
+
+    id = models.CharField(_("ID"), max_length=24, primary_key=True)
+    host = models.CharField(_("host"), max_length=200, blank=True, db_default="")
+    pid = models.PositiveIntegerField(_("pid"), db_default=0)
+    started_at = models.DateTimeField(_("started at"), db_default=Now())
+    # The last call to all processes that this one has answered.
+    heard = models.BigIntegerField(_("heard"), db_default=0)
+    heartbeat_at = models.DateTimeField(_("heartbeat at"), db_default=Now())
+
+    class Meta:
+        verbose_name = _("server process")
+        verbose_name_plural = _("server processes")
+
+    def __str__(self) -> str:
+        return self.id
+
+
+class Reservation(models.Model):
+    """What one admitted request may still use: its prompt's bound and the longest answer, at every limit it met.
+
+    Its foreign keys have no constraint and no index: the row comes and goes with a request, found by its id.
+    """
+
+    id = models.CharField(_("ID"), max_length=24, primary_key=True)
+    server_id = models.CharField(_("server ID"), max_length=24)
+    # Written and removed with every request, and looked for by its id: no index is kept of these.
+    team = models.ForeignKey(
+        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
+    )
+    key = models.ForeignKey(
+        ApiKey,
+        verbose_name=_("key"),
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        related_name="+",
+    )
+    app = models.ForeignKey(
+        "chat.App",
+        verbose_name=_("app"),
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=False,
+        null=True,
+        related_name="+",
+    )
+    endpoint = models.CharField(_("endpoint"), max_length=100)
+    model = models.CharField(_("model"), max_length=200, blank=True)
+    prompt_tokens = models.PositiveIntegerField(_("prompt tokens"))
+    prompt_micropoints = models.PositiveBigIntegerField(_("prompt micropoints"))
+    prompt_price = models.PositiveBigIntegerField(_("prompt price"), db_default=0)
+    completion_price = models.PositiveBigIntegerField(_("completion price"), db_default=0)
+    # Each limit as the request found it, and what it asked for: for the ledger, where it explains the record.
+    found = models.JSONField(_("found"), null=True)
+    limit_ids = ArrayField(models.BigIntegerField(), verbose_name=_("limit ids"))
+    amounts = ArrayField(models.BigIntegerField(), verbose_name=_("amounts"))
+    period_starts = ArrayField(models.DateTimeField(), verbose_name=_("period starts"))
+    admitted_at = models.DateTimeField(_("admitted at"))
+
+    class Meta:
+        verbose_name = _("reservation")
+        verbose_name_plural = _("reservations")
+        indexes = [models.Index(fields=["server_id"], name="reservation_by_server")]
+
+    def __str__(self) -> str:
+        return self.id

@@ -1,0 +1,47 @@
+"""The ledger's writer: one usage record for each accepted request, durable before its answer is complete."""
+
+from collections.abc import Sequence
+
+import msgspec
+from django.conf import settings
+
+from apikeys.accounting.ledger import Ending, TokenSource
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.group_commit import Gate
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """A usage record to be. Field names are the table's columns."""
+
+    id: str
+    team_id: str
+    key_id: str
+    endpoint: str
+    status: int
+    duration_ms: int
+    app_id: str | None = None
+    model: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    token_source: TokenSource | str = ""
+    cost_micropoints: int = 0
+    prompt_price: int = 0
+    completion_price: int = 0
+    ending: Ending = Ending.COMPLETE
+    time_to_first_byte_ms: int | None = None
+    client_address: str | None = None
+
+
+# The database's own function: ledger, counters and last use in one transaction, once for each id.
+SETTLE_SQL = "SELECT apikeys_settle(%s::text::jsonb)"
+WAIT_SECONDS = 10.0
+
+
+def write(connection: Connection, batch: Sequence[Usage]) -> list[None]:
+    connection.execute(SETTLE_SQL, [msgspec.json.encode(batch).decode()])
+    return [None] * len(batch)
+
+
+usage_gate: Gate[Usage, None] = Gate(
+    "usage", write, capacity=settings.RECORDER_QUEUE_SIZE, retry=True, wait_seconds=WAIT_SECONDS
+)

@@ -1,0 +1,139 @@
+"""What was refused: kept so that it can be explained, sampled so that an attack cannot fill the disk.
+
+A secret that is presented after its end by rotation is counted every time, and raises an alert once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from apikeys.errors import RotatedKey, ServiceUnavailable
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.trace import Trace
+from apikeys.keys.crypto import PATTERN
+from apikeys.storable_text import storable
+
+# Of one key, or of all callers without one, in one minute and process.
+KEPT_WHOLE = 30
+MAX_CALLERS = 1_000
+# What the API's root and paths that lead nowhere refuse is no matter of keys.
+NO_ENDPOINTS = {None, "base_url", "unknown_path"}
+
+
+class Refused(msgspec.Struct, frozen=True, kw_only=True):
+    """A refusal to be. Field names are the table's columns; `reused_secret_id` is none."""
+
+    id: str
+    team_id: str | None
+    key_id: str | None
+    endpoint: str
+    status: int
+    code: str
+    message: str
+    asked: dict[str, Any] | None
+    limits: list[Any] | None
+    refused_by: int | None
+    stands_for: int
+    client_address: str | None
+    reused_secret_id: int | None
+
+
+class Sampler:
+    """Keeps the first refusals of a minute whole, then one of ten, one of a hundred and so on, for each caller."""
+
+    def __init__(self) -> None:
+        self.minute = 0
+        self.seen: dict[str | None, int] = {}
+
+    def weigh(self, caller: str | None) -> int:
+        """For how many refusals this one stands; 0 when it is not kept."""
+        minute = int(time.monotonic() // 60)
+        if minute != self.minute:
+            self.minute, self.seen = minute, {}
+        if caller not in self.seen and len(self.seen) >= MAX_CALLERS:
+            caller = None
+        count = self.seen[caller] = self.seen.get(caller, 0) + 1
+        step = 1
+        while count > KEPT_WHOLE * step:
+            step *= 10
+        return step if count % step == 0 else 0
+
+
+SQL = """
+WITH item AS (
+    SELECT * FROM jsonb_to_recordset(%s::text::jsonb) AS refused(id text, team_id text, key_id text, endpoint text,
+        status smallint, code text, message text, asked jsonb, limits jsonb, refused_by bigint, stands_for int,
+        client_address inet, reused_secret_id bigint)
+),
+reused AS (
+    INSERT INTO apikeys_secretreuse (secret_id, count, last_from)
+    SELECT reused_secret_id, count(*), (array_agg(client_address))[1] FROM item
+    WHERE reused_secret_id IS NOT NULL GROUP BY reused_secret_id ORDER BY reused_secret_id
+    ON CONFLICT (secret_id) DO UPDATE SET count = apikeys_secretreuse.count + excluded.count,
+        last_at = statement_timestamp(), last_from = excluded.last_from
+    RETURNING secret_id, last_from
+),
+alerted AS (
+    INSERT INTO apikeys_alert (team_id, key_id, kind, occasion, facts)
+    SELECT key.team_id, key.id, 'reuse', 'reuse:' || secret.id, jsonb_build_object(
+        'last_four', secret.last_four, 'ended_at', secret.expires_at, 'client_address', host(reused.last_from))
+    FROM reused JOIN apikeys_keysecret AS secret ON secret.id = reused.secret_id
+    JOIN apikeys_apikey AS key ON key.id = secret.key_id
+    WHERE NOT EXISTS (SELECT 1 FROM apikeys_alert AS known WHERE known.occasion = 'reuse:' || secret.id)
+    ON CONFLICT (occasion) DO NOTHING
+)
+INSERT INTO apikeys_refusal (id, team_id, key_id, endpoint, status, code, message, asked, limits, refused_by,
+    stands_for, client_address)
+SELECT id, team_id, key_id, endpoint, status, code, message, asked, limits, refused_by, stands_for, client_address
+FROM item WHERE stands_for > 0
+ON CONFLICT (id) DO NOTHING
+"""
+
+
+def _write(connection: Connection, batch: Sequence[Refused]) -> list[None]:
+    connection.execute(SQL, [msgspec.json.encode(batch).decode()])
+    return [None] * len(batch)
+
+
+gate: Gate[Refused, None] = Gate("refusals", _write, capacity=1_000)
+sampler = Sampler()
+
+
+def keep(trace: Trace, client_address: str | None) -> None:
+    """Keep what this request's answer refused, or let it be counted by one that is kept. Nobody waits for it."""
+    refusal, policy, verdict = trace.refusal, trace.policy, trace.verdict
+    if refusal is None or refusal.status >= 500 or (policy is None and trace.endpoint in NO_ENDPOINTS):
+        return
+    if trace.usage is not None:
+        # It was taken on and is in the ledger, whatever its answer.
+        return
+    stands_for = sampler.weigh(trace.key_id)
+    is_reuse = isinstance(refusal, RotatedKey) and policy is not None
+    if not stands_for and not is_reuse:
+        return
+    refused = Refused(
+        id=trace.request_id,
+        team_id=policy.team_id if policy else None,
+        key_id=policy.key_id if policy else None,
+        endpoint=trace.endpoint or "",
+        status=refusal.status,
+        code=refusal.error_code,
+        # Whatever a caller may have written where no key belongs.
+        message=PATTERN.sub("fastgpt-******", storable(refusal.message))[:1000],
+        asked=msgspec.structs.asdict(trace.asked) if trace.asked else None,
+        limits=[msgspec.structs.asdict(limit) for limit in verdict.limits] if verdict else None,
+        refused_by=verdict.refused_by if verdict else None,
+        stands_for=stands_for,
+        client_address=client_address,
+        reused_secret_id=policy.secret_id if policy and is_reuse else None,
+    )
+    try:
+        gate.begin(refused)
+    except ServiceUnavailable:
+        # The database is behind or gone. Refusals must not pile up in memory; the log line has this one.
+        return

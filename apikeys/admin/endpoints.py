@@ -1,0 +1,226 @@
+"""The page of endpoints: what each route of the API takes, how much it is called, and a switch for each kind of key."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, override
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminSelectWidget
+
+from apikeys.access.declarations import PUBLIC
+from apikeys.access.endpoints import routes
+from apikeys.accounting.ledger import Refusal, UsageRecord
+from apikeys.admin.scope import CheckedList, HistoryRead, SuperusersOnly, is_superuser
+from apikeys.audit import history_messages
+from apikeys.keys.models import AccessKind, EndpointRule, Team
+from apikeys.object_ids import first_object_id
+
+if TYPE_CHECKING:
+    RuleModelForm = forms.ModelForm[EndpointRule]
+else:
+    RuleModelForm = forms.ModelForm
+
+COUNTED = timedelta(hours=24)
+# Of each table, so that the page costs the same on the busiest site.
+MAXIMUM_COUNTED = 50_000
+SEE_ENDPOINTS = "apikeys.view_apikey"
+
+
+def declared_kinds() -> dict[str, frozenset[AccessKind]]:
+    """Which kinds of key each endpoint takes, of those that take any."""
+    return {route.view.endpoint: route.view.api_key_access for route in routes() if route.view.api_key_access}
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """One kind of key at one endpoint. A kind that the endpoint's declaration leaves out cannot be opened."""
+
+    kind: AccessKind
+    is_declared: bool
+    is_open: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One row of the inventory."""
+
+    name: str
+    methods: list[str]
+    paths: list[str]
+    staff: str | None
+    is_public: bool
+    switches: list[Switch]
+    calls: int
+    refusals: int
+
+
+def inventory(calls: dict[str, int], refusals: dict[str, int]) -> list[Endpoint]:
+    """Every endpoint that is routed, with the rules in force, in the order of the URLconf."""
+    denied = dict(EndpointRule.objects.values_list("endpoint", "denied_kinds"))
+    views: dict[str, Any] = {}
+    paths: dict[str, list[str]] = {}
+    for route in routes():
+        views.setdefault(route.view.endpoint, route.view)
+        paths.setdefault(route.view.endpoint, []).append(route.path)
+    return [
+        Endpoint(
+            name=name,
+            methods=view().methods,
+            paths=paths[name],
+            staff=view.staff_permission if isinstance(view.staff_permission, str) else None,
+            is_public=view.staff_permission is PUBLIC,
+            switches=[
+                Switch(kind, kind in view.api_key_access, kind in view.api_key_access - set(denied.get(name, ())))
+                for kind in AccessKind
+            ],
+            calls=calls.get(name, 0),
+            refusals=refusals.get(name, 0),
+        )
+        for name, view in views.items()
+    ]
+
+
+def newest(model: Any, user: Any) -> QuerySet[Any]:
+    """The rows of the last 24 hours that the user may see, at most so many: by primary key, or by team and time."""
+    since = timezone.now() - COUNTED
+    if user.is_superuser:
+        rows = model.objects.filter(pk__gte=first_object_id(since)).order_by("-pk")
+    else:
+        teams = list(Team.objects.for_user(user).order_by().values_list("pk", flat=True))
+        rows = model.objects.filter(team__in=teams, created_at__gte=since).order_by()
+    counted: QuerySet[Any] = rows[:MAXIMUM_COUNTED]
+    return counted
+
+
+class SwitchForm(forms.Form):
+    """What one switch sends: where it is to stand, so that sending it twice changes nothing more."""
+
+    endpoint = forms.CharField()
+    kind = forms.ChoiceField(choices=AccessKind.choices)
+    is_open = forms.TypedChoiceField(choices=[("yes", ""), ("no", "")], coerce=lambda value: value == "yes")
+
+    def clean(self) -> dict[str, Any]:
+        answers: dict[str, Any] = super().clean() or {}
+        if answers.get("kind") not in declared_kinds().get(answers.get("endpoint", ""), frozenset()):
+            raise ValidationError(_("This endpoint never takes keys of that kind."))
+        return answers
+
+
+class EndpointRuleForm(RuleModelForm):
+    endpoint = forms.ChoiceField(
+        label=capfirst(gettext_lazy("endpoint")),
+        widget=UnfoldAdminSelectWidget,
+        help_text=gettext_lazy("It takes the kinds of key that are named behind it."),
+    )
+    denied_kinds = forms.MultipleChoiceField(
+        label=capfirst(gettext_lazy("denied kinds")),
+        required=False,
+        choices=AccessKind.choices,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text=gettext_lazy(
+            "Kinds of key that may no longer call this endpoint. A rule lowers; it cannot open anything."
+        ),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.declared = declared_kinds()
+        if self.instance.pk:
+            kinds = self.declared.get(self.instance.endpoint, frozenset()) | set(self.instance.denied_kinds)
+            choices = [(kind, label) for kind, label in AccessKind.choices if kind in kinds]
+            self.fields["denied_kinds"].choices = choices  # type: ignore[attr-defined]
+        else:
+            self.fields["endpoint"].choices = [  # type: ignore[attr-defined]
+                (name, f"{name}: {', '.join(sorted(str(kind.label) for kind in kinds))}")
+                for name, kinds in sorted(self.declared.items())
+            ]
+
+    def clean(self) -> dict[str, Any]:
+        answers: dict[str, Any] = super().clean() or {}
+        if "endpoint" in answers:
+            taken = self.declared[answers["endpoint"]]
+            denied = answers.get("denied_kinds", [])
+            never = [str(kind.label) for kind in AccessKind if kind in denied and kind not in taken]
+            if never:
+                complaint = _("This endpoint never takes: %(kinds)s.") % {"kinds": ", ".join(never)}
+                raise ValidationError({"denied_kinds": complaint})
+        return answers
+
+
+@admin.register(EndpointRule)
+class EndpointRuleAdmin(SuperusersOnly, HistoryRead, CheckedList):
+    """A rule holds for the whole site. People meet it as a switch on the page of endpoints."""
+
+    form = EndpointRuleForm
+    list_display = ("endpoint", "denied", "changed_at")
+
+    def get_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("endpoint", "denied_kinds", *(("changed_at",) if obj else ()))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
+        return ("endpoint", "changed_at") if obj else ()
+
+    def get_urls(self) -> list[URLPattern]:
+        page = self.admin_site.admin_view(self.inventory_view)
+        return [path("inventory/", page, name="apikeys_endpointrule_inventory"), *super().get_urls()]
+
+    @admin.display(description=gettext_lazy("denied kinds"))
+    def denied(self, rule: EndpointRule) -> str:
+        return ", ".join(str(AccessKind(kind).label) for kind in rule.denied_kinds) or "-"
+
+    def inventory_view(self, request: HttpRequest) -> HttpResponse:
+        user: Any = request.user
+        if not user.has_perm(SEE_ENDPOINTS):
+            raise PermissionDenied
+        if request.method == "POST":
+            return self._switch(request)
+        has_calls, has_refusals = user.has_perm("apikeys.view_usagerecord"), user.has_perm("apikeys.view_refusal")
+        calls = Counter(newest(UsageRecord, user).values_list("endpoint", flat=True) if has_calls else ())
+        kept_refusals = list(newest(Refusal, user).values_list("endpoint", "stands_for")) if has_refusals else []
+        refusals: Counter[str] = Counter()
+        for endpoint, stands_for in kept_refusals:
+            refusals[endpoint] += stands_for
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Endpoints"),
+            "endpoints": inventory(calls, refusals),
+            "kinds": list(AccessKind),
+            "has_calls": has_calls,
+            "has_refusals": has_refusals,
+            "can_switch": is_superuser(request),
+            "maximum_counted": MAXIMUM_COUNTED if max(calls.total(), len(kept_refusals)) >= MAXIMUM_COUNTED else None,
+        }
+        return TemplateResponse(request, "admin/apikeys/endpointrule/inventory.html", context)
+
+    def _switch(self, request: HttpRequest) -> HttpResponse:
+        if not is_superuser(request):
+            raise PermissionDenied
+        form = SwitchForm(request.POST)
+        if form.is_valid():
+            self._set(request, **form.cleaned_data)
+        else:
+            self.message_user(request, _("That switch does not exist. Look at the page as it is now."), messages.ERROR)
+        return HttpResponseRedirect(reverse("admin:apikeys_endpointrule_inventory"))
+
+    def _set(self, request: HttpRequest, endpoint: str, kind: str, is_open: bool) -> None:
+        rule = EndpointRule.objects.set_open(endpoint, kind, is_open=is_open)
+        with override("en"):
+            done = (history_messages.OPENED if is_open else history_messages.CLOSED)(
+                endpoint=endpoint, kind=AccessKind(kind).label
+            )
+        if rule is not None:
+            self.log_change(request, rule, done)
+        self.message_user(request, history_messages.read(done), messages.SUCCESS)

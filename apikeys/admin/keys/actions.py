@@ -1,0 +1,169 @@
+"""What can be done to a key besides editing it: each is confirmed in a form, and carried out by the key itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import override
+
+from apikeys.admin.keys.forms import OVERLAPS, ConfirmationForm, EndForm, NarrowingForm, RevocationForm, RotationForm
+from apikeys.audit import history_messages
+from apikeys.keys.models import ApiKey, KeyStateError
+from apikeys.lifecycle import revocation
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise as StrOrPromise
+
+
+@dataclass(frozen=True, repr=False)
+class Done:
+    """What came of a change: a line for the key's history, a kept text, and the plaintext if one was made."""
+
+    history: str
+    plaintext: str | None = None
+
+
+class KeyChange:
+    """One kind of change: its name in the URL, its words on the page, its form, and what it does."""
+
+    name: ClassVar[str]
+    label: ClassVar[StrOrPromise]
+    title: ClassVar[StrOrPromise]
+    explanation: ClassVar[StrOrPromise]
+    icon: ClassVar[str]
+    is_final: ClassVar[bool] = False
+    template: ClassVar[str] = "admin/apikeys/apikey/confirm_change.html"
+    form_class: ClassVar[type[forms.Form]]
+    # Whether it gives a secret away.
+    needs_password: ClassVar[bool] = False
+
+    def applies_to(self, api_key: ApiKey) -> bool:
+        return api_key.revoked_at is None
+
+    def initial(self, api_key: ApiKey) -> dict[str, Any]:
+        return {}
+
+    def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
+        return self.form_class(data, initial=self.initial(api_key))
+
+    def widens(self, api_key: ApiKey, answers: dict[str, Any]) -> bool:
+        """Whether it would let the key do more than now."""
+        return False
+
+    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+        """Raises KeyStateError when the key's state does not allow it."""
+        raise NotImplementedError
+
+    def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
+        """What is done when the change is committed; a sentence about it, or nothing."""
+        return ""
+
+
+class Rotation(KeyChange):
+    name = "rotate"
+    label = _("Rotate")
+    title = _("Rotate this API key?")
+    icon = "autorenew"
+    explanation = _(
+        "The key gets a new secret, which is shown once. Its name, limits and usage stay, and so does its id. "
+        "Callers must be given the new secret before the old one ends."
+    )
+    form_class = RotationForm
+    needs_password = True
+
+    def initial(self, api_key: ApiKey) -> dict[str, Any]:
+        return {"replacing": api_key.newest_secret_id}
+
+    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+        overlap = answers["overlap"]
+        plaintext = api_key.rotate(overlap, replacing=answers["replacing"])
+        hours = str(int(overlap.total_seconds() // 3600))
+        with override("en"):
+            return Done(history_messages.ROTATED(when=OVERLAPS[hours]), plaintext)
+
+
+class Disabling(KeyChange):
+    name = "disable"
+    label = _("Disable")
+    title = _("Disable this API key?")
+    icon = "pause_circle"
+    explanation = _("The key will be refused until it is enabled again.")
+    form_class = EndForm
+
+    def applies_to(self, api_key: ApiKey) -> bool:
+        return super().applies_to(api_key) and api_key.disabled_at is None
+
+    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+        api_key.disable()
+        return Done(history_messages.DISABLED(reason=answers["reason"]))
+
+    def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
+        return revocation.tell_servers(api_key, cut_streams=answers["cut_streams"]).told()
+
+
+class Enabling(KeyChange):
+    name = "enable"
+    label = _("Enable")
+    title = _("Enable this API key?")
+    icon = "play_circle"
+    explanation = _("The key will be accepted again.")
+    form_class = ConfirmationForm
+
+    def applies_to(self, api_key: ApiKey) -> bool:
+        return super().applies_to(api_key) and api_key.disabled_at is not None
+
+    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+        api_key.enable()
+        return Done(history_messages.ENABLED())
+
+
+class Revocation(KeyChange):
+    name = "revoke"
+    label = _("Revoke")
+    title = _("Revoke this API key?")
+    icon = "block"
+    is_final = True
+    explanation = _("The key will be refused for good. This cannot be undone; the key and its usage stay visible here.")
+    form_class: ClassVar[type[forms.Form]] = RevocationForm
+
+    def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
+        return RevocationForm(data, name=api_key.name)
+
+    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+        if api_key.revoked_at:
+            raise KeyStateError(f"The key was revoked already, by {api_key.revoked_by}: {api_key.revoked_reason}")
+        api_key.revoke(by=by, reason=answers["reason"])
+        return Done(history_messages.REVOKED(reason=answers["reason"]))
+
+    def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
+        return revocation.tell_servers(api_key, cut_streams=answers["cut_streams"]).told()
+
+
+class Narrowing(KeyChange):
+    name = "narrow"
+    label = _("Narrow")
+    title = _("Let this API key do only what it does?")
+    icon = "compress"
+    explanation = _(
+        "Below is what the key called in the last 90 days, and from where. Take away more or less as you know it. "
+        "What is not ticked or listed will be refused."
+    )
+    form_class = NarrowingForm
+    template = "admin/apikeys/apikey/confirm_narrowing.html"
+
+    def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
+        return NarrowingForm(data, api_key=api_key)
+
+    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+        endpoints, networks = answers["endpoints"], answers["networks"]
+        api_key.narrow(endpoints=endpoints, networks=networks)
+        names = ", ".join(endpoints)
+        if not networks:
+            return Done(history_messages.NARROWED_EVERYWHERE(endpoints=names))
+        return Done(history_messages.NARROWED(endpoints=names, networks=", ".join(networks)))
+
+
+KEY_CHANGES: list[KeyChange] = [Rotation(), Disabling(), Enabling(), Narrowing(), Revocation()]

@@ -1,0 +1,140 @@
+"""The pages of bulk changes. A portion is checked like a page of its own: who asks, and which keys they may see."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from django.contrib import messages
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.forms import Form
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.html import strip_tags
+from django.utils.translation import gettext as _
+
+from apikeys.admin.keys.actions import KeyChange
+from apikeys.admin.keys.bulk_changes import BULK_CHANGES, MAXIMUM_KEYS, PORTION, Line
+from apikeys.audit import history_messages
+from apikeys.keys.models import ApiKey, KeyStateError
+from apikeys.lifecycle import revocation
+from apikeys.sign_in import reauthentication
+
+# A model admin of keys. Its module imports this one.
+KeyAdmin = Any
+
+
+def asked(keys_admin: KeyAdmin, request: HttpRequest, name: str, queryset: Any) -> HttpResponse | None:
+    """What a list's action answers: the page that asks how, for the keys that were chosen."""
+    key_ids = list(queryset.order_by("-created_at", "-pk").values_list("pk", flat=True)[: MAXIMUM_KEYS + 1])
+    if len(key_ids) > MAXIMUM_KEYS:
+        keys_admin.message_user(
+            request, _("At most %(count)s keys at once.") % {"count": f"{MAXIMUM_KEYS:,}"}, messages.ERROR
+        )
+        return None
+    change = BULK_CHANGES[name]
+    return page(keys_admin, request, change, change.form_class(), key_ids)
+
+
+def page(
+    keys_admin: KeyAdmin,
+    request: HttpRequest,
+    change: KeyChange,
+    form: Form,
+    key_ids: list[str],
+    lines: list[Line] | None = None,
+) -> HttpResponse:
+    context = {
+        **keys_admin.admin_site.each_context(request),
+        "title": change.label,
+        "opts": keys_admin.opts,
+        "change": change,
+        "form": form,
+        "key_ids": key_ids,
+        "is_one_portion": len(key_ids) <= PORTION,
+        "portion": PORTION,
+        "lines": lines,
+        "list_url": reverse("admin:apikeys_apikey_changelist"),
+        "portion_url": reverse("admin:apikeys_apikey_bulk", args=[change.name]),
+    }
+    return TemplateResponse(request, "admin/apikeys/apikey/bulk.html", context)
+
+
+def portion_view(keys_admin: KeyAdmin, request: HttpRequest, name: str) -> HttpResponse:
+    """Carry a change out for a portion of keys: for a script with a line for each as JSON, otherwise as a page."""
+    if not keys_admin.has_change_permission(request):
+        raise PermissionDenied
+    change = BULK_CHANGES.get(name)
+    if change is None:
+        raise Http404
+    if request.method != "POST":
+        return HttpResponseRedirect(reverse("admin:apikeys_apikey_changelist"))
+    key_ids = list(dict.fromkeys(request.POST.getlist("key")))
+    wants_json = request.headers.get("Accept") == "application/json"
+    if not 0 < len(key_ids) <= PORTION:
+        complaint = _("Choose between 1 and %(count)s keys.") % {"count": PORTION}
+        return JsonResponse({"errors": [complaint]}, status=400) if wants_json else HttpResponse(complaint, status=400)
+    found = {api_key.pk: api_key for api_key in keys_admin.get_queryset(request).filter(pk__in=key_ids)}
+    form = change.form_class(request.POST)
+    if form.is_valid() and not reauthentication.is_fresh(request):
+        applying = [api_key for api_key in found.values() if change.applies_to(api_key)]
+        if any(change.widens(api_key, form.cleaned_data) for api_key in applying):
+            form.add_error(None, reauthentication.stale())
+    if not form.is_valid():
+        if wants_json:
+            # Shown as text, so the link to the page that asks for the password is left out.
+            said = [strip_tags(str(message)) for field in form.errors.values() for message in field]
+            return JsonResponse({"errors": said}, status=400)
+        return page(keys_admin, request, change, form, key_ids)
+    lines, note = carry_out(keys_admin, request, change, key_ids, found, form.cleaned_data)
+    if wants_json:
+        return JsonResponse({"lines": [asdict(line) for line in lines], "note": note})
+    keys_admin.message_user(request, note, messages.SUCCESS) if note else None
+    return page(keys_admin, request, change, form, [], lines)
+
+
+def carry_out(
+    keys_admin: KeyAdmin,
+    request: HttpRequest,
+    change: KeyChange,
+    key_ids: list[str],
+    found: dict[str, ApiKey],
+    answers: dict[str, Any],
+) -> tuple[list[Line], str]:
+    """Each key in a transaction of its own. Asked for again, what is done stays as it is."""
+    lines = [
+        line_of(keys_admin, request, change, found[key_id], answers)
+        if key_id in found
+        else Line(key_id, key_id, _("There is no such key."), False)
+        for key_id in key_ids
+    ]
+    if "cut_streams" not in answers:
+        return lines, ""
+    is_final = change.is_final
+    ended = [
+        api_key
+        for api_key in found.values()
+        if (api_key.revoked_at if is_final else api_key.disabled_at and not api_key.revoked_at)
+        and api_key.revocation_heard_at is None
+    ]
+    if not ended:
+        return lines, ""
+    return lines, revocation.tell_servers_of_all(ended, cut_streams=answers["cut_streams"]).told()
+
+
+def line_of(
+    keys_admin: KeyAdmin, request: HttpRequest, change: KeyChange, api_key: ApiKey, answers: dict[str, Any]
+) -> Line:
+    user: Any = request.user
+    if not change.applies_to(api_key):
+        state = _("It was revoked.") if api_key.revoked_at else _("It was so already.")
+        return Line(api_key.pk, api_key.name, state, False)
+    try:
+        with transaction.atomic():
+            done = change.carry_out(api_key, answers, by=user.get_username())
+            keys_admin.log_change(request, api_key, done.history)
+    except KeyStateError as error:
+        return Line(api_key.pk, api_key.name, str(error), False)
+    return Line(api_key.pk, api_key.name, history_messages.read(done.history), True)

@@ -1,0 +1,251 @@
+"""The forms of a key: the one that changes it, and those that confirm what ends, renews or narrows it."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils.crypto import salted_hmac
+from django.utils.text import capfirst, format_lazy
+from django.utils.translation import gettext_lazy as _
+from unfold.widgets import (
+    UnfoldAdminCheckboxSelectMultipleWidget,
+    UnfoldAdminSelectWidget,
+    UnfoldAdminTextareaWidget,
+    UnfoldAdminTextInputWidget,
+    UnfoldBooleanWidget,
+)
+
+from apikeys.access.endpoints import endpoint_names
+from apikeys.keys.models import ApiKey, validate_network
+from apikeys.lifecycle.least_privilege import lies_in, proposal
+from apikeys.lifecycle.widening import widens
+from apikeys.sign_in import reauthentication
+
+if TYPE_CHECKING:
+    KeyModelForm = forms.ModelForm[ApiKey]
+else:
+    KeyModelForm = forms.ModelForm
+
+OVERLAPS = {
+    "0": _("at once"),
+    "1": _("after 1 hour"),
+    "24": _("after 24 hours"),
+    "168": _("after 7 days"),
+}
+
+
+# The columns that a key's page edits, and the one that ends all editing.
+SEALED = (
+    *("name", "note", "owner_id", "expires_at", "can_name_app"),
+    *("allowed_networks", "allowed_endpoints", "allowed_models", "revoked_at"),
+)
+
+
+class LinesField(forms.CharField):
+    """A list of texts, one a line, whose items the model validates. Empty lines and repetitions are dropped."""
+
+    widget = UnfoldAdminTextareaWidget(attrs={"rows": 3})
+
+    def __init__(self, *, base_field: forms.Field, **kwargs: Any) -> None:
+        kwargs["help_text"] = format_lazy("{} {}", _("One a line."), kwargs.get("help_text", ""))
+        # A model's field asks for it whose default is made by a function. It would be compared as a list, and is text.
+        kwargs["show_hidden_initial"] = False
+        super().__init__(**kwargs)
+
+    def prepare_value(self, value: Any) -> Any:
+        return "\n".join(value) if isinstance(value, list) else value
+
+    def clean(self, value: Any) -> Any:
+        return self.items(super().clean(value))
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return self.items(data or "") != (initial or [])
+
+    @staticmethod
+    def items(text: str) -> list[str]:
+        return list(dict.fromkeys(line for line in map(str.strip, text.splitlines()) if line))
+
+
+class KeyForm(KeyModelForm):
+    """What a person decides of a key."""
+
+    allowed_endpoints = forms.MultipleChoiceField(
+        label=capfirst(_("allowed endpoints")),
+        required=False,
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        help_text=_("None means all that this kind of key may call."),
+    )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("note", "allowed_networks", "allowed_models"):
+            if name in self.fields:
+                self.fields[name].widget.attrs["rows"] = 3
+        if "allowed_endpoints" in self.fields:
+            names = endpoint_names()
+            # Also those that are gone: to drop the last one silently would open all the others.
+            gone = [name for name in self.instance.allowed_endpoints if name not in names]
+            choices = [(name, name) for name in names] + [
+                (name, format_lazy("{} ({})", name, _("no longer exists"))) for name in gone
+            ]
+            self.fields["allowed_endpoints"].choices = choices  # type: ignore[attr-defined]
+
+
+class SealField(forms.CharField):
+    """What the page showed, in one word. Nobody edits it."""
+
+    widget = forms.HiddenInput
+
+    def has_changed(self, initial: Any, data: Any) -> bool:
+        return False
+
+
+class KeyChangeForm(KeyForm):
+    """What may be changed of a key, once made: as long as it still is what the page showed.
+
+    Sent later, the whole form would take back what somebody else has narrowed or ended meanwhile.
+    """
+
+    seal = SealField(required=False)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.initial["seal"] = seal_of(self.instance)
+
+    def clean(self) -> dict[str, Any]:
+        answers: dict[str, Any] = super().clean() or {}
+        # Locked until it is saved.
+        kept = ApiKey.objects.select_for_update(no_key=True).get(pk=self.instance.pk)
+        if {answers.get("seal"), self.initial["seal"]} != {seal_of(kept)}:
+            raise ValidationError(
+                _("This key has changed since the page was opened, so nothing was saved. Open its page again."),
+                code="stale_page",
+            )
+        return answers
+
+
+def seal_of(api_key: ApiKey) -> str:
+    """What a key's page shows of its policy, as a signed digest."""
+    shown = [api_key.pk, *(str(getattr(api_key, column)) for column in SEALED)]
+    return salted_hmac("apikeys.admin.keys.forms.seal", json.dumps(shown), algorithm="sha256").hexdigest()
+
+
+class LateKeyForm(KeyChangeForm):
+    """The same, sent by somebody who has not entered their password lately: it may narrow a key, not widen one."""
+
+    def clean_allowed_networks(self) -> list[str]:
+        # The model's own check comes after `clean`, which compares them.
+        networks: list[str] = self.cleaned_data["allowed_networks"]
+        for network in networks:
+            validate_network(network)
+        return networks
+
+    def clean(self) -> dict[str, Any]:
+        answers: dict[str, Any] = super().clean() or {}
+        # What is wrong with a field is said first.
+        if not self.errors and widens(self.instance, answers):
+            raise reauthentication.stale()
+        return answers
+
+
+class ConfirmationForm(forms.Form):
+    """Nothing to say but yes."""
+
+
+class ReasonForm(forms.Form):
+    reason = forms.CharField(
+        label=_("Reason"),
+        max_length=500,
+        widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
+        help_text=_("It is kept with the key. Do not write the key itself here."),
+    )
+
+
+class EndForm(ReasonForm):
+    cut_streams = forms.BooleanField(
+        required=False,
+        label=_("Cut what is being answered"),
+        widget=UnfoldBooleanWidget,
+        help_text=_("End the answers that a key is receiving at this moment. What was produced of them is charged."),
+    )
+
+
+class RevocationForm(EndForm):
+    """What cannot be undone is confirmed by the key's name, typed."""
+
+    typed_name = forms.CharField(
+        label=_("Type the name of the key"),
+        widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off", "spellcheck": "false"}),
+    )
+
+    def __init__(self, *args: Any, name: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.name = name
+
+    def clean_typed_name(self) -> str:
+        typed: str = self.cleaned_data["typed_name"]
+        if typed != self.name.strip():
+            raise ValidationError(_("This is not the name of the key."))
+        return typed
+
+
+class RotationForm(forms.Form):
+    overlap = forms.ChoiceField(
+        label=_("The old secret ends"),
+        choices=list(OVERLAPS.items()),
+        widget=UnfoldAdminSelectWidget,
+        help_text=_(
+            "Until then both secrets work, so that callers can change over. "
+            "A still older one that was in its own overlap ends at once."
+        ),
+    )
+    # The newest secret when the form was opened: sent twice, the form finds another one the second time.
+    replacing = forms.IntegerField(widget=forms.HiddenInput)
+
+    def clean_overlap(self) -> timedelta:
+        return timedelta(hours=int(self.cleaned_data["overlap"]))
+
+
+class NarrowingForm(forms.Form):
+    """What a key shall still be able to do: at most what it can do now, and proposed is what it did."""
+
+    endpoints = forms.MultipleChoiceField(
+        label=_("Endpoints"),
+        widget=UnfoldAdminCheckboxSelectMultipleWidget,
+        error_messages={"required": _("Choose at least one. A key that shall do nothing is disabled or revoked.")},
+    )
+    networks = LinesField(
+        base_field=forms.CharField(validators=[validate_network]),
+        label=_("Networks"),
+        required=False,
+        help_text=_("In CIDR form. Empty means everywhere."),
+    )
+
+    def __init__(self, data: Any = None, *, api_key: ApiKey) -> None:
+        self.api_key = api_key
+        self.proposal = proposal(api_key)
+        initial = {
+            "endpoints": self.proposal.endpoints,
+            "networks": self.proposal.networks or api_key.allowed_networks,
+        }
+        super().__init__(data, initial=initial)
+        names = api_key.allowed_endpoints or endpoint_names()
+        self.fields["endpoints"].choices = [  # type: ignore[attr-defined]
+            (name, name if name in self.proposal.endpoints else format_lazy("{} ({})", name, _("not used")))
+            for name in names
+        ]
+
+    def clean_networks(self) -> list[str]:
+        networks: list[str] = self.cleaned_data["networks"]
+        for network in networks:
+            validate_network(network)
+        allowed = self.api_key.allowed_networks
+        if allowed and not (networks and all(lies_in(network, allowed) for network in networks)):
+            raise ValidationError(
+                _("That would widen it. Now allowed: %(networks)s"), params={"networks": ", ".join(allowed)}
+            )
+        return networks

@@ -1,0 +1,254 @@
+"""What staff meet in the admin: their own teams and what belongs to those. Superusers meet everything."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
+from django.contrib.admin.options import BaseModelAdmin, InlineModelAdmin
+from django.contrib.admin.widgets import AutocompleteSelect
+from django.contrib.auth.models import User
+from django.core.exceptions import BadRequest, ValidationError
+from django.db import DataError
+from django.db.models import ForeignKey, ManyToManyField, Model, QuerySet
+from django.http import HttpRequest
+from django.utils.text import capfirst
+from unfold.admin import ModelAdmin as UnfoldModelAdmin
+
+from apikeys.audit import history_messages
+from apikeys.keys.models import Team
+
+if TYPE_CHECKING:
+    AnyModelAdmin = admin.ModelAdmin[Any]
+    AnyBaseModelAdmin = BaseModelAdmin[Any]
+    AnyModelChoiceField = forms.ModelChoiceField[Any]
+    AnyModelMultipleChoiceField = forms.ModelMultipleChoiceField[Any]
+else:
+    # Unfold tells no types, so for them its pages are Django's.
+    AnyModelAdmin, AnyBaseModelAdmin = UnfoldModelAdmin, BaseModelAdmin
+    AnyModelChoiceField, AnyModelMultipleChoiceField = forms.ModelChoiceField, forms.ModelMultipleChoiceField
+
+# So many choices are listed in a form or beside a list; of more, one is searched for.
+MAXIMUM_CHOICES = 50
+# The parameter by which a search asks only for what can still be used.
+LIVE = "live"
+
+
+def rows_for(model: type[Model], user: Any) -> QuerySet[Any]:
+    """The rows that a form or a filter may offer to this user. Of users, those they share a team with."""
+    if model is User:
+        users = User.objects.order_by("username")
+        return users if user.is_superuser else users.filter(teams__in=Team.objects.for_user(user)).distinct()
+    rows: QuerySet[Any] = model._default_manager.for_user(user)  # type: ignore[attr-defined]
+    return rows
+
+
+class ChoiceInTeam(AnyModelChoiceField):
+    """A choice that names its team, since those of several teams may stand in one list."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        return f"{obj} ({obj.team})"
+
+
+class ChoicesInTeam(AnyModelMultipleChoiceField):
+    """The same for several choices."""
+
+    def label_from_instance(self, obj: Any) -> str:
+        return f"{obj} ({obj.team})"
+
+
+class SearchOfLive(AutocompleteSelect):
+    """A search in a form: it leaves out what is archived or revoked, which a list's filters do find."""
+
+    def get_url(self) -> str:
+        return f"{super().get_url()}?{LIVE}=yes"
+
+
+class ScopedChoices(AnyBaseModelAdmin):
+    """Offers in its forms, and accepts from them, only what the user may see."""
+
+    def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
+        rows = rows_for(db_field.related_model, request.user)
+        return rows.select_related("team") if is_in_team(db_field.related_model) else rows
+
+    def formfield_for_foreignkey(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        if is_in_team(db_field.related_model):
+            kwargs.setdefault("form_class", ChoiceInTeam)
+        if is_searched(db_field, request, self.admin_site):
+            kwargs.setdefault("widget", SearchOfLive(db_field, self.admin_site))
+        return super().formfield_for_foreignkey(db_field, request, **kwargs)
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field: Any = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if isinstance(db_field, ForeignKey | ManyToManyField) and field is not None:
+            # Without the four icons: a key's form is no place to delete a user or edit a team.
+            field.widget = field.widget.widget
+            field.widget.choices = field.choices
+            if isinstance(self, InlineModelAdmin):
+                # Unfold's tables of inlines have headings, and no labels.
+                field.widget.attrs.setdefault("aria-label", capfirst(field.label))
+        return field
+
+
+def is_in_team(model: type[Model]) -> bool:
+    return any(field.name == "team" for field in model._meta.fields)
+
+
+def has_many(model: type[Model], user: Any) -> bool:
+    """Whether the user may see more rows than a page should list as choices."""
+    return len(rows_for(model, user).order_by().values("pk")[: MAXIMUM_CHOICES + 1]) > MAXIMUM_CHOICES
+
+
+def is_searched(field: Any, request: HttpRequest, site: admin.AdminSite) -> bool:
+    """Whether a form offers a search in place of a list. It answers only who may see the related pages."""
+    if not has_many(field.related_model, request.user):
+        return False
+    related: Any = site.get_model_admin(field.related_model)
+    return bool(related.has_view_permission(request))
+
+
+class SuperusersOnly(AnyBaseModelAdmin):
+    """Pages that decide for the whole site, whatever permissions staff were given."""
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_superuser(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return is_superuser(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_superuser(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return is_superuser(request)
+
+
+def is_superuser(request: HttpRequest) -> bool:
+    user: Any = request.user
+    return bool(user.is_active and user.is_superuser)
+
+
+class CheckedList(AnyModelAdmin):
+    """Answers 400 to a filter's value or a choice of rows that no database can look for, where Django would fail."""
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        try:
+            return super().changelist_view(request, extra_context)
+        except (DataError, ValueError) as error:
+            # Of the database, or of Django when it writes the query. The page itself is rendered later.
+            raise BadRequest("A filter has a value that nothing can have.") from error
+
+    # The types that mypy reads of Django have one parameter more than Django.
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:  # type: ignore[override]
+        for chosen in request.POST.getlist(ACTION_CHECKBOX_NAME):
+            try:
+                self.model._meta.pk.to_python(chosen)
+            except ValidationError as error:
+                raise BadRequest("A row is chosen that no row can be.") from error
+        return super().response_action(request, queryset)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        # Nothing from the address: it has passed no form, and widgets fail on what they cannot show.
+        return {}
+
+
+class ProtectionShown(CheckedList):
+    """Says what protects a row from deletion. Django would rather say that the keys behind it may not be deleted."""
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        rows, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        return rows, counts, set() if protected else lacking, protected
+
+
+class HistoryRead(AnyModelAdmin):
+    """Shows a row's history in the reader's language."""
+
+    def history_view(self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None) -> Any:
+        response = super().history_view(request, object_id, extra_context)
+        context = getattr(response, "context_data", None) or {}
+        for entry in context.get("action_list", ()):
+            entry.change_message = history_messages.read(entry.change_message)
+        return response
+
+
+class TeamScopedAdmin(ScopedChoices, ProtectionShown, HistoryRead):
+    """Pages of rows that belong to a team. What is foreign to the user's teams answers like what is absent."""
+
+    # From the model to its team, as a lookup.
+    team_path = "team"
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        rows = super().get_queryset(request)
+        user: Any = request.user
+        if user.is_superuser:
+            return rows
+        # Their ids, not a subquery: an index that begins with the team then gives its rows in order.
+        teams = list(Team.objects.for_user(user).order_by().values_list("pk", flat=True))
+        return rows.filter(**{f"{self.team_path}__in": teams})
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        # Filters cannot name their scripts and styles themselves.
+        searched = AutocompleteSelect(self.model._meta.pk, self.admin_site)
+        return super().changelist_view(request, {"media": self.media + searched.media, **(extra_context or {})})
+
+
+class ReadOnlyAdmin(TeamScopedAdmin):
+    """Pages of rows that the server writes and people only read."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class ScopedListFilter(admin.RelatedFieldListFilter):
+    """A filter by a related row that offers only rows which the user may see: few as links, many by a search."""
+
+    has_many = False
+
+    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
+        rows, site = rows_for(field.related_model, request.user), model_admin.admin_site
+        self.has_many = has_many(field.related_model, request.user)
+        if not self.has_many:
+            ordering = self.field_admin_ordering(field, request, model_admin)
+            keys = rows.order_by().values("pk")
+            return field.get_choices(include_blank=False, ordering=ordering, limit_choices_to={"pk__in": keys})
+        self.can_search = is_searched(field, request, site)
+        choice = ChoiceInTeam if is_in_team(field.related_model) else forms.ModelChoiceField
+        rows = rows.select_related("team") if is_in_team(field.related_model) else rows
+        self.choice: Any = choice(rows, widget=AutocompleteSelect(field, site))
+        return []
+
+    @property
+    def template(self) -> str:  # type: ignore[override]
+        return "admin/searched_filter.html" if self.has_many else "admin/filter.html"
+
+    def has_output(self) -> bool:
+        return self.can_search if self.has_many else super().has_output()
+
+    def choices(self, changelist: Any) -> Iterator[Any]:
+        links = super().choices(changelist)
+        if not self.has_many:
+            yield from links
+            return
+        name = self.lookup_kwarg
+        yield {
+            "select": self.choice.widget.render(name, self.lookup_val, {"id": f"filter-{name}", "required": True}),
+            "others": [
+                (other, value)
+                for other, values in changelist.filter_params.items()
+                if other not in self.expected_parameters()
+                for value in values
+            ],
+            "links": list(links),
+        }

@@ -1,0 +1,122 @@
+"""Who is told of an alert, and in which words."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from django.utils import timezone
+from django.utils.translation import gettext, ngettext, pgettext
+
+from apikeys.accounting.limits import MICROPOINTS, Measure, Period
+from apikeys.alerts.models import Alert, AlertKind
+from apikeys.lifecycle.reports import width
+
+# What a webhook's receiver tells alerts apart by.
+TYPES = {
+    AlertKind.BUDGET: "budget.threshold_reached",
+    AlertKind.EXPIRY: "key.expires_soon",
+    AlertKind.REUSE: "secret.reused",
+}
+
+
+def recipients(alert: Alert) -> list[str]:
+    """Addresses: of the key's owner, or of the team's staff. Nobody who has left the team hears of it."""
+    members = alert.team.members.filter(is_active=True).exclude(email="")
+    people = members.filter(is_staff=True) if alert.key is None else members.filter(pk=alert.key.owner_id)
+    return sorted(set(people.values_list("email", flat=True)))
+
+
+def headline(alert: Alert) -> str:
+    """What happened, in one line."""
+    if alert.key is None:
+        who = gettext('Team "%(name)s"') % {"name": alert.team.name}
+    else:
+        who = gettext('Key "%(name)s"') % {"name": alert.key.name}
+    facts = alert.facts
+    match alert.kind:
+        case AlertKind.BUDGET:
+            said = gettext("%(who)s has used %(share)s %(period)s") % {
+                "who": who,
+                "share": _share(facts),
+                "period": _per(facts),
+            }
+        case AlertKind.EXPIRY:
+            days = facts["days"]
+            told = ngettext("%(who)s ends within %(days)s day", "%(who)s ends within %(days)s days", days)
+            said = told % {"who": who, "days": days}
+        case _:
+            said = gettext("%(who)s: a secret was used after its end") % {"who": who}
+    # Names may hold line breaks, which no header can.
+    return " ".join(said.split())
+
+
+def text(alert: Alert) -> str:
+    """The whole notice, for people."""
+    facts = alert.facts
+    about = [(gettext("Team"), alert.team.name)]
+    if alert.key is not None:
+        about.append((gettext("Key"), f"{alert.key.name} (******{alert.key.last_four}, id {alert.key.pk})"))
+    match alert.kind:
+        case AlertKind.BUDGET:
+            about.append((gettext("Limit"), f"{amount(facts['measure'], facts['amount'])} {_per(facts)}"))
+            about.append((gettext("Used"), amount(facts["measure"], facts["used"])))
+            if facts["period"] != Period.TOTAL:
+                about.append((gettext("Since"), moment(facts["period_start"], facts["time_zone"])))
+            advice = (
+                gettext("Requests that do not fit in the limit are refused.")
+                if facts.get("percent") == 100
+                else gettext("Nothing is refused until the limit is used up.")
+            )
+        case AlertKind.EXPIRY:
+            about.append((gettext("Ends"), moment(facts["expires_at"])))
+            advice = gettext("After that its calls are refused. Give it a later end, or replace it.")
+        case _:
+            about.append((gettext("Secret"), f"******{facts['last_four']}"))
+            about.append((pgettext("secret", "Ended"), moment(facts["ended_at"])))
+            about.append((gettext("Used from"), str(facts["client_address"])))
+            advice = gettext(
+                "The call was refused. Either a client still has the old secret, or somebody who should not have it."
+            )
+    # Chinese characters are two columns wide.
+    labels = [(gettext("%(label)s:") % {"label": label}, value) for label, value in about]
+    lines = "\n".join(f"{label}{' ' * (11 - width(label))}{value}" for label, value in labels)
+    return f"{headline(alert)}.\n\n{lines}\n\n{advice}\n"
+
+
+def payload(alert: Alert) -> bytes:
+    """The same for programs. Points are in millionths, as everywhere in the API."""
+    key = None
+    if alert.key is not None:
+        key = {"id": alert.key.pk, "name": alert.key.name, "last_four": alert.key.last_four}
+    data = {"team": {"id": alert.team.pk, "name": alert.team.name}, "key": key, **alert.facts}
+    return msgspec.json.encode(
+        {"type": TYPES[AlertKind(alert.kind)], "timestamp": alert.created_at.isoformat(), "data": data}
+    )
+
+
+def amount(measure: str, number: int) -> str:
+    if measure == Measure.MICROPOINTS:
+        return f"{Decimal(number) / MICROPOINTS:,} {gettext('points')}"
+    return f"{number:,} {Measure(measure).label}"
+
+
+def moment(when: str, time_zone: str = "") -> str:
+    zone = ZoneInfo(time_zone) if time_zone else timezone.get_current_timezone()
+    return datetime.fromisoformat(when).astimezone(zone).strftime("%Y-%m-%d %H:%M %Z")
+
+
+def _share(facts: dict[str, Any]) -> str:
+    if "percent" in facts:
+        return gettext("%(percent)s %% of its %(amount)s") % {
+            "percent": facts["percent"],
+            "amount": amount(facts["measure"], facts["amount"]),
+        }
+    return gettext("its soft amount of %(amount)s") % {"amount": amount(facts["measure"], facts["soft_amount"])}
+
+
+def _per(facts: dict[str, Any]) -> str:
+    return str(Period(facts["period"]).label)

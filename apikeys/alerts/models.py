@@ -1,0 +1,60 @@
+"""What people of a team should hear of, each of it once. Who is told, and how, is for `notices` to say."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.db.models.functions import Now
+from django.utils.translation import gettext_lazy as _
+
+from apikeys.keys.models import ApiKey, Team, TeamOwnedQuerySet
+
+
+class AlertKind(models.TextChoices):
+    BUDGET = "budget", _("a budget is used up to a threshold")
+    EXPIRY = "expiry", _("a key ends soon")
+    REUSE = "reuse", _("a rotated secret was used after its end")
+
+
+class Alert(models.Model):
+    """Something that happened to a key, or to a team's own limit, and was noticed once.
+
+    Budgets are watched by the database's function `settle`, at the moment when a charge crosses a threshold.
+    """
+
+    team = models.ForeignKey(Team, verbose_name=_("team"), on_delete=models.CASCADE, related_name="alerts")
+    key = models.ForeignKey(
+        ApiKey,
+        verbose_name=_("key"),
+        on_delete=models.CASCADE,
+        null=True,
+        related_name="alerts",
+        help_text=_("Empty: the team as a whole."),
+    )
+    kind = models.CharField(_("kind"), max_length=10, choices=AlertKind.choices)
+    # What makes it once: "budget:<limit>:<period's start>:<threshold>", "expiry:<key>:<end>:<days>", "reuse:<secret>".
+    occasion = models.CharField(_("occasion"), max_length=120, unique=True)
+    facts = models.JSONField(
+        _("facts"),
+        help_text=_(
+            "Of a budget: limit_id, measure, period, time_zone, period_start, amount, used, and percent (50, 80, "
+            "100) or soft_amount. Of an expiry: expires_at, days. Of a reuse: last_four, ended_at, client_address."
+        ),
+    )
+    created_at = models.DateTimeField(_("created at"), db_default=Now())
+    told_at = models.DateTimeField(
+        _("told at"), null=True, help_text=_("When everybody who is to hear of it was told.")
+    )
+
+    objects: ClassVar[Any] = TeamOwnedQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("alert")
+        verbose_name_plural = _("alerts")
+        ordering = ["-pk"]
+        indexes = [models.Index(fields=["id"], condition=Q(told_at=None), name="alert_open")]
+
+    def __str__(self) -> str:
+        return f"{self.get_kind_display()} ({self.pk})"

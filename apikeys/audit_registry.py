@@ -1,0 +1,39 @@
+"""Of which rows of this package the audit keeps entries, and whose those entries are."""
+
+from django.contrib.auth.models import Group, User
+
+from apikeys.accounting.limits import Limit
+from apikeys.alerts.webhooks import Webhook
+from apikeys.audit import recording
+from apikeys.keys.models import ApiKey, EndpointRule, KeySecret, Membership, Team
+
+
+def register_models() -> None:
+    recording.register(Team, lambda team: team.pk, exclude={"created_at"})
+    recording.register(Membership, lambda membership: membership.team_id, exclude={"created_at"})
+    # Who has heard of a revocation is kept with the key, and nobody's deed.
+    recording.register(
+        ApiKey, lambda key: key.team_id, exclude={"created_at", "revocation_heard_at", "revocation_unheard"}
+    )
+    recording.register(KeySecret, lambda secret: secret.key.team_id, exclude={"digest", "pepper_id", "created_at"})
+    recording.register(EndpointRule, of_site, exclude={"changed_at"})
+    recording.register(Limit, lambda limit: limit.team_id, exclude={"created_at"})
+    # The URLs of many services are secrets themselves.
+    recording.register(
+        Webhook,
+        lambda webhook: webhook.team_id,
+        masked={"url"},
+        exclude={"encrypted_secret", "created_at", "last_success_at", "last_failure_at", "last_failure"},
+    )
+    recording.register(
+        User,
+        of_site,
+        masked={"password"},
+        exclude={"last_login", "date_joined"},
+        m2m={"groups", "user_permissions"},
+    )
+    recording.register(Group, of_site, m2m={"permissions"})
+
+
+def of_site(row: object) -> None:
+    """It belongs to no team: superusers alone see its entries."""

@@ -1,0 +1,76 @@
+"""What is known of one request while it runs: for its answer's X-Request-Id, the log line, the ledger and metrics."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from django.http import HttpRequest
+
+from apikeys.accounting.recording import Usage
+from apikeys.object_ids import new_object_id
+
+if TYPE_CHECKING:
+    from apikeys.access.lookup import KeyPolicy
+    from apikeys.accounting.admission import Asked, Verdict
+    from apikeys.errors import ApiError
+
+
+class Trace:
+    """One request, from its first byte on. The id is ours, always; what a client sends under that name is not it."""
+
+    __slots__ = (
+        "abort",
+        "asked",
+        "endpoint",
+        "error_code",
+        "headers",
+        "policy",
+        "refusal",
+        "request_id",
+        "started",
+        "usage",
+        "user_id",
+        "verdict",
+    )
+
+    def __init__(self) -> None:
+        self.request_id = new_object_id()
+        self.started = time.monotonic()
+        self.endpoint: str | None = None
+        # The key's, as soon as it is known, also of one that is refused.
+        self.policy: KeyPolicy | None = None
+        self.user_id: int | None = None
+        self.error_code: str | None = None
+        self.refusal: ApiError | None = None
+        # What the limits were asked, and what they said.
+        self.asked: Asked | None = None
+        self.verdict: Verdict | None = None
+        # Drops the caller's connection.
+        self.abort: Callable[[], None] = lambda: None
+        # What it was recorded with, if it was taken on.
+        self.usage: Usage | None = None
+        # More headers for the answer: what is left of limits.
+        self.headers: list[tuple[bytes, bytes]] = []
+
+    @property
+    def key_id(self) -> str | None:
+        return None if self.policy is None else self.policy.key_id
+
+    @property
+    def elapsed_ms(self) -> int:
+        return round((time.monotonic() - self.started) * 1000)
+
+
+def trace_of(request: HttpRequest) -> Trace:
+    """The request's trace; one is begun for a request that did not come through the ASGI entry point."""
+    trace: Trace | None = getattr(request, "trace", None)
+    if trace is None:
+        trace = Trace()
+        attach(request, trace)
+    return trace
+
+
+def attach(request: HttpRequest, trace: Trace) -> None:
+    request.trace = trace  # type: ignore[attr-defined]

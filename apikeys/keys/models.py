@@ -1,0 +1,517 @@
+"""Who may call: teams, their keys, and the secrets of those keys."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from django.conf import settings
+from django.contrib.postgres.fields import ArrayField
+from django.core.exceptions import ValidationError
+from django.core.validators import MaxLengthValidator
+from django.db import models, transaction
+from django.db.models import Exists, OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce, Now
+from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+
+from apikeys.audit import recording
+from apikeys.keys import crypto
+from apikeys.object_ids import new_object_id
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+MAXIMUM_OVERLAP = timedelta(days=30)
+# Python's calendar ends with the year 9999: a year before, every time zone can still show the end of a key.
+EARLIEST_END, END_BEFORE = datetime(2000, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
+
+
+class ObjectIdField(models.CharField):  # type: ignore[type-arg]
+    """A primary key of 24 hexadecimal characters, made by us."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs |= {"max_length": 24, "primary_key": True, "default": new_object_id, "editable": False}
+        kwargs.setdefault("verbose_name", _("ID"))
+        super().__init__(**kwargs)
+
+
+class AccessKind(models.TextChoices):
+    """What a key is, as endpoints see it."""
+
+    APP = "app", _("app key")
+    GLOBAL = "global", _("global key")
+    GLOBAL_NAMING_APP = "global_naming_app", _("global key that may name an app")
+
+
+class KeyStateError(Exception):
+    """The key's state does not allow what was asked. The message is for the person who asked."""
+
+
+class TeamQuerySet(models.QuerySet["Team"]):
+    def for_user(self, user: User) -> TeamQuerySet:
+        """The teams that a signed-in user may see: all for a superuser, otherwise their own."""
+        return self if user.is_superuser else self.filter(members=user)
+
+
+class Team(models.Model):
+    """A tenant: the one owner of its keys, apps, providers and everything in them."""
+
+    id = ObjectIdField()
+    name = models.CharField(_("name"), max_length=100, unique=True)
+    members = models.ManyToManyField(
+        settings.AUTH_USER_MODEL, verbose_name=_("members"), through="Membership", related_name="teams", blank=True
+    )
+    disabled_at = models.DateTimeField(
+        _("disabled at"), null=True, blank=True, help_text=_("While this is set, no key of the team is accepted.")
+    )
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+
+    objects: ClassVar[Any] = TeamQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("team")
+        verbose_name_plural = _("teams")
+        ordering = ["name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """One user belongs to one team. A key stops working when its owner's membership ends."""
+
+    team = models.ForeignKey(Team, verbose_name=_("team"), on_delete=models.CASCADE)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE)
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+
+    class Meta:
+        verbose_name = _("membership")
+        verbose_name_plural = _("memberships")
+        constraints = [models.UniqueConstraint(fields=["team", "user"], name="membership_once")]
+
+    def __str__(self) -> str:
+        return gettext("%(user)s in %(team)s") % {"user": self.user, "team": self.team}
+
+
+class TeamOwnedQuerySet(models.QuerySet[Any]):
+    """Rows that belong to one team. Every query of the API and the admin starts at one of these."""
+
+    def for_team(self, team_id: str) -> TeamOwnedQuerySet:
+        return self.filter(team_id=team_id)
+
+    def for_user(self, user: User) -> TeamOwnedQuerySet:
+        return self if user.is_superuser else self.filter(team__members=user)
+
+
+class ApiKeyQuerySet(TeamOwnedQuerySet):
+    def with_state(self) -> ApiKeyQuerySet:
+        """With all that `why_unusable`, `last_four` and a list's columns need, in one query for all rows."""
+        memberships = Membership.objects.filter(team=OuterRef("team"), user=OuterRef("owner"))
+        secrets = KeySecret.objects.filter(key=OuterRef("pk"))
+        rows: ApiKeyQuerySet = self.select_related("team", "app", "owner", "activity").annotate(
+            owner_is_member=Exists(memberships),
+            has_live_secret=Exists(secrets.live()),
+            newest_last_four=Subquery(secrets.order_by("-pk").values("last_four")[:1]),
+        )
+        return rows
+
+
+class ApiKeyManager(models.Manager.from_queryset(ApiKeyQuerySet)):  # type: ignore[misc]
+    def create_key(
+        self, *, team: Team, owner: User, name: str, app: Any = None, secret: str | None = None, **policy: Any
+    ) -> tuple[ApiKey, str]:
+        """Create a key and its first secret. Return both; the plaintext exists nowhere else.
+
+        `secret` imports the plaintext of another system instead of making one.
+        Raises ValidationError when the policy is not sound or the secret cannot be imported.
+        """
+        api_key = ApiKey(team=team, owner=owner, name=name, app=app, **policy)
+        api_key.full_clean()
+        if secret is not None:
+            validate_foreign_secret(secret)
+        plaintext = crypto.generate() if secret is None else secret
+        with transaction.atomic():
+            api_key.save(force_insert=True)
+            KeySecret.objects.create_for(api_key, plaintext, is_imported=secret is not None)
+        return api_key, plaintext
+
+
+def validate_foreign_secret(secret: str) -> None:
+    """Raise ValidationError, without the plaintext, unless callers could present it and it is still free."""
+    credential = crypto.parse_credential(secret)
+    if credential is None:
+        raise ValidationError(
+            {"secret": "An imported key has 16 to 250 characters: letters, digits, '_', '.' and '-'."}, code="invalid"
+        )
+    if credential.app_id is not None:
+        raise ValidationError(
+            {"secret": "It ends like a key that names an app ('-' and 24 hexadecimal digits), so it would be cut."},
+            code="invalid",
+        )
+    # Under every pepper: the unique index sees two digests of one plaintext as two plaintexts.
+    digests = crypto.digests(secret, settings.API_KEY_PEPPERS).values()
+    if KeySecret.objects.filter(digest__in=digests).exists():
+        raise ValidationError({"secret": "It is in use already."}, code="unique")
+
+
+def validate_network(value: str) -> None:
+    if "%" in value:
+        # Not repeated: an array's field would take the sign for a placeholder of its message.
+        raise ValidationError(
+            "A network in CIDR form has no percent sign: no caller is known by a zone.", code="invalid"
+        )
+    try:
+        ipaddress.ip_network(value)
+    except ValueError as error:
+        complaint = _("%(value)r is not a network in CIDR form: %(error)s.")
+        raise ValidationError(complaint, code="invalid", params={"value": value, "error": error}) from error
+
+
+def validate_end(value: datetime) -> None:
+    if not EARLIEST_END <= value < END_BEFORE:
+        raise ValidationError(_("The end must lie in the years 2000 to 9998 (UTC)."), code="out_of_range")
+
+
+class ApiKey(models.Model):
+    """One key: who it is and what it may do. Its secrets come and go; this row, its limits and its usage stay."""
+
+    id = ObjectIdField()
+    # Its index is the one of a team's list.
+    team = models.ForeignKey(
+        Team, verbose_name=_("team"), on_delete=models.PROTECT, db_index=False, related_name="api_keys"
+    )
+    app = models.ForeignKey(
+        "chat.App",
+        verbose_name=_("app"),
+        on_delete=models.PROTECT,
+        null=True,
+        blank=True,
+        related_name="api_keys",
+        help_text=_(
+            "With an app this is an app key: it can talk to that app and do nothing else. "
+            "Without one it is a global key: it operates what the team owns, but cannot talk to an app."
+        ),
+    )
+    owner = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        verbose_name=_("owner"),
+        on_delete=models.PROTECT,
+        related_name="api_keys",
+        help_text=_("The member of the team who answers for this key. It stops working when they leave the team."),
+    )
+    name = models.CharField(
+        _("name"), max_length=100, help_text=_("What the key is for, so that a person can recognize it.")
+    )
+    note = models.TextField(_("note"), blank=True, max_length=2000, validators=[MaxLengthValidator(2000)])
+    expires_at = models.DateTimeField(
+        _("expires at"),
+        null=True,
+        blank=True,
+        validators=[validate_end],
+        help_text=_("Empty means that the key never expires."),
+    )
+    can_name_app = models.BooleanField(
+        _("may name an app"),
+        default=False,
+        help_text=_("Lets a global key talk to any app of its team by naming it in the request."),
+    )
+    allowed_networks = ArrayField(
+        models.CharField(max_length=43, validators=[validate_network]),
+        verbose_name=_("allowed networks"),
+        default=list,
+        blank=True,
+        help_text=_("Networks in CIDR form, such as 203.0.113.0/24 or 2001:db8::/32. Empty means everywhere."),
+    )
+    allowed_endpoints = ArrayField(
+        models.CharField(max_length=100),
+        verbose_name=_("allowed endpoints"),
+        default=list,
+        blank=True,
+        help_text=_("Names of endpoints, such as chat.completions. Empty means all that this kind of key may call."),
+    )
+    allowed_models = ArrayField(
+        models.CharField(max_length=200),
+        verbose_name=_("allowed models"),
+        default=list,
+        blank=True,
+        help_text=_("Names of models that an app may use when this key calls it. Empty means all."),
+    )
+    disabled_at = models.DateTimeField(_("disabled at"), null=True, blank=True, editable=False)
+    revoked_at = models.DateTimeField(_("revoked at"), null=True, blank=True, editable=False)
+    revoked_by = models.CharField(_("revoked by"), max_length=150, blank=True, editable=False)
+    revoked_reason = models.CharField(_("revoked reason"), max_length=500, blank=True, editable=False)
+    revocation_heard_at = models.DateTimeField(
+        _("revocation heard at"),
+        null=True,
+        editable=False,
+        help_text=_("When the last server process said that it refuses the key."),
+    )
+    revocation_unheard = ArrayField(
+        models.CharField(max_length=24),
+        verbose_name=_("revocation unheard"),
+        db_default=[],
+        blank=True,
+        editable=False,
+        help_text=_("Server processes that had not said so when waiting for them ended."),
+    )
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+
+    objects: ClassVar[ApiKeyManager] = ApiKeyManager()
+
+    class Meta:
+        verbose_name = _("API key")
+        verbose_name_plural = _("API keys")
+        ordering = ["-created_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(app__isnull=True) | Q(can_name_app=False), name="apikey_app_key_names_no_app"
+            ),
+            # What the composite foreign key (key, team) of a limit points at.
+            models.UniqueConstraint(fields=["id", "team"], name="apikey_in_team"),
+        ]
+        # Which keys end soon is asked every hour.
+        indexes = [
+            models.Index(
+                fields=["expires_at"],
+                condition=Q(expires_at__isnull=False, revoked_at__isnull=True),
+                name="apikey_by_end",
+            ),
+            models.Index(fields=["-created_at", "-id"], name="apikey_newest"),
+            models.Index(fields=["team", "-created_at", "-id"], name="apikey_newest_of_team"),
+        ]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def clean(self) -> None:
+        if self.team_id is None:
+            return
+        if self.app and self.app.team_id != self.team_id:
+            raise ValidationError({"app": _("The app belongs to another team.")})
+        if self.app_id and self.can_name_app:
+            raise ValidationError(
+                {"can_name_app": _("An app key talks to its own app; only a global key can name one.")}
+            )
+        if self.owner_id and not self.team.members.filter(pk=self.owner_id).exists():
+            raise ValidationError({"owner": _("The owner must be a member of the team.")})
+
+    @property
+    def kind(self) -> AccessKind:
+        if self.app_id:
+            return AccessKind.APP
+        return AccessKind.GLOBAL_NAMING_APP if self.can_name_app else AccessKind.GLOBAL
+
+    @property
+    def why_unusable(self) -> str | None:
+        """Why the key would be refused whoever calls, in one sentence; None when it works."""
+        now = timezone.now()
+        if self.revoked_at:
+            return gettext("It was revoked.")
+        if self.disabled_at:
+            return gettext("It is disabled.")
+        if self.expires_at and self.expires_at <= now:
+            return gettext("It is expired.")
+        if self.team.disabled_at:
+            return gettext("Its team is disabled.")
+        if not self.owner.is_active:
+            return gettext("Its owner is inactive.")
+        if not self._told("owner_is_member", self.team.members.filter(pk=self.owner_id).exists):
+            return gettext("Its owner has left the team.")
+        if not self._told("has_live_secret", self.secrets.live().exists):
+            return gettext("It has no secret; rotate it to make one.")
+        return None
+
+    @property
+    def last_four(self) -> str:
+        newest = self.secrets.order_by("-pk").values_list("last_four", flat=True)
+        return str(self._told("newest_last_four", newest.first) or "")
+
+    @property
+    def newest_secret_id(self) -> int:
+        """0 when the key never had one."""
+        return self.secrets.order_by("-pk").values_list("pk", flat=True).first() or 0
+
+    def _told(self, name: str, ask: Callable[[], Any]) -> Any:
+        """What `with_state()` brought along; without it, what the database answers."""
+        return self.__dict__[name] if name in self.__dict__ else ask()
+
+    @transaction.atomic
+    def rotate(self, overlap: timedelta = timedelta(0), *, replacing: int | None = None) -> str:
+        """Add a secret and return its plaintext; the old one ends now, or after `overlap`.
+
+        At most two secrets live at once: one that was in its own overlap ends now. `replacing` is the secret that
+        the caller saw as the newest: if it no longer is, another call was faster, and nothing is rotated.
+        Raises KeyStateError then, for a revoked key, and for an overlap out of range.
+        """
+        if not timedelta(0) <= overlap <= MAXIMUM_OVERLAP:
+            raise KeyStateError(
+                gettext("The overlap must be between 0 and %(days)s days.") % {"days": MAXIMUM_OVERLAP.days}
+            )
+        locked = ApiKey.objects.select_for_update().get(pk=self.pk)
+        if locked.revoked_at:
+            raise KeyStateError(gettext("A revoked key cannot be rotated. Create a new key."))
+        if replacing is not None and locked.newest_secret_id != replacing:
+            raise KeyStateError(
+                gettext("The key was rotated in the meantime and its new secret shown once. If lost, rotate it.")
+            )
+        now = timezone.now()
+        live = list(self.secrets.live().order_by("-pk"))
+        for secret in live[1:]:
+            secret.end(now)
+        for secret in live[:1]:
+            secret.end(now + overlap)
+        plaintext = crypto.generate()
+        KeySecret.objects.create_for(self, plaintext)
+        for told in ("has_live_secret", "newest_last_four"):
+            self.__dict__.pop(told, None)
+        return plaintext
+
+    def disable(self) -> None:
+        """Refuse the key until it is enabled again. Disabling twice keeps when it was first."""
+        self._change(disabled_at=Coalesce("disabled_at", timezone.now()))
+
+    def enable(self) -> None:
+        self._change(disabled_at=None)
+
+    def set_end(self, expires_at: datetime | None) -> None:
+        """Raises ValidationError for an end that lies too far away."""
+        if expires_at is not None:
+            validate_end(expires_at)
+        self._change(expires_at=expires_at)
+
+    def narrow(self, *, endpoints: list[str], networks: list[str]) -> None:
+        """Let it call these endpoints only, and from these networks only if any are given."""
+        self._change(allowed_endpoints=endpoints, allowed_networks=networks)
+
+    def revoke(self, *, by: str, reason: str) -> None:
+        """Refuse the key for good. Revoking twice keeps who did it first."""
+        if not reason.strip():
+            raise KeyStateError(gettext("Say why the key is revoked."))
+        now = timezone.now()
+        recording.update(
+            ApiKey.objects.filter(pk=self.pk, revoked_at=None),
+            revoked_at=now,
+            revoked_by=by[:150],
+            revoked_reason=reason.strip()[:500],
+        )
+        self.refresh_from_db()
+
+    def _change(self, **columns: Any) -> None:
+        """Change columns unless the key is revoked, with its row locked, so that no revocation can slip between."""
+        if not recording.update(ApiKey.objects.filter(pk=self.pk, revoked_at=None), **columns):
+            raise KeyStateError(gettext("A revoked key cannot be changed. Create a new key."))
+        self.refresh_from_db()
+
+
+class KeySecretQuerySet(models.QuerySet["KeySecret"]):
+    def live(self) -> KeySecretQuerySet:
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
+
+
+class KeySecretManager(models.Manager.from_queryset(KeySecretQuerySet)):  # type: ignore[misc]
+    def create_for(self, api_key: ApiKey, plaintext: str, *, is_imported: bool = False) -> KeySecret:
+        """Store the digest of `plaintext` under the first pepper."""
+        pepper_id, pepper = next(iter(settings.API_KEY_PEPPERS.items()))
+        secret: KeySecret = self.create(
+            key=api_key,
+            digest=crypto.digest(plaintext, pepper),
+            pepper_id=pepper_id,
+            last_four=crypto.last_four(plaintext),
+            is_imported=is_imported,
+        )
+        return secret
+
+
+class KeySecret(models.Model):
+    """One credential of a key: the keyed digest of a plaintext that is stored nowhere."""
+
+    key = models.ForeignKey(ApiKey, verbose_name=_("key"), on_delete=models.PROTECT, related_name="secrets")
+    digest = models.BinaryField(_("digest"), unique=True, max_length=32)
+    pepper_id = models.CharField(_("pepper ID"), max_length=20)
+    last_four = models.CharField(_("last four"), max_length=4)
+    is_imported = models.BooleanField(_("is imported"), default=False)
+    expires_at = models.DateTimeField(
+        _("expires at"), null=True, help_text=_("When the overlap after a rotation ends.")
+    )
+    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
+
+    objects: ClassVar[KeySecretManager] = KeySecretManager()
+
+    class Meta:
+        verbose_name = _("secret")
+        verbose_name_plural = _("secrets")
+        constraints = [
+            models.UniqueConstraint(fields=["key"], condition=Q(expires_at=None), name="keysecret_one_current"),
+        ]
+        indexes = [models.Index(fields=["last_four"], name="keysecret_last_four")]
+
+    def __str__(self) -> str:
+        return f"******{self.last_four}"
+
+    def end(self, when: datetime) -> None:
+        """Let this secret end at `when`, unless it ends sooner."""
+        if self.expires_at is None or when < self.expires_at:
+            self.expires_at = when
+            self.save(update_fields=["expires_at"])
+
+
+class EndpointRuleManager(models.Manager["EndpointRule"]):
+    @transaction.atomic
+    def set_open(self, endpoint: str, kind: str, *, is_open: bool) -> EndpointRule | None:
+        """Open an endpoint to a kind of key, or close it. Return the rule that changed; None if none had to.
+
+        A rule that denies nothing is deleted.
+        """
+        rule = self.select_for_update().filter(endpoint=endpoint).first()
+        if rule is None and is_open:
+            return None
+        if rule is None:
+            # Of two at the same time one makes it, and the other waits for it here.
+            self.bulk_create([EndpointRule(endpoint=endpoint)], ignore_conflicts=True)
+            rule = self.select_for_update().get(endpoint=endpoint)
+        if (kind not in rule.denied_kinds) == is_open:
+            return None
+        rule.denied_kinds = [known for known in AccessKind.values if (known == kind) != (known in rule.denied_kinds)]
+        if rule.denied_kinds:
+            rule.save(update_fields=["denied_kinds", "changed_at"])
+        else:
+            # Its id is kept for the history.
+            self.filter(pk=rule.pk).delete()
+        return rule
+
+
+class EndpointRule(models.Model):
+    """An administrator has lowered what keys may do at one endpoint. No row: what the code declares."""
+
+    endpoint = models.CharField(_("endpoint"), max_length=100, unique=True)
+    denied_kinds = ArrayField(
+        models.CharField(max_length=20, choices=AccessKind.choices),
+        verbose_name=_("denied kinds"),
+        default=list,
+        blank=True,
+        help_text=_("Kinds of key that may no longer call this endpoint."),
+    )
+    changed_at = models.DateTimeField(_("changed at"), auto_now=True)
+
+    objects: ClassVar[EndpointRuleManager] = EndpointRuleManager()
+
+    class Meta:
+        verbose_name = _("endpoint rule")
+        verbose_name_plural = _("endpoint rules")
+        ordering = ["endpoint"]
+
+    def __str__(self) -> str:
+        return self.endpoint
+
+
+def live_secret_counts(pepper_ids: Sequence[str]) -> dict[str, int]:
+    """Secrets that could still be presented, by the pepper that signed them; 0 for a pepper that signed none."""
+    counts = dict.fromkeys(pepper_ids, 0)
+    usable = KeySecret.objects.live().filter(key__revoked_at=None)
+    for row in usable.values("pepper_id").annotate(count=models.Count("pk")):
+        counts[row["pepper_id"]] = row["count"]
+    return counts

@@ -1,0 +1,344 @@
+"""Keys as rows of a file: exported without anything secret, imported as a plan that is shown before it is done."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from copy import copy
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from django.contrib.auth.models import User
+from django.core.exceptions import ValidationError
+from django.db.models import Q, QuerySet
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from apikeys.access.endpoints import endpoint_names
+from apikeys.admin.downloads import plain
+from apikeys.audit import recording
+from apikeys.keys.models import ApiKey, Membership, Team
+from apikeys.lifecycle.reports import iso, summary
+from apikeys.lifecycle.widening import widens
+from apikeys.storable_text import storable_json
+
+MAXIMUM_ROWS = 5_000
+MAXIMUM_BYTES = 5 * 1024 * 1024
+
+LISTS = ("allowed_networks", "allowed_endpoints", "allowed_models")
+CHANGEABLE = ("name", "note", "owner", "expires_at", "can_name_app", *LISTS)
+IDENTITY = ("id", "team", "app")
+# Told by an export, and not heeded by an import.
+TOLD = (
+    *("team_id", "app_id", "kind", "last_four", "state", "disabled_at", "revoked_at", "revoked_reason"),
+    *("created_at", "last_used_at"),
+)
+COLUMNS = (*IDENTITY, *CHANGEABLE, *TOLD)
+
+
+class Unreadable(Exception):
+    """The file as a whole cannot be taken. The message is for the person who sent it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mistake:
+    line: int
+    column: str
+    message: str
+
+
+@dataclass(slots=True)
+class PlannedKey:
+    """What one line would do."""
+
+    line: int
+    api_key: ApiKey
+    is_new: bool
+    changes: dict[str, tuple[str, str]] = field(default_factory=dict)
+    widens: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    rows: list[PlannedKey] = field(default_factory=list)
+    mistakes: list[Mistake] = field(default_factory=list)
+
+    @property
+    def new(self) -> list[PlannedKey]:
+        return [row for row in self.rows if row.is_new]
+
+    @property
+    def changed(self) -> list[PlannedKey]:
+        return [row for row in self.rows if not row.is_new and row.changes]
+
+    @property
+    def widens(self) -> bool:
+        return any(row.widens for row in self.rows)
+
+    @property
+    def digest(self) -> str:
+        """What it would do, for finding out that it still would."""
+        told = [
+            [row.line, None if row.is_new else row.api_key.pk, row.api_key.team_id, row.api_key.app_id, row.changes]
+            for row in self.rows
+        ]
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+# Export
+
+
+def exported(api_keys: Iterable[ApiKey]) -> Iterator[dict[str, Any]]:
+    """Rows of keys that were read `with_state()`."""
+    for api_key in api_keys:
+        row = summary(api_key)
+        told = {name: row[name] for name in ("id", "team", "team_id", "app", "app_id", "owner", "last_four")}
+        told |= {"kind": row["kind"], "state": row["why_unusable"] or "usable"}
+        told |= {"expires_at": row["expires_at"], "last_used_at": row["last_used_at"]}
+        told |= {name: getattr(api_key, name) for name in ("name", "note", "can_name_app", "revoked_reason", *LISTS)}
+        told |= {name: iso(getattr(api_key, name)) for name in ("disabled_at", "revoked_at", "created_at")}
+        yield {name: told[name] for name in COLUMNS}
+
+
+# Import
+
+
+def read(raw: bytes) -> list[tuple[int, dict[str, Any]]]:
+    """The rows with their line or, in JSON, their number. Raises Unreadable."""
+    if len(raw) > MAXIMUM_BYTES:
+        raise Unreadable(_("The file is larger than 5 MB."))
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise Unreadable(_("The file is not UTF-8 text.")) from None
+    if "\0" in text:
+        raise Unreadable(_("The file holds NUL characters, or halves of characters."))
+    rows = list(_json_rows(text) if text.lstrip()[:1] in ("[", "{") else _csv_rows(text))
+    if not rows:
+        raise Unreadable(_("The file has no rows."))
+    if len(rows) > MAXIMUM_ROWS:
+        raise Unreadable(_("The file has more than %(count)s rows.") % {"count": MAXIMUM_ROWS})
+    unknown = sorted({name for _line, row in rows for name in row} - set(COLUMNS))
+    if unknown:
+        raise Unreadable(_("Line 1: unknown columns: %(names)s.") % {"names": ", ".join(unknown)[:200]})
+    return rows
+
+
+def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        rows = json.loads(text)
+        is_storable = storable_json(rows) == rows
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(_("The file is not valid JSON: %(error)s.") % {"error": str(error)[:200]}) from None
+    if not is_storable:
+        raise Unreadable(_("The file holds NUL characters, or halves of characters."))
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise Unreadable(_("JSON must be a list of objects."))
+    yield from enumerate(rows, 1)
+
+
+def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        if len(set(header)) < len(header):
+            raise Unreadable(_("Line 1: a column stands there twice."))
+        line = reader.line_num
+        for cells in reader:
+            line, begins = reader.line_num, line + 1
+            if not cells:
+                continue
+            if len(cells) != len(header):
+                raise Unreadable(
+                    _("Line %(line)s has %(count)s cells, the first line %(expected)s.")
+                    % {"line": begins, "count": len(cells), "expected": len(header)}
+                )
+            yield begins, {name: plain(value) for name, value in zip(header, cells, strict=True)}
+    except csv.Error as error:
+        raise Unreadable(
+            _("Line %(line)s is not valid CSV: %(error)s.") % {"line": reader.line_num, "error": error}
+        ) from None
+
+
+class Planner:
+    """Makes a plan of rows, from what this person may see, in the same few queries however many rows there are."""
+
+    def __init__(
+        self,
+        user: User,
+        keys: QuerySet[Any],
+        rows: list[tuple[int, dict[str, Any]]],
+        *,
+        may_add: bool,
+        may_change: bool,
+    ) -> None:
+        self.rows, self.may_add, self.may_change = rows, may_add, may_change
+        ids = {row["id"].strip() for _line, row in rows if isinstance(row.get("id"), str) and row["id"].strip()}
+        self.keys = {key.pk: key for key in keys.filter(pk__in=ids).select_related("team", "app", "owner")}
+        self.teams = self._by_name(list(Team.objects.for_user(user)))
+        team_ids = {team.pk for team in self.teams.values()}
+        names = {row["app"].strip() for _line, row in rows if isinstance(row.get("app"), str)}
+        app_model: Any = ApiKey._meta.get_field("app").related_model
+        apps = app_model.objects.for_user(user).filter(Q(pk__in=names) | Q(name__in=names), archived_at=None)
+        self.apps: dict[tuple[str, str], list[Any]] = {}
+        for app in apps:
+            for name in {app.pk, app.name}:
+                self.apps.setdefault((app.team_id, name), []).append(app)
+        owners = {row["owner"].strip() for _line, row in rows if isinstance(row.get("owner"), str)}
+        members = Membership.objects.filter(team__in=team_ids, user__username__in=owners).select_related("user")
+        self.members = {(row.team_id, row.user.get_username()): row.user for row in members}
+        self.endpoints = set(endpoint_names())
+        self.seen: set[str] = set()
+
+    @staticmethod
+    def _by_name(teams: list[Team]) -> dict[str, Team]:
+        return {name: team for team in teams for name in (team.name, team.pk)}
+
+    def plan(self) -> Plan:
+        plan = Plan()
+        for line, row in self.rows:
+            mistakes: list[Mistake] = []
+            planned = self._planned(line, row, mistakes)
+            if planned is not None and not mistakes:
+                plan.rows.append(planned)
+            plan.mistakes += mistakes
+        return plan
+
+    def _planned(self, line: int, row: Mapping[str, Any], mistakes: list[Mistake]) -> PlannedKey | None:
+        def wrong(column: str, message: str) -> None:
+            mistakes.append(Mistake(line, column, message))
+
+        wanted = self._parsed(row, wrong)
+        if mistakes:
+            return None
+        key_id = wanted.pop("id", "")
+        api_key = self.keys.get(key_id) if key_id else self._new(wanted, wrong)
+        if key_id and (api_key is None or not self.may_change):
+            wrong("id", _("There is no such key."))
+        if api_key is None or mistakes:
+            return None
+        if key_id in self.seen:
+            wrong("id", _("It stands in the file twice."))
+        self.seen.update({key_id} - {""})
+        if api_key.revoked_at:
+            wrong("id", _("A revoked key cannot be changed."))
+        self._check_identity(api_key, wanted, wrong)
+        planned = PlannedKey(line, api_key, is_new=not key_id)
+        self._set(planned, wanted, wrong)
+        return planned
+
+    def _parsed(self, row: Mapping[str, Any], wrong: Any) -> dict[str, Any]:
+        """Each cell as what its column holds. CSV has text everywhere, JSON may have more."""
+        wanted: dict[str, Any] = {}
+        for name in (*IDENTITY, *CHANGEABLE):
+            if name not in row:
+                continue
+            value = row[name]
+            try:
+                wanted[name] = parsed(name, value)
+            except ValueError as error:
+                wrong(name, str(error))
+        return wanted
+
+    def _new(self, wanted: dict[str, Any], wrong: Any) -> ApiKey | None:
+        if not self.may_add:
+            wrong("id", _("You may not make keys."))
+            return None
+        name = wanted.get("team")
+        only = {team.pk: team for team in self.teams.values()}
+        team = self.teams.get(name) if name else next(iter(only.values())) if len(only) == 1 else None
+        if team is None:
+            wrong("team", _("There is no such team.") if name else _("Name the team."))
+            return None
+        api_key = ApiKey(team=team)
+        if wanted.get("app"):
+            found = self.apps.get((team.pk, wanted["app"]), [])
+            if len(found) != 1:
+                wrong("app", _("More than one app has this name.") if found else _("There is no such app."))
+                return None
+            api_key.app = found[0]
+        if not wanted.get("owner"):
+            wrong("owner", _("Name the owner."))
+        return api_key
+
+    def _check_identity(self, api_key: ApiKey, wanted: dict[str, Any], wrong: Any) -> None:
+        team, app = wanted.pop("team", ""), wanted.pop("app", None)
+        if team and team not in (api_key.team.name, api_key.team_id):
+            wrong("team", _("A key stays in its team."))
+        if app is not None and app not in ((api_key.app.name, api_key.app_id) if api_key.app else ("",)):
+            wrong("app", _("A key keeps its app."))
+
+    def _set(self, planned: PlannedKey, wanted: dict[str, Any], wrong: Any) -> None:
+        api_key = planned.api_key
+        if "owner" in wanted:
+            owner = self.members.get((api_key.team_id, wanted["owner"]))
+            if owner is None and (planned.is_new or wanted["owner"] != api_key.owner.get_username()):
+                wrong("owner", _("The owner must be a member of the team."))
+            wanted["owner"] = owner or (None if planned.is_new else api_key.owner)
+        unknown = set(wanted.get("allowed_endpoints", ())) - self.endpoints - set(api_key.allowed_endpoints)
+        if unknown:
+            wrong("allowed_endpoints", _("There is no endpoint %(names)s.") % {"names": ", ".join(sorted(unknown))})
+        if api_key.app_id and wanted.get("can_name_app"):
+            wrong("can_name_app", _("An app key talks to its own app; only a global key can name one."))
+        unchanged = copy(api_key)
+        for name, value in wanted.items():
+            before = None if planned.is_new and name == "owner" else getattr(api_key, name)
+            if before != value:
+                planned.changes[name] = (shown(before), shown(value))
+                setattr(api_key, name, value)
+        if planned.is_new:
+            decided = {"team": api_key.team, "app": api_key.app, "kind": api_key.kind.label}
+            planned.changes |= {name: ("", shown(value)) for name, value in decided.items()}
+        try:
+            # Rows that it points at were looked up above.
+            api_key.clean_fields(exclude={"id", "team", "app", "owner"})
+        except ValidationError as error:
+            for column, messages in error.message_dict.items():
+                wrong(column, " ".join(messages))
+        else:
+            planned.widens = not planned.is_new and widens(unchanged, wanted)
+
+
+def parsed(name: str, value: Any) -> Any:
+    """Raises ValueError, with words for the person who sent it."""
+    if name in LISTS:
+        items = value.splitlines() if isinstance(value, str) else value
+        if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
+            raise ValueError(_("It must be a list of texts."))
+        return list(dict.fromkeys(item.strip() for item in items if item.strip()))
+    if name == "can_name_app":
+        known = {"true": True, "false": False, "": False}
+        word = str(value).strip().lower() if isinstance(value, bool | str) else "?"
+        if word not in known:
+            raise ValueError(_("It must be true or false."))
+        return known[word]
+    if name == "expires_at":
+        if value in (None, ""):
+            return None
+        try:
+            moment = datetime.fromisoformat(value.strip())
+        except (ValueError, AttributeError):
+            raise ValueError(_("It must be a time such as 2030-12-31T18:00+00:00.")) from None
+        return moment if moment.tzinfo else timezone.make_aware(moment)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise ValueError(_("It must be text."))
+    return value.strip()
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value)
+    return "" if value is None else value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def carry_out(plan: Plan) -> None:
+    """Within a transaction that holds the rows that it changes. New keys get no secret: rotating makes one."""
+    recording.create_all([row.api_key for row in plan.new])
+    columns = sorted({name for row in plan.changed for name in row.changes})
+    recording.update_all([row.api_key for row in plan.changed], columns)

@@ -1,0 +1,65 @@
+"""What a key really uses, as a proposal to let it do that and nothing else."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import timedelta
+
+from django.utils import timezone
+
+from apikeys.accounting.ledger import DailyUsage, UsageRecord
+from apikeys.keys.models import ApiKey
+
+DAYS = 90
+# A longer list is no narrowing that a person could check.
+MAXIMUM_NETWORKS = 16
+# Single addresses first; where they are too many, the networks that providers usually hand out.
+PREFIXES = ((32, 128), (24, 64))
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    endpoints: list[str]
+    # Empty when it was called from too many places.
+    networks: list[str]
+
+
+def proposal(api_key: ApiKey) -> Proposal:
+    """From all of its requests in 90 days: a rare one counts like a frequent one."""
+    since = timezone.now() - timedelta(days=DAYS)
+    records = UsageRecord.objects.filter(key=api_key, created_at__gte=since).order_by()
+    daily = DailyUsage.objects.filter(key=api_key, day__gte=since.date()).order_by()
+    used = set(records.values_list("endpoint", flat=True).distinct())
+    used |= set(daily.values_list("endpoint", flat=True).distinct())
+    addresses = records.exclude(client_address=None).values_list("client_address", flat=True).distinct()
+    own = set(api_key.allowed_endpoints)
+    networks = networks_of(address for address in addresses if address)
+    if api_key.allowed_networks and not all(lies_in(network, api_key.allowed_networks) for network in networks):
+        networks = []
+    return Proposal(sorted(used & own if own else used), networks)
+
+
+def networks_of(addresses: Iterable[str]) -> list[str]:
+    parsed = [ipaddress.ip_address(address) for address in addresses]
+    for short, long in PREFIXES:
+        nets = {ipaddress.ip_network((address, short if address.version == 4 else long), False) for address in parsed}
+        merged: list[Network] = [
+            *ipaddress.collapse_addresses(net for net in nets if isinstance(net, ipaddress.IPv4Network)),
+            *ipaddress.collapse_addresses(net for net in nets if isinstance(net, ipaddress.IPv6Network)),
+        ]
+        if len(merged) <= MAXIMUM_NETWORKS:
+            return [str(net) for net in merged]
+    return []
+
+
+def lies_in(network: str, allowed: Iterable[str]) -> bool:
+    """Whether a network is part of one of those allowed."""
+    inner = ipaddress.ip_network(network)
+    return any(
+        outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
+        for outer in map(ipaddress.ip_network, allowed)
+    )

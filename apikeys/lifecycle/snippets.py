@@ -1,0 +1,76 @@
+"""How a key is used, ready to paste: the same first call for each kind of client."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from apikeys.keys.models import AccessKind
+
+ASK = """\
+  --header 'Authorization: Bearer {key}' \\
+  --header 'Content-Type: application/json' \\
+  --data-raw '{{{app}"chatId":"111",%s,"messages":[{{"content":"Who are you?","role":"user"}}]}}'"""
+CURL_CHAT = "curl '{base_url}/v1/chat/completions' \\\n" + ASK % '"stream":false,"detail":false'
+CURL_DETAIL = "curl --no-buffer '{base_url}/v1/chat/completions' \\\n" + ASK % '"stream":true,"detail":true'
+PYTHON_CHAT = """\
+from openai import OpenAI
+
+client = OpenAI(base_url="{base_url}/v1", api_key="{key}")
+answer = client.chat.completions.create(model="{model}", messages=[{{"role": "user", "content": "Who are you?"}}])
+print(answer.choices[0].message.content)"""
+JAVASCRIPT_CHAT = """\
+import OpenAI from "openai";
+
+const client = new OpenAI({{ baseURL: "{base_url}/v1", apiKey: "{key}" }});
+const answer = await client.chat.completions.create({{
+  model: "{model}",
+  messages: [{{ role: "user", content: "Who are you?" }}],
+}});
+console.log(answer.choices[0].message.content);"""
+
+CURL_KEY = """\
+curl '{base_url}/v1/key' \\
+  --header 'Authorization: Bearer {key}'"""
+CURL_APPS = """\
+curl '{base_url}/core/app/list' \\
+  --header 'Authorization: Bearer {key}'"""
+PYTHON_MODELS = """\
+from openai import OpenAI
+
+client = OpenAI(base_url="{base_url}/v1", api_key="{key}")
+print(client.models.list())"""
+JAVASCRIPT_MODELS = """\
+import OpenAI from "openai";
+
+const client = new OpenAI({{ baseURL: "{base_url}/v1", apiKey: "{key}" }});
+console.log(await client.models.list());"""
+
+CHAT = {"curl": CURL_CHAT, "python": PYTHON_CHAT, "javascript": JAVASCRIPT_CHAT, "fastgpt": CURL_DETAIL}
+# A global key talks to no app: its first call tells about itself and lists what there is.
+GLOBAL = {"curl": CURL_KEY, "python": PYTHON_MODELS, "javascript": JAVASCRIPT_MODELS, "fastgpt": CURL_APPS}
+TITLES = {"curl": "curl", "python": "Python", "javascript": "JavaScript", "fastgpt": "FastGPT"}
+# Stands where a key that may name any app has to name one.
+APP_ID = "APP_ID"
+
+
+@dataclass(frozen=True, slots=True)
+class Snippet:
+    name: str
+    title: str
+    # It holds the plaintext.
+    code: str = field(repr=False)
+
+    @property
+    def lines(self) -> int:
+        return self.code.count("\n") + 1
+
+
+def snippets(kind: AccessKind, base_url: str, key: str) -> Iterator[Snippet]:
+    names_app = kind == AccessKind.GLOBAL_NAMING_APP
+    words = {
+        "base_url": base_url,
+        "key": key,
+        "app": f'"appId":"{APP_ID}",' if names_app else "",
+        "model": APP_ID if names_app else "any",
+    }
+    for name, template in (GLOBAL if kind == AccessKind.GLOBAL else CHAT).items():
+        yield Snippet(name, TITLES[name], template.format(**words))

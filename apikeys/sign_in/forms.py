@@ -1,0 +1,87 @@
+"""The form by which staff sign in. How often a password may be tried is counted by `sign_in`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib.auth.forms import AuthenticationForm, PasswordChangeForm
+from django.core.exceptions import ValidationError
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+from unfold.forms import AdminOwnPasswordChangeForm
+from unfold.forms import AuthenticationForm as UnfoldAuthenticationForm
+from unfold.widgets import UnfoldAdminPasswordWidget
+
+from apikeys.client_address import address_of
+from apikeys.sign_in.throttle import Attempt
+
+if TYPE_CHECKING:
+    AnyAuthenticationForm = AuthenticationForm
+    AnyPasswordChangeForm = PasswordChangeForm
+else:
+    AnyAuthenticationForm = UnfoldAuthenticationForm
+    AnyPasswordChangeForm = AdminOwnPasswordChangeForm
+
+
+class SignInForm(AnyAuthenticationForm):
+    def clean(self) -> dict[str, Any]:
+        name = self.cleaned_data.get("username")
+        if name is None or self.request is None or "password" not in self.cleaned_data:
+            return self.cleaned_data
+        attempt = counted(name, self.request)
+        answers = super().clean()
+        attempt.succeed()
+        return answers
+
+
+def counted(name: str, request: HttpRequest) -> Attempt:
+    """One more attempt. Raises ValidationError when there were too many: then no password is looked at."""
+    attempt = Attempt(name, address_of(request))
+    seconds = attempt.count()
+    if seconds:
+        message = ngettext(
+            "Too many attempts to sign in. Wait %(seconds)d second, then try again.",
+            "Too many attempts to sign in. Wait %(seconds)d seconds, then try again.",
+            seconds,
+        )
+        raise ValidationError(message, code="throttled", params={"seconds": seconds})
+    return attempt
+
+
+class PasswordForm(forms.Form):
+    """Who is signed in shows that it is still they who sit there."""
+
+    password = forms.CharField(
+        label=_("Password"),
+        strip=False,
+        widget=UnfoldAdminPasswordWidget(attrs={"autocomplete": "current-password", "autofocus": True}),
+    )
+
+    def __init__(self, request: HttpRequest) -> None:
+        super().__init__(request.POST if request.method == "POST" else None)
+        self.request = request
+
+    def clean_password(self) -> str:
+        user: Any = self.request.user
+        password: str = self.cleaned_data["password"]
+        attempt = counted(user.get_username(), self.request)
+        if not user.check_password(password):
+            raise ValidationError(_("This is not your password."), code="wrong")
+        attempt.succeed()
+        return password
+
+
+class OwnPasswordForm(AnyPasswordChangeForm):
+    """Who is signed in changes their password."""
+
+    def __init__(self, request: HttpRequest, user: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(user, *args, **kwargs)
+        self.request = request
+
+    def clean_old_password(self) -> str:
+        attempt = counted(self.user.get_username(), self.request)
+        password: str = super().clean_old_password()
+        attempt.succeed()
+        return password

@@ -1,0 +1,55 @@
+"""How much one key was used over time, for the plots of its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+
+from apikeys.accounting.ledger import Ending
+from apikeys.keys.models import ApiKey
+from apikeys.statistics import sums as statistics
+from apikeys.statistics.sums import Scope, Span, Step
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Bars from the oldest to the newest, and what they add up to."""
+
+    labels: list[str]
+    complete: list[int]
+    others: list[int]
+    tokens: int
+    micropoints: int
+
+    @property
+    def requests(self) -> int:
+        return sum(self.complete) + sum(self.others)
+
+
+def all_series(api_key: ApiKey) -> dict[str, Series]:
+    """24 hours by the hour, 30 days by the day and 12 months by the week, in the viewer's time zone."""
+    now = timezone.now()
+    return {
+        "day": _series(api_key, Span.DAY, "hour", now, lambda bar: f"{bar:%H:%M}"),
+        "month": _series(api_key, Span.MONTH, "day", now, lambda bar: f"{bar:%m-%d}"),
+        "year": _series(api_key, Span.YEAR, "day", now, lambda bar: f"{bar - timedelta(days=bar.weekday()):%Y-%m-%d}"),
+    }
+
+
+def _series(api_key: ApiKey, span: Span, step: Step, now: datetime, label: Callable[[datetime], str]) -> Series:
+    """Neighbors with one label are one bar."""
+    scope = Scope.of_key(api_key, has_refusals=False)
+    told = statistics.series(scope, span, step=step, now=now)
+    sums = statistics.sums(scope, span.start(now), now)
+    complete: dict[str, int] = {}
+    others: dict[str, int] = {}
+    for index, bar in enumerate(told.labels):
+        name = label(bar)
+        everything = sum(counts[index] for counts in told.stacks.values())
+        done = told.stacks[Ending.COMPLETE][index]
+        complete[name] = complete.get(name, 0) + done
+        others[name] = others.get(name, 0) + everything - done
+    return Series(list(complete), list(complete.values()), list(others.values()), sums.tokens, sums.micropoints)

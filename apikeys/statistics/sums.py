@@ -1,0 +1,334 @@
+"""Sums of usage and refusals over time: of all teams, of some, or of one key.
+
+They are exact to the record: from the hourly roll-ups where these reach, and from the ledger, by its indexes, for the
+parts of hours at either end and for what came since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from django.db import connection, models
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+from apikeys.accounting.ledger import Ending
+from apikeys.keys.models import ApiKey
+from apikeys.statistics.rollup import HOUR, REFUSED, floor, oldest_kept, rolled_up_until
+
+# In the order in which plots stack them.
+STACKS = [*Ending.values, REFUSED]
+Step = Literal["hour", "day"]
+Measure = Literal["requests", "tokens", "micropoints"]
+
+
+class Span(models.TextChoices):
+    """A range of time that ends now. Days begin at midnight of the current time zone, and the present one counts."""
+
+    DAY = "24h", _("24 hours")
+    WEEK = "7d", _("7 days")
+    MONTH = "30d", _("30 days")
+    YEAR = "12m", _("12 months")
+
+    def start(self, now: datetime) -> datetime:
+        if self is Span.DAY:
+            return floor(now) - 23 * HOUR
+        today = today_begins(now)
+        if self is Span.YEAR:
+            if (today.month, today.day) == (2, 29):
+                return today.replace(year=today.year - 1, month=3, day=1)
+            return _days_later(today.replace(year=today.year - 1), 1)
+        return _days_later(today, -6 if self is Span.WEEK else -29)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """Whose requests are counted: of these teams, None for all, or of one key."""
+
+    teams: tuple[str, ...] | None = ()
+    key: str | None = None
+    # What the viewer may not see is left out.
+    has_usage: bool = True
+    has_refusals: bool = True
+
+    @classmethod
+    def of_key(cls, api_key: ApiKey, **seen: bool) -> Scope:
+        return cls((api_key.team_id,), api_key.pk, **seen)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.has_usage or self.has_refusals)
+
+    @property
+    def stacks(self) -> list[str]:
+        return [*(Ending.values if self.has_usage else []), *([REFUSED] if self.has_refusals else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What was asked in some time, by how it ended; refused requests have an ending of their own."""
+
+    requests: dict[str, int]
+    tokens: int
+    micropoints: int
+
+    @property
+    def accepted(self) -> int:
+        return sum(count for ending, count in self.requests.items() if ending != REFUSED)
+
+    @property
+    def refused(self) -> int:
+        return self.requests.get(REFUSED, 0)
+
+    @property
+    def error_rate(self) -> float | None:
+        """The share of accepted requests that failed or were lost; None where there were none."""
+        errors = self.requests.get(Ending.FAILED, 0) + self.requests.get(Ending.LOST, 0)
+        return errors / self.accepted if self.accepted else None
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What a plot shows: the begin of each hour or day, and for each ending a figure for each of them."""
+
+    labels: list[datetime]
+    stacks: dict[str, list[int]]
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """What one key or app used."""
+
+    is_app: bool
+    subject_id: str
+    requests: int
+    tokens: int
+    micropoints: int
+
+
+SUMS = """
+SELECT CASE WHEN %(step)s <> '' THEN date_trunc(%(step)s, moment, %(zone)s) END AS bucket, ending,
+    sum(requests)::bigint, sum(tokens)::bigint, sum(cost_micropoints)::bigint
+FROM ({rows}) AS part
+GROUP BY bucket, ending
+"""
+OF_TEAMS = """
+SELECT hour AS moment, ending, requests, prompt_tokens::bigint + completion_tokens AS tokens, cost_micropoints
+FROM apikeys_hourlytotal
+WHERE hour >= %(first)s AND hour < %(last)s AND ending = ANY (%(endings)s)
+    AND (%(is_all)s AND team_id IS NULL OR NOT %(is_all)s AND team_id = ANY (%(teams)s))
+UNION ALL
+SELECT record.created_at, ending, 1, prompt_tokens::bigint + completion_tokens, cost_micropoints
+FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
+CROSS JOIN unnest(CASE WHEN %(is_all)s THEN ARRAY(SELECT id FROM apikeys_team) ELSE %(teams)s END) AS team (id)
+CROSS JOIN LATERAL (
+    SELECT * FROM apikeys_usagerecord AS usage
+    WHERE usage.team_id = team.id AND usage.created_at >= piece.start AND usage.created_at < piece.end
+) AS record
+WHERE %(has_usage)s
+UNION ALL
+SELECT refusal.created_at, 'refused', stands_for, 0, 0
+FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
+CROSS JOIN unnest(CASE WHEN %(is_all)s THEN ARRAY(SELECT id FROM apikeys_team) ELSE %(teams)s END) AS team (id)
+CROSS JOIN LATERAL (
+    SELECT * FROM apikeys_refusal AS kept
+    WHERE kept.team_id = team.id AND kept.created_at >= piece.start AND kept.created_at < piece.end
+) AS refusal
+WHERE %(has_refusals)s
+UNION ALL
+SELECT refusal.created_at, 'refused', stands_for, 0, 0
+FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
+CROSS JOIN LATERAL (
+    SELECT * FROM apikeys_refusal AS kept
+    WHERE kept.team_id IS NULL AND kept.created_at >= piece.start AND kept.created_at < piece.end
+) AS refusal
+WHERE %(has_refusals)s AND %(is_all)s
+"""
+OF_KEY = """
+SELECT hour AS moment, ending, requests, prompt_tokens::bigint + completion_tokens AS tokens, cost_micropoints
+FROM apikeys_hourlyusage
+WHERE key_id = %(key)s AND hour >= %(first)s AND hour < %(last)s AND ending = ANY (%(endings)s)
+UNION ALL
+SELECT hour, 'refused', refusals, 0, 0
+FROM apikeys_hourlyrefusals WHERE key_id = %(key)s AND hour >= %(first)s AND hour < %(last)s AND %(has_refusals)s
+UNION ALL
+SELECT created_at, ending, 1, prompt_tokens::bigint + completion_tokens, cost_micropoints
+FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
+JOIN apikeys_usagerecord AS usage
+    ON usage.key_id = %(key)s AND usage.created_at >= piece.start AND usage.created_at < piece.end
+WHERE %(has_usage)s
+UNION ALL
+SELECT created_at, 'refused', stands_for, 0, 0
+FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
+JOIN apikeys_refusal AS kept
+    ON kept.key_id = %(key)s AND kept.created_at >= piece.start AND kept.created_at < piece.end
+WHERE %(has_refusals)s
+"""
+SUMS_OF_TEAMS, SUMS_OF_KEY = SUMS.format(rows=OF_TEAMS), SUMS.format(rows=OF_KEY)
+
+TOP = """
+WITH part AS (
+    SELECT key_id, app_id, requests, prompt_tokens::bigint + completion_tokens AS tokens, cost_micropoints
+    FROM apikeys_hourlyusage
+    WHERE hour >= %(first)s AND hour < %(last)s AND (%(is_all)s OR team_id = ANY (%(teams)s))
+    UNION ALL
+    SELECT record.key_id, record.app_id, 1, prompt_tokens::bigint + completion_tokens, cost_micropoints
+    FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
+    CROSS JOIN unnest(CASE WHEN %(is_all)s THEN ARRAY(SELECT id FROM apikeys_team) ELSE %(teams)s END) AS team (id)
+    CROSS JOIN LATERAL (
+        SELECT * FROM apikeys_usagerecord AS usage
+        WHERE usage.team_id = team.id AND usage.created_at >= piece.start AND usage.created_at < piece.end
+    ) AS record
+),
+used AS (
+    SELECT GROUPING(key_id) = 1 AS is_app, coalesce(key_id, app_id) AS subject_id, sum(requests)::bigint AS requests,
+        sum(tokens)::bigint AS tokens, sum(cost_micropoints)::bigint AS micropoints
+    FROM part GROUP BY GROUPING SETS (key_id, app_id)
+),
+placed AS (
+    SELECT *, least(
+        row_number() OVER (PARTITION BY is_app ORDER BY requests DESC, subject_id),
+        row_number() OVER (PARTITION BY is_app ORDER BY tokens DESC, subject_id),
+        row_number() OVER (PARTITION BY is_app ORDER BY micropoints DESC, subject_id)
+    ) AS place
+    FROM used WHERE subject_id IS NOT NULL
+)
+SELECT is_app, subject_id, requests, tokens, micropoints FROM placed WHERE place <= %(places)s
+"""
+
+# Read with how far the roll-ups reach, in one statement. They hold nothing from before the oldest hour kept; and where
+# a day was pruned after they had reached into it, all of it is read from what they are made of.
+POINTS = """
+WITH reach AS (
+    SELECT coalesce(CASE WHEN EXISTS (
+        SELECT FROM apikeys_dailyusage WHERE key_id = ANY (%(keys)s) AND day = (until AT TIME ZONE 'UTC')::date
+    ) THEN date_trunc('day', until, 'UTC') ELSE until END, %(oldest)s) AS until FROM apikeys_rolledup
+), part AS (
+    SELECT key_id, cost_micropoints FROM apikeys_hourlyusage
+    WHERE key_id = ANY (%(keys)s) AND hour >= %(oldest)s AND hour < (SELECT until FROM reach)
+    UNION ALL
+    SELECT key_id, cost_micropoints FROM apikeys_dailyusage
+    WHERE key_id = ANY (%(keys)s) AND (day < (%(oldest)s AT TIME ZONE 'UTC')::date
+        OR day::timestamp AT TIME ZONE 'UTC' >= (SELECT until FROM reach))
+    UNION ALL
+    SELECT key_id, cost_micropoints FROM apikeys_usagerecord
+    WHERE key_id = ANY (%(keys)s) AND created_at < %(oldest)s
+    UNION ALL
+    SELECT key_id, cost_micropoints FROM apikeys_usagerecord
+    WHERE key_id = ANY (%(keys)s) AND created_at >= greatest(%(oldest)s, (SELECT until FROM reach))
+)
+SELECT key_id, sum(cost_micropoints)::bigint FROM part GROUP BY key_id
+"""
+
+
+def series(
+    scope: Scope, span: Span, *, step: Step, measure: Measure = "requests", now: datetime | None = None
+) -> Series:
+    """What happened in the range by hours or by days, each of which has a label whether anything happened or not.
+
+    Points are in millionths. Where the time zone is not whole hours from UTC, an hour of the roll-ups that lies in two
+    days is counted to the one in which it begins.
+    """
+    now = now or timezone.now()
+    start = span.start(now)
+    labels = _labels(start, now, step)
+    places = {label: index for index, label in enumerate(labels)}
+    stacks = {stack: [0] * len(labels) for stack in scope.stacks}
+    column = ("requests", "tokens", "micropoints").index(measure)
+    for bucket, ending, *figures in _sums(scope, labels[0], now, step):
+        if bucket in places:
+            stacks[ending][places[bucket]] += figures[column]
+    return Series([timezone.localtime(label) for label in labels], stacks)
+
+
+def sums(scope: Scope, start: datetime, end: datetime) -> Sums:
+    """What happened from `start` on and before `end`."""
+    rows = _sums(scope, start, end, "")
+    return Sums({row[1]: row[2] for row in rows}, sum(row[3] for row in rows), sum(row[4] for row in rows))
+
+
+def top(scope: Scope, start: datetime, end: datetime, places: int) -> list[Used]:
+    """The keys and apps that are among the first by requests, tokens or points, in no order. Reads all their hours."""
+    with connection.cursor() as cursor:
+        cursor.execute(TOP, _parameters(scope, start, end) | {"places": places})
+        return [Used(*row) for row in cursor.fetchall()]
+
+
+def points_used(key_ids: list[str]) -> dict[str, int]:
+    """What each key has used in all, in millionths of a point; those that used nothing are left out."""
+    with connection.cursor() as cursor:
+        cursor.execute(POINTS, {"keys": key_ids, "oldest": oldest_kept(timezone.now())})
+        return dict(cursor.fetchall())
+
+
+def today_begins(now: datetime) -> datetime:
+    return timezone.localtime(now).replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
+
+
+def a_week_before(moment: datetime) -> datetime:
+    """The same time of the clock, seven days earlier."""
+    return _days_later(timezone.localtime(moment), -7)
+
+
+def _days_later(local: datetime, days: int) -> datetime:
+    """By the clock on the wall: an aware datetime of one zone is moved just so."""
+    return local + timedelta(days=days)
+
+
+def _labels(start: datetime, now: datetime, step: Step) -> list[datetime]:
+    labels = []
+    label = today_begins(start) if step == "day" else floor(start)
+    while label <= now:
+        # In UTC, which has no times that are left out or come twice.
+        labels.append(label.astimezone(UTC))
+        label = _days_later(label, 1) if step == "day" else label + HOUR
+    return labels
+
+
+def _sums(scope: Scope, start: datetime, end: datetime, step: str) -> Sequence[tuple[Any, ...]]:
+    parameters = _parameters(scope, start, end) | {"step": step, "zone": timezone.get_current_timezone_name()}
+    with connection.cursor() as cursor:
+        cursor.execute(SUMS_OF_TEAMS if scope.key is None else SUMS_OF_KEY, parameters)
+        rows: Sequence[tuple[Any, ...]] = cursor.fetchall()
+    return rows
+
+
+def _parameters(scope: Scope, start: datetime, end: datetime) -> dict[str, Any]:
+    first, last, pieces = _whole_hours(start, end, rolled_up_until())
+    return {
+        "is_all": scope.teams is None,
+        "teams": list(scope.teams or ()),
+        "key": scope.key,
+        "endings": scope.stacks,
+        "has_usage": scope.has_usage,
+        "has_refusals": scope.has_refusals,
+        "first": first,
+        "last": last,
+        "starts": [piece[0] for piece in pieces],
+        "ends": [piece[1] for piece in pieces],
+    }
+
+
+def _whole_hours(
+    start: datetime, end: datetime, until: datetime | None
+) -> tuple[datetime, datetime, list[tuple[datetime, datetime]]]:
+    """The hours of the roll-ups, first and past the last, and what is left for the ledger.
+
+    The hour in which the roll-ups end holds its part before that moment.
+    """
+    first = _ceiling(start)
+    if until is None:
+        return first, first, [(start, end)]
+    reached, last = (until, _ceiling(until)) if end > until else (floor(end), floor(end))
+    if first >= last:
+        return first, first, [(start, end)]
+    pieces = [(start, first), (reached, end)]
+    return first, last, [piece for piece in pieces if piece[0] < piece[1]]
+
+
+def _ceiling(moment: datetime) -> datetime:
+    hour = floor(moment)
+    return hour if hour == moment else hour + HOUR
