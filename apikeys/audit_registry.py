@@ -2,10 +2,12 @@
 
 from django.contrib.auth.models import Group, User
 
+from apikeys.access.rules import EndpointRule
 from apikeys.accounting.limits import Limit
 from apikeys.alerts.webhooks import Webhook
 from apikeys.audit import recording
-from apikeys.keys.models import ApiKey, EndpointRule, KeySecret, Membership, Team
+from apikeys.keys.models import ApiKey, KeySecret
+from apikeys.teams import Membership, Team
 
 
 def register_models() -> None:

@@ -5,22 +5,19 @@ A job lies in the database, so it survives its worker. Those of a worker that di
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import random
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from procrastinate import BaseRetryStrategy, JobContext, RetryDecision
+from procrastinate import JobContext
 from procrastinate.contrib.django import app
-from procrastinate.exceptions import ConnectorException, UniqueViolation
-from procrastinate.jobs import Job, Status
-from procrastinate.manager import JobManager
+from procrastinate.exceptions import ConnectorException
 
 from apikeys import retention
 from apikeys.accounting import reconciliation
 from apikeys.alerts import deliveries, expiry
 from apikeys.statistics import leaders, rollup
+from apikeys.worker import SILENCE_SECONDS, BackOff, run_again
 
 logger = logging.getLogger(__name__)
 
@@ -33,25 +30,6 @@ SCHEDULE = {
     "reconcile": "17 3 * * *",
     "prune": "41 3 * * *",
 }
-
-HEARTBEAT_SECONDS = 5
-# A worker that has said nothing for this long is missing, and its jobs are others' to run.
-SILENCE_SECONDS = 30
-# Eight attempts in about 23 hours: after 15 s, 1, 4, 16 minutes, 1, 4 and 17 hours.
-FIRST_PAUSE_SECONDS = 15
-PAUSE_FACTOR = 4
-LONGEST_PAUSE_EXPONENT = 6
-
-
-class BackOff(BaseRetryStrategy):
-    """Try again ever later, and never all at one moment. When to give up is for the job itself to say."""
-
-    def get_retry_decision(self, *, exception: BaseException, job: Job) -> RetryDecision:
-        # Only cut off by the worker's own end.
-        if isinstance(exception, asyncio.CancelledError):
-            return RetryDecision(retry_in={"seconds": 0})
-        pause = FIRST_PAUSE_SECONDS * PAUSE_FACTOR ** min(job.attempts, LONGEST_PAUSE_EXPONENT)
-        return RetryDecision(retry_in={"seconds": round(pause * random.uniform(0.9, 1.1))})  # noqa: S311
 
 
 @app.periodic(cron=SCHEDULE["tell"])
@@ -80,14 +58,6 @@ async def rescue(context: JobContext, timestamp: int) -> None:
             # It has ended in the meantime, or another worker was quicker.
             continue
         logger.warning("job %s (%s) of a dead worker runs again", job.id, job.task_name)
-
-
-async def run_again(manager: JobManager, job: Job) -> None:
-    try:
-        await manager.retry_job(job)
-    except UniqueViolation:
-        # The same waits in the queue already: for this one to end, which it never would.
-        await manager.finish_job(job, status=Status.FAILED, delete_job=True)
 
 
 @app.periodic(cron=SCHEDULE["statistics"])

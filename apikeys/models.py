@@ -1,16 +1,20 @@
 """All models of this app, for Django, which looks for them here. Everybody else imports them from where they are."""
 
+from apikeys.access.rules import EndpointRule
 from apikeys.accounting.ledger import DailyUsage, KeyActivity, Refusal, SecretReuse, UsageRecord
-from apikeys.accounting.limits import Counter, Limit, Reservation, ServerProcess
+from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.reconciliation import Reconciliation
+from apikeys.accounting.reservations import Reservation
 from apikeys.alerts.deliveries import Delivery
 from apikeys.alerts.models import Alert
 from apikeys.alerts.webhooks import Webhook
-from apikeys.audit.recording import AuditEntry
-from apikeys.keys.models import ApiKey, EndpointRule, KeySecret, Membership, Team
+from apikeys.audit.models import AuditEntry
+from apikeys.hot_path.servers import ServerProcess
+from apikeys.keys.models import ApiKey, KeySecret
 from apikeys.sign_in.throttle import SignInCount
 from apikeys.statistics.leaders import Leader, Leaderboard
 from apikeys.statistics.rollup import HourlyRefusals, HourlyTotal, HourlyUsage, LateHour, RolledUp
+from apikeys.teams import Membership, Team
 
 __all__ = [
     "Alert",

@@ -1,15 +1,15 @@
 """How long detail is kept: older usage records become daily rows, in which every total stays what it was."""
 
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 from typing import Any
 
-from django.db import connection, transaction
+from django.db import connection
 from django.db.models import QuerySet
 
 from apikeys.accounting.ledger import Refusal
+from apikeys.accounting.rollup import RECORDS_PER_BATCH, _roll_forward, _roll_up, begin, first_day_kept
 from apikeys.alerts.models import Alert
-from apikeys.keys.models import Team
 
 # A month of 31 days, whatever its time zone, that began on a day before the cut would be counted from detail that is
 # gone. One day more, and no period that is counted can reach back so far.
@@ -17,60 +17,6 @@ MINIMUM_DAYS = 32
 MAXIMUM_DAYS = 36_500
 # Refusals explain and count nothing, and anybody can cause them: they go whatever is kept else.
 REFUSAL_DAYS = 90
-# So that a transaction takes about a tenth of a second: making a limit waits for it, and recording behind that.
-RECORDS_PER_BATCH = 2_000
-COUNTERS_PER_BATCH = 500
-
-LOCK = "SELECT pg_advisory_xact_lock(7074001)"
-
-# One team's oldest records at a time: an index leads to them, however many there are. A row that is being replaced
-# at this moment, as one written off can be, is left for the next time. The moment of the last is where the next
-# batch goes on, past the index entries of what is deleted.
-ROLL_UP = """
-WITH gone AS (
-    DELETE FROM apikeys_usagerecord WHERE id = ANY (ARRAY(
-        SELECT id FROM apikeys_usagerecord
-        WHERE team_id = %(team)s AND created_at >= %(since)s AND created_at < %(before)s
-        ORDER BY created_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
-    ))
-    RETURNING *
-),
-written AS (
-    INSERT INTO apikeys_dailyusage AS daily (
-        day, team_id, key_id, app_id, endpoint, model, ending, token_source,
-        requests, prompt_tokens, completion_tokens, cost_micropoints, duration_ms)
-    SELECT (created_at AT TIME ZONE 'UTC')::date AS day, team_id, key_id, app_id, endpoint, model, ending,
-        token_source, count(*), sum(prompt_tokens), sum(completion_tokens), sum(cost_micropoints), sum(duration_ms)
-    FROM gone
-    GROUP BY day, team_id, key_id, app_id, endpoint, model, ending, token_source
-    ON CONFLICT (day, team_id, key_id, coalesce(app_id, ''), endpoint, model, ending, token_source) DO UPDATE SET
-        requests = daily.requests + excluded.requests,
-        prompt_tokens = daily.prompt_tokens + excluded.prompt_tokens,
-        completion_tokens = daily.completion_tokens + excluded.completion_tokens,
-        cost_micropoints = daily.cost_micropoints + excluded.cost_micropoints,
-        duration_ms = daily.duration_ms + excluded.duration_ms
-    -- Only a row that was updated has an xmax.
-    RETURNING xmax = 0 AS is_new
-)
-SELECT (SELECT count(*) FROM gone), (SELECT max(created_at) FROM gone),
-    (SELECT count(*) FROM written WHERE is_new)
-"""
-
-# As `reserve` does it for a key that is used: locked in one order, and the time told after the lock is held.
-ROLL_FORWARD = """
-WITH behind AS MATERIALIZED (
-    SELECT counter.limit_id, a_limit.period, a_limit.time_zone
-    FROM apikeys_counter AS counter JOIN apikeys_limit AS a_limit ON a_limit.id = counter.limit_id
-    WHERE counter.limit_id > %(after)s AND counter.period_start < %(before)s AND a_limit.period NOT IN ('now', 'total')
-    ORDER BY counter.limit_id LIMIT %(limit)s FOR UPDATE OF counter
-)
-UPDATE apikeys_counter AS counter SET
-    period_start = apikeys_period_start(behind.period, behind.time_zone, clock_timestamp()),
-    used = 0, reserved = 0, alerted = 0
-FROM behind WHERE counter.limit_id = behind.limit_id
-RETURNING counter.limit_id
-"""
-
 # Reads the whole ledger once.
 FORESEE = """
 WITH coming AS (
@@ -158,18 +104,6 @@ def told_before(day: date) -> dict[str, datetime]:
     return {"told_at__lt": begin(day)}
 
 
-def first_day_kept(days: int) -> date:
-    """By the database's clock, which is the one that dates records and periods."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
-        today: date = cursor.fetchone()[0]
-    return today - timedelta(days=days)
-
-
-def begin(day: date) -> datetime:
-    return datetime.combine(day, time(), UTC)
-
-
 def _delete(rows: QuerySet[Any]) -> int:
     """With what hangs on them; in short transactions."""
     total = 0
@@ -177,41 +111,3 @@ def _delete(rows: QuerySet[Any]) -> int:
         rows.model._base_manager.filter(pk__in=pks).delete()
         total += len(pks)
     return total
-
-
-def _roll_forward(before: date) -> int:
-    total, after = 0, 0
-    while True:
-        with connection.cursor() as cursor:
-            cursor.execute(ROLL_FORWARD, {"before": begin(before), "after": after, "limit": COUNTERS_PER_BATCH})
-            moved = [limit_id for (limit_id,) in cursor.fetchall()]
-        total += len(moved)
-        if len(moved) < COUNTERS_PER_BATCH:
-            return total
-        after = max(moved)
-
-
-def _roll_up(before: date) -> tuple[int, int]:
-    """(records that became daily rows, daily rows that are new)"""
-    records = daily_rows = 0
-    for team_id in Team.objects.order_by("pk").values_list("pk", flat=True):
-        since = datetime.min.replace(tzinfo=UTC)
-        while True:
-            count, last, new_rows = _roll_up_batch(team_id, since, begin(before))
-            records += count
-            daily_rows += new_rows
-            if count < RECORDS_PER_BATCH:
-                break
-            since = last
-    return records, daily_rows
-
-
-def _roll_up_batch(team_id: str, since: datetime, before: datetime) -> tuple[int, datetime, int]:
-    """(records moved, the moment of the newest, daily rows that are new)"""
-    with transaction.atomic(durable=True), connection.cursor() as cursor:
-        # Two prunes at once take turns, or they could wait for each other's daily rows in a circle. It ends with the
-        # transaction, and so works behind a pooler too.
-        cursor.execute(LOCK)
-        cursor.execute(ROLL_UP, {"team": team_id, "since": since, "before": before, "limit": RECORDS_PER_BATCH})
-        moved: tuple[int, datetime, int] = cursor.fetchone()
-    return moved

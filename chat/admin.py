@@ -28,20 +28,20 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from apikeys.accounting.limits import MICROPOINTS
+from apikeys.accounting.units import MICROPOINTS
+from apikeys.admin.filters import ScopedListFilter
 from apikeys.admin.scope import (
     LIVE,
     ChoiceInTeam,
     ChoicesInTeam,
     ReadOnlyAdmin,
-    ScopedListFilter,
     SearchOfLive,
     TeamScopedAdmin,
     has_many,
     is_searched,
 )
 from apikeys.audit import history_messages, recording
-from apikeys.hot_path import servers
+from apikeys.hot_path import broadcasts
 from apikeys.keys.models import ApiKey
 from chat.models import App, Conversation, Message, Price, Provider
 from chat.trials import TRY_APPS, TrialView, apps_to_try
@@ -302,7 +302,7 @@ class AppAdmin(TeamScopedAdmin):
     def archive_and_cut(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
         for app in queryset:
             self._archive(request, app)
-            hearing = servers.call(cut_app=app.pk)
+            hearing = broadcasts.call(cut_app=app.pk)
             self.message_user(
                 request, f"{gettext('Archived %(app)s.') % {'app': app}} {hearing.told()}", messages.SUCCESS
             )

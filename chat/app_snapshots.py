@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from apikeys import encryption
 from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Gate
-from apikeys.hot_path.snapshots import Snapshots, listener
+from apikeys.hot_path.listener import listener
+from apikeys.hot_path.snapshots import Snapshots
 from apikeys.object_ids import is_object_id
 from chat.knowledge import Knowledge
 from chat.models import Dialect

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from apikeys.access.lookup import KeyPolicy
+from apikeys.access.policy import KeyPolicy
 from apikeys.accounting.admission import Admission, Asked
 from apikeys.accounting.ledger import Ending, TokenSource
 from apikeys.accounting.recording import Usage, usage_gate

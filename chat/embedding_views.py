@@ -8,8 +8,8 @@ from msgspec import Meta, Struct
 from rest_framework.request import Request
 
 from apikeys.access.declarations import GLOBAL, ApiCredential
-from apikeys.accounting.admission import limit_headers
 from apikeys.api.bodies import decode
+from apikeys.api.limit_headers import limit_headers
 from apikeys.api.views import AsyncApiView
 from apikeys.client_address import address_of
 from apikeys.errors import InvalidParameter, ModelNotAllowed

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from apikeys import encryption
 from apikeys.accounting.ledger import Ending
-from apikeys.keys.models import ObjectIdField, Team, TeamOwnedQuerySet
+from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet
 from datasets.models import Dataset
 
 

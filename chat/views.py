@@ -12,15 +12,15 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apikeys.access.declarations import APP, GLOBAL, GLOBAL_NAMING_APP, ApiCredential, team_id_of
-from apikeys.accounting.admission import limit_headers
+from apikeys.api.limit_headers import limit_headers
 from apikeys.api.streams import EventStream
 from apikeys.api.views import ApiView, AsyncApiView, success
 from apikeys.client_address import address_of
 from apikeys.errors import ApiError, InternalError
 from apikeys.hot_path.in_flight import InFlight
-from apikeys.hot_path.snapshots import listener
+from apikeys.hot_path.listener import listener
 from apikeys.hot_path.trace import Trace, trace_of
-from apikeys.keys.models import AccessKind
+from apikeys.keys.kinds import AccessKind
 from chat import payloads
 from chat.addressing import addressed_app
 from chat.app_snapshots import AppSnapshot

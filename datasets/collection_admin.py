@@ -12,8 +12,9 @@ from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
+from apikeys.admin.filters import ScopedListFilter
 from apikeys.admin.long_lists import MAXIMUM_ROWS
-from apikeys.admin.scope import ScopedListFilter, rows_for
+from apikeys.admin.scope import rows_for
 from apikeys.errors import InvalidParameter
 from datasets import counts
 from datasets.folders import MAXIMUM_DEPTH, check_depth, check_place

@@ -15,7 +15,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from unfold.widgets import UnfoldAdminTextInputWidget
 
-from apikeys.admin.scope import MAXIMUM_CHOICES, ChoiceInTeam, ScopedListFilter
+from apikeys.admin.filters import ScopedListFilter
+from apikeys.admin.scope import MAXIMUM_CHOICES, ChoiceInTeam
 from datasets import counts, import_page, search_page, vector_sets
 from datasets.knowledge_pages import KnowledgePages, readable_name
 from datasets.models import Collection, Dataset, Datum, VectorSet

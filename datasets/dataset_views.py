@@ -14,9 +14,9 @@ from apikeys.access.declarations import GLOBAL, ApiCredential, team_id_of
 from apikeys.api.bodies import decode, decode_query
 from apikeys.api.views import ApiView, success
 from apikeys.errors import InvalidParameter, ModelNotAllowed
-from apikeys.keys.models import Team
 from apikeys.object_ids import is_object_id
 from apikeys.storable_text import storable
+from apikeys.teams import Team
 from datasets import vector_sets
 from datasets.models import USUAL_CHUNK, Dataset, PendingVector, VectorSet
 from datasets.names import DatasetName, clean_name

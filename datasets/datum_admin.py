@@ -17,8 +17,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from unfold.widgets import UnfoldAdminTextareaWidget
 
+from apikeys.admin.filters import ScopedListFilter
 from apikeys.admin.long_lists import words
-from apikeys.admin.scope import ScopedListFilter, rows_for
+from apikeys.admin.scope import rows_for
 from apikeys.object_ids import is_object_id
 from datasets import data
 from datasets.data import MAXIMUM_INDEX_TEXTS, NewDatum, clean, digest_of

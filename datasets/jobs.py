@@ -8,7 +8,7 @@ from procrastinate.contrib.django import app
 from procrastinate.contrib.django.models import ProcrastinateJob
 from procrastinate.exceptions import AlreadyEnqueued
 
-from apikeys.jobs import BackOff
+from apikeys.worker import BackOff
 from datasets import import_runs, vector_indexes, vector_sets
 from datasets.models import UNREAD, Collection, PendingVector
 

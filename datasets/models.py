@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 from pgvector.django import VectorField
 
-from apikeys.keys.models import ObjectIdField, Team, TeamOwnedQuerySet
+from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet
 from datasets.static_model import STATIC_MODEL
 
 if TYPE_CHECKING:
@@ -139,8 +139,6 @@ class ImportState(models.TextChoices):
 
 # What an import writes of itself into its collection.
 PROGRESS = ("source_format", "chunks_read", "repeated", "left_out", "attempts")
-
-
 # Of an import whose source is still to be read to its end.
 UNREAD = (ImportState.WAITING, ImportState.READING)
 

@@ -24,17 +24,20 @@ from django.utils.translation import gettext_lazy, ngettext
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from apikeys.accounting.ledger import Ending
-from apikeys.accounting.limits import ALERTED_AT_80, MICROPOINTS, Limit, ServerProcess
+from apikeys.accounting.limits import ALERTED_AT_80, Limit
 from apikeys.accounting.reconciliation import Reconciliation
+from apikeys.accounting.units import MICROPOINTS
 from apikeys.admin.scope import has_many, is_searched
 from apikeys.alerts import attention
 from apikeys.alerts.deliveries import given_up
 from apikeys.alerts.models import Alert
-from apikeys.hot_path.servers import LIVE_SECONDS
-from apikeys.keys.models import ApiKey, Team
+from apikeys.hot_path.broadcasts import LIVE_SECONDS
+from apikeys.hot_path.servers import ServerProcess
+from apikeys.keys.models import ApiKey
 from apikeys.statistics.leaders import PLACES, leaders
 from apikeys.statistics.rollup import BEHIND, REFUSED, rolled_up_until
 from apikeys.statistics.sums import Scope, Series, Span, Step, Sums, Used, a_week_before, series, sums, today_begins
+from apikeys.teams import Team
 from chat.models import App
 from fastgpt_site import health
 

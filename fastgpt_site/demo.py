@@ -12,7 +12,8 @@ from typing import Any
 from django.contrib.auth.models import User
 from django.db import transaction
 
-from apikeys.keys.models import ApiKey, Membership, Team
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Membership, Team
 from chat.management.commands.localmodel import MODEL
 from chat.models import App, Provider
 from datasets import vector_sets

@@ -17,8 +17,8 @@ from django.http import HttpRequest, JsonResponse
 from django.views.decorators.http import require_safe
 from procrastinate.contrib.django.models import ProcrastinateWorker
 
-from apikeys.hot_path.snapshots import listener
-from apikeys.jobs import SILENCE_SECONDS
+from apikeys.hot_path.listener import listener
+from apikeys.worker import SILENCE_SECONDS
 
 KEEP_SECONDS = 1.0
 

@@ -12,8 +12,8 @@ from apikeys import outbound
 from apikeys.access import lookup
 from apikeys.accounting import admission, refusals
 from apikeys.accounting.recording import usage_gate
-from apikeys.hot_path import servers
-from apikeys.hot_path.snapshots import listener
+from apikeys.hot_path import broadcasts, servers
+from apikeys.hot_path.listener import listener
 from chat import app_snapshots, embedding_models, histories, recorder
 from datasets import retrieval
 from fastgpt_site import metrics
@@ -57,7 +57,7 @@ async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]
         if message["type"] == "lifespan.startup":
             settle_memory()
             pool_connections()
-            servers.start(asyncio.get_running_loop())
+            broadcasts.start(asyncio.get_running_loop())
             measuring = asyncio.create_task(metrics.measure(GATES, open_requests))
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":

@@ -33,12 +33,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from apikeys.accounting.limits import ServerProcess
 from apikeys.accounting.reconciliation import Reconciliation
 from apikeys.client_address import address_of
 from apikeys.hot_path import servers
 from apikeys.hot_path.group_commit import Gate
-from apikeys.hot_path.snapshots import listener
+from apikeys.hot_path.listener import listener
+from apikeys.hot_path.servers import ServerProcess
 from apikeys.hot_path.trace import Trace
 
 logger = logging.getLogger(__name__)

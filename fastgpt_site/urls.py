@@ -5,7 +5,8 @@ from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
 from apikeys.api.key_management import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
-from apikeys.api.views import BaseUrlView, KeySelfView, UnknownPathView
+from apikeys.api.key_self import KeySelfView
+from apikeys.api.unknown_paths import BaseUrlView, UnknownPathView
 from apikeys.sign_in.reauthentication import change_password, confirm_password
 from chat.embedding_views import EmbeddingsView
 from chat.views import AppListView, CompletionsView, ModelListView

@@ -6,7 +6,8 @@ from typing import Any
 
 from django.contrib.auth.models import Permission, User
 
-from apikeys.keys.models import ApiKey, Membership, Team
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Membership, Team
 from chat.models import App, Provider
 from datasets import vector_sets
 from datasets.models import Collection, Dataset, Kind

@@ -10,9 +10,9 @@ from rest_framework.request import Request
 
 from apikeys.access import lookup
 from apikeys.access.declarations import PUBLIC, ApiCredential
-from apikeys.access.lookup import KeyPolicy, SiteRules
+from apikeys.access.policy import KeyPolicy, SiteRules
 from apikeys.errors import CsrfFailed, MalformedKey, MissingKey
-from apikeys.hot_path.snapshots import listener
+from apikeys.hot_path.listener import listener
 from apikeys.hot_path.trace import trace_of
 from apikeys.keys.crypto import Credential, parse_credential
 

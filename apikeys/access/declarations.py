@@ -6,10 +6,11 @@ from typing import Any
 
 from rest_framework.request import Request
 
-from apikeys.access.lookup import KeyPolicy, SiteRules
+from apikeys.access.policy import KeyPolicy, SiteRules
 from apikeys.errors import InvalidParameter
-from apikeys.keys.models import AccessKind, Team
+from apikeys.keys.kinds import AccessKind
 from apikeys.object_ids import is_object_id
+from apikeys.teams import Team
 
 APP = AccessKind.APP
 GLOBAL = AccessKind.GLOBAL

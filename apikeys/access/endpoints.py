@@ -8,7 +8,7 @@ from django.conf import settings
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from apikeys.access.declarations import PUBLIC
-from apikeys.keys.models import AccessKind
+from apikeys.keys.kinds import AccessKind
 
 UNDECLARED = object()
 ROOTS = tuple(f"/{root}" for root in settings.API_ROOTS)

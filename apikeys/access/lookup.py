@@ -1,87 +1,20 @@
 """What the hot path knows of a key: a frozen snapshot of its policy, found by the digest of the plaintext."""
 
 import ipaddress
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 
-from apikeys.errors import DisabledKey, ExpiredKey, InvalidKey, RevokedKey, RotatedKey
+from apikeys.access.policy import KeyPolicy, SiteRules
+from apikeys.errors import InvalidKey
 from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Gate
-from apikeys.hot_path.snapshots import Snapshots, listener
+from apikeys.hot_path.listener import listener
+from apikeys.hot_path.snapshots import Snapshots
 from apikeys.keys import crypto
-from apikeys.keys.models import AccessKind
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 LOOKUP_CAPACITY = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class KeyPolicy:
-    """One key as it was when it was read. Times are compared at each use, not when it was read."""
-
-    key_id: str
-    secret_id: int
-    team_id: str
-    owner_id: int
-    owner_name: str
-    name: str
-    last_four: str
-    app_id: str | None
-    can_name_app: bool
-    is_revoked: bool
-    is_disabled: bool
-    expires_at: datetime | None
-    secret_expires_at: datetime | None
-    allowed_networks: tuple[Network, ...]
-    allowed_endpoints: frozenset[str]
-    allowed_models: frozenset[str]
-    # Of its own or of its team's. Without any, admission costs no round trip.
-    has_limits: bool
-
-    @property
-    def kind(self) -> AccessKind:
-        if self.app_id:
-            return AccessKind.APP
-        return AccessKind.GLOBAL_NAMING_APP if self.can_name_app else AccessKind.GLOBAL
-
-    @property
-    def kinds(self) -> frozenset[AccessKind]:
-        """Every kind that this key counts as: one that may name an app is a global key all the same."""
-        return KINDS[self.kind]
-
-    def check_usable(self) -> None:
-        """Raise the AuthenticationError that says why the key is refused whoever calls, if it is."""
-        if self.is_revoked:
-            raise RevokedKey
-        now = time.time()
-        if self.secret_expires_at is not None and self.secret_expires_at.timestamp() <= now:
-            raise RotatedKey
-        if self.expires_at is not None and self.expires_at.timestamp() <= now:
-            raise ExpiredKey(self.last_four)
-        if self.is_disabled:
-            raise DisabledKey
-
-
-KINDS = {
-    AccessKind.APP: frozenset({AccessKind.APP}),
-    AccessKind.GLOBAL: frozenset({AccessKind.GLOBAL}),
-    AccessKind.GLOBAL_NAMING_APP: frozenset({AccessKind.GLOBAL, AccessKind.GLOBAL_NAMING_APP}),
-}
-
-
-@dataclass(frozen=True, slots=True)
-class SiteRules:
-    """What administrators lowered at run time, and whether keys of other systems are about."""
-
-    denied_kinds: dict[str, frozenset[str]]
-    has_imported: bool
-
-
 # One row for each digest that exists. A secret that an older pepper signed is found by that pepper's digest
 # and moved to the first one; the digest is compared again, since another process may have moved it meanwhile.
 LOOKUP_SQL = """

@@ -7,7 +7,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from apikeys.access.declarations import APP, GLOBAL, GLOBAL_NAMING_APP, PUBLIC, ApiCredential
-from apikeys.access.lookup import KeyPolicy, SiteRules
+from apikeys.access.policy import KeyPolicy, SiteRules
 from apikeys.client_address import address_of, is_in
 from apikeys.errors import (
     AddressNotAllowed,
@@ -17,7 +17,7 @@ from apikeys.errors import (
     StaffNotAllowed,
     WrongKeyKind,
 )
-from apikeys.keys.models import AccessKind
+from apikeys.keys.kinds import AccessKind
 
 # FastGPT's own sentence, which its users search for.
 APP_KEY_NEEDED = "Key is error. You need to use the app key rather than the account key."

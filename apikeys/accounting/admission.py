@@ -15,15 +15,13 @@ from typing import Any
 
 import msgspec
 
-from apikeys.access.lookup import KeyPolicy
+from apikeys.access.policy import KeyPolicy
 from apikeys.accounting.recording import Usage, usage_gate
 from apikeys.errors import InsufficientQuota, RateLimited, ServiceUnavailable
 from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Gate
-from apikeys.object_ids import new_object_id
+from apikeys.hot_path.servers import SERVER_ID
 
-# Of this process; its heartbeat is kept by `servers`.
-SERVER_ID = new_object_id()
 # A request at the same time as others ends soon, but nobody knows when.
 OPEN_RETRY_SECONDS = 1
 # Longer than the database lets a statement of ours run.
@@ -240,32 +238,3 @@ def reserve_from_thread(asked: Asked, given_up: Callable[[], Usage]) -> Verdict:
     if verdict.refused_by is not None:
         usage_gate.release()
     return verdict
-
-
-def limit_headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
-    """What is left, as OpenAI's clients read it and as the IETF's draft spells it."""
-    headers: list[tuple[str, str]] = []
-
-    def left(limit: LimitState) -> int:
-        return limit.left(is_admitted=verdict.refused_by is None)
-
-    for measure in ("requests", "tokens"):
-        minutes = [limit for limit in verdict.limits if limit.measure == measure and limit.period == "minute"]
-        if minutes:
-            tightest = min(minutes, key=left)
-            headers += [
-                (f"x-ratelimit-limit-{measure}", str(tightest.amount)),
-                (f"x-ratelimit-remaining-{measure}", str(left(tightest))),
-                (f"x-ratelimit-reset-{measure}", f"{tightest.reset_seconds}s"),
-            ]
-    timed = [limit for limit in verdict.limits if limit.resets_in is not None]
-    if timed:
-        headers += [
-            ("ratelimit-policy", ", ".join(f'"{_name(limit)}";q={limit.amount}' for limit in timed)),
-            ("ratelimit", ", ".join(f'"{_name(limit)}";r={left(limit)};t={limit.reset_seconds}' for limit in timed)),
-        ]
-    return [(name.encode(), value.encode()) for name, value in headers]
-
-
-def _name(limit: LimitState) -> str:
-    return f"{'team' if limit.is_team else 'key'}-{limit.measure}-{limit.period}-{limit.id}"

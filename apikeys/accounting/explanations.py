@@ -14,10 +14,12 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from apikeys.accounting.ledger import Ending, Refusal, TokenSource, UsageRecord
-from apikeys.accounting.limits import MICROPOINTS, Measure, Period, Reservation
-from apikeys.keys.models import ApiKey, Team
-from apikeys.lifecycle.reports import width
-from apikeys.management.command_line import printable
+from apikeys.accounting.periods import Measure, Period
+from apikeys.accounting.reservations import Reservation
+from apikeys.accounting.units import MICROPOINTS
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Team
+from apikeys.terminal_text import printable, width
 
 ENDINGS = {
     Ending.COMPLETE: gettext_lazy("It was answered. Prompt and produced tokens are charged."),

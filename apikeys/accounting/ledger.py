@@ -7,7 +7,8 @@ from django.db.models import Q
 from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 
-from apikeys.keys.models import ApiKey, KeySecret, Team, TeamOwnedQuerySet
+from apikeys.keys.models import ApiKey, KeySecret
+from apikeys.teams import Team, TeamOwnedQuerySet
 
 
 class KeyActivity(models.Model):

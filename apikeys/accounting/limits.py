@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import zoneinfo
-from datetime import datetime, timedelta
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar, NamedTuple
 
-from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
@@ -17,40 +15,15 @@ from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from apikeys.keys.models import ApiKey, Team, TeamOwnedQuerySet
+from apikeys.accounting.periods import Measure, Period, period_start, validate_time_zone
+from apikeys.accounting.units import MICROPOINTS
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Team, TeamOwnedQuerySet
 
-MICROPOINTS = 1_000_000
 # From here on the bits of a counter's `alerted` say that 80 % were reached, or a soft amount.
 ALERTED_AT_80 = 2
 # Every client reads an integer up to here exactly.
 MAXIMUM_AMOUNT = 2**53
-
-
-class Measure(models.TextChoices):
-    """What a limit counts."""
-
-    REQUESTS = "requests", _("requests")
-    TOKENS = "tokens", _("tokens")
-    MICROPOINTS = "micropoints", _("millionths of a point")
-    OPEN = "open", _("requests at the same time")
-
-
-class Period(models.TextChoices):
-    """Over which time a limit counts. Calendar periods begin at midnight of the limit's time zone."""
-
-    NOW = "now", _("at any moment")
-    MINUTE = "minute", _("a minute")
-    DAY = "day", _("a day")
-    WEEK = "week", _("a week, from Monday")
-    MONTH = "month", _("a month")
-    TOTAL = "total", _("in all")
-
-
-def validate_time_zone(value: str) -> None:
-    # `localtime` is this machine's, which no other knows, the database least of all.
-    if value == "localtime" or value not in zoneinfo.available_timezones():
-        complaint = _("%(value)r is not a time zone, such as Europe/Berlin.")
-        raise ValidationError(complaint, code="invalid", params={"value": value})
 
 
 class Standing(NamedTuple):
@@ -59,37 +32,6 @@ class Standing(NamedTuple):
     used: int
     reserved: int
     since: datetime | None
-
-
-def period_start(period: str, time_zone: str, moment: datetime) -> datetime | None:
-    """Return when the period of this moment began, as `apikeys_period_start` does; None where it has no start."""
-    local = moment.astimezone(zoneinfo.ZoneInfo(time_zone))
-    if period == Period.MINUTE:
-        return local.replace(second=0, microsecond=0)
-    begun = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-    match period:
-        case Period.DAY:
-            return begun
-        case Period.WEEK:
-            return begun - timedelta(days=local.weekday())
-        case Period.MONTH:
-            return begun.replace(day=1)
-    return None
-
-
-def period_end(period: str, start: datetime, time_zone: str) -> datetime | None:
-    """When a period that began at `start` ends; None for one that has no end."""
-    local = start.astimezone(zoneinfo.ZoneInfo(time_zone))
-    match period:
-        case Period.MINUTE:
-            return start + timedelta(minutes=1)
-        case Period.DAY:
-            return local + timedelta(days=1)
-        case Period.WEEK:
-            return local + timedelta(days=7)
-        case Period.MONTH:
-            return (local.replace(day=1) + timedelta(days=32)).replace(day=1)
-    return None
 
 
 class Limit(models.Model):
@@ -226,73 +168,3 @@ class Counter(models.Model):
     def __str__(self) -> str:
         told = {"used": self.used, "reserved": self.reserved, "moment": f"{self.period_start:%Y-%m-%d %H:%M %Z}"}
         return gettext("%(used)s used and %(reserved)s reserved since %(moment)s") % told
-
-
-class ServerProcess(models.Model):
-    """One running server process. What one holds reserved is given back when its heartbeat is gone."""
-
-    id = models.CharField(_("ID"), max_length=24, primary_key=True)
-    host = models.CharField(_("host"), max_length=200, blank=True, db_default="")
-    pid = models.PositiveIntegerField(_("pid"), db_default=0)
-    started_at = models.DateTimeField(_("started at"), db_default=Now())
-    # The last call to all processes that this one has answered.
-    heard = models.BigIntegerField(_("heard"), db_default=0)
-    heartbeat_at = models.DateTimeField(_("heartbeat at"), db_default=Now())
-
-    class Meta:
-        verbose_name = _("server process")
-        verbose_name_plural = _("server processes")
-
-    def __str__(self) -> str:
-        return self.id
-
-
-class Reservation(models.Model):
-    """What one admitted request may still use: its prompt's bound and the longest answer, at every limit it met.
-
-    Its foreign keys have no constraint and no index: the row comes and goes with a request, found by its id.
-    """
-
-    id = models.CharField(_("ID"), max_length=24, primary_key=True)
-    server_id = models.CharField(_("server ID"), max_length=24)
-    # Written and removed with every request, and looked for by its id: no index is kept of these.
-    team = models.ForeignKey(
-        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
-    )
-    key = models.ForeignKey(
-        ApiKey,
-        verbose_name=_("key"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        related_name="+",
-    )
-    app = models.ForeignKey(
-        "chat.App",
-        verbose_name=_("app"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
-    endpoint = models.CharField(_("endpoint"), max_length=100)
-    model = models.CharField(_("model"), max_length=200, blank=True)
-    prompt_tokens = models.PositiveIntegerField(_("prompt tokens"))
-    prompt_micropoints = models.PositiveBigIntegerField(_("prompt micropoints"))
-    prompt_price = models.PositiveBigIntegerField(_("prompt price"), db_default=0)
-    completion_price = models.PositiveBigIntegerField(_("completion price"), db_default=0)
-    # Each limit as the request found it, and what it asked for: for the ledger, where it explains the record.
-    found = models.JSONField(_("found"), null=True)
-    limit_ids = ArrayField(models.BigIntegerField(), verbose_name=_("limit ids"))
-    amounts = ArrayField(models.BigIntegerField(), verbose_name=_("amounts"))
-    period_starts = ArrayField(models.DateTimeField(), verbose_name=_("period starts"))
-    admitted_at = models.DateTimeField(_("admitted at"))
-
-    class Meta:
-        verbose_name = _("reservation")
-        verbose_name_plural = _("reservations")
-        indexes = [models.Index(fields=["server_id"], name="reservation_by_server")]
-
-    def __str__(self) -> str:
-        return self.id

@@ -16,9 +16,9 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import TabularInline as UnfoldTabularInline
 
-from apikeys.admin.scope import ReadOnlyAdmin, ScopedListFilter, TeamScopedAdmin
+from apikeys.admin.filters import ScopedListFilter, YesFilter
+from apikeys.admin.scope import ReadOnlyAdmin, TeamScopedAdmin
 from apikeys.alerts import messages as notices
-from apikeys.alerts.attention import YesFilter
 from apikeys.alerts.deliveries import Delivery, given_up
 from apikeys.alerts.models import Alert
 from apikeys.alerts.webhooks import Webhook

@@ -15,9 +15,11 @@ from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from apikeys.admin.downloads import download, is_too_long
+from apikeys.admin.filters import ScopedListFilter
 from apikeys.admin.long_lists import LongList, words
-from apikeys.admin.scope import ReadOnlyAdmin, ScopedListFilter
-from apikeys.audit.recording import AuditEntry, models_kept
+from apikeys.admin.scope import ReadOnlyAdmin
+from apikeys.audit.models import AuditEntry
+from apikeys.audit.recording import models_kept
 
 COLUMNS = (
     "id",

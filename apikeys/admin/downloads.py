@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,10 +12,10 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
+from apikeys.spreadsheet import cell
+
 MAXIMUM_ROWS = 50_000
 CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
-# What spreadsheets take for a formula. An apostrophe in front makes it text; one that stands there already is kept.
-FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 def is_too_long(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> bool:
@@ -39,15 +38,3 @@ def download(name: str, file_format: str, columns: Sequence[str], rows: Iterable
     writer.writerow(columns)
     writer.writerows([cell(row[column]) for column in columns] for row in rows)
     return response
-
-
-def cell(value: Any) -> str:
-    if isinstance(value, list):
-        value = "\n".join(value)
-    text = "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return f"'{text}" if FORMULA.match(text) else text
-
-
-def plain(text: str) -> str:
-    """A cell without the apostrophe that `cell` gave it."""
-    return text[1:] if text.startswith("'") and FORMULA.match(text) else text

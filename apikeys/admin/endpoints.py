@@ -22,11 +22,13 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminS
 
 from apikeys.access.declarations import PUBLIC
 from apikeys.access.endpoints import routes
+from apikeys.access.rules import EndpointRule
 from apikeys.accounting.ledger import Refusal, UsageRecord
 from apikeys.admin.scope import CheckedList, HistoryRead, SuperusersOnly, is_superuser
 from apikeys.audit import history_messages
-from apikeys.keys.models import AccessKind, EndpointRule, Team
+from apikeys.keys.kinds import AccessKind
 from apikeys.object_ids import first_object_id
+from apikeys.teams import Team
 
 if TYPE_CHECKING:
     RuleModelForm = forms.ModelForm[EndpointRule]

@@ -16,10 +16,12 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
-from apikeys.accounting.limits import MAXIMUM_AMOUNT, MICROPOINTS, Limit, Measure
+from apikeys.accounting.limits import MAXIMUM_AMOUNT, Limit
+from apikeys.accounting.periods import Measure
+from apikeys.accounting.units import MICROPOINTS
+from apikeys.admin.filters import NearlyUsedUpFilter, ScopedListFilter
 from apikeys.admin.long_lists import LongList
-from apikeys.admin.scope import ScopedListFilter, TeamScopedAdmin
-from apikeys.alerts.attention import NearlyUsedUpFilter
+from apikeys.admin.scope import TeamScopedAdmin
 from apikeys.sign_in import reauthentication
 
 if TYPE_CHECKING:

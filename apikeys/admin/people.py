@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
-from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.utils.html import format_html
-from django.utils.translation import gettext_lazy as _
 from procrastinate.contrib.django.models import ProcrastinateJob
 from unfold.admin import TabularInline as UnfoldTabularInline
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 
-from apikeys.accounting import explanations
-from apikeys.accounting.ledger import DailyUsage, KeyActivity, Refusal, UsageRecord
-from apikeys.accounting.limits import MICROPOINTS
-from apikeys.admin.keys.key_admin import moment
-from apikeys.admin.long_lists import LongList
 from apikeys.admin.permission_names import PermissionsNamed
 from apikeys.admin.scope import (
     CheckedList,
     ProtectionShown,
-    ReadOnlyAdmin,
     ScopedChoices,
-    ScopedListFilter,
     SuperusersOnly,
     TeamScopedAdmin,
     is_superuser,
 )
-from apikeys.keys.models import Membership, Team
 from apikeys.sign_in import reauthentication
+from apikeys.teams import Membership, Team
 
 if TYPE_CHECKING:
     MembershipTabularInline = admin.TabularInline[Membership, Team]
@@ -93,113 +82,3 @@ class TeamAdmin(TeamScopedAdmin):
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return is_superuser(request)
-
-
-@admin.register(KeyActivity)
-class KeyActivityAdmin(LongList, ReadOnlyAdmin):
-    team_path = "key__team"
-    list_display = ("key", "last_used_at", "last_used_from")
-    list_select_related = ("key",)
-    search_fields = ("key__name", "=key__id")
-    ordering = ("-last_used_at",)
-
-
-@admin.register(UsageRecord)
-class UsageRecordAdmin(LongList, ReadOnlyAdmin):
-    list_display = (
-        "id",
-        "created",
-        "team",
-        "key",
-        "app",
-        "endpoint",
-        "model",
-        "tokens",
-        "status",
-        "ending",
-        "duration_ms",
-    )
-    list_filter = (("team", ScopedListFilter), ("key", ScopedListFilter), ("app", ScopedListFilter), "ending")
-    list_select_related = ("team", "key", "app")
-    fields = readonly_fields = ("explanation",)
-    search_fields = ("=id", "=key__id")
-    search_help_text = _("The id of a request or of a key. For a key's name there is the filter.")
-    # A ledger is too long to be sorted by anything but time.
-    sortable_by = ()
-
-    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        """The newest first: by the index of the team, key or app that the list is of, or by the primary key."""
-        is_of_one = any(name.startswith(("team__", "key__", "app__")) for name in request.GET)
-        return ("-created_at", "-id") if is_of_one or not is_superuser(request) else ("-id",)
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        # By the ids as they are: with its case folded, none is found in an index.
-        word = search_term.strip().lower()
-        return queryset.filter(Q(pk=word) | Q(key=word)) if word else queryset, False
-
-    @admin.display(description=_("created at"))
-    def created(self, record: UsageRecord) -> str:
-        return moment(record.created_at)
-
-    @admin.display(description=_("tokens"))
-    def tokens(self, record: UsageRecord) -> str:
-        """Of the prompt and of the answer."""
-        return f"{record.prompt_tokens:,} + {record.completion_tokens:,}"
-
-    @admin.display(description=_("explanation"))
-    def explanation(self, record: UsageRecord) -> str:
-        return explained(explanations.explain_charge(record))
-
-
-@admin.register(DailyUsage)
-class DailyUsageAdmin(LongList, ReadOnlyAdmin):
-    list_display = (
-        "day",
-        "team",
-        "key",
-        "app",
-        "endpoint",
-        "model",
-        "ending",
-        "requests",
-        "tokens",
-        "points",
-    )
-    list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), "ending")
-    list_select_related = ("team", "key", "app")
-    search_fields = ("=key__id", "key__name")
-    show_full_result_count = False
-    ordering = ("-day", "-pk")
-
-    @admin.display(description=_("tokens"))
-    def tokens(self, row: DailyUsage) -> str:
-        return f"{row.prompt_tokens:,} + {row.completion_tokens:,}"
-
-    @admin.display(description=_("points"))
-    def points(self, row: DailyUsage) -> str:
-        return f"{Decimal(row.cost_micropoints) / MICROPOINTS:,}"
-
-
-@admin.register(Refusal)
-class RefusalAdmin(LongList, ReadOnlyAdmin):
-    list_display = ("id", "created", "team", "key", "endpoint", "status", "code", "stands_for", "client_address")
-    list_filter = (("team", ScopedListFilter), "code")
-    list_select_related = ("team", "key")
-    search_fields = ("=id", "=key__id", "key__name")
-    fields = readonly_fields = ("explanation",)
-    show_full_result_count = False
-    ordering = ("-id",)
-
-    @admin.display(description=_("created at"))
-    def created(self, refusal: Refusal) -> str:
-        return moment(refusal.created_at)
-
-    @admin.display(description=_("explanation"))
-    def explanation(self, refusal: Refusal) -> str:
-        return explained(explanations.explain_refusal(refusal))
-
-
-def explained(explanation: explanations.Explanation) -> str:
-    return format_html('<pre class="explanation">{}</pre>', explanation.text())

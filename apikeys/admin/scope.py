@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -19,7 +18,7 @@ from django.utils.text import capfirst
 from unfold.admin import ModelAdmin as UnfoldModelAdmin
 
 from apikeys.audit import history_messages
-from apikeys.keys.models import Team
+from apikeys.teams import Team
 
 if TYPE_CHECKING:
     AnyModelAdmin = admin.ModelAdmin[Any]
@@ -209,46 +208,3 @@ class ReadOnlyAdmin(TeamScopedAdmin):
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-
-class ScopedListFilter(admin.RelatedFieldListFilter):
-    """A filter by a related row that offers only rows which the user may see: few as links, many by a search."""
-
-    has_many = False
-
-    def field_choices(self, field: Any, request: HttpRequest, model_admin: Any) -> Any:
-        rows, site = rows_for(field.related_model, request.user), model_admin.admin_site
-        self.has_many = has_many(field.related_model, request.user)
-        if not self.has_many:
-            ordering = self.field_admin_ordering(field, request, model_admin)
-            keys = rows.order_by().values("pk")
-            return field.get_choices(include_blank=False, ordering=ordering, limit_choices_to={"pk__in": keys})
-        self.can_search = is_searched(field, request, site)
-        choice = ChoiceInTeam if is_in_team(field.related_model) else forms.ModelChoiceField
-        rows = rows.select_related("team") if is_in_team(field.related_model) else rows
-        self.choice: Any = choice(rows, widget=AutocompleteSelect(field, site))
-        return []
-
-    @property
-    def template(self) -> str:  # type: ignore[override]
-        return "admin/searched_filter.html" if self.has_many else "admin/filter.html"
-
-    def has_output(self) -> bool:
-        return self.can_search if self.has_many else super().has_output()
-
-    def choices(self, changelist: Any) -> Iterator[Any]:
-        links = super().choices(changelist)
-        if not self.has_many:
-            yield from links
-            return
-        name = self.lookup_kwarg
-        yield {
-            "select": self.choice.widget.render(name, self.lookup_val, {"id": f"filter-{name}", "required": True}),
-            "others": [
-                (other, value)
-                for other, values in changelist.filter_params.items()
-                if other not in self.expected_parameters()
-                for value in values
-            ],
-            "links": list(links),
-        }

@@ -5,13 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from django.contrib.admin import SimpleListFilter
 from django.db.models import DateTimeField, F, Func, Q, QuerySet
 from django.db.models.functions import Now
-from django.http import HttpRequest
-from django.utils.translation import gettext_lazy as _
 
-from apikeys.accounting.limits import Period
+from apikeys.accounting.periods import Period
 
 SOON = timedelta(days=30)
 LONG_AGO = timedelta(days=90)
@@ -38,39 +35,3 @@ def nearly_used_up(limits: QuerySet[Any]) -> QuerySet[Any]:
     return limits.exclude(period__in=[Period.NOW, Period.MINUTE]).filter(
         amount__gt=0, counter__used__gte=F("amount") - F("amount") / 5, counter__period_start__gte=begun
     )
-
-
-class YesFilter(SimpleListFilter):
-    """A filter that shows either all rows or those of one kind."""
-
-    label: Any = ""
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("yes", self.label)]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return self.rows(queryset) if self.value() == "yes" else queryset
-
-    def rows(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        raise NotImplementedError
-
-
-class EndingSoonFilter(YesFilter):
-    title, parameter_name, label = _("end"), "ends_soon", _("Within 30 days")
-
-    def rows(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return ending_soon(queryset)
-
-
-class UnusedFilter(YesFilter):
-    title, parameter_name, label = _("last use"), "unused", _("None for 90 days")
-
-    def rows(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return unused(queryset)
-
-
-class NearlyUsedUpFilter(YesFilter):
-    title, parameter_name, label = _("use"), "nearly_used_up", _("80 % or more")
-
-    def rows(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return nearly_used_up(queryset)

@@ -23,7 +23,7 @@ from apikeys.alerts import messages
 from apikeys.alerts.models import Alert
 from apikeys.alerts.webhooks import Webhook, WebhookError
 from apikeys.audit import history_messages
-from apikeys.keys.models import ObjectIdField
+from apikeys.teams import ObjectIdField
 
 logger = logging.getLogger(__name__)
 

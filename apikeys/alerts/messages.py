@@ -11,9 +11,10 @@ import msgspec
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext, pgettext
 
-from apikeys.accounting.limits import MICROPOINTS, Measure, Period
+from apikeys.accounting.periods import Measure, Period
+from apikeys.accounting.units import MICROPOINTS
 from apikeys.alerts.models import Alert, AlertKind
-from apikeys.lifecycle.reports import width
+from apikeys.terminal_text import width
 
 # What a webhook's receiver tells alerts apart by.
 TYPES = {

@@ -9,7 +9,8 @@ from django.db.models import Q
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from apikeys.keys.models import ApiKey, Team, TeamOwnedQuerySet
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Team, TeamOwnedQuerySet
 
 
 class AlertKind(models.TextChoices):

@@ -23,7 +23,7 @@ from django.utils.translation import gettext_lazy as _
 
 from apikeys import encryption, outbound
 from apikeys.audit import history_messages
-from apikeys.keys.models import Team, TeamOwnedQuerySet
+from apikeys.teams import Team, TeamOwnedQuerySet
 
 SECRET_BYTES = 32
 CONNECT_SECONDS = 5.0

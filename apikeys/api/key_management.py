@@ -15,17 +15,20 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apikeys.access.declarations import team_id_of
-from apikeys.accounting.limits import MAXIMUM_AMOUNT, MICROPOINTS, Counter, Limit, Measure, Period
+from apikeys.accounting.limits import MAXIMUM_AMOUNT, Counter, Limit
+from apikeys.accounting.periods import Measure, Period
+from apikeys.accounting.units import MICROPOINTS
 from apikeys.api.bodies import decode
 from apikeys.api.views import ApiView, success
 from apikeys.audit import recording
 from apikeys.errors import AppNotFound, InvalidParameter, KeyNotFound, PasswordNeeded, StaffNotAllowed
-from apikeys.keys.models import ApiKey, Team, validate_end
+from apikeys.keys.models import ApiKey, validate_end
 from apikeys.lifecycle import revocation
-from apikeys.lifecycle.widening import widens
+from apikeys.lifecycle.least_privilege import widens
 from apikeys.object_ids import is_object_id
 from apikeys.sign_in import reauthentication
 from apikeys.statistics import sums
+from apikeys.teams import Team
 
 # The newest of a team. There is no more than one page in FastGPT's list.
 MAXIMUM_KEYS = 1_000

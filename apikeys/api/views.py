@@ -8,7 +8,6 @@ from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.db import connection
-from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from rest_framework.negotiation import BaseContentNegotiation
@@ -19,17 +18,15 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apikeys.access.authentication import ApiKeyAuthentication
-from apikeys.access.declarations import APP, GLOBAL, PUBLIC, ApiCredential, Public, team_id_of
-from apikeys.access.lookup import KeyPolicy
-from apikeys.access.permissions import is_open
-from apikeys.accounting.admission import Asked, limit_headers, reserve_from_thread
-from apikeys.accounting.limits import MICROPOINTS, Limit, Measure, Period
+from apikeys.access.declarations import ApiCredential, Public, team_id_of
+from apikeys.accounting.admission import Asked, reserve_from_thread
 from apikeys.accounting.recording import Usage, usage_gate
+from apikeys.api.limit_headers import limit_headers
 from apikeys.client_address import address_of
-from apikeys.errors import ApiError, HttpsRequired, MethodNotAllowed, PathNotFound
-from apikeys.hot_path.snapshots import listener
+from apikeys.errors import ApiError, HttpsRequired, MethodNotAllowed
+from apikeys.hot_path.listener import listener
 from apikeys.hot_path.trace import trace_of
-from apikeys.keys.models import AccessKind, ApiKey
+from apikeys.keys.kinds import AccessKind
 
 # Of one key for one request, when its policy or another changes all the while.
 LOOKUPS = 5
@@ -200,96 +197,3 @@ class AsyncApiView(ApiView):
 def success(data: Any) -> Response:
     """FastGPT's envelope of an answer that went well."""
     return Response({"code": 200, "statusText": "", "message": "", "data": data})
-
-
-class KeySelfView(ApiView):
-    """`GET v1/key`: what a key is, what it may call and when it ends, told to its holder."""
-
-    endpoint = "key.self"
-    api_key_access = frozenset({APP, GLOBAL})
-    staff_permission = None
-
-    def get(self, request: Request) -> Response:
-        from apikeys.access.endpoints import routes
-
-        credential: ApiCredential = request.auth  # type: ignore[assignment]
-        policy = credential.policy
-        api_key = ApiKey.objects.for_team(policy.team_id).select_related("team").get(pk=policy.key_id)
-        of_team = Limit.objects.for_team(policy.team_id)
-        limits = of_team.filter(Q(key=None) | Q(key=policy.key_id)).select_related("counter")
-        callable_endpoints = {
-            route.view.endpoint
-            for route in routes()
-            if is_open(policy, route.view, credential.rules)
-            and (not policy.allowed_endpoints or route.view.endpoint in policy.allowed_endpoints)
-        }
-        return success(
-            {
-                "id": policy.key_id,
-                "name": policy.name,
-                "lastFour": policy.last_four,
-                "kind": policy.kind.value,
-                "teamId": policy.team_id,
-                "team": api_key.team.name,
-                "appId": policy.app_id,
-                "canNameApp": policy.can_name_app,
-                "owner": policy.owner_name,
-                "createdAt": api_key.created_at,
-                "expiresAt": policy.expires_at,
-                "secretExpiresAt": policy.secret_expires_at,
-                "allowedNetworks": [str(network) for network in policy.allowed_networks],
-                "allowedModels": sorted(policy.allowed_models),
-                "allowedEndpoints": sorted(policy.allowed_endpoints),
-                "endpoints": sorted(callable_endpoints),
-                "limits": [limit_report(limit) for limit in limits],
-                "limit": fastgpt_limit(policy, limits),
-            }
-        )
-
-
-def fastgpt_limit(policy: KeyPolicy, limits: Iterable[Limit]) -> dict[str, Any]:
-    """The two limits that FastGPT knows, in its own words: the key's end, and its points in all (-1: no limit)."""
-    of_points = [
-        limit.amount
-        for limit in limits
-        if limit.key_id is not None and (limit.measure, limit.period) == (Measure.MICROPOINTS, Period.TOTAL)
-    ]
-    return {
-        "expiredTime": policy.expires_at,
-        "maxUsagePoints": min(of_points) / MICROPOINTS if of_points else -1,
-    }
-
-
-def limit_report(limit: Limit) -> dict[str, Any]:
-    return {"id": limit.pk, "scope": "team" if limit.key_id is None else "key", **limit.state()}
-
-
-class BaseUrlView(ApiView):
-    """The BaseURL itself, which is no endpoint."""
-
-    endpoint = "base_url"
-    api_key_access = frozenset()
-    staff_permission = PUBLIC
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        trace_of(request._request).endpoint = self.endpoint
-        raise PathNotFound(
-            "This is the BaseURL, the root of all endpoints and no endpoint itself. "
-            "For a chat, POST to v1/chat/completions under it. The endpoints are listed in docs/api.md."
-        )
-
-
-class UnknownPathView(ApiView):
-    """Every path under an API root that is not routed. Also the answer to FastGPT's key in a URL."""
-
-    endpoint = "unknown_path"
-    api_key_access = frozenset()
-    staff_permission = PUBLIC
-
-    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        trace_of(request._request).endpoint = self.endpoint
-        if request.path.rstrip("/").endswith("support/openapi/health"):
-            raise PathNotFound(
-                "A key does not belong in a URL. Ask GET v1/key, with the key in the Authorization header."
-            )
-        raise PathNotFound

@@ -1,132 +1,18 @@
 """Read-through snapshots of policy, and the listener that ends them when the database changes."""
 
-import logging
 import threading
 import time
-import uuid
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from typing import Any, Generic, TypeVar
 
-import msgspec
-import psycopg
-from django.db import Error as DjangoDatabaseError
-
-from apikeys.hot_path.connections import Connection, connect
 from apikeys.hot_path.group_commit import Gate
-
-logger = logging.getLogger(__name__)
+from apikeys.hot_path.listener import Listener
 
 Key = TypeVar("Key", bound=Hashable)
 Snapshot = TypeVar("Snapshot")
 
-# The channel that the triggers in sql/notify.sql notify.
-CHANNEL = "policy_changed"
-# The channel of calls that every process answers; see `servers`.
-CALLS = "server_calls"
 TTL_SECONDS = 10.0
-SILENCE_SECONDS = 3.0
-PING_SECONDS = 1.0
 MAX_ENTRIES = 10_000
-
-
-class Listener:
-    """Hears of every change of policy, in the order of the commits.
-
-    What is cached is believed for 3 s after it sent the last ping that it has heard: all changes before that ping are
-    heard then. When it heard the ping does not count, for a process that was stopped for long hears an old one first.
-    """
-
-    def __init__(self) -> None:
-        self.generation = 0
-        self._heard_until = float("-inf")
-        self._caches: list[Snapshots[Any, Any]] = []
-        self._thread: threading.Thread | None = None
-        self._stop = threading.Event()
-        self._on_ping: Callable[[Connection], None] | None = None
-        self._on_call: Callable[[Connection, str], None] | None = None
-
-    @property
-    def lag(self) -> float:
-        """Seconds since it sent the last ping that it has heard; infinite while it has heard none."""
-        return time.monotonic() - self._heard_until
-
-    @property
-    def is_alive(self) -> bool:
-        return self.lag < SILENCE_SECONDS
-
-    @property
-    def caches(self) -> "tuple[Snapshots[Any, Any], ...]":
-        return tuple(self._caches)
-
-    def register(self, snapshots: "Snapshots[Any, Any]") -> None:
-        self._caches.append(snapshots)
-
-    def start(
-        self,
-        on_ping: Callable[[Connection], None] | None = None,
-        on_call: Callable[[Connection, str], None] | None = None,
-    ) -> None:
-        """Listen in a thread. `on_ping` is called there about once a second, `on_call` with what a call says."""
-        self._on_ping, self._on_call = on_ping, on_call
-        self._stop.clear()
-        self._thread = threading.Thread(target=self._run, name="policy-listener", daemon=True)
-        self._thread.start()
-
-    def stop(self) -> None:
-        self._stop.set()
-        if self._thread is not None:
-            self._thread.join(PING_SECONDS * 3)
-        self._heard_until = float("-inf")
-
-    def invalidate(self) -> None:
-        """Forget everything. A load that is under way now belongs to the past and will not be kept."""
-        self.generation += 1
-        for snapshots in self._caches:
-            snapshots.clear()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                with connect(direct=True) as connection:
-                    self._listen(connection)
-            except (psycopg.Error, DjangoDatabaseError, OSError) as error:
-                logger.warning("policy listener: the database cannot be reached: %s", type(error).__name__)
-                self._stop.wait(PING_SECONDS)
-
-    def _listen(self, connection: Connection) -> None:
-        ping = f"ping_{uuid.uuid4().hex}"
-        connection.execute(f"LISTEN {CHANNEL}")
-        connection.execute(f"LISTEN {CALLS}")
-        connection.execute(f"LISTEN {ping}")
-        # What changed before this connection listened was not heard.
-        self.invalidate()
-        ping_at = time.monotonic()
-        while not self._stop.is_set():
-            if time.monotonic() >= ping_at:
-                connection.execute("SELECT pg_notify(%s, %s)", [ping, repr(time.monotonic())])
-                if self._on_ping is not None:
-                    self._on_ping(connection)
-                ping_at = time.monotonic() + PING_SECONDS
-            calls = []
-            # The connection is free for an answer when what arrived together has been taken in.
-            for notification in connection.notifies(timeout=max(0.0, ping_at - time.monotonic()), stop_after=1):
-                if notification.channel == CHANNEL:
-                    self.invalidate()
-                elif notification.channel == CALLS:
-                    calls.append(notification.payload)
-                else:
-                    self._heard_until = float(notification.payload)
-            for payload in calls:
-                self._answer(connection, payload)
-
-    def _answer(self, connection: Connection, payload: str) -> None:
-        if self._on_call is None:
-            return
-        try:
-            self._on_call(connection, payload)
-        except (msgspec.DecodeError, RuntimeError):
-            # Of another version, or after the loop has ended. Whoever calls sees that nobody answers.
-            logger.exception("a call was not understood")
 
 
 class Snapshots(Generic[Key, Snapshot]):
@@ -194,6 +80,3 @@ class Snapshots(Generic[Key, Snapshot]):
             while len(entries) >= MAX_ENTRIES:
                 entries.pop(next(iter(entries)))
             entries[key] = (time.monotonic() + TTL_SECONDS, snapshot)
-
-
-listener = Listener()

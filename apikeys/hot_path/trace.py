@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 from django.http import HttpRequest
 
-from apikeys.accounting.recording import Usage
 from apikeys.object_ids import new_object_id
 
 if TYPE_CHECKING:
-    from apikeys.access.lookup import KeyPolicy
+    from apikeys.access.policy import KeyPolicy
     from apikeys.accounting.admission import Asked, Verdict
+    from apikeys.accounting.recording import Usage
     from apikeys.errors import ApiError
 
 

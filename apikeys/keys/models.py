@@ -20,7 +20,8 @@ from django.utils.translation import gettext_lazy as _
 
 from apikeys.audit import recording
 from apikeys.keys import crypto
-from apikeys.object_ids import new_object_id
+from apikeys.keys.kinds import AccessKind
+from apikeys.teams import Membership, ObjectIdField, Team, TeamOwnedQuerySet
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -30,81 +31,8 @@ MAXIMUM_OVERLAP = timedelta(days=30)
 EARLIEST_END, END_BEFORE = datetime(2000, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
 
-class ObjectIdField(models.CharField):  # type: ignore[type-arg]
-    """A primary key of 24 hexadecimal characters, made by us."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs |= {"max_length": 24, "primary_key": True, "default": new_object_id, "editable": False}
-        kwargs.setdefault("verbose_name", _("ID"))
-        super().__init__(**kwargs)
-
-
-class AccessKind(models.TextChoices):
-    """What a key is, as endpoints see it."""
-
-    APP = "app", _("app key")
-    GLOBAL = "global", _("global key")
-    GLOBAL_NAMING_APP = "global_naming_app", _("global key that may name an app")
-
-
 class KeyStateError(Exception):
     """The key's state does not allow what was asked. The message is for the person who asked."""
-
-
-class TeamQuerySet(models.QuerySet["Team"]):
-    def for_user(self, user: User) -> TeamQuerySet:
-        """The teams that a signed-in user may see: all for a superuser, otherwise their own."""
-        return self if user.is_superuser else self.filter(members=user)
-
-
-class Team(models.Model):
-    """A tenant: the one owner of its keys, apps, providers and everything in them."""
-
-    id = ObjectIdField()
-    name = models.CharField(_("name"), max_length=100, unique=True)
-    members = models.ManyToManyField(
-        settings.AUTH_USER_MODEL, verbose_name=_("members"), through="Membership", related_name="teams", blank=True
-    )
-    disabled_at = models.DateTimeField(
-        _("disabled at"), null=True, blank=True, help_text=_("While this is set, no key of the team is accepted.")
-    )
-    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
-
-    objects: ClassVar[Any] = TeamQuerySet.as_manager()
-
-    class Meta:
-        verbose_name = _("team")
-        verbose_name_plural = _("teams")
-        ordering = ["name"]
-
-    def __str__(self) -> str:
-        return self.name
-
-
-class Membership(models.Model):
-    """One user belongs to one team. A key stops working when its owner's membership ends."""
-
-    team = models.ForeignKey(Team, verbose_name=_("team"), on_delete=models.CASCADE)
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, verbose_name=_("user"), on_delete=models.CASCADE)
-    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
-
-    class Meta:
-        verbose_name = _("membership")
-        verbose_name_plural = _("memberships")
-        constraints = [models.UniqueConstraint(fields=["team", "user"], name="membership_once")]
-
-    def __str__(self) -> str:
-        return gettext("%(user)s in %(team)s") % {"user": self.user, "team": self.team}
-
-
-class TeamOwnedQuerySet(models.QuerySet[Any]):
-    """Rows that belong to one team. Every query of the API and the admin starts at one of these."""
-
-    def for_team(self, team_id: str) -> TeamOwnedQuerySet:
-        return self.filter(team_id=team_id)
-
-    def for_user(self, user: User) -> TeamOwnedQuerySet:
-        return self if user.is_superuser else self.filter(team__members=user)
 
 
 class ApiKeyQuerySet(TeamOwnedQuerySet):
@@ -457,55 +385,6 @@ class KeySecret(models.Model):
         if self.expires_at is None or when < self.expires_at:
             self.expires_at = when
             self.save(update_fields=["expires_at"])
-
-
-class EndpointRuleManager(models.Manager["EndpointRule"]):
-    @transaction.atomic
-    def set_open(self, endpoint: str, kind: str, *, is_open: bool) -> EndpointRule | None:
-        """Open an endpoint to a kind of key, or close it. Return the rule that changed; None if none had to.
-
-        A rule that denies nothing is deleted.
-        """
-        rule = self.select_for_update().filter(endpoint=endpoint).first()
-        if rule is None and is_open:
-            return None
-        if rule is None:
-            # Of two at the same time one makes it, and the other waits for it here.
-            self.bulk_create([EndpointRule(endpoint=endpoint)], ignore_conflicts=True)
-            rule = self.select_for_update().get(endpoint=endpoint)
-        if (kind not in rule.denied_kinds) == is_open:
-            return None
-        rule.denied_kinds = [known for known in AccessKind.values if (known == kind) != (known in rule.denied_kinds)]
-        if rule.denied_kinds:
-            rule.save(update_fields=["denied_kinds", "changed_at"])
-        else:
-            # Its id is kept for the history.
-            self.filter(pk=rule.pk).delete()
-        return rule
-
-
-class EndpointRule(models.Model):
-    """An administrator has lowered what keys may do at one endpoint. No row: what the code declares."""
-
-    endpoint = models.CharField(_("endpoint"), max_length=100, unique=True)
-    denied_kinds = ArrayField(
-        models.CharField(max_length=20, choices=AccessKind.choices),
-        verbose_name=_("denied kinds"),
-        default=list,
-        blank=True,
-        help_text=_("Kinds of key that may no longer call this endpoint."),
-    )
-    changed_at = models.DateTimeField(_("changed at"), auto_now=True)
-
-    objects: ClassVar[EndpointRuleManager] = EndpointRuleManager()
-
-    class Meta:
-        verbose_name = _("endpoint rule")
-        verbose_name_plural = _("endpoint rules")
-        ordering = ["endpoint"]
-
-    def __str__(self) -> str:
-        return self.endpoint
 
 
 def live_secret_counts(pepper_ids: Sequence[str]) -> dict[str, int]:

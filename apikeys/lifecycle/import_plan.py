@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,29 +17,11 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from apikeys.access.endpoints import endpoint_names
-from apikeys.admin.downloads import plain
 from apikeys.audit import recording
-from apikeys.keys.models import ApiKey, Membership, Team
-from apikeys.lifecycle.reports import iso, summary
-from apikeys.lifecycle.widening import widens
-from apikeys.storable_text import storable_json
-
-MAXIMUM_ROWS = 5_000
-MAXIMUM_BYTES = 5 * 1024 * 1024
-
-LISTS = ("allowed_networks", "allowed_endpoints", "allowed_models")
-CHANGEABLE = ("name", "note", "owner", "expires_at", "can_name_app", *LISTS)
-IDENTITY = ("id", "team", "app")
-# Told by an export, and not heeded by an import.
-TOLD = (
-    *("team_id", "app_id", "kind", "last_four", "state", "disabled_at", "revoked_at", "revoked_reason"),
-    *("created_at", "last_used_at"),
-)
-COLUMNS = (*IDENTITY, *CHANGEABLE, *TOLD)
-
-
-class Unreadable(Exception):
-    """The file as a whole cannot be taken. The message is for the person who sent it."""
+from apikeys.keys.models import ApiKey
+from apikeys.lifecycle.import_file import CHANGEABLE, IDENTITY, LISTS
+from apikeys.lifecycle.least_privilege import widens
+from apikeys.teams import Membership, Team
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,76 +72,7 @@ class Plan:
 # Export
 
 
-def exported(api_keys: Iterable[ApiKey]) -> Iterator[dict[str, Any]]:
-    """Rows of keys that were read `with_state()`."""
-    for api_key in api_keys:
-        row = summary(api_key)
-        told = {name: row[name] for name in ("id", "team", "team_id", "app", "app_id", "owner", "last_four")}
-        told |= {"kind": row["kind"], "state": row["why_unusable"] or "usable"}
-        told |= {"expires_at": row["expires_at"], "last_used_at": row["last_used_at"]}
-        told |= {name: getattr(api_key, name) for name in ("name", "note", "can_name_app", "revoked_reason", *LISTS)}
-        told |= {name: iso(getattr(api_key, name)) for name in ("disabled_at", "revoked_at", "created_at")}
-        yield {name: told[name] for name in COLUMNS}
-
-
 # Import
-
-
-def read(raw: bytes) -> list[tuple[int, dict[str, Any]]]:
-    """The rows with their line or, in JSON, their number. Raises Unreadable."""
-    if len(raw) > MAXIMUM_BYTES:
-        raise Unreadable(_("The file is larger than 5 MB."))
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise Unreadable(_("The file is not UTF-8 text.")) from None
-    if "\0" in text:
-        raise Unreadable(_("The file holds NUL characters, or halves of characters."))
-    rows = list(_json_rows(text) if text.lstrip()[:1] in ("[", "{") else _csv_rows(text))
-    if not rows:
-        raise Unreadable(_("The file has no rows."))
-    if len(rows) > MAXIMUM_ROWS:
-        raise Unreadable(_("The file has more than %(count)s rows.") % {"count": MAXIMUM_ROWS})
-    unknown = sorted({name for _line, row in rows for name in row} - set(COLUMNS))
-    if unknown:
-        raise Unreadable(_("Line 1: unknown columns: %(names)s.") % {"names": ", ".join(unknown)[:200]})
-    return rows
-
-
-def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    try:
-        rows = json.loads(text)
-        is_storable = storable_json(rows) == rows
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(_("The file is not valid JSON: %(error)s.") % {"error": str(error)[:200]}) from None
-    if not is_storable:
-        raise Unreadable(_("The file holds NUL characters, or halves of characters."))
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise Unreadable(_("JSON must be a list of objects."))
-    yield from enumerate(rows, 1)
-
-
-def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        if len(set(header)) < len(header):
-            raise Unreadable(_("Line 1: a column stands there twice."))
-        line = reader.line_num
-        for cells in reader:
-            line, begins = reader.line_num, line + 1
-            if not cells:
-                continue
-            if len(cells) != len(header):
-                raise Unreadable(
-                    _("Line %(line)s has %(count)s cells, the first line %(expected)s.")
-                    % {"line": begins, "count": len(cells), "expected": len(header)}
-                )
-            yield begins, {name: plain(value) for name, value in zip(header, cells, strict=True)}
-    except csv.Error as error:
-        raise Unreadable(
-            _("Line %(line)s is not valid CSV: %(error)s.") % {"line": reader.line_num, "error": error}
-        ) from None
 
 
 class Planner:

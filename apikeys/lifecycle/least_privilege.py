@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from django.utils import timezone
 
@@ -63,3 +64,21 @@ def lies_in(network: str, allowed: Iterable[str]) -> bool:
         outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
         for outer in map(ipaddress.ip_network, allowed)
     )
+
+
+def widens(before: ApiKey, changes: Mapping[str, Any]) -> bool:
+    """Whether the key could do more, longer or from more places with these columns than with its own."""
+    after = {name: changes.get(name, getattr(before, name)) for name in ("can_name_app", "expires_at")}
+    if after["can_name_app"] and not before.can_name_app:
+        return True
+    if before.expires_at is not None and (after["expires_at"] is None or after["expires_at"] > before.expires_at):
+        return True
+    networks, allowed = changes.get("allowed_networks", before.allowed_networks), before.allowed_networks
+    if allowed and not (networks and all(lies_in(network, allowed) for network in networks)):
+        return True
+    for name in ("allowed_endpoints", "allowed_models"):
+        own: list[str] = getattr(before, name)
+        names = changes.get(name, own)
+        if own and not (names and set(names) <= set(own)):
+            return True
+    return False

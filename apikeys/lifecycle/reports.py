@@ -1,6 +1,5 @@
 """What may be told of a key, as data and as text for people. Never a digest; a plaintext is not there to tell."""
 
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
@@ -10,7 +9,7 @@ from django.utils import timezone
 
 from apikeys.accounting.limits import Limit
 from apikeys.keys.models import ApiKey, KeySecret
-from apikeys.management.command_line import printable
+from apikeys.terminal_text import printable, width
 
 COLUMNS = {
     "id": "ID",
@@ -200,14 +199,6 @@ def shown(name: str, value: Any) -> str:
     if not value:
         return EMPTY.get(name, "-")
     return local(value) if name.endswith("_at") else str(value)
-
-
-def width(text: str) -> int:
-    """Columns of a terminal: Chinese characters take two, combining ones none."""
-    return sum(
-        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
-        for character in text
-    )
 
 
 def iso(moment: datetime | None) -> str | None:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from django.utils import timezone
 
-from apikeys.hot_path import servers
-from apikeys.hot_path.servers import Hearing
+from apikeys.hot_path import broadcasts
+from apikeys.hot_path.broadcasts import Hearing
 from apikeys.keys.models import ApiKey
 
 
@@ -21,7 +21,7 @@ def tell_servers_of_all(api_keys: Sequence[ApiKey], *, cut_streams: bool) -> Hea
     """Likewise of several keys in one call: revoked ones, or disabled ones, not both. At most some 200 fit."""
     key_ids = [api_key.pk for api_key in api_keys]
     is_revoked = all(api_key.revoked_at is not None for api_key in api_keys)
-    hearing = servers.call(cut_keys=key_ids if cut_streams else (), is_revoked=is_revoked)
+    hearing = broadcasts.call(cut_keys=key_ids if cut_streams else (), is_revoked=is_revoked)
     if is_revoked:
         ApiKey.objects.filter(pk__in=key_ids).update(
             revocation_heard_at=None if hearing.unheard else timezone.now(), revocation_unheard=hearing.unheard_ids

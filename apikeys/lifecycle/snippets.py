@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from apikeys.keys.models import AccessKind
+from apikeys.keys.kinds import AccessKind
 
 ASK = """\
   --header 'Authorization: Bearer {key}' \\

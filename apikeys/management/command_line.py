@@ -103,11 +103,6 @@ def said(error: KeyStateError | ValidationError, names: dict[str, str] | None = 
     )
 
 
-def printable(value: Any) -> str:
-    """Text that cannot steer a terminal."""
-    return "".join(character if character.isprintable() else "\ufffd" for character in str(value))
-
-
 def text(value: str) -> str:
     """An argument that the database can hold."""
     value = value.strip()

@@ -11,9 +11,10 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 from django.db import IntegrityError, transaction
 
-from apikeys.keys.models import ApiKey, Team
+from apikeys.keys.models import ApiKey
 from apikeys.management import lookups
 from apikeys.management.command_line import said
+from apikeys.teams import Team
 
 REQUIRED = frozenset({"name", "plaintext"})
 COLUMNS = REQUIRED | {"owner", "app"}

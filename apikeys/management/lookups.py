@@ -7,7 +7,8 @@ from django.core.management.base import CommandError
 from django.db.models import Q, QuerySet
 
 from apikeys.keys import crypto
-from apikeys.keys.models import ApiKey, Team
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Team
 
 
 def find_team(name: str) -> Team:

@@ -1,5 +1,5 @@
-import apikeys.keys.models
 import apikeys.object_ids
+import apikeys.teams
 import django.contrib.postgres.fields
 import django.db.models.deletion
 import django.db.models.functions.datetime
@@ -32,7 +32,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.keys.models.ObjectIdField(
+                    apikeys.teams.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,
@@ -145,7 +145,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.keys.models.ObjectIdField(
+                    apikeys.teams.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,
@@ -354,7 +354,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.keys.models.ObjectIdField(
+                    apikeys.teams.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,

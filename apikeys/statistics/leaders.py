@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 from django.db import connection, models, transaction
 from django.utils.translation import gettext_lazy as _
 
-from apikeys.keys.models import Team
 from apikeys.statistics.rollup import BEHIND, rolled_up_until
 from apikeys.statistics.sums import Scope, Span, Used, top
+from apikeys.teams import Team
 
 PLACES = 10
 # How old a reckoning may grow before the next one.

@@ -15,9 +15,10 @@ from typing import Any
 from django.db import connection, models, transaction
 from django.utils.translation import gettext_lazy as _
 
-from apikeys import retention
+from apikeys.accounting import rollup
 from apikeys.accounting.ledger import Ending
-from apikeys.keys.models import ApiKey, Team
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Team
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -271,7 +272,7 @@ def _make_anew_what_was_late() -> None:
 
 def _begin(cursor: Any) -> tuple[RolledUp, datetime]:
     """Take turns with other runs, and with prunes, which move records between the tables that are summed up here."""
-    cursor.execute(retention.LOCK)
+    cursor.execute(rollup.LOCK)
     # Whatever the planner believes of the ledger's size.
     cursor.execute("SET LOCAL enable_seqscan = off")
     cursor.execute("SELECT clock_timestamp()")

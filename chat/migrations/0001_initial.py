@@ -1,5 +1,5 @@
-import apikeys.keys.models
 import apikeys.object_ids
+import apikeys.teams
 import django.db.models.deletion
 import django.db.models.functions.datetime
 from django.db import migrations, models
@@ -61,7 +61,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.keys.models.ObjectIdField(
+                    apikeys.teams.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,
@@ -90,7 +90,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.keys.models.ObjectIdField(
+                    apikeys.teams.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,

@@ -1,5 +1,5 @@
-import apikeys.keys.models
 import apikeys.object_ids
+import apikeys.teams
 import django.contrib.postgres.search
 import django.db.models.deletion
 import django.db.models.functions.datetime
@@ -23,7 +23,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.keys.models.ObjectIdField(
+                    apikeys.teams.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,
@@ -65,7 +65,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.keys.models.ObjectIdField(
+                    apikeys.teams.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,
@@ -121,7 +121,7 @@ class Migration(migrations.Migration):
             fields=[
                 (
                     "id",
-                    apikeys.keys.models.ObjectIdField(
+                    apikeys.teams.ObjectIdField(
                         default=apikeys.object_ids.new_object_id,
                         editable=False,
                         max_length=24,

@@ -11,9 +11,9 @@ from apikeys.accounting.limits import Limit
 from apikeys.alerts.deliveries import Delivery
 from apikeys.alerts.models import Alert
 from apikeys.alerts.webhooks import Webhook
-from apikeys.audit.recording import AuditEntry
-from apikeys.keys.models import Team
+from apikeys.audit.models import AuditEntry
 from apikeys.object_ids import new_object_id
+from apikeys.teams import Team
 from chat.models import Conversation, Message, Role
 from datasets.data import NewDatum, insert
 from datasets.models import Datum

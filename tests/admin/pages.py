@@ -10,7 +10,8 @@ from django.test import Client
 from django.urls import reverse
 
 from apikeys.admin.keys.forms import seal_of
-from apikeys.keys.models import ApiKey, Team
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Team
 from tests import factories
 
 KEY_RIGHTS = ("apikeys.view_apikey", "apikeys.add_apikey", "apikeys.change_apikey")

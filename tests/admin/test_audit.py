@@ -16,8 +16,11 @@ from apikeys.accounting.limits import Limit
 from apikeys.admin import downloads
 from apikeys.alerts.webhooks import Webhook
 from apikeys.audit import recording
-from apikeys.audit.recording import MASK, AuditEntry, login
-from apikeys.keys.models import ApiKey, Membership, Team
+from apikeys.audit.circumstances import login
+from apikeys.audit.models import AuditEntry
+from apikeys.audit.recording import MASK
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Membership, Team
 from chat.models import App, Price, Provider
 from tests import factories
 from tests.admin.pages import ADD, KEY, browser, hidden, key_form, new_key_form, page_of, staff, text, url

@@ -9,8 +9,9 @@ from django.urls import reverse
 
 from apikeys.accounting.ledger import UsageRecord
 from apikeys.accounting.limits import Limit
-from apikeys.audit.recording import AuditEntry
-from apikeys.keys.models import ApiKey, Team
+from apikeys.audit.models import AuditEntry
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Team
 from chat.models import App, Provider
 from datasets.models import Collection, Dataset, Datum
 from tests import factories

@@ -10,18 +10,19 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apikeys.accounting.ledger import KeyActivity
-from apikeys.accounting.limits import Counter, Limit, ServerProcess
+from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.reconciliation import Reconciliation
 from apikeys.accounting.recording import Usage, write
 from apikeys.admin.scope import MAXIMUM_CHOICES
 from apikeys.alerts.deliveries import Delivery
 from apikeys.hot_path.connections import connect
+from apikeys.hot_path.servers import ServerProcess
 from apikeys.jobs import roll_up as roll_up_and_reckon
-from apikeys.keys.models import Membership, Team
 from apikeys.object_ids import new_object_id
 from apikeys.statistics import sums
 from apikeys.statistics.leaders import Leaderboard
 from apikeys.statistics.rollup import BEHIND, HOUR, roll_up
+from apikeys.teams import Membership, Team
 from fastgpt_site import dashboard
 from tests import factories
 from tests.admin.belongings import make_belongings

@@ -8,7 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apikeys.admin import long_lists
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from datasets import knowledge_pages, vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import MAXIMUM_ATTEMPTS, Collection, Dataset, Datum, PendingVector, Vector, VectorSet

@@ -7,7 +7,7 @@ from asgiref.sync import async_to_sync
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from datasets import import_runs, imports, vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apikeys.keys.models import EndpointRule
+from apikeys.access.rules import EndpointRule
 from tests import factories
 from tests.admin.pages import browser, staff, text, url
 

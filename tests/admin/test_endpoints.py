@@ -9,10 +9,11 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from apikeys.access.endpoints import routes
+from apikeys.access.rules import EndpointRule
 from apikeys.accounting.ledger import Refusal
 from apikeys.admin import endpoints
-from apikeys.keys.models import EndpointRule, Membership
 from apikeys.object_ids import new_object_id
+from apikeys.teams import Membership
 from tests import factories
 from tests.admin.pages import browser, staff, text, url
 from tests.admin.test_long_lists import record

@@ -5,9 +5,11 @@ from django.contrib import admin
 from django.contrib.auth.models import Group, User
 from django.core.management import call_command
 
+from apikeys.access.rules import EndpointRule
 from apikeys.accounting.limits import Limit
-from apikeys.audit.recording import AuditEntry
-from apikeys.keys.models import ApiKey, EndpointRule, Team
+from apikeys.audit.models import AuditEntry
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Team
 from chat.models import App, Provider
 from datasets.models import Dataset, Datum
 from fastgpt_site.groups import GROUPS

@@ -6,7 +6,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.admin.pages import KEY, LIST, FilledForm, browser, key_form, page_of, staff, text

@@ -9,7 +9,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apikeys.accounting.ledger import Ending, Refusal, SecretReuse, UsageRecord
-from apikeys.accounting.limits import Limit, period_end
+from apikeys.accounting.limits import Limit
+from apikeys.accounting.periods import period_end
 from apikeys.object_ids import new_object_id
 from apikeys.statistics.key_series import all_series
 from apikeys.statistics.rollup import roll_up

@@ -7,7 +7,7 @@ from django.urls import reverse
 
 from apikeys.accounting.limits import Limit
 from apikeys.admin.long_lists import MAXIMUM_WORDS
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.admin.pages import browser, page_of, staff, text, url

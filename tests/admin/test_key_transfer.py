@@ -12,9 +12,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
-from apikeys.lifecycle import import_plan
+from apikeys.lifecycle import import_file
 from tests import factories
 from tests.admin.pages import KEY_RIGHTS, LIST, browser, hidden, page_of, staff, text
 from tests.admin.test_fresh_password import enter, grow_stale
@@ -278,7 +278,7 @@ def test_revoked_key_and_a_key_twice(team, client):
         ('[{"\\udfff": "x"}]', "or halves of characters."),
         ("[" * 5_000 + "]" * 5_000, "The file is not valid JSON"),
         ("name\n" + "x\n" * 5001, "The file has more than 5000 rows."),
-        ("name\n" + "x" * import_plan.MAXIMUM_BYTES, "The file is larger than 5 MB."),
+        ("name\n" + "x" * import_file.MAXIMUM_BYTES, "The file is larger than 5 MB."),
     ],
 )
 def test_unreadable_file(client, content, complaint):

@@ -7,13 +7,15 @@ from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from apikeys.access.rules import EndpointRule
 from apikeys.accounting.ledger import Ending, UsageRecord
 from apikeys.accounting.limits import Limit
 from apikeys.admin import long_lists
 from apikeys.admin.scope import MAXIMUM_CHOICES
 from apikeys.alerts.webhooks import Webhook
-from apikeys.keys.models import ApiKey, EndpointRule, KeySecret, Membership, Team
+from apikeys.keys.models import ApiKey, KeySecret
 from apikeys.object_ids import new_object_id
+from apikeys.teams import Membership, Team
 from chat.models import App
 from tests import factories
 from tests.admin.pages import LIST, browser, staff, text, url

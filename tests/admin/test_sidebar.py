@@ -11,8 +11,9 @@ from apikeys.accounting.ledger import DailyUsage, Refusal, UsageRecord
 from apikeys.accounting.limits import Limit
 from apikeys.alerts.models import Alert
 from apikeys.alerts.webhooks import Webhook
-from apikeys.audit.recording import AuditEntry
-from apikeys.keys.models import ApiKey, Team
+from apikeys.audit.models import AuditEntry
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Team
 from chat.models import App, Conversation, Provider
 from datasets.models import Collection, Dataset, Datum
 from tests import factories

@@ -1,6 +1,6 @@
 """Teams and who is in them."""
 
-from apikeys.keys.models import Membership, Team
+from apikeys.teams import Membership, Team
 from tests import factories
 from tests.admin.pages import browser, staff, text, url
 

@@ -9,9 +9,11 @@ from django.urls import reverse
 from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apikeys.access.rules import EndpointRule
 from apikeys.alerts.webhooks import Webhook
-from apikeys.audit.recording import AuditEntry
-from apikeys.keys.models import ApiKey, EndpointRule, Membership, Team
+from apikeys.audit.models import AuditEntry
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Membership, Team
 from chat.models import App, Provider
 from datasets.models import Dataset
 from fastgpt_site.groups import GROUPS

@@ -3,7 +3,8 @@
 import httpx2
 import pytest
 
-from apikeys.keys.models import ApiKey, EndpointRule
+from apikeys.access.rules import EndpointRule
+from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.conftest import Server

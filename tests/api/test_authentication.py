@@ -6,7 +6,8 @@ import pytest
 from django.utils import timezone
 
 from apikeys.keys import crypto
-from apikeys.keys.models import KeySecret, Membership
+from apikeys.keys.models import KeySecret
+from apikeys.teams import Membership
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.conftest import Server

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from datasets.folders import MAXIMUM_DEPTH
 from datasets.models import Collection, Dataset, Kind
 from tests import factories

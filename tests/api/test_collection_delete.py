@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from django.db import connection, transaction
 
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, Datum, Kind
 from tests import factories

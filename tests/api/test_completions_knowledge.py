@@ -14,7 +14,7 @@ from django.test import override_settings
 from apikeys import outbound
 from apikeys.accounting.ledger import Ending, UsageRecord
 from apikeys.accounting.limits import Counter, Limit
-from apikeys.hot_path import servers
+from apikeys.hot_path import broadcasts
 from chat.models import App, Message, Price, SearchMode
 from datasets import vector_sets
 from datasets.data import NewDatum, insert
@@ -376,7 +376,7 @@ def test_a_search_that_is_cut(server: Server, provider: FakeProvider, stream: bo
     app = make_provided_app(provider, "never")
     with searching(server, provider, app, stream=stream) as (_, connection):
         App.objects.filter(pk=app.pk).update(archived_at=app.created_at)
-        servers.call(cut_app=app.pk)
+        broadcasts.call(cut_app=app.pk)
         answer = connection.getresponse()
         assert answer.status == 404
         assert json.loads(answer.read())["error"]["code"] == "appUnExist"

@@ -10,7 +10,8 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from apikeys.accounting.ledger import UsageRecord
-from apikeys.accounting.limits import Counter, Limit, Reservation
+from apikeys.accounting.limits import Counter, Limit
+from apikeys.accounting.reservations import Reservation
 from apikeys.keys import crypto
 from fastgpt_site.postgres import cluster
 from tests import factories

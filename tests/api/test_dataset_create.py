@@ -2,7 +2,7 @@
 
 import pytest
 
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from datasets.models import Dataset, VectorSet
 from datasets.static_model import STATIC_MODEL
 from tests import factories

@@ -7,7 +7,7 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection
 
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, Datum, IndexText, PendingVector, VectorSet

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from datasets import vector_sets
 from datasets.models import Dataset, VectorSet
 from datasets.static_model import STATIC_MODEL

@@ -14,8 +14,8 @@ import pytest
 
 from apikeys.accounting.ledger import Ending, TokenSource, UsageRecord
 from apikeys.accounting.limits import Counter, Limit
-from apikeys.hot_path import servers
-from apikeys.keys.models import Team
+from apikeys.hot_path import broadcasts
+from apikeys.teams import Team
 from chat.models import Price
 from datasets.models import VectorSet
 from datasets.texts import MAXIMUM_TOKENS, token_counts
@@ -325,7 +325,7 @@ def test_a_caller_who_leaves(server: Server, provider: FakeProvider) -> None:
 
 def test_a_call_that_is_cut(server: Server, provider: FakeProvider) -> None:
     with embedding(server, provider) as (api_key, connection):
-        servers.call(cut_keys=[api_key.pk], is_revoked=True)
+        broadcasts.call(cut_keys=[api_key.pk], is_revoked=True)
         answer = connection.getresponse()
         assert answer.status == 401
         assert json.loads(answer.read())["error"]["code"] == "revoked_api_key"

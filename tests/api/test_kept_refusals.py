@@ -4,11 +4,11 @@ from datetime import timedelta
 
 from django.utils import timezone
 
+from apikeys.access.rules import EndpointRule
 from apikeys.accounting.ledger import Refusal, SecretReuse
 from apikeys.accounting.refusals import KEPT_WHOLE
 from apikeys.alerts.models import Alert
 from apikeys.keys import crypto
-from apikeys.keys.models import EndpointRule
 from tests import factories
 from tests.api.conversations import make_app
 from tests.api.refusals import check_refusal

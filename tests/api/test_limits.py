@@ -20,7 +20,9 @@ from django.db import connection
 from django.utils import timezone
 
 from apikeys.accounting.ledger import Ending, UsageRecord
-from apikeys.accounting.limits import Counter, Limit, Reservation, ServerProcess
+from apikeys.accounting.limits import Counter, Limit
+from apikeys.accounting.reservations import Reservation
+from apikeys.hot_path.servers import ServerProcess
 from apikeys.keys.models import ApiKey
 from chat.models import Price
 from tests import factories

@@ -5,7 +5,7 @@ from datetime import datetime
 import pytest
 
 from apikeys.accounting.limits import Limit
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from apikeys.keys import crypto
 from apikeys.keys.models import ApiKey
 from tests import factories

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.api.refusals import check_refusal

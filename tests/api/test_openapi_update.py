@@ -6,7 +6,7 @@ import pytest
 
 from apikeys.accounting.limits import Limit
 from apikeys.api.key_management import add_points_limit
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from tests import factories
 from tests.api.refusals import check_refusal

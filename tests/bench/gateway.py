@@ -103,7 +103,8 @@ def _seed(upstream_port: int) -> tuple[str, str]:
     from django.contrib.auth.models import User
 
     from apikeys.accounting.limits import Limit
-    from apikeys.keys.models import ApiKey, Membership, Team
+    from apikeys.keys.models import ApiKey
+    from apikeys.teams import Membership, Team
     from chat.models import App, Provider
 
     team = Team.objects.create(name="Bench")

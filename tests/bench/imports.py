@@ -66,7 +66,7 @@ def _text(mebibytes: int) -> io.BytesIO:
 
 def _imported(file: io.BytesIO, name: str, least: int) -> tuple[float, float, float]:
     """(seconds from the worker's first step to the last vector, peak MiB of the worker, and of what reads the file)."""
-    from apikeys.keys.models import Team
+    from apikeys.teams import Team
     from datasets import imports, vector_sets
     from datasets.models import Dataset, ImportState
 

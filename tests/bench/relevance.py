@@ -41,7 +41,7 @@ async def measured(documentation: Documentation) -> list[Relevance]:
 
 
 def _filled(texts: Sequence[str]) -> tuple[str, str, dict[str, int]]:
-    from apikeys.keys.models import Team
+    from apikeys.teams import Team
     from datasets import vector_sets
     from datasets.data import NewDatum, insert
     from datasets.models import Collection, Dataset, Kind

@@ -228,7 +228,8 @@ class Stage:
 def _belongings(member: str) -> tuple[list[int], list[int], list[int]]:
     """The numbers of the keys of this member's team, and the ids of its keys' limits and of those of all keys."""
     from apikeys.accounting.limits import Limit
-    from apikeys.keys.models import ApiKey, Team
+    from apikeys.keys.models import ApiKey
+    from apikeys.teams import Team
 
     team = Team.objects.get(members__username=member)
     numbers = [

@@ -96,7 +96,7 @@ def fill(documentation: Documentation, count: int) -> Site:
 
 
 def _datasets() -> Site:
-    from apikeys.keys.models import Team
+    from apikeys.teams import Team
     from datasets import vector_sets
     from datasets.models import Dataset
 

@@ -14,10 +14,11 @@ from django.db import connection as django_connection
 from django.utils import timezone
 
 from apikeys.accounting.ledger import Ending, Refusal, UsageRecord
-from apikeys.accounting.limits import Counter, Limit, ServerProcess
-from apikeys.hot_path import servers
+from apikeys.accounting.limits import Counter, Limit
+from apikeys.hot_path import broadcasts
 from apikeys.hot_path.connections import connect
-from apikeys.hot_path.snapshots import SILENCE_SECONDS
+from apikeys.hot_path.listener import SILENCE_SECONDS
+from apikeys.hot_path.servers import ServerProcess
 from apikeys.keys.models import ApiKey
 from chat.models import App
 from tests import factories
@@ -78,7 +79,7 @@ def test_it_works(provider: FakeProvider, tmp_path: Path) -> None:
             for server in both:
                 check_refusal(server.ask(key), "revoked_api_key")
             assert "have acknowledged it." in out
-            assert took < servers.PATIENCE_SECONDS
+            assert took < broadcasts.PATIENCE_SECONDS
     api_key.refresh_from_db()
     assert api_key.revocation_heard_at is not None
     assert api_key.revocation_unheard == []
@@ -115,12 +116,12 @@ def test_a_process_that_enters_in_the_meantime_is_not_waited_for(server: Server,
         while not entering.exists():
             assert time.monotonic() - began < 10, "it did not enter again"
             for _ in range(20):
-                unheard += servers.call().unheard
+                unheard += broadcasts.call().unheard
     assert unheard == []
 
 
 def test_dead_processes_drop_out(server: Server) -> None:
-    past = timezone.now() - timedelta(seconds=servers.LIVE_SECONDS + 1)
+    past = timezone.now() - timedelta(seconds=broadcasts.LIVE_SECONDS + 1)
     ServerProcess.objects.create(id="dead", host="elsewhere", pid=1, heartbeat_at=past)
     api_key, _ = factories.make_key()
     assert "elsewhere" not in revoke(api_key)
@@ -206,7 +207,7 @@ def test_what_has_not_been_asked_yet_costs_nothing(server: Server, provider: Fak
             holder.execute("SELECT 1 FROM apikeys_counter WHERE limit_id = %s FOR UPDATE", [made.pk])
             stream.sendall(head.encode() + b"\r\n" + body)
             wait_for(lambda: waiting_for_a_lock(), "it waits for its reservation", seconds=5)
-            servers.call(cut_keys=[api_key.pk], is_revoked=True)
+            broadcasts.call(cut_keys=[api_key.pk], is_revoked=True)
         assert stream.recv(65536).startswith(b"HTTP/1.1 401 ")
     record = wait_for(lambda: UsageRecord.objects.filter(key=api_key, ending="cut").first(), "it is kept", seconds=5)
     assert (record.prompt_tokens, record.completion_tokens) == (0, 0)
@@ -262,7 +263,7 @@ def test_an_archived_app(server: Server, provider: FakeProvider) -> None:
     _, key = factories.make_key(app=app)
     connection, request_id = open_stream(server, key, factories.unique("archived"))
     App.objects.filter(pk=app.pk).update(archived_at=timezone.now())
-    servers.call(cut_app=app.pk)
+    broadcasts.call(cut_app=app.pk)
     name, body = events_of(rest_of(connection).replace("\r\n", "\n"))[-1]
     assert name == "error"
     check_body(body, "appUnExist")

@@ -24,7 +24,8 @@ from apikeys.accounting.reconciliation import Reconciliation, reconcile_and_reme
 from apikeys.alerts.deliveries import Channel, Delivery
 from apikeys.alerts.models import Alert
 from apikeys.alerts.webhooks import Webhook
-from apikeys.jobs import BackOff, reconcile, tell
+from apikeys.jobs import reconcile, tell
+from apikeys.worker import BackOff
 from fastgpt_site.management.commands.jobs import CONCURRENCY
 from tests import factories
 from tests.commands import runs

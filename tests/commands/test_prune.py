@@ -17,9 +17,11 @@ from django.utils import timezone
 from apikeys.accounting.ledger import DailyUsage, UsageRecord
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.reconciliation import compare, fix, reconcile
+from apikeys.accounting.rollup import RECORDS_PER_BATCH
 from apikeys.hot_path.connections import Connection, connect
-from apikeys.keys.models import ApiKey, Team
-from apikeys.retention import RECORDS_PER_BATCH, prune
+from apikeys.keys.models import ApiKey
+from apikeys.retention import prune
+from apikeys.teams import Team
 from chat.models import App
 from tests import factories
 from tests.api.conversations import make_app

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from django.utils import timezone
 
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from tests import factories
 from tests.commands.runs import call, manage, refusal
 

@@ -11,8 +11,9 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from apikeys.accounting.ledger import Ending, UsageRecord
-from apikeys.keys.models import ApiKey, Team
+from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
+from apikeys.teams import Team
 from tests import factories
 from tests.commands.runs import call
 

@@ -12,14 +12,16 @@ from django.utils import timezone
 from playwright.sync_api import BrowserContext
 from procrastinate.contrib.django.models import ProcrastinateJob
 
+from apikeys.access.rules import EndpointRule
 from apikeys.accounting.ledger import DailyUsage, Ending, KeyActivity, Refusal, UsageRecord
 from apikeys.accounting.limits import Limit
 from apikeys.alerts.deliveries import Delivery
 from apikeys.alerts.models import Alert, AlertKind
 from apikeys.alerts.webhooks import Webhook
 from apikeys.audit import history_messages
-from apikeys.audit.recording import AuditEntry
-from apikeys.keys.models import ApiKey, EndpointRule, Team
+from apikeys.audit.models import AuditEntry
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Team
 from chat.models import App, Conversation, Message, Provider
 from datasets import vector_sets
 from datasets.data import NewDatum, insert

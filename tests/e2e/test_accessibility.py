@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
-from apikeys.keys.models import EndpointRule
+from apikeys.access.rules import EndpointRule
 from chat.models import App
 from tests import factories
 from tests.admin.pages import ADD, KEY_RIGHTS, url

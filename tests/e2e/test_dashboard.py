@@ -12,8 +12,8 @@ from django.utils import timezone
 from playwright.sync_api import Page, expect
 
 from apikeys.accounting.limits import Limit
-from apikeys.keys.models import Membership
 from apikeys.statistics.rollup import roll_up
+from apikeys.teams import Membership
 from tests import factories
 from tests.unit.test_hourly_usage import record, refuse, use
 

@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from apikeys.keys.models import EndpointRule
+from apikeys.access.rules import EndpointRule
 from tests import factories
 from tests.admin.pages import url
 from tests.conftest import running_server

@@ -6,7 +6,7 @@ import pytest
 from django.urls import reverse
 from playwright.sync_api import Error, Page, Route, expect
 
-from apikeys.admin.keys.bulk_changes import PORTION
+from apikeys.admin.keys.bulk import PORTION
 from apikeys.keys import crypto
 from apikeys.keys.models import ApiKey
 from tests import factories

@@ -13,8 +13,9 @@ from django.utils.text import capfirst
 from playwright.sync_api import Page, expect
 
 from apikeys.accounting.ledger import UsageRecord
-from apikeys.audit.recording import AuditEntry
-from apikeys.keys.models import ApiKey, Team
+from apikeys.audit.models import AuditEntry
+from apikeys.keys.models import ApiKey
+from apikeys.teams import Team
 from chat.models import App, Message, Provider
 from datasets.models import Collection, Dataset, Datum, VectorSet
 from tests import factories

@@ -7,7 +7,7 @@ from axe_playwright_python.sync_playwright import Axe
 from django.contrib.sessions.backends.db import SessionStore
 from playwright.sync_api import Page, expect
 
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from apikeys.sign_in.reauthentication import ENTERED_AT, FRESH_SECONDS
 from tests import factories
 from tests.admin.pages import ADD, KEY_RIGHTS, url

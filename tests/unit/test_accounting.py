@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from apikeys.accounting.admission import Asked, Verdict, reserve
 from apikeys.accounting.ledger import UsageRecord
-from apikeys.accounting.limits import Counter, Limit, Reservation
+from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.recording import Usage, write
+from apikeys.accounting.reservations import Reservation
 from apikeys.alerts.models import Alert
 from apikeys.hot_path.connections import Connection, connect
 from apikeys.keys.models import ApiKey

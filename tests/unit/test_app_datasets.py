@@ -6,7 +6,7 @@ from django.core.exceptions import ValidationError
 from django.db import IntegrityError, connection
 from django.db.models import ProtectedError
 
-from apikeys.audit.recording import AuditEntry
+from apikeys.audit.models import AuditEntry
 from apikeys.hot_path.connections import connect
 from chat.models import AppDataset
 from datasets.models import Dataset

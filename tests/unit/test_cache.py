@@ -9,10 +9,11 @@ import msgspec
 import pytest
 from django.db import connection
 
+from apikeys.hot_path.broadcasts import Call
 from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Gate
-from apikeys.hot_path.servers import Call
-from apikeys.hot_path.snapshots import CALLS, CHANNEL, MAX_ENTRIES, SILENCE_SECONDS, Listener, Snapshots
+from apikeys.hot_path.listener import CALLS, CHANNEL, SILENCE_SECONDS, Listener
+from apikeys.hot_path.snapshots import MAX_ENTRIES, Snapshots
 from tests.processes import wait_for
 
 

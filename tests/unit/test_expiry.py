@@ -7,7 +7,7 @@ from django.db import connection
 from django.utils import timezone
 
 from apikeys.alerts import expiry
-from apikeys.keys.models import Membership
+from apikeys.teams import Membership
 from tests import factories
 
 

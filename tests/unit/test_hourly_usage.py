@@ -279,7 +279,7 @@ def test_killed_in_the_middle(api_key: ApiKey) -> None:
     before = rolled_up_until()
     with held_up():
         process = subprocess.Popen(
-            [sys.executable, "manage.py", "shell", "-c", "from apikeys import hourly_usage as h; h.roll_up()"],
+            [sys.executable, "manage.py", "shell", "-c", "from apikeys.statistics import rollup as h; h.roll_up()"],
             cwd=PROJECT,
             env=variables(),
             stdout=subprocess.DEVNULL,
@@ -313,7 +313,7 @@ def is_rolling_up() -> bool:
 def test_two_at_once(api_key: ApiKey) -> None:
     use(api_key, 300)
     start_over()
-    script = "from apikeys import hourly_usage as h; h.roll_up()"
+    script = "from apikeys.statistics import rollup as h; h.roll_up()"
     processes = [
         subprocess.Popen([sys.executable, "manage.py", "shell", "-c", script], cwd=PROJECT, env=variables())
         for _ in range(2)

@@ -12,15 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apikeys.keys import crypto
-from apikeys.keys.models import (
-    MAXIMUM_OVERLAP,
-    AccessKind,
-    ApiKey,
-    KeySecret,
-    KeyStateError,
-    Membership,
-    live_secret_counts,
-)
+from apikeys.keys.kinds import AccessKind
+from apikeys.keys.models import MAXIMUM_OVERLAP, ApiKey, KeySecret, KeyStateError, live_secret_counts
+from apikeys.teams import Membership
 from tests import factories
 
 

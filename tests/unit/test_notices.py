@@ -10,7 +10,7 @@ from django.utils.translation import override
 from apikeys.alerts import deliveries, messages
 from apikeys.alerts.deliveries import Delivery
 from apikeys.alerts.models import Alert
-from apikeys.keys.models import Membership
+from apikeys.teams import Membership
 from tests import factories
 
 BUDGET = {

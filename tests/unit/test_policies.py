@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from apikeys.access.lookup import KeyPolicy, _load_policies
+from apikeys.access.lookup import _load_policies
+from apikeys.access.policy import KeyPolicy
 from apikeys.hot_path.connections import Connection, connect
 from apikeys.keys import crypto
 from apikeys.keys.models import ApiKey

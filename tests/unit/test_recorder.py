@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from apikeys.access.lookup import SiteRules, find_policy_from_thread
+from apikeys.access.lookup import find_policy_from_thread
+from apikeys.access.policy import SiteRules
 from apikeys.accounting.ledger import UsageRecord
 from apikeys.accounting.recording import Usage
 from apikeys.errors import Rejected

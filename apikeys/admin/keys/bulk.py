@@ -1,29 +1,100 @@
-"""The pages of bulk changes. A portion is checked like a page of its own: who asks, and which keys they may see."""
+"""Changes of many keys at once. Each request is checked as a page of its own: who asks, and which keys they may see."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from datetime import timedelta
 from typing import Any
 
+from django import forms
 from django.contrib import messages
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
 from django.forms import Form
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
 from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils import timezone
 from django.utils.html import strip_tags
-from django.utils.translation import gettext as _
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
+from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminSplitDateTimeWidget
 
-from apikeys.admin.keys.actions import KeyChange
-from apikeys.admin.keys.bulk_changes import BULK_CHANGES, MAXIMUM_KEYS, PORTION, Line
+from apikeys.admin.keys.actions import Disabling, Done, Enabling, KeyChange, Revocation
+from apikeys.admin.keys.forms import EndForm
+from apikeys.admin.keys.new_key_forms import ENDS
 from apikeys.audit import history_messages
-from apikeys.keys.models import ApiKey, KeyStateError
-from apikeys.lifecycle import revocation
+from apikeys.keys.models import ApiKey, KeyStateError, validate_end
+from apikeys.lifecycle import least_privilege, revocation
 from apikeys.sign_in import reauthentication
 
 # A model admin of keys. Its module imports this one.
 KeyAdmin = Any
+# As many keys as one action takes, and as one request of it.
+MAXIMUM_KEYS = 5_000
+PORTION = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What became of one key."""
+
+    id: str
+    name: str
+    result: str
+    is_done: bool
+
+
+class ExpiryForm(forms.Form):
+    ends = forms.ChoiceField(label=_("Ends"), choices=ENDS, initial="90", widget=UnfoldAdminSelectWidget)
+    expires_at: Any = forms.SplitDateTimeField(
+        label=_("On"),
+        required=False,
+        validators=[validate_end],
+        widget=UnfoldAdminSplitDateTimeWidget(attrs={"data-shown-when": "ends=date"}),
+    )
+
+    def clean(self) -> dict[str, Any]:
+        answers: dict[str, Any] = super().clean() or {}
+        ends = answers.get("ends")
+        if ends == "date" and not self.errors:
+            if answers["expires_at"] is None:
+                self.add_error("expires_at", ValidationError(_("Say on which date.")))
+        elif ends is not None:
+            answers["expires_at"] = (
+                timezone.now() + timedelta(days=int(ends)) if ends not in ("never", "date") else None
+            )
+        return answers
+
+
+class Expiry(KeyChange):
+    name = "expire"
+    label = _("Set the end")
+    title = _("Set the end of these API keys?")
+    icon = "event"
+    explanation = _("The keys will be refused from then on. A date that has passed ends them at once.")
+    form_class = ExpiryForm
+
+    def widens(self, api_key: ApiKey, answers: dict[str, Any]) -> bool:
+        return least_privilege.widens(api_key, {"expires_at": answers["expires_at"]})
+
+    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+        expires_at = answers["expires_at"]
+        api_key.set_end(expires_at)
+        if expires_at is None:
+            return Done(history_messages.ENDLESS())
+        return Done(history_messages.ENDING(moment=f"{expires_at:%Y-%m-%d %H:%M %Z}"))
+
+
+class BulkRevocation(Revocation):
+    """Of many keys nobody types the names."""
+
+    form_class = EndForm
+
+
+BULK_CHANGES: dict[str, KeyChange] = {
+    change.name: change for change in (Disabling(), Enabling(), BulkRevocation(), Expiry())
+}
 
 
 def asked(keys_admin: KeyAdmin, request: HttpRequest, name: str, queryset: Any) -> HttpResponse | None:
@@ -31,7 +102,7 @@ def asked(keys_admin: KeyAdmin, request: HttpRequest, name: str, queryset: Any) 
     key_ids = list(queryset.order_by("-created_at", "-pk").values_list("pk", flat=True)[: MAXIMUM_KEYS + 1])
     if len(key_ids) > MAXIMUM_KEYS:
         keys_admin.message_user(
-            request, _("At most %(count)s keys at once.") % {"count": f"{MAXIMUM_KEYS:,}"}, messages.ERROR
+            request, gettext("At most %(count)s keys at once.") % {"count": f"{MAXIMUM_KEYS:,}"}, messages.ERROR
         )
         return None
     change = BULK_CHANGES[name]
@@ -74,7 +145,7 @@ def portion_view(keys_admin: KeyAdmin, request: HttpRequest, name: str) -> HttpR
     key_ids = list(dict.fromkeys(request.POST.getlist("key")))
     wants_json = request.headers.get("Accept") == "application/json"
     if not 0 < len(key_ids) <= PORTION:
-        complaint = _("Choose between 1 and %(count)s keys.") % {"count": PORTION}
+        complaint = gettext("Choose between 1 and %(count)s keys.") % {"count": PORTION}
         return JsonResponse({"errors": [complaint]}, status=400) if wants_json else HttpResponse(complaint, status=400)
     found = {api_key.pk: api_key for api_key in keys_admin.get_queryset(request).filter(pk__in=key_ids)}
     form = change.form_class(request.POST)
@@ -107,7 +178,7 @@ def carry_out(
     lines = [
         line_of(keys_admin, request, change, found[key_id], answers)
         if key_id in found
-        else Line(key_id, key_id, _("There is no such key."), False)
+        else Line(key_id, key_id, gettext("There is no such key."), False)
         for key_id in key_ids
     ]
     if "cut_streams" not in answers:
@@ -129,7 +200,7 @@ def line_of(
 ) -> Line:
     user: Any = request.user
     if not change.applies_to(api_key):
-        state = _("It was revoked.") if api_key.revoked_at else _("It was so already.")
+        state = gettext("It was revoked.") if api_key.revoked_at else gettext("It was so already.")
         return Line(api_key.pk, api_key.name, state, False)
     try:
         with transaction.atomic():

@@ -21,8 +21,7 @@ from unfold.widgets import (
 
 from apikeys.access.endpoints import endpoint_names
 from apikeys.keys.models import ApiKey, validate_network
-from apikeys.lifecycle.least_privilege import lies_in, proposal
-from apikeys.lifecycle.widening import widens
+from apikeys.lifecycle.least_privilege import lies_in, proposal, widens
 from apikeys.sign_in import reauthentication
 
 if TYPE_CHECKING:
@@ -36,8 +35,6 @@ OVERLAPS = {
     "24": _("after 24 hours"),
     "168": _("after 7 days"),
 }
-
-
 # The columns that a key's page edits, and the one that ends all editing.
 SEALED = (
     *("name", "note", "owner_id", "expires_at", "can_name_app"),

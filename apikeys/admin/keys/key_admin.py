@@ -20,18 +20,20 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext
 
+from apikeys.admin.filters import EndingSoonFilter, ScopedListFilter, UnusedFilter
 from apikeys.admin.keys import bulk, transfer
 from apikeys.admin.keys.actions import KEY_CHANGES, Done, KeyChange
 from apikeys.admin.keys.forms import KeyChangeForm, KeyForm, LateKeyForm, LinesField
 from apikeys.admin.keys.new_key_forms import FIRST_LIMITS, LimitedNewKeyForm, NewKeyForm, like, reserve_id, reserved_id
 from apikeys.admin.keys.overview import overview
 from apikeys.admin.long_lists import LongList, words
-from apikeys.admin.scope import LIVE, ScopedListFilter, TeamScopedAdmin, rows_for
-from apikeys.alerts.attention import EndingSoonFilter, UnusedFilter
+from apikeys.admin.scope import LIVE, TeamScopedAdmin, rows_for
 from apikeys.audit import history_messages
-from apikeys.keys.models import AccessKind, ApiKey, KeySecret, KeyStateError, Team
+from apikeys.keys.kinds import AccessKind
+from apikeys.keys.models import ApiKey, KeySecret, KeyStateError
 from apikeys.lifecycle.snippets import APP_ID, snippets
 from apikeys.sign_in import reauthentication
+from apikeys.teams import Team
 
 POLICY = ("can_name_app", "allowed_networks", "allowed_endpoints", "allowed_models")
 PLOT_OPTIONS = json.dumps(

@@ -18,10 +18,12 @@ from unfold.widgets import (
     UnfoldAdminSelectWidget,
 )
 
-from apikeys.accounting.limits import MAXIMUM_AMOUNT, Limit, Measure, Period
+from apikeys.accounting.limits import MAXIMUM_AMOUNT, Limit
+from apikeys.accounting.periods import Measure, Period
 from apikeys.admin.keys.forms import KeyForm
 from apikeys.admin.limits import exact_amount, shown
-from apikeys.keys.models import AccessKind, ApiKey
+from apikeys.keys.kinds import AccessKind
+from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
 
 RESERVATION_SALT = "apikeys.admin.keys.forms.reservation"

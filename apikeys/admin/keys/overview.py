@@ -17,13 +17,16 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from apikeys.access.endpoints import routes
-from apikeys.access.lookup import KINDS
+from apikeys.access.policy import KINDS
+from apikeys.access.rules import EndpointRule
 from apikeys.accounting.ledger import DailyUsage, Refusal, UsageRecord
-from apikeys.accounting.limits import MICROPOINTS, Limit, period_end
+from apikeys.accounting.limits import Limit
+from apikeys.accounting.periods import period_end
+from apikeys.accounting.units import MICROPOINTS
 from apikeys.admin.audit import lines
 from apikeys.audit import history_messages
-from apikeys.audit.recording import AuditEntry
-from apikeys.keys.models import ApiKey, EndpointRule
+from apikeys.audit.models import AuditEntry
+from apikeys.keys.models import ApiKey
 from apikeys.lifecycle.reports import limits_over
 from apikeys.statistics.key_series import Series, all_series
 

@@ -22,7 +22,9 @@ from unfold.widgets import UnfoldAdminFileFieldWidget
 from apikeys.admin.downloads import CONTENT_TYPES, download, is_too_long
 from apikeys.audit import history_messages
 from apikeys.keys.models import ApiKey
-from apikeys.lifecycle.import_plan import COLUMNS, MAXIMUM_BYTES, Plan, Planner, Unreadable, carry_out, exported, read
+from apikeys.lifecycle.export import exported
+from apikeys.lifecycle.import_file import COLUMNS, MAXIMUM_BYTES, Unreadable, read
+from apikeys.lifecycle.import_plan import Plan, Planner, carry_out
 from apikeys.sign_in import reauthentication
 
 # A model admin of keys. Its module imports this one.

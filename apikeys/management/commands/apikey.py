@@ -8,8 +8,9 @@ from django.core.exceptions import ValidationError
 from django.core.management.base import CommandError
 
 from apikeys.access.endpoints import endpoint_names
-from apikeys.audit.recording import login
-from apikeys.keys.models import AccessKind, ApiKey
+from apikeys.audit.circumstances import login
+from apikeys.keys.kinds import AccessKind
+from apikeys.keys.models import ApiKey
 from apikeys.lifecycle import revocation as revocations
 from apikeys.lifecycle.reports import details, sheet, state, summary, table
 from apikeys.management import lookups

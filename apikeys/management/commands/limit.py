@@ -7,9 +7,12 @@ from typing import Any
 from django.core.management.base import CommandError
 from django.db import transaction
 
-from apikeys.accounting.limits import MICROPOINTS, Limit, Measure, Period
+from apikeys.accounting.limits import Limit
+from apikeys.accounting.periods import Measure, Period
+from apikeys.accounting.units import MICROPOINTS
 from apikeys.management import lookups
-from apikeys.management.command_line import DataCommand, printable, text
+from apikeys.management.command_line import DataCommand, text
+from apikeys.terminal_text import printable
 
 UNITS = {"requests": Measure.REQUESTS, "tokens": Measure.TOKENS, "points": Measure.MICROPOINTS, "open": Measure.OPEN}
 KINDS = [f"{unit}/{period}" for unit in UNITS for period in Period.values if (unit == "open") == (period == Period.NOW)]

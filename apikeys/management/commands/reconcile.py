@@ -6,9 +6,10 @@ from typing import Any
 
 from django.core.management.base import CommandError
 
-from apikeys.accounting.limits import Measure
+from apikeys.accounting.periods import Measure
 from apikeys.accounting.reconciliation import Balance, compare, fix
-from apikeys.management.command_line import DataCommand, printable
+from apikeys.management.command_line import DataCommand
+from apikeys.terminal_text import printable
 
 
 def as_data(balance: Balance) -> dict[str, Any]:

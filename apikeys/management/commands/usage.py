@@ -12,10 +12,11 @@ from django.db.models.functions import Coalesce, TruncDate
 from django.utils import timezone
 
 from apikeys.accounting.ledger import DailyUsage, Ending, UsageRecord
-from apikeys.accounting.limits import MICROPOINTS
+from apikeys.accounting.units import MICROPOINTS
 from apikeys.lifecycle.reports import columns
 from apikeys.management import lookups
-from apikeys.management.command_line import DataCommand, printable, text
+from apikeys.management.command_line import DataCommand, text
+from apikeys.terminal_text import printable
 
 # What can be grouped by, and the columns that name a group.
 GROUPS: dict[str, dict[str, Any]] = {

@@ -11,7 +11,7 @@ from procrastinate.psycopg_connector import PsycopgConnector
 
 from apikeys import outbound
 from apikeys.hot_path import connections
-from apikeys.jobs import HEARTBEAT_SECONDS, SILENCE_SECONDS
+from apikeys.worker import HEARTBEAT_SECONDS, SILENCE_SECONDS
 
 # How many jobs of each queue run at the same time, so that long ones of one kind do not hold up the others. A receiver
 # that does not answer holds one of the first for ten seconds, a provider of embeddings one of the second for a minute;

@@ -1,0 +1,78 @@
+"""`GET v1/key`: a key is told about itself."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from django.db.models import Q
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apikeys.access.declarations import APP, GLOBAL, ApiCredential
+from apikeys.access.endpoints import routes
+from apikeys.access.permissions import is_open
+from apikeys.access.policy import KeyPolicy
+from apikeys.accounting.limits import Limit
+from apikeys.accounting.periods import Measure, Period
+from apikeys.accounting.units import MICROPOINTS
+from apikeys.api.views import ApiView, success
+from apikeys.keys.models import ApiKey
+
+
+class KeySelfView(ApiView):
+    """`GET v1/key`: what a key is, what it may call and when it ends, told to its holder."""
+
+    endpoint = "key.self"
+    api_key_access = frozenset({APP, GLOBAL})
+    staff_permission = None
+
+    def get(self, request: Request) -> Response:
+        credential: ApiCredential = request.auth  # type: ignore[assignment]
+        policy = credential.policy
+        api_key = ApiKey.objects.for_team(policy.team_id).select_related("team").get(pk=policy.key_id)
+        of_team = Limit.objects.for_team(policy.team_id)
+        limits = of_team.filter(Q(key=None) | Q(key=policy.key_id)).select_related("counter")
+        callable_endpoints = {
+            route.view.endpoint
+            for route in routes()
+            if is_open(policy, route.view, credential.rules)
+            and (not policy.allowed_endpoints or route.view.endpoint in policy.allowed_endpoints)
+        }
+        return success(
+            {
+                "id": policy.key_id,
+                "name": policy.name,
+                "lastFour": policy.last_four,
+                "kind": policy.kind.value,
+                "teamId": policy.team_id,
+                "team": api_key.team.name,
+                "appId": policy.app_id,
+                "canNameApp": policy.can_name_app,
+                "owner": policy.owner_name,
+                "createdAt": api_key.created_at,
+                "expiresAt": policy.expires_at,
+                "secretExpiresAt": policy.secret_expires_at,
+                "allowedNetworks": [str(network) for network in policy.allowed_networks],
+                "allowedModels": sorted(policy.allowed_models),
+                "allowedEndpoints": sorted(policy.allowed_endpoints),
+                "endpoints": sorted(callable_endpoints),
+                "limits": [limit_report(limit) for limit in limits],
+                "limit": fastgpt_limit(policy, limits),
+            }
+        )
+
+
+def fastgpt_limit(policy: KeyPolicy, limits: Iterable[Limit]) -> dict[str, Any]:
+    """The two limits that FastGPT knows, in its own words: the key's end, and its points in all (-1: no limit)."""
+    of_points = [
+        limit.amount
+        for limit in limits
+        if limit.key_id is not None and (limit.measure, limit.period) == (Measure.MICROPOINTS, Period.TOTAL)
+    ]
+    return {
+        "expiredTime": policy.expires_at,
+        "maxUsagePoints": min(of_points) / MICROPOINTS if of_points else -1,
+    }
+
+
+def limit_report(limit: Limit) -> dict[str, Any]:
+    return {"id": limit.pk, "scope": "team" if limit.key_id is None else "key", **limit.state()}

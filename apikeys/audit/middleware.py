@@ -1,0 +1,23 @@
+"""Remembers the request, so that an entry says who made the change and from where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.http import HttpRequest, HttpResponse
+
+from apikeys.audit.circumstances import current_request
+
+
+class AuditMiddleware:
+    """Remembers for whom a request is answered. auditlog's own would believe any X-Forwarded-For."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponse:
+        token = current_request.set(request)
+        try:
+            return self.get_response(request)
+        finally:
+            current_request.reset(token)
