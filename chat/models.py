@@ -117,7 +117,7 @@ class Dialect(models.TextChoices):
 
 
 class SearchMode(models.TextChoices):
-    """How an app's datasets are searched. The values are FastGPT's, and those of `datasets.retrieval.Mode`."""
+    """How an app's datasets are searched. The values are FastGPT's, and those of `datasets.search.retrieval.Mode`."""
 
     EMBEDDING = "embedding", _("by meaning")
     FULL_TEXT = "fullTextRecall", _("by words")

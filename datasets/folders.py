@@ -3,8 +3,8 @@
 from django.db import connection
 
 from apikeys.errors import InvalidParameter
+from datasets.lookups import find_collection, lock_collections
 from datasets.models import Collection, Dataset, Kind
-from datasets.scope import find_collection, lock_collections
 
 # The database removes what is in folders one level inside the other.
 MAXIMUM_DEPTH = 20

@@ -9,8 +9,9 @@ from procrastinate.contrib.django.models import ProcrastinateJob
 from procrastinate.exceptions import AlreadyEnqueued
 
 from apikeys.worker import BackOff
-from datasets import import_runs, vector_indexes, vector_sets
+from datasets.imports import runs
 from datasets.models import UNREAD, Collection, PendingVector
+from datasets.vectors import indexes, sets
 
 # They look for what is waited for while no job makes it: a provider failed, or a process died; and for sets of vectors
 # that have grown so large that they need an index.
@@ -25,13 +26,13 @@ BATCH = 500
 
 @app.task(name="embed", queue="embed")
 async def embed(dataset_id: str) -> None:
-    if await vector_sets.embed_pending(dataset_id):
+    if await sets.embed_pending(dataset_id):
         await sync_to_async(queue_embedding)(dataset_id)
 
 
 @app.task(name="import", queue="import", retry=BackOff())
 async def import_source(collection_id: str) -> None:
-    await import_runs.run(collection_id)
+    await runs.run(collection_id)
 
 
 def queue_embedding(dataset_id: str) -> None:
@@ -79,4 +80,4 @@ def import_what_waits(timestamp: int) -> None:
 @app.periodic(cron=SCHEDULE["index_vectors"])
 @app.task(name="index_vectors", lock="index_vectors", queueing_lock="index_vectors")
 def index_vectors(timestamp: int) -> None:
-    vector_indexes.build_missing()
+    indexes.build_missing()

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from pgvector.django import VectorField
 
 from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet
-from datasets.static_model import STATIC_MODEL
+from datasets.vectors.static_model import STATIC_MODEL
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -163,7 +163,7 @@ class Collection(models.Model):
     metadata = models.JSONField(_("metadata"), default=dict, blank=True)
     state = models.CharField(_("state"), max_length=10, choices=ImportState.choices, default=ImportState.READY)
     failure = models.CharField(_("failure"), max_length=500, blank=True, help_text=_("Why the import ended early."))
-    # As `datasets.formats.Format` spells it. Of a link it is known when that has been fetched.
+    # As `datasets.conversion.formats.Format` spells it. Of a link it is known when that has been fetched.
     source_format = models.CharField(_("format"), max_length=10, blank=True, editable=False)
     # Of an import, written with the data themselves: how many chunks of the source have been read, how many of those
     # were there before in this collection, and how many rows were left out, too long or without a question.

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from datasets import static_model
+from datasets.vectors import static_model
 
 # A datum's question and answer together, in tokens: what embedding models commonly take.
 MAXIMUM_TOKENS = 8_192

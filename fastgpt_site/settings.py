@@ -4,7 +4,8 @@ from pathlib import Path
 
 import environ
 
-from fastgpt_site import console, local_secrets
+from fastgpt_site import theme
+from fastgpt_site.process import local_secrets
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 
@@ -84,15 +85,15 @@ MIDDLEWARE = [
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.locale.LocaleMiddleware",
-    "fastgpt_site.viewer.ViewerTimeZone",
+    "fastgpt_site.middleware.time_zone.ViewerTimeZone",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "apikeys.audit.middleware.AuditMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
-    "fastgpt_site.page_headers.PageHeaders",
-    "fastgpt_site.page_input.PageInput",
+    "fastgpt_site.middleware.security_headers.PageHeaders",
+    "fastgpt_site.middleware.nul_guard.PageInput",
 ]
 
 ROOT_URLCONF = "fastgpt_site.urls"
@@ -148,7 +149,7 @@ LOCALE_PATHS = [BASE_DIR / "locale"]
 TIME_ZONE = env.str("TIME_ZONE", default="UTC")
 USE_TZ = True
 
-UNFOLD = console.UNFOLD
+UNFOLD = theme.UNFOLD
 # Unfold's sign-in form does not say where to go on.
 LOGIN_REDIRECT_URL = "admin:index"
 
@@ -186,7 +187,7 @@ REST_FRAMEWORK = {
     "DEFAULT_PERMISSION_CLASSES": ["apikeys.access.permissions.EndpointAccess"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": [],
-    "EXCEPTION_HANDLER": "fastgpt_site.errors.exception_handler",
+    "EXCEPTION_HANDLER": "fastgpt_site.http.errors.exception_handler",
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 
@@ -208,7 +209,7 @@ LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"json": {"()": "fastgpt_site.logs.JsonFormatter"}},
+    "formatters": {"json": {"()": "fastgpt_site.observability.logs.JsonFormatter"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {

@@ -8,9 +8,9 @@ from apikeys.api.key_management import KeyCreateView, KeyDeleteView, KeyListView
 from apikeys.api.key_self import KeySelfView
 from apikeys.api.unknown_paths import BaseUrlView, UnknownPathView
 from apikeys.sign_in.reauthentication import change_password, confirm_password
-from chat.embedding_views import EmbeddingsView
-from chat.views import AppListView, CompletionsView, ModelListView
-from datasets.collection_views import (
+from chat.api.completions import AppListView, CompletionsView, ModelListView
+from chat.api.embeddings import EmbeddingsView
+from datasets.api.collections import (
     CollectionCreateView,
     CollectionDeleteView,
     CollectionDetailView,
@@ -18,14 +18,7 @@ from datasets.collection_views import (
     CollectionListView,
     CollectionUpdateView,
 )
-from datasets.dataset_views import (
-    DatasetCreateView,
-    DatasetDeleteView,
-    DatasetDetailView,
-    DatasetListView,
-    DatasetUpdateView,
-)
-from datasets.datum_views import (
+from datasets.api.data import (
     DataListV2View,
     DataListView,
     DataPushView,
@@ -34,11 +27,18 @@ from datasets.datum_views import (
     DatumInsertView,
     DatumUpdateView,
 )
-from datasets.import_views import CreateFromFileView, CreateFromLinkView, CreateFromTextView
-from datasets.search_views import SearchTestView
-from fastgpt_site.console import search
-from fastgpt_site.health import healthz, readyz
-from fastgpt_site.metrics import metrics
+from datasets.api.datasets import (
+    DatasetCreateView,
+    DatasetDeleteView,
+    DatasetDetailView,
+    DatasetListView,
+    DatasetUpdateView,
+)
+from datasets.api.imports import CreateFromFileView, CreateFromLinkView, CreateFromTextView
+from datasets.api.search import SearchTestView
+from fastgpt_site.observability.health import healthz, readyz
+from fastgpt_site.observability.metrics import metrics
+from fastgpt_site.theme import search
 
 # Each path with and without a trailing slash, so that no POST is redirected.
 v1 = [
@@ -77,8 +77,8 @@ fastgpt = [
     re_path(r"^support/openapi/delete/?$", KeyDeleteView.as_view()),
 ]
 
-handler400 = "fastgpt_site.errors.bad_request"
-handler500 = "fastgpt_site.errors.server_error"
+handler400 = "fastgpt_site.http.errors.bad_request"
+handler500 = "fastgpt_site.http.errors.server_error"
 
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", healthz),

@@ -150,8 +150,8 @@ def no_visitor_stays() -> Iterator[None]:
 
 def close_gates() -> None:
     """End what tests began in this process, so that the database has no other users when it is dropped."""
-    from datasets.retrieval import readers
-    from fastgpt_site.lifespan import GATES
+    from datasets.search.retrieval import readers
+    from fastgpt_site.process.lifespan import GATES
 
     for gate in GATES:
         gate.close()

@@ -9,8 +9,8 @@ from django.contrib.auth.models import Permission, User
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Membership, Team
 from chat.models import App, Provider
-from datasets import vector_sets
 from datasets.models import Collection, Dataset, Kind
+from datasets.vectors import sets
 
 PASSWORD = "correct horse battery staple"
 numbers = itertools.count(1)
@@ -58,7 +58,7 @@ def make_key(
 def make_dataset(team: Team | None = None, provider: Provider | None = None, model: str = "", **fields: Any) -> Dataset:
     """With its vector set: of the static model, or of the provider's."""
     dataset = Dataset.objects.create(**{"team": team or make_team(), "name": unique("dataset"), **fields})
-    vector_sets.create(dataset, provider, model)
+    sets.create(dataset, provider, model)
     return dataset
 
 

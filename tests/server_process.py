@@ -11,6 +11,6 @@ if __name__ == "__main__":
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     django.setup()
 
-    from fastgpt_site.worker import main
+    from fastgpt_site.process.worker import main
 
     main(descriptor)

@@ -11,10 +11,10 @@ from django.test.utils import CaptureQueriesContext
 
 from apikeys.audit.models import AuditEntry
 from apikeys.hot_path.connections import connect
-from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.folders import MAXIMUM_DEPTH
 from datasets.models import Collection, Dataset, Datum, ImportState, Kind
+from datasets.vectors import sets
 from tests import factories
 from tests.admin.pages import FilledForm, browser, staff, text, url
 from tests.locks import is_waited_for
@@ -84,7 +84,7 @@ def test_list_tells_how_far_each_is(dataset, client):
     assert [cells_of(page, filled)[name] for name in ("state_", "data", "waiting")] == ["ready", "3", "3"]
     assert cells_of(page, failed)["state_"] == "failed: The file is encrypted."
     assert [cells_of(page, waiting)[name] for name in ("state_", "data", "waiting")] == ["waiting", "0", "1"]
-    async_to_sync(vector_sets.embed_pending)(dataset.pk)
+    async_to_sync(sets.embed_pending)(dataset.pk)
     assert cells_of(text(client.get(LIST)), filled)["waiting"] == "0"
     page = text(client.get(url(Collection, "change", failed.pk)))
     assert "The file is encrypted." in page

@@ -23,7 +23,7 @@ from apikeys.statistics import sums
 from apikeys.statistics.leaders import Leaderboard
 from apikeys.statistics.rollup import BEHIND, HOUR, roll_up
 from apikeys.teams import Membership, Team
-from fastgpt_site import dashboard
+from fastgpt_site.admin import dashboard
 from tests import factories
 from tests.admin.belongings import make_belongings
 from tests.admin.pages import browser, staff, text

@@ -9,10 +9,11 @@ from django.test.utils import CaptureQueriesContext
 
 from apikeys.admin import long_lists
 from apikeys.audit.models import AuditEntry
-from datasets import knowledge_pages, vector_sets
+from datasets.admin import base
 from datasets.data import NewDatum, insert
 from datasets.models import MAXIMUM_ATTEMPTS, Collection, Dataset, Datum, PendingVector, Vector, VectorSet
-from datasets.static_model import STATIC_MODEL
+from datasets.vectors import sets
+from datasets.vectors.static_model import STATIC_MODEL
 from tests import factories
 from tests.admin.pages import FilledForm, browser, staff, text, url
 
@@ -127,7 +128,7 @@ def test_change_of_name_leaves_the_vectors(team, client):
 
 def test_another_model_and_back(team, client):
     dataset = make_filled(team)
-    async_to_sync(vector_sets.embed_pending)(dataset.pk)
+    async_to_sync(sets.embed_pending)(dataset.pk)
     provider = factories.make_provider(team)
     page = url(Dataset, "change", dataset.pk)
     form = dataset_form(name=dataset.name, embedding_provider=provider.pk, embedding_model="embed-1")
@@ -160,7 +161,7 @@ def test_progress_tells_of_a_provider_that_fails(team, client):
     assert "The provider of embeddings failed." in page
     assert "0 of 3" in page
     VectorSet.objects.filter(dataset=dataset).update(failure="")
-    async_to_sync(vector_sets.embed_pending)(dataset.pk)
+    async_to_sync(sets.embed_pending)(dataset.pk)
     page = text(client.get(url(Dataset, "progress", dataset.pk)))
     assert "All 3 are there." in page
     assert "hx-get" not in page
@@ -184,13 +185,13 @@ def test_list_counts(team, client):
     cells = row_of(text(client.get(LIST)), dataset)
     told = [re.sub(r"<[^>]*>", "", cells[name]).strip() for name in ("collections", "data", "waiting")]
     assert told == ["2", "3", "3"]
-    async_to_sync(vector_sets.embed_pending)(dataset.pk)
+    async_to_sync(sets.embed_pending)(dataset.pk)
     assert re.sub(r"<[^>]*>", "", row_of(text(client.get(LIST)), dataset)["waiting"]).strip() == "0"
 
 
 def test_counts_end_somewhere(team, client, monkeypatch):
     dataset = make_filled(team, 5)
-    for module in (long_lists, knowledge_pages.counts):
+    for module in (long_lists, base.counts):
         monkeypatch.setattr(module, "MAXIMUM_ROWS", 4)
     cells = row_of(text(client.get(LIST)), dataset)
     assert "more than 4" in cells["data"]
@@ -210,7 +211,7 @@ def test_queries_do_not_grow_with_rows(team, client):
 
 def test_delete(team, client):
     dataset = make_filled(team)
-    async_to_sync(vector_sets.embed_pending)(dataset.pk)
+    async_to_sync(sets.embed_pending)(dataset.pk)
     page = text(client.get(url(Dataset, "delete", dataset.pk)))
     assert "Collections: 1" in re.sub(r"\s+", " ", page)
     assert "Data: 3" in re.sub(r"\s+", " ", page)
@@ -235,7 +236,7 @@ def test_delete_several(team, client):
 
 
 def test_delete_too_many(team, client, monkeypatch):
-    monkeypatch.setattr(knowledge_pages, "MAXIMUM_DELETED", 1)
+    monkeypatch.setattr(base, "MAXIMUM_DELETED", 1)
     for _ in range(2):
         factories.make_dataset(team)
     form = {"action": "delete_selected", "_selected_action": ["x" * 24], "select_across": "1", "post": "yes"}

@@ -8,8 +8,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apikeys.audit.models import AuditEntry
-from datasets import import_runs, imports, vector_sets
 from datasets.data import NewDatum, insert
+from datasets.imports import runs, sources
 from datasets.models import (
     MAXIMUM_ATTEMPTS,
     Collection,
@@ -19,6 +19,7 @@ from datasets.models import (
     Kind,
     PendingVector,
 )
+from datasets.vectors import sets
 from tests import factories
 from tests.admin.pages import FilledForm, staff, text, url
 
@@ -57,10 +58,10 @@ def test_it_works(dataset, client):
     assert f'data-collection="{collection.pk}"' in page
     assert "waits to be read" in page
     assert state_of(client, dataset, collection) == ["waits to be read"]
-    async_to_sync(import_runs.run)(collection.pk)
+    async_to_sync(runs.run)(collection.pk)
     count = Datum.objects.filter(collection=collection).count()
     assert state_of(client, dataset, collection) == [f"{count} piece, {count} wait for their vectors"]
-    async_to_sync(vector_sets.embed_pending)(dataset.pk)
+    async_to_sync(sets.embed_pending)(dataset.pk)
     assert state_of(client, dataset, collection) == [f"{count} piece"]
 
 
@@ -102,7 +103,7 @@ def test_wrong_field(dataset, client, what, fields, complaint):
 
 @pytest.mark.parametrize(("what", "fields"), [("import_text", {"text": "x"}), ("import_link", {"link": "https://a.b"})])
 def test_too_much_waits(dataset, client, monkeypatch, what, fields):
-    monkeypatch.setattr(imports, "MAXIMUM_WAITING", 0)
+    monkeypatch.setattr(sources, "MAXIMUM_WAITING", 0)
     assert "at most 0 may" in text(send(client, dataset, what, **fields))
     assert not Collection.objects.filter(dataset=dataset).exists()
     assert not Collection.objects.filter(dataset=dataset, kind__in=(Kind.TEXT, Kind.LINK)).exists()
@@ -132,7 +133,7 @@ def test_what_is_said_of_an_import(dataset, client, columns, told):
 def test_texts_that_a_model_refuses_are_not_waited_for(dataset, client):
     collection = factories.make_collection(dataset, kind=Kind.FILE)
     insert(collection, [NewDatum("one"), NewDatum("two")])
-    async_to_sync(vector_sets.embed_pending)(dataset.pk)
+    async_to_sync(sets.embed_pending)(dataset.pk)
     insert(collection, [NewDatum("three")])
     PendingVector.objects.filter(collection=collection).update(attempts=MAXIMUM_ATTEMPTS, failure="too long")
     response = client.get(url(Dataset, "import_state", dataset.pk), {"collection": collection.pk})

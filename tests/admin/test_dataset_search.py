@@ -6,9 +6,9 @@ import re
 import pytest
 from asgiref.sync import async_to_sync
 
-from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import Dataset, Datum
+from datasets.vectors import sets
 from tests import factories
 from tests.admin.pages import FilledForm, staff, text, url
 from tests.admin.test_try import headers_of
@@ -21,7 +21,7 @@ def dataset():
     collection = factories.make_collection(name="The film")
     pairs = (("导演是谁", "导演是李安"), ("Who wrote the music?", "Tan Dun"), ("Where was it shot?", "In Anhui"))
     insert(collection, [NewDatum(q, a) for q, a in pairs])
-    async_to_sync(vector_sets.embed_pending)(collection.dataset_id)
+    async_to_sync(sets.embed_pending)(collection.dataset_id)
     return collection.dataset
 
 

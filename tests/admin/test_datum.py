@@ -8,9 +8,9 @@ from asgiref.sync import async_to_sync
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from datasets import vector_sets
 from datasets.data import MAXIMUM_INDEX_TEXTS, NewDatum, insert
 from datasets.models import Datum, IndexText, Kind, PendingVector
+from datasets.vectors import sets
 from tests import factories
 from tests.admin.pages import FilledForm, browser, staff, text, url
 from tests.locks import is_waited_for
@@ -57,7 +57,7 @@ def test_it_works(collection, client):
     assert texts_of(datum) == {"导演是谁", "谁拍的", "who directed\nit?"}
     page = text(client.get(url(Datum, "change", datum.pk)))
     assert "3 texts; 3 wait for their vectors" in page
-    async_to_sync(vector_sets.embed_pending)(collection.dataset_id)
+    async_to_sync(sets.embed_pending)(collection.dataset_id)
     page = text(client.get(url(Datum, "change", datum.pk)))
     assert "3 texts" in page
     assert "wait" not in page
@@ -70,7 +70,7 @@ def test_another_into_the_same_collection(collection, client):
 
 def test_change_makes_vectors_anew(collection, client):
     datum = make_datum(collection, "one", "1", "eins", "two\nlines")
-    async_to_sync(vector_sets.embed_pending)(collection.dataset_id)
+    async_to_sync(sets.embed_pending)(collection.dataset_id)
     assert change(client, datum, q="uno").status_code == 302
     datum.refresh_from_db()
     assert (datum.q, datum.a) == ("uno", "1")
@@ -83,7 +83,7 @@ def test_change_makes_vectors_anew(collection, client):
 
 def test_sent_unchanged(collection, client):
     datum = make_datum(collection, "one", "1", "eins\nzwei", "drei")
-    async_to_sync(vector_sets.embed_pending)(collection.dataset_id)
+    async_to_sync(sets.embed_pending)(collection.dataset_id)
     assert change(client, datum).status_code == 302
     assert not PendingVector.objects.filter(collection=collection).exists()
     assert texts_of(datum) == {"one", "eins\nzwei", "drei"}

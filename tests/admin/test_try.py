@@ -12,8 +12,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
+from chat.admin.playground_view import MAXIMUM_TRIALS
 from chat.models import App
-from chat.trials import MAXIMUM_TRIALS
 from tests import factories
 from tests.admin.pages import browser, staff, text, url
 from tests.processes import wait_for

@@ -7,7 +7,7 @@ import httpx2
 from asgiref.sync import async_to_sync
 
 from apikeys import outbound
-from datasets import import_runs
+from datasets.imports import runs
 from datasets.models import Collection, Datum
 from tests.conftest import Server
 
@@ -39,7 +39,7 @@ def read(collection: Collection) -> Collection:
 
     async def run() -> None:
         try:
-            await import_runs.run(collection.pk)
+            await runs.run(collection.pk)
         finally:
             await outbound.close()
 

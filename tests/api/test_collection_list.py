@@ -6,9 +6,9 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, ImportState, Kind
+from datasets.vectors import sets
 from tests import factories
 from tests.admin.pages import browser
 from tests.api.libraries import ABSENT, ROOT, Library, data_of
@@ -145,7 +145,7 @@ def test_bad_input(library: Library, dataset: Dataset, asked: dict[str, Any], pa
 def test_what_waits_in_a_set_that_is_in_the_making(library: Library, dataset: Dataset) -> None:
     """It does not count: search goes on with the vectors there are."""
     insert(factories.make_collection(dataset), [NewDatum("one")])
-    vector_sets.change_model(dataset, factories.make_provider(library.team), "ada")
+    sets.change_model(dataset, factories.make_provider(library.team), "ada")
     assert library.get("collection/list", datasetId=dataset.pk)["list"][0]["trainingAmount"] == 1
 
 

@@ -16,10 +16,10 @@ from apikeys.accounting.ledger import Ending, UsageRecord
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.hot_path import broadcasts
 from chat.models import App, Message, Price, SearchMode
-from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import Dataset, VectorSet
-from datasets.retrieval import Mode
+from datasets.search.retrieval import Mode
+from datasets.vectors import sets
 from tests import factories
 from tests.api.conversations import content_of, events_of, make_app, messages_of, record_of, text_of
 from tests.api.refusals import check_refusal
@@ -53,7 +53,7 @@ def fill(dataset: Dataset, *items: NewDatum) -> Dataset:
 
 
 async def embed_all(dataset_id: str) -> None:
-    await vector_sets.embed_pending(dataset_id)
+    await sets.embed_pending(dataset_id)
     await outbound.close()
 
 

@@ -5,9 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from asgiref.sync import async_to_sync
 
-from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import Datum, IndexText, PendingVector, Vector
+from datasets.vectors import sets
 from tests import factories
 from tests.api.libraries import Library, data_of
 from tests.api.refusals import TABLE
@@ -23,7 +23,7 @@ def library(server: Server) -> Library:
 def test_it_works(library: Library, body: str | None) -> None:
     collection = factories.make_collection(factories.make_dataset(library.team))
     ids = insert(collection, [NewDatum("one"), NewDatum("two")]).ids
-    async_to_sync(vector_sets.embed_pending)(collection.dataset_id)
+    async_to_sync(sets.embed_pending)(collection.dataset_id)
     insert(collection, [NewDatum("three")])
     if body is None:
         response = library.call("DELETE", f"data/delete?id={ids[0]}")

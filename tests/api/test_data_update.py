@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 
-from datasets import vector_sets
 from datasets.data import MAXIMUM_INDEX_TEXTS, NewDatum, insert
 from datasets.models import Collection, Datum, PendingVector, Vector
 from datasets.texts import MAXIMUM_TOKENS
+from datasets.vectors import sets
 from tests import factories
 from tests.api.libraries import Library, data_of
 from tests.api.refusals import check_refusal
@@ -42,7 +42,7 @@ def texts(datum: Datum) -> set[tuple[str, bool]]:
 
 @pytest.mark.parametrize(("method", "name"), [("PUT", "dataId"), ("POST", "id")])
 def test_it_works(library: Library, datum: Datum, method: str, name: str) -> None:
-    async_to_sync(vector_sets.embed_pending)(datum.dataset_id)
+    async_to_sync(sets.embed_pending)(datum.dataset_id)
     body = {name: datum.pk, "q": " eins ", "a": "I", "indexes": [{"text": "primo"}]}
     assert data_of(library.call(method, "data/update", body)) is None
     datum.refresh_from_db()
@@ -132,8 +132,8 @@ def test_while_vectors_are_made(library: Library, collection: Collection) -> Non
             else threads.submit(library.call, "POST", "data/update", {"id": ids[number], "q": f"other {number}"})
             for number in range(0, 1_000, 4)
         ]
-        async_to_sync(vector_sets.embed_pending)(collection.dataset_id)
+        async_to_sync(sets.embed_pending)(collection.dataset_id)
     assert {call.result().status_code for call in calls} == {200}
-    async_to_sync(vector_sets.embed_pending)(collection.dataset_id)
+    async_to_sync(sets.embed_pending)(collection.dataset_id)
     assert Vector.objects.filter(vector_set__dataset=collection.dataset).count() == 875
     assert not PendingVector.objects.filter(collection=collection).exists()

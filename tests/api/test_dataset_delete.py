@@ -8,9 +8,9 @@ from asgiref.sync import async_to_sync
 from django.db import connection
 
 from apikeys.audit.models import AuditEntry
-from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, Datum, IndexText, PendingVector, VectorSet
+from datasets.vectors import sets
 from tests import factories
 from tests.api.libraries import Library, data_of
 from tests.api.refusals import check_refusal
@@ -61,7 +61,7 @@ def test_while_data_come_and_vectors_are_made(library: Library, path: str) -> No
                 library.call, "POST", "data/pushData", {"collectionId": collection.pk, "data": items}
             )
             removed = threads.submit(library.call, "POST", path, body)
-            async_to_sync(vector_sets.embed_pending)(collection.dataset_id)
+            async_to_sync(sets.embed_pending)(collection.dataset_id)
         data_of(removed.result())
         if pushed.result().status_code != 200:
             check_refusal(pushed.result(), "unAuthDatasetCollection")

@@ -2,9 +2,9 @@
 
 import pytest
 
-from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import VectorSet
+from datasets.vectors import sets
 from tests import factories
 from tests.api.libraries import Library
 from tests.api.refusals import check_refusal
@@ -36,7 +36,7 @@ def test_models_and_what_waits_for_them(library: Library) -> None:
     provider = factories.make_provider(library.team)
     dataset = factories.make_dataset(library.team, rerank_provider=provider, rerank_model="rerank-1")
     insert(factories.make_collection(dataset), [NewDatum("one"), NewDatum("two", index_texts=["2"])])
-    coming = vector_sets.change_model(dataset, provider, "ada")
+    coming = sets.change_model(dataset, provider, "ada")
     VectorSet.objects.filter(pk=coming.pk).update(failure="The provider of embeddings failed.")
     detail = library.get("detail", id=dataset.pk)
     assert detail["trainingAmount"] == 3

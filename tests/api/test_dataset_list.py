@@ -4,7 +4,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from datasets import vector_sets
+from datasets.vectors import sets
 from tests import factories
 from tests.admin.pages import browser
 from tests.api.libraries import ABSENT, ROOT, Library, data_of, staff_call
@@ -48,7 +48,7 @@ def test_search(library: Library) -> None:
 
 def test_the_old_model_is_shown_until_another_takes_over(library: Library) -> None:
     dataset = factories.make_dataset(library.team)
-    vector_sets.change_model(dataset, factories.make_provider(library.team), "ada")
+    sets.change_model(dataset, factories.make_provider(library.team), "ada")
     (listed,) = library.get("list")
     assert listed["vectorModel"]["model"] == "wordllama-256"
 

@@ -13,10 +13,11 @@ from django.db import connection
 from apikeys import outbound
 from apikeys.accounting.ledger import UsageRecord
 from apikeys.errors import UpstreamTimeout
-from datasets import retrieval, vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, VectorSet
-from datasets.retrieval import MAXIMUM_HOLDING, Query
+from datasets.search import retrieval
+from datasets.search.retrieval import MAXIMUM_HOLDING, Query
+from datasets.vectors import sets
 from tests import factories
 from tests.api.refusals import check_refusal
 from tests.api.test_policy import session_of
@@ -38,7 +39,7 @@ FILM = [
 
 async def embed(dataset_id: str) -> None:
     """As the job does it."""
-    await vector_sets.embed_pending(dataset_id)
+    await sets.embed_pending(dataset_id)
     await outbound.close()
 
 
@@ -425,7 +426,7 @@ def test_a_model_in_the_making(server: Server, models: FakeModels) -> None:
     collection = factories.make_collection()
     fill(collection, NewDatum("aaaa"), NewDatum("bbbb"))
     provider = factories.make_provider(collection.dataset.team, models.url)
-    vector_sets.change_model(collection.dataset, provider, "letters")
+    sets.change_model(collection.dataset, provider, "letters")
     asked = len(models.calls)
     assert len(texts(search(server, collection, "bbbb"))) == 2
     assert len(models.calls) == asked
@@ -439,7 +440,7 @@ def test_a_model_takes_over_in_the_middle(server: Server) -> None:
     with FakeModels() as models:
         collection = embedded_by(models)
         fill(collection, NewDatum("aaaa"), NewDatum("bbbb"))
-        vector_sets.change_model(collection.dataset, None, "")
+        sets.change_model(collection.dataset, None, "")
         dataset_id = collection.dataset_id
 
         def take_over() -> None:

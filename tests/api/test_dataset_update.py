@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 
 from apikeys.audit.models import AuditEntry
-from datasets import vector_sets
 from datasets.models import Dataset, VectorSet
-from datasets.static_model import STATIC_MODEL
+from datasets.vectors import sets
+from datasets.vectors.static_model import STATIC_MODEL
 from tests import factories
 from tests.api.libraries import ABSENT, Library, data_of
 from tests.api.refusals import check_refusal
@@ -153,6 +153,6 @@ def test_bad_input(library: Library, dataset: Dataset, body: dict[str, Any], par
 
 def test_a_model_in_the_making_that_is_asked_for_again(library: Library, dataset: Dataset) -> None:
     provider = factories.make_provider(library.team)
-    coming = vector_sets.change_model(dataset, provider, "ada")
+    coming = sets.change_model(dataset, provider, "ada")
     data_of(update(library, dataset, vectorModel="ada", providerId=provider.pk))
     assert VectorSet.objects.get(dataset=dataset, is_current=False) == coming

@@ -11,8 +11,8 @@ from django.test import RequestFactory
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from apikeys.accounting.reconciliation import reconcile_and_remember
-from fastgpt_site.lifespan import GATES
-from fastgpt_site.metrics import AllProcesses, metrics
+from fastgpt_site.observability.metrics import AllProcesses, metrics
+from fastgpt_site.process.lifespan import GATES
 from tests import factories
 from tests.api.conversations import content_of, make_app, make_app_key
 from tests.conftest import Server, running_server

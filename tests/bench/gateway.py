@@ -9,7 +9,7 @@ from pathlib import Path
 
 import django
 
-from fastgpt_site import supervisor
+from fastgpt_site.process import supervisor
 from tests.bench.load import BenchError
 from tests.bench.machine import Cores, Process
 from tests.bench.upstream import MODEL
@@ -35,7 +35,7 @@ class Gateway:
         """Start the server as the project's own entry points do, alone on its core, and wait until it answers."""
         with supervisor.bind("127.0.0.1", 0) as listener, self.log_path.open("ab") as log:
             self.port = listener.getsockname()[1]
-            command = [sys.executable, "-m", "fastgpt_site.worker", str(listener.fileno())]
+            command = [sys.executable, "-m", "fastgpt_site.process.worker", str(listener.fileno())]
             self.process = Process(command, core=self.core, descriptors=[listener.fileno()], log=log)
         deadline = time.monotonic() + START_SECONDS
         while not supervisor.answers("127.0.0.1", self.port, "/healthz"):

@@ -67,13 +67,14 @@ def _text(mebibytes: int) -> io.BytesIO:
 def _imported(file: io.BytesIO, name: str, least: int) -> tuple[float, float, float]:
     """(seconds from the worker's first step to the last vector, peak MiB of the worker, and of what reads the file)."""
     from apikeys.teams import Team
-    from datasets import imports, vector_sets
+    from datasets.imports import sources
     from datasets.models import Dataset, ImportState
+    from datasets.vectors import sets
 
     team, _ = Team.objects.get_or_create(name="Imports")
     dataset = Dataset.objects.create(team=team, name=name)
-    vector_sets.create(dataset, None, "")
-    collection = imports.from_file(dataset, file, name, imports.Wish())
+    sets.create(dataset, None, "")
+    collection = sources.from_file(dataset, file, name, sources.Wish())
     worker = Process([sys.executable, "manage.py", "jobs"], core=machine.cores().server)
     peaks = Peaks(worker)
 

@@ -23,7 +23,7 @@ async def measured(documentation: Documentation) -> list[Relevance]:
     """Of a dataset for each language, with the server's own model."""
     from asgiref.sync import sync_to_async
 
-    from datasets.retrieval import Mode, Query, search
+    from datasets.search.retrieval import Mode, Query, search
 
     found = []
     for language in LANGUAGES:
@@ -42,16 +42,16 @@ async def measured(documentation: Documentation) -> list[Relevance]:
 
 def _filled(texts: Sequence[str]) -> tuple[str, str, dict[str, int]]:
     from apikeys.teams import Team
-    from datasets import vector_sets
     from datasets.data import NewDatum, insert
     from datasets.models import Collection, Dataset, Kind
+    from datasets.vectors import sets
 
     team, _ = Team.objects.get_or_create(name="Relevance")
     dataset = Dataset.objects.create(team=team, name="Documentation")
-    vector_sets.create(dataset, None, "")
+    sets.create(dataset, None, "")
     collection = Collection.objects.create(dataset=dataset, name="Documentation", kind=Kind.TEXT)
     insertion = insert(collection, [NewDatum(text) for text in texts])
-    while async_to_sync(vector_sets.embed_pending)(dataset.pk):
+    while async_to_sync(sets.embed_pending)(dataset.pk):
         continue
     return team.pk, dataset.pk, {pk: number for number, pk in insertion.ids.items()}
 

@@ -70,7 +70,7 @@ def _run(data_dir: Path, count: int) -> list[Row]:
     from django.core.management import call_command
     from django.db import connections
 
-    from datasets.retrieval import readers
+    from datasets.search.retrieval import readers
 
     try:
         call_command("migrate", verbosity=0)

@@ -56,7 +56,7 @@ class Asked:
 def fill(documentation: Documentation, count: int) -> Site:
     from django.db import connection
 
-    from datasets import vector_indexes
+    from datasets.vectors import indexes
 
     site = _datasets()
     with connection.cursor() as cursor:
@@ -83,11 +83,11 @@ def fill(documentation: Documentation, count: int) -> Site:
         cursor.execute("VACUUM (ANALYZE) datasets_vector, datasets_indextext, datasets_datum, datasets_collection")
         # As the server's job builds them.
         started = perf_counter()
-        site.indexed = vector_indexes.build_missing()
+        site.indexed = indexes.build_missing()
         site.seconds["hnsw"] = perf_counter() - started
         cursor.execute("SELECT pg_table_size('datasets_vector'), pg_relation_size(%s::regclass)", [WORDS])
         site.bytes["vectors"], site.bytes["words"] = cursor.fetchone()
-        names = [vector_indexes.name_of(vector_set_id) for vector_set_id in site.indexed]
+        names = [indexes.name_of(vector_set_id) for vector_set_id in site.indexed]
         cursor.execute(
             "SELECT coalesce(sum(pg_relation_size(name::regclass)), 0) FROM unnest(%s::text[]) AS name", [names]
         )
@@ -97,15 +97,15 @@ def fill(documentation: Documentation, count: int) -> Site:
 
 def _datasets() -> Site:
     from apikeys.teams import Team
-    from datasets import vector_sets
     from datasets.models import Dataset
+    from datasets.vectors import sets
 
     team = Team.objects.create(name="Vectors")
     site = Site(team.pk, {}, {})
     for name, _, _ in DATASETS:
         dataset = Dataset.objects.create(team=team, name=name)
         site.dataset_ids[name] = dataset.pk
-        site.vector_set_ids[name] = vector_sets.create(dataset, None, "").pk
+        site.vector_set_ids[name] = sets.create(dataset, None, "").pk
     return site
 
 
@@ -165,7 +165,7 @@ def _insert_texts(
 def _insert_vectors(cursor: Any, vector_set_id: int, first: int, texts: Sequence[str]) -> None:
     import numpy as np
 
-    from datasets import static_model
+    from datasets.vectors import static_model
 
     vectors = np.asarray(static_model.embed(texts), dtype=np.float32)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-9)
@@ -203,8 +203,9 @@ ORDER BY embedding <#> %(vector)s::vector LIMIT %(limit)s
 def nearest(site: Site, documentation: Documentation, queries: int) -> Iterator[Asked]:
     """The statement that search runs, beside the least that pgvector can be asked; each query once."""
     from apikeys.hot_path.connections import connect
-    from datasets import candidates, static_model
-    from datasets.embeddings import normed
+    from datasets.search import nearest as candidates
+    from datasets.vectors import static_model
+    from datasets.vectors.embeddings import normed
 
     with connect() as connection:
         # Exact answers take long.
@@ -231,7 +232,7 @@ def nearest(site: Site, documentation: Documentation, queries: int) -> Iterator[
 
 def _bare(connection: Any, near: Any) -> Any:
     """Set by set."""
-    from datasets.candidates import CANDIDATES
+    from datasets.search.nearest import CANDIDATES
 
     values = {"vector": str(near.vector), "limit": CANDIDATES}
     found = []
@@ -242,7 +243,7 @@ def _bare(connection: Any, near: Any) -> Any:
 
 
 def _timed(connection: Any, work: Callable[[], Any]) -> float:
-    from datasets import candidates
+    from datasets.search import nearest as candidates
 
     started = perf_counter()
     with connection.transaction():
@@ -254,7 +255,7 @@ def _timed(connection: Any, work: Callable[[], Any]) -> float:
 
 
 def _recall(connection: Any, near: Any) -> float:
-    from datasets import candidates
+    from datasets.search import nearest as candidates
 
     with connection.transaction():
         candidates.prepare(connection)
@@ -267,7 +268,7 @@ def _recall(connection: Any, near: Any) -> float:
 
 async def searches(site: Site, documentation: Documentation, queries: int) -> list[Asked]:
     """Whole searches, one after the other: with the query's vector, and the quotes."""
-    from datasets.retrieval import Mode, Query, search
+    from datasets.search.retrieval import Mode, Query, search
 
     found = []
     for name, datasets, language in CASES:

@@ -11,8 +11,9 @@ from django.db import connection
 from django.db.models import Count
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from datasets import imports, jobs
+from datasets import jobs
 from datasets.data import NewDatum, insert
+from datasets.imports import sources
 from datasets.models import Collection, Datum, ImportState, PendingVector, SourcePiece, Vector
 from tests import factories
 from tests.commands.test_jobs import forget, worker, workers
@@ -25,7 +26,7 @@ def table(rows: int) -> bytes:
 
 
 def import_file(content: bytes, name: str = "a.csv", **wish: Any) -> Collection:
-    return imports.from_file(factories.make_dataset(), io.BytesIO(content), name, imports.Wish(**wish))
+    return sources.from_file(factories.make_dataset(), io.BytesIO(content), name, sources.Wish(**wish))
 
 
 def state_of(collection: Collection) -> str:

@@ -148,7 +148,7 @@ def test_mistyped_option_gets_one_clear_line(data_dir, arguments, complaint):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("part", ["fastgpt_site.worker", "manage.py localmodel"])
+@pytest.mark.parametrize("part", ["fastgpt_site.process.worker", "manage.py localmodel"])
 def test_crashed_part_is_started_again(site, part):
     before = only(site.data_dir, part)
     os.kill(before, signal.SIGKILL)
@@ -223,7 +223,7 @@ def test_interrupted_start_leaves_nothing(data_dir, moment):
 def test_second_ctrl_c_ends_at_once(data_dir):
     with running("quickstart", "--json", "--port", str(free_port()), data_dir=data_dir) as command:
         read_facts(command)
-        worker = only(data_dir, "fastgpt_site.worker")
+        worker = only(data_dir, "fastgpt_site.process.worker")
         # A server that does not react: the first Ctrl-C waits for it, the second does not.
         os.kill(worker, signal.SIGSTOP)
         command.process.send_signal(signal.SIGINT)

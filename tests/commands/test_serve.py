@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from fastgpt_site.metrics import has_begun
+from fastgpt_site.observability.metrics import has_begun
 from tests.processes import free_port, get, manage, processes_of, running, wait_for
 from tests.scrapes import parse, value_of
 
@@ -23,14 +23,16 @@ def test_it_works(data_dir):
     with running("serve", "--workers", "2", data_dir=data_dir, PORT=str(port)) as command:
         command.wait_for_output(f"Serving http://127.0.0.1:{port}/api")
         assert get(port, "/healthz")[0] == 200
-        workers = processes_of(data_dir, "fastgpt_site.worker")
+        workers = processes_of(data_dir, "fastgpt_site.process.worker")
         assert len(workers) == 2
         assert not processes_of(data_dir, "localmodel")
 
         # One worker crashes: the other answers meanwhile, and a new one takes its place.
         crashed = min(workers)
         os.kill(crashed, signal.SIGKILL)
-        wait_for(lambda: len(set(processes_of(data_dir, "fastgpt_site.worker")) - {crashed}) == 2, "two workers")
+        wait_for(
+            lambda: len(set(processes_of(data_dir, "fastgpt_site.process.worker")) - {crashed}) == 2, "two workers"
+        )
         assert get(port, "/healthz")[0] == 200
 
         # So it is with the worker of the jobs.
@@ -64,7 +66,7 @@ def test_metrics_are_of_all_workers_and_outlive_one(data_dir):
     port = free_port()
     with running("serve", "--workers", "2", data_dir=data_dir, PORT=str(port)) as command:
         command.wait_for_output("Serving")
-        workers = wait_for(lambda: both(processes_of(data_dir, "fastgpt_site.worker")), "two workers")
+        workers = wait_for(lambda: both(processes_of(data_dir, "fastgpt_site.process.worker")), "two workers")
         folder = metrics_folder(workers[0])
         asked = 0
 
@@ -88,7 +90,7 @@ def test_metrics_are_of_all_workers_and_outlive_one(data_dir):
 
         os.kill(workers[0], signal.SIGKILL)
         successors = wait_for(
-            lambda: both(set(processes_of(data_dir, "fastgpt_site.worker")) - {workers[0]}), "two workers again"
+            lambda: both(set(processes_of(data_dir, "fastgpt_site.process.worker")) - {workers[0]}), "two workers again"
         )
         assert counted() == asked
         assert not list(folder.glob(f"gauge_live*_{workers[0]}.db"))

@@ -5,8 +5,9 @@ from concurrent.futures import ThreadPoolExecutor
 from asgiref.sync import async_to_sync
 from django.db import connection
 
-from datasets import import_runs, vector_sets
+from datasets.imports import runs
 from datasets.models import Dataset, ImportState
+from datasets.vectors import sets
 
 
 def work(dataset: Dataset) -> None:
@@ -18,7 +19,7 @@ def work(dataset: Dataset) -> None:
 def _work(dataset: Dataset) -> None:
     try:
         for collection in dataset.collections.filter(state=ImportState.WAITING):
-            async_to_sync(import_runs.run)(collection.pk)
-        async_to_sync(vector_sets.embed_pending)(dataset.pk)
+            async_to_sync(runs.run)(collection.pk)
+        async_to_sync(sets.embed_pending)(dataset.pk)
     finally:
         connection.close()

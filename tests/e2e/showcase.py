@@ -23,9 +23,9 @@ from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
 from chat.models import App, Conversation, Message, Provider
-from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, Datum, ImportState, Kind
+from datasets.vectors import sets
 from tests import factories
 from tests.admin.pages import browser, page_of, url
 from tests.admin.test_jobs import make_job
@@ -132,7 +132,7 @@ class Showcase:
         failure = {"state": ImportState.FAILED, "failure": "The pdf is encrypted."}
         factories.make_collection(dataset, kind=Kind.FILE, name="contract.pdf", **failure)
         factories.make_collection(dataset, kind=Kind.LINK, name="https://example.org/film", state=ImportState.WAITING)
-        vector_sets.change_model(dataset, self.app.provider, "embed-large")
+        sets.change_model(dataset, self.app.provider, "embed-large")
         return dataset
 
     def make_key(self, name: str, app: App | None, **policy: Any) -> tuple[ApiKey, str]:

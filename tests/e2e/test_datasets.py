@@ -6,9 +6,9 @@ import zipfile
 import pytest
 from playwright.sync_api import Page, expect
 
-from datasets import vector_sets
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, Datum, Kind
+from datasets.vectors import sets
 from tests import factories
 from tests.admin.pages import url
 from tests.api.test_collection_create_local_file import MIB, begin_upload, nameless_files
@@ -202,7 +202,7 @@ def test_search(page: Page, user, dataset):
 def test_vectors_that_are_made_anew(page: Page, user, dataset, provider):
     insert(factories.make_collection(dataset), [NewDatum("one"), NewDatum("two")])
     work(dataset)
-    vector_sets.change_model(dataset, factories.make_provider(dataset.team, provider.url), "embed")
+    sets.change_model(dataset, factories.make_provider(dataset.team, provider.url), "embed")
     page.goto(url(Dataset, "change", dataset.pk))
     expect(page.get_by_text("Vectors of embed are being made")).to_be_visible()
     expect(page.get_by_text("0 of 2")).to_be_visible()

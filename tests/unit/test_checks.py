@@ -13,8 +13,8 @@ from django.urls import path
 from apikeys.access.declarations import PUBLIC
 from apikeys.api.views import ApiView
 from apikeys.checks import check_retention, check_routes
-from datasets import vector_indexes
 from datasets.checks import LEAST, MOST, check_index_memory
+from datasets.vectors import indexes
 from tests.environment import PROJECT
 
 urlpatterns: list[Any] = []
@@ -78,7 +78,7 @@ def test_memory_for_indexes(settings: Any, size: int, count: int) -> None:
     assert len(check_index_memory()) == count
     if count == 0:
         # The database takes what the check lets through.
-        vector_indexes.build_missing()
+        indexes.build_missing()
 
 
 def test_the_server_does_not_start(tmp_path: Path) -> None:

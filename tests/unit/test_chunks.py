@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from datasets import chunks
-from datasets.chunks import PART, split
+from datasets.conversion import chunks
+from datasets.conversion.chunks import PART, split
 from datasets.texts import token_counts
 
 ENGLISH = "The film was directed by Ang Lee. It was shot in many provinces of China! Who wrote the music? Tan Dun did. "

@@ -15,9 +15,9 @@ from openpyxl import Workbook
 from pptx import Presentation
 from pptx.util import Inches
 
-from datasets import conversion, conversion_documents, conversion_process, conversion_tables
-from datasets.conversion import Conversion, Frame, Item
-from datasets.formats import Format, Unreadable, format_of
+from datasets.conversion import documents, items, process, tables
+from datasets.conversion.formats import Format, Unreadable, format_of
+from datasets.conversion.items import Conversion, Frame, Item
 from tests.unit import source_files
 
 MIB = 1024 * 1024
@@ -33,7 +33,7 @@ def texts_of(content: bytes, format: Format, size: int = 512) -> list[str]:
 
 def failure_of(content: bytes, format: Format) -> str:
     """What the last frame says."""
-    *_, last = conversion.frames(Conversion(io.BytesIO(content), format, 512), 0)
+    *_, last = items.frames(Conversion(io.BytesIO(content), format, 512), 0)
     return last.failure
 
 
@@ -44,7 +44,7 @@ def told_by_process(content: bytes, format: Format, skip: int = 0) -> list[Frame
         with tempfile.TemporaryFile() as file:
             file.write(content)
             file.seek(0)
-            return [frame async for frame in conversion_process.frames(file, format, 64, skip)]
+            return [frame async for frame in process.frames(file, format, 64, skip)]
 
     return asyncio.run(told())
 
@@ -110,7 +110,7 @@ def test_csv_with_other_delimiters(mark: str) -> None:
 
 def test_csv_rows_that_are_left_out() -> None:
     content = "q,a\n,an answer alone\nlong," + "word " * 9_000 + "\nfine,yes\nx,y,z," + "word " * 9_000 + "\n"
-    *_, last = conversion.frames(Conversion(io.BytesIO(content.encode()), Format.CSV, 512), 0)
+    *_, last = items.frames(Conversion(io.BytesIO(content.encode()), Format.CSV, 512), 0)
     assert last == Frame(left_out=3, is_last=True)
 
 
@@ -120,7 +120,7 @@ def test_csv_with_10000_columns() -> None:
 
 
 def test_csv_with_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion_tables, "MAXIMUM_ROWS", 10)
+    monkeypatch.setattr(tables, "MAXIMUM_ROWS", 10)
     assert "more than 10 rows" in failure_of(b"q,a\n" + b"".join(b"%d,a\n" % n for n in range(11)), Format.CSV)
     assert failure_of(b"q,a\n" + b"".join(b"%d,a\n" % n for n in range(10)), Format.CSV) == ""
 
@@ -158,7 +158,7 @@ def test_pdf_that_is_damaged() -> None:
 
 
 def test_pdf_with_too_many_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion_documents, "MAXIMUM_PAGES", 3)
+    monkeypatch.setattr(documents, "MAXIMUM_PAGES", 3)
     assert "more than 3 pages" in failure_of(source_files.pdf(["x"] * 4), Format.PDF)
 
 
@@ -204,7 +204,7 @@ def test_xlsx() -> None:
 
 
 def test_xlsx_with_too_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion_tables, "MAXIMUM_ROWS", 3)
+    monkeypatch.setattr(tables, "MAXIMUM_ROWS", 3)
     assert "more than 3 rows" in failure_of(workbook([["x"]] * 4), Format.XLSX)
 
 
@@ -267,7 +267,7 @@ def test_entities_that_name_files() -> None:
 
 def test_a_document_that_takes_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within what it may unpack to, and far more as a tree. On a busy machine its time is over first."""
-    monkeypatch.setattr(conversion_process, "SILENCE_SECONDS", 20)
+    monkeypatch.setattr(process, "SILENCE_SECONDS", 20)
     content = source_files.docx("<w:p/>" * (200 * MIB // 6))
     with pytest.raises(Unreadable, match=r"memory|seconds"):
         told_by_process(content, Format.DOCX)
@@ -283,7 +283,7 @@ def test_deep_nesting(format: Format) -> None:
 
 
 def test_a_part_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion_process, "SILENCE_SECONDS", 0.01)
+    monkeypatch.setattr(process, "SILENCE_SECONDS", 0.01)
     with pytest.raises(Unreadable, match="takes more than"):
         told_by_process(b"x", Format.TEXT)
 
@@ -304,11 +304,11 @@ def test_the_process_tells_frames_behind_what_is_skipped() -> None:
 
 
 def test_the_process_has_no_secrets() -> None:
-    assert not {name for name in conversion_process.ENVIRONMENT if "KEY" in name or "DATABASE" in name}
+    assert not {name for name in process.ENVIRONMENT if "KEY" in name or "DATABASE" in name}
 
 
 def test_text_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(conversion, "MAXIMUM_TEXT", 1000)
+    monkeypatch.setattr(items, "MAXIMUM_TEXT", 1000)
     assert "more than 1,000 characters" in failure_of(b"word " * 201, Format.TEXT)
 
 
@@ -340,7 +340,7 @@ def test_one_that_is_not_heard_to_its_end() -> None:
     content = b"q,a\n" + b"".join(b"%d %s,x\n" % (number, b"w " * 500) for number in range(4_000))
 
     async def hear_little(file: IO[bytes]) -> int:
-        async with asyncio.timeout(60), aclosing(conversion_process.frames(file, Format.CSV, 64, 0)) as said:
+        async with asyncio.timeout(60), aclosing(process.frames(file, Format.CSV, 64, 0)) as said:
             frame = await anext(said)
             reader = said.ag_frame.f_locals["process"].stdout
             while not reader._paused:  # noqa: ASYNC110 - of a pause nobody tells

@@ -15,12 +15,13 @@ from asgiref.sync import async_to_sync
 
 from apikeys import outbound
 from apikeys.errors import ServiceUnavailable, UpstreamError, UpstreamTimeout
-from datasets import jobs, static_model, vector_sets
+from datasets import jobs
 from datasets.data import NewDatum, insert
-from datasets.embeddings import MAXIMUM_WAITING, Embedded, count_tokens, embed, normed
 from datasets.models import Collection, PendingVector, Vector, VectorSet
-from datasets.provider_models import ProviderModel, TextsRefused
 from datasets.texts import LONGEST_TOKEN, token_counts
+from datasets.vectors import sets, static_model
+from datasets.vectors.embeddings import MAXIMUM_WAITING, Embedded, count_tokens, embed, normed
+from datasets.vectors.provider_models import ProviderModel, TextsRefused
 from tests import factories
 from tests.environment import PROJECT
 from tests.fake_provider import POISON, FakeProvider
@@ -53,7 +54,7 @@ def make_collection(provider: FakeProvider, behavior: str) -> Collection:
 def run(collection: Collection) -> None:
     async def embedded() -> None:
         try:
-            await vector_sets.embed_pending(collection.dataset_id)
+            await sets.embed_pending(collection.dataset_id)
         finally:
             await outbound.close()
 
@@ -180,7 +181,7 @@ def test_a_new_model_takes_over_without_what_it_refuses(provider: FakeProvider) 
     insert(collection, [NewDatum(POISON), NewDatum("fine")])
     run(collection)
     dataset = collection.dataset
-    after = vector_sets.change_model(dataset, dataset.vector_sets.get().provider, "embed_poisoned")
+    after = sets.change_model(dataset, dataset.vector_sets.get().provider, "embed_poisoned")
     assert after is not None
     for is_current in (False, False, True):
         run(collection)
@@ -313,9 +314,9 @@ def turns_of(collection: Collection) -> list[int]:
 def test_much_to_do_lets_others_have_their_turn(
     monkeypatch: pytest.MonkeyPatch, batches: int, seconds: int, counts: list[int]
 ) -> None:
-    monkeypatch.setattr(vector_sets, "BATCH", 2)
-    monkeypatch.setattr(vector_sets, "TURN_BATCHES", batches)
-    monkeypatch.setattr(vector_sets, "TURN_SECONDS", seconds)
+    monkeypatch.setattr(sets, "BATCH", 2)
+    monkeypatch.setattr(sets, "TURN_BATCHES", batches)
+    monkeypatch.setattr(sets, "TURN_SECONDS", seconds)
     collection = factories.make_collection()
     insert(collection, [NewDatum(f"text {number}") for number in range(7)])
     assert turns_of(collection) == counts
@@ -323,7 +324,7 @@ def test_much_to_do_lets_others_have_their_turn(
 
 def test_each_turn_gets_further(provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the provider is that refuses a text."""
-    monkeypatch.setattr(vector_sets, "TURN_SECONDS", 0)
+    monkeypatch.setattr(sets, "TURN_SECONDS", 0)
     collection = make_collection(provider, "embed_poisoned")
     insert(collection, [NewDatum(text) for text in ("one", "two", POISON, "three")])
     assert turns_of(collection)[-1] == 3
@@ -332,7 +333,7 @@ def test_each_turn_gets_further(provider: FakeProvider, monkeypatch: pytest.Monk
 
 
 def test_a_provider_that_may_take_longer_elsewhere(provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(vector_sets, "CALL_SECONDS", 1)
+    monkeypatch.setattr(sets, "CALL_SECONDS", 1)
     team = factories.make_team()
     patient = factories.make_provider(team, provider.url, total_seconds=600)
     collection = factories.make_collection(factories.make_dataset(team, patient, "never"))

@@ -6,10 +6,10 @@ import pytest
 from django.db import connection
 
 from apikeys.hot_path.connections import connect
-from datasets import candidates
 from datasets.data import NewDatum, insert
-from datasets.full_text import COMMON, MAXIMUM_WEIGHED, with_words
 from datasets.models import Collection, Datum, VectorSet
+from datasets.search import nearest
+from datasets.search.full_text import COMMON, MAXIMUM_WEIGHED, with_words
 from datasets.texts import words_of
 from tests import factories
 
@@ -18,7 +18,7 @@ COLORS = ("red", "blue", "green")
 
 def texts_found(collection: Collection, text: str) -> list[str]:
     with connect() as own, own.transaction():
-        candidates.prepare(own)
+        nearest.prepare(own)
         found = with_words(own, [collection.dataset_id], words_of(text))
     texts = dict(Datum.objects.filter(pk__in=[pk for pk, _ in found]).values_list("pk", "q"))
     return [texts[pk] for pk, _ in found]
@@ -61,7 +61,7 @@ def test_what_has_a_rare_word_comes_before_what_has_common_ones(large: Collectio
 
 def test_a_common_word_alone_finds_some_that_have_it(large: Collection) -> None:
     found = texts_found(large, "blue")
-    assert len(found) == candidates.CANDIDATES
+    assert len(found) == nearest.CANDIDATES
     assert all("blue" in text for text in found)
 
 
@@ -77,7 +77,7 @@ def test_of_what_can_be_weighed_whole_nothing_is_left_out() -> None:
     insert(collection, [NewDatum(text) for text in texts])
     found = texts_found(collection, "film red blue")
     assert all(text.endswith("red blue") for text in found)
-    assert len(found) == candidates.CANDIDATES
+    assert len(found) == nearest.CANDIDATES
 
 
 def test_chinese_marks_are_no_words() -> None:

@@ -8,9 +8,9 @@ import pytest
 from aiohttp import web
 
 from apikeys import outbound
-from datasets import links
-from datasets.formats import Format, Unreadable
-from datasets.links import Page
+from datasets.conversion.formats import Format, Unreadable
+from datasets.imports import links
+from datasets.imports.links import Page
 from tests.fake_site import FakeSite
 from tests.loopback import loopback_allowed
 

@@ -11,7 +11,7 @@ from apikeys.accounting.ledger import UsageRecord
 from apikeys.accounting.recording import Usage
 from apikeys.errors import Rejected
 from apikeys.object_ids import new_object_id
-from chat import histories, recorder
+from chat.completions import histories, recorder
 from chat.models import App, Conversation, Message
 from tests import factories
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chat import sse
+from chat.completions import sse
 
 
 def test_it_works() -> None:

@@ -7,12 +7,13 @@ from asgiref.sync import async_to_sync
 from django.db import connection
 
 from apikeys.hot_path.connections import connect
-from datasets import candidates, vector_sets
-from datasets.candidates import Near, Scored
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, IndexText, Vector, VectorSet
-from datasets.retrieval import BASES, Query, search
-from datasets.vector_indexes import LARGE, NAME, build_missing, existing, name_of
+from datasets.search import nearest as candidates
+from datasets.search.nearest import Near, Scored
+from datasets.search.retrieval import BASES, Query, search
+from datasets.vectors import sets
+from datasets.vectors.indexes import LARGE, NAME, build_missing, existing, name_of
 from tests import factories
 
 
@@ -165,13 +166,13 @@ def test_a_large_set_has_one_when_it_takes_over() -> None:
     team = factories.make_team()
     dataset = factories.make_dataset(team, factories.make_provider(team), "elsewhere")
     collection = factories.make_collection(dataset)
-    coming = vector_sets.change_model(dataset, None, "")
+    coming = sets.change_model(dataset, None, "")
     assert coming is not None
     columns = {"dataset_id": dataset.pk, "collection_id": collection.pk, "vector_set_id": coming.pk}
     with connection.cursor() as cursor:
         cursor.execute(MANY, columns | {"count": LARGE})
     assert name_of(coming.pk) not in indexes()
-    async_to_sync(vector_sets.embed_pending)(dataset.pk)
+    async_to_sync(sets.embed_pending)(dataset.pk)
     assert dataset.vector_sets.get().pk == coming.pk
     assert name_of(coming.pk) in indexes()
     found = async_to_sync(search)(Query(team.pk, (dataset.pk,), "anything"))

@@ -17,8 +17,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError, connections
 
-from fastgpt_site import demo, serving
-from fastgpt_site.supervisor import StartError, Supervisor, answers, bind, free_port
+from fastgpt_site.demo import seed
+from fastgpt_site.process import serving
+from fastgpt_site.process.supervisor import StartError, Supervisor, answers, bind, free_port
 
 LOOPBACK = "127.0.0.0/8"
 
@@ -73,7 +74,7 @@ class Command(BaseCommand):
                 variables = environment(options["host"], model_url)
                 serving.start_workers(supervisor, listener, 1, variables)
                 serving.start_jobs(supervisor, variables)
-                made = demo.seed(model_url)
+                made = seed.seed(model_url)
                 supervisor.wait_until(made.knows_the_film, "The background jobs")
                 self._report(serving.origin(listener), made, as_json=options["json"])
                 connections.close_all()
@@ -81,11 +82,11 @@ class Command(BaseCommand):
         except (StartError, ImproperlyConfigured, OperationalError) as error:
             raise CommandError(str(error)) from error
 
-    def _report(self, site: str, made: demo.Demo, *, as_json: bool) -> None:
+    def _report(self, site: str, made: seed.Demo, *, as_json: bool) -> None:
         facts = {
             "base_url": f"{site}/api",
             "admin_url": f"{site}/admin/",
-            "admin_username": demo.ADMIN,
+            "admin_username": seed.ADMIN,
             "admin_password": made.admin_password,
             "team": made.team.name,
             "app_id": made.app.pk,
@@ -98,7 +99,7 @@ class Command(BaseCommand):
         self.stdout.flush()
 
 
-def text(facts: dict[str, Any], made: demo.Demo) -> str:
+def text(facts: dict[str, Any], made: seed.Demo) -> str:
     """The same for people: what cannot be shown again is replaced by how to make it anew."""
     manage = manage_command()
     notes = []
@@ -111,12 +112,12 @@ def text(facts: dict[str, Any], made: demo.Demo) -> str:
         notes += ["Keys are shown only once, when they are made. For a new one in place of the old:"]
         notes += [f"  {manage} apikey rotate {key_id}     # {name}" for name, key_id, key in keys if key is None]
     if made.admin_password is None:
-        notes += [f"A new password: {manage} changepassword {demo.ADMIN}"]
+        notes += [f"A new password: {manage} changepassword {seed.ADMIN}"]
     hidden = "(shown only once; see below)"
     return REPORT.format(
         base_url=facts["base_url"],
         admin_url=facts["admin_url"],
-        login=f"{demo.ADMIN} / {made.admin_password or hidden}",
+        login=f"{seed.ADMIN} / {made.admin_password or hidden}",
         app_key=made.app_key or hidden,
         film_key=made.film_key or hidden,
         global_key=made.global_key or hidden,

@@ -9,8 +9,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 from django.db import OperationalError
 
-from fastgpt_site import serving
-from fastgpt_site.supervisor import StartError, Supervisor, bind
+from fastgpt_site.process import serving
+from fastgpt_site.process.supervisor import StartError, Supervisor, bind
 
 
 class Command(BaseCommand):

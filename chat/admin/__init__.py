@@ -1,0 +1,5 @@
+"""Registers the pages of providers, apps and conversations."""
+
+from chat.admin import apps
+
+__all__ = ["apps"]

@@ -1,0 +1,201 @@
+"""The endpoints that talk to apps, and those that list them."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+from django.http import HttpResponse
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apikeys.access.declarations import APP, GLOBAL, GLOBAL_NAMING_APP, ApiCredential, team_id_of
+from apikeys.api.limit_headers import limit_headers
+from apikeys.api.streams import EventStream
+from apikeys.api.views import ApiView, AsyncApiView, success
+from apikeys.client_address import address_of
+from apikeys.errors import ApiError, InternalError
+from apikeys.hot_path.in_flight import InFlight
+from apikeys.hot_path.listener import listener
+from apikeys.hot_path.trace import Trace, trace_of
+from apikeys.keys.kinds import AccessKind
+from chat.completions import request as payloads
+from chat.completions.app_selection import addressed_app
+from chat.completions.app_snapshots import AppSnapshot
+from chat.completions.completion import Caller, Completion
+from chat.completions.request import CompletionRequest
+from chat.completions.stream_format import StreamFormat
+from chat.models import App
+
+logger = logging.getLogger(__name__)
+
+# Headers wait for the provider's first byte, so that a failure has its true status; but not longer than this.
+HEADER_PATIENCE_SECONDS = 10.0
+
+
+class CompletionsView(AsyncApiView):
+    """`POST v1/chat/completions`: ask an app."""
+
+    endpoint = "chat.completions"
+    api_key_access = frozenset({APP, GLOBAL_NAMING_APP})
+    staff_permission = None
+
+    async def post(self, request: Request) -> HttpResponse | EventStream:
+        http_request = request._request
+        body = payloads.parse_request(http_request.body)
+        credential: ApiCredential = request.auth  # type: ignore[assignment]
+        trace, address = trace_of(http_request), address_of(http_request)
+        caller = Caller(trace, credential.policy, self.endpoint, None if address is None else str(address))
+        flight = InFlight(credential.policy.key_id, trace.abort)
+        is_streaming = False
+        try:
+            app = await self.app_of(credential, body, flight)
+            completion = Completion(body, app, caller, flight)
+            await completion.prepare()
+            response = await self.answered(completion, trace)
+            is_streaming = isinstance(response, EventStream)
+        finally:
+            if not is_streaming:
+                flight.close()
+        return response
+
+    @staticmethod
+    async def app_of(credential: ApiCredential, body: CompletionRequest, flight: InFlight) -> AppSnapshot:
+        """The app, as it is now: had it changed while it was looked up, a cut could have missed this request."""
+        while True:
+            generation = listener.generation
+            app = await addressed_app(credential, app_id=body.appId, model=body.model)
+            flight.app_id = app.app_id
+            # A silent listener tells of no change; what it has was just read from the database then.
+            if generation == listener.generation:
+                return app
+
+    @staticmethod
+    async def answered(completion: Completion, trace: Trace) -> HttpResponse | EventStream:
+        try:
+            if completion.request.stream:
+                return await streamed(completion, trace)
+            await completion.answer()
+        finally:
+            if trace.verdict is not None:
+                trace.headers += limit_headers(trace.verdict)
+        return HttpResponse(msgspec.json.encode(whole(completion)), content_type="application/json")
+
+
+def whole(completion: Completion) -> dict[str, Any]:
+    """The body of an answer that is not streamed."""
+    body = payloads.completion(
+        id=completion.id,
+        created=completion.created,
+        model=completion.app.model,
+        content=completion.content,
+        finish_reason=completion.finish_reason,
+        usage=completion.usage,
+    )
+    if completion.request.detail:
+        body |= {"responseData": completion.response_data(), "newVariables": completion.variables}
+    return body
+
+
+async def streamed(completion: Completion, trace: Trace) -> EventStream:
+    """The stream, begun: by its first text, or by a comment when that is long in coming. Raises ApiError before."""
+    texts = completion.stream()
+    first = asyncio.ensure_future(anext(texts, None))
+    try:
+        await asyncio.wait({first}, timeout=HEADER_PATIENCE_SECONDS)
+        if first.done() and first.exception() is not None:
+            await first
+        source = events(completion, trace, first, texts)
+        return EventStream(await anext(source), source)
+    except asyncio.CancelledError:
+        await ended(first)
+        await texts.aclose()
+        raise
+
+
+async def ended(future: asyncio.Future[Any]) -> None:
+    """Cancel a future and wait until it has ended: a generator that still runs cannot be closed."""
+    if not future.done():
+        future.cancel()
+        await asyncio.wait({future})
+
+
+async def events(
+    completion: Completion,
+    trace: Trace,
+    first: asyncio.Future[list[str] | None],
+    texts: AsyncGenerator[list[str], None],
+) -> AsyncGenerator[bytes, None]:
+    """The completion as server-sent events. An error from here on is an event too, the last one."""
+    form = StreamFormat(completion)
+    async with aclosing(texts):
+        try:
+            if not first.done():
+                yield EventStream.comment + form.steps()
+            opening = await first
+            yield form.begin() + form.texts(opening or [])
+            async for more in texts:
+                yield form.texts(more)
+            yield form.end()
+        except ApiError as error:
+            trace.error_code = error.error_code
+            yield form.error(error)
+        except Exception:
+            logger.exception("request %s failed in its stream", trace.request_id)
+            trace.error_code = InternalError.error_code
+            yield form.error(InternalError(trace.request_id))
+        finally:
+            completion.flight.close()
+            await ended(first)
+
+
+class AppListView(ApiView):
+    """`GET|POST core/app/list`: the team's apps."""
+
+    endpoint = "app.list"
+    api_key_access = frozenset({GLOBAL})
+    staff_permission = "chat.view_app"
+
+    def get(self, request: Request) -> Response:
+        apps = App.objects.for_team(team_id_of(request)).filter(archived_at=None)
+        return success(
+            [
+                {
+                    "_id": app.pk,
+                    "name": app.name,
+                    "intro": app.intro,
+                    "type": "simple",
+                    "avatar": "",
+                    "teamId": app.team_id,
+                    "updateTime": app.updated_at,
+                }
+                for app in apps
+            ]
+        )
+
+    post = get
+
+
+class ModelListView(ApiView):
+    """`GET v1/models`, in OpenAI's form: what the key may name as `model`, which is the apps it may talk to."""
+
+    endpoint = "models.list"
+    api_key_access = frozenset({GLOBAL})
+    staff_permission = None
+
+    def get(self, request: Request) -> Response:
+        policy = request.auth.policy  # type: ignore[union-attr]
+        apps = App.objects.for_team(policy.team_id).filter(archived_at=None)
+        if policy.allowed_models:
+            apps = apps.filter(model__in=policy.allowed_models)
+        if policy.kind != AccessKind.GLOBAL_NAMING_APP:
+            apps = apps.none()
+        models = [
+            {"id": app.pk, "object": "model", "created": int(app.created_at.timestamp()), "owned_by": app.team_id}
+            for app in apps
+        ]
+        response = success(models)
+        response.data["object"] = "list"
+        return response

@@ -1,0 +1,111 @@
+"""`POST v1/embeddings`: vectors of texts, in OpenAI's form."""
+
+from typing import Annotated, Literal
+
+import msgspec
+from django.http import HttpResponse
+from msgspec import Meta, Struct
+from rest_framework.request import Request
+
+from apikeys.access.declarations import GLOBAL, ApiCredential
+from apikeys.api.bodies import decode
+from apikeys.api.limit_headers import limit_headers
+from apikeys.api.views import AsyncApiView
+from apikeys.client_address import address_of
+from apikeys.errors import InvalidParameter, ModelNotAllowed
+from apikeys.hot_path.in_flight import InFlight
+from apikeys.hot_path.trace import trace_of
+from apikeys.storable_text import storable
+from chat.completions.completion import Caller
+from chat.embeddings.calls import EmbeddingCall
+from chat.embeddings.models import TeamModel, find_model
+from datasets.texts import MAXIMUM_TOKENS, is_too_long_by_size
+from datasets.vectors.embeddings import count_tokens
+
+MAX_TEXTS = 2_048
+# Of all texts together.
+MAX_BYTES = 1024 * 1024
+
+Text = Annotated[str, Meta(min_length=1)]
+
+
+class EmbeddingRequest(Struct, frozen=True):
+    """null means absent; unknown fields are ignored."""
+
+    model: str
+    input: Text | Annotated[list[Text], Meta(min_length=1, max_length=MAX_TEXTS)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: int | None = None
+    user: str | None = None
+
+
+DECODER = msgspec.json.Decoder(EmbeddingRequest)
+
+
+class EmbeddingsView(AsyncApiView):
+    """Of the static model, or of a model that one of the team's datasets has."""
+
+    endpoint = "embeddings.create"
+    api_key_access = frozenset({GLOBAL})
+    staff_permission = None
+
+    async def post(self, request: Request) -> HttpResponse:
+        http_request = request._request
+        body = decode(http_request.body, DECODER)
+        texts = texts_of(body)
+        credential: ApiCredential = request.auth  # type: ignore[assignment]
+        policy, trace, address = credential.policy, trace_of(http_request), address_of(http_request)
+        caller = Caller(trace, policy, self.endpoint, None if address is None else str(address))
+        flight = InFlight(policy.key_id, trace.abort)
+        try:
+            model = await self.model_of(credential, body)
+            if model.model.is_static:
+                await check_lengths(body, texts)
+            call = EmbeddingCall(model, texts, caller, policy, flight, body.encoding_format == "base64")
+            await call.answer()
+        finally:
+            flight.close()
+            if trace.verdict is not None:
+                trace.headers += limit_headers(trace.verdict)
+        return HttpResponse(written(call), content_type="application/json")
+
+    @staticmethod
+    async def model_of(credential: ApiCredential, body: EmbeddingRequest) -> TeamModel:
+        policy = credential.policy
+        if policy.allowed_models and body.model not in policy.allowed_models:
+            raise ModelNotAllowed(f"This API key may not use the model {storable(body.model)}.")
+        model = await find_model(policy.team_id, body.model)
+        if model is None:
+            raise InvalidParameter("model: None of your team's datasets has this model.", param="model")
+        if body.dimensions is not None and body.dimensions != model.dimension:
+            raise InvalidParameter("dimensions: The model's vectors have another dimension.", param="dimensions")
+        return model
+
+
+def texts_of(body: EmbeddingRequest) -> list[str]:
+    texts = [storable(text) for text in ([body.input] if isinstance(body.input, str) else body.input)]
+    if sum(len(text.encode()) for text in texts) > MAX_BYTES:
+        raise InvalidParameter(f"input: It holds more than {MAX_BYTES} bytes.", param="input")
+    return texts
+
+
+async def check_lengths(body: EmbeddingRequest, texts: list[str]) -> None:
+    """The static model takes what a datum may have. How long a provider's takes them, the provider says."""
+    for number, text in enumerate(texts):
+        is_too_long = is_too_long_by_size(text)
+        if is_too_long is None:
+            is_too_long = (await count_tokens([text]))[0] > MAXIMUM_TOKENS
+        if is_too_long:
+            param = "input" if isinstance(body.input, str) else f"input[{number}]"
+            raise InvalidParameter(f"{param}: It has more than {MAXIMUM_TOKENS} tokens.", param=param)
+
+
+def written(call: EmbeddingCall) -> bytes:
+    """The answer's body, of the pieces that are JSON already."""
+    facts = {
+        "object": "list",
+        "data": msgspec.Raw(b"[" + b",".join(call.vectors) + b"]"),
+        "model": call.model.model.name,
+        "usage": {"prompt_tokens": call.tokens, "total_tokens": call.tokens},
+    }
+    return msgspec.json.encode(facts)

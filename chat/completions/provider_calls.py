@@ -1,0 +1,130 @@
+"""One call to an app's provider: whole or streamed, within its time limits, every failure one of two errors."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import contextmanager
+from itertools import takewhile
+from typing import Any
+
+import aiohttp
+import msgspec
+from django.conf import settings
+
+from apikeys import outbound
+from apikeys.errors import UpstreamError, UpstreamTimeout
+from chat.completions.app_snapshots import AppSnapshot
+from chat.completions.request import ProviderAnswer, decode_answer
+from chat.completions.sse import Decoder
+
+logger = logging.getLogger(__name__)
+
+MAX_ANSWER_BYTES = 8 * 1024 * 1024
+TAIL_SECONDS = 0.1
+
+
+async def complete(app: AppSnapshot, payload: dict[str, Any]) -> ProviderAnswer:
+    """The provider's whole answer. Raises UpstreamError or UpstreamTimeout."""
+    with translated(app):
+        async with asyncio.timeout(app.total_seconds):
+            response = await _post(app, payload)
+            try:
+                answer = decode_answer(await outbound.read(response, MAX_ANSWER_BYTES))
+            finally:
+                response.release()
+    if answer.error is not None or not answer.choices or answer.choices[0].message is None:
+        raise _failure(app, "no message in its answer")
+    return answer
+
+
+async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[list[ProviderAnswer], None]:
+    """The chunks of the provider's answer, as many at once as have come. Raises UpstreamError or UpstreamTimeout.
+
+    Ends when the provider said that it is done; an answer that merely stops is an error.
+    """
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + min(app.total_seconds, settings.STREAM_MAX_SECONDS)
+    decoder, size, is_finished = Decoder(), 0, False
+    with translated(app):
+        async with asyncio.timeout(min(app.first_byte_seconds, app.total_seconds)):
+            response = await _post(app, payload)
+            try:
+                piece = await response.content.readany()
+            except BaseException:
+                response.close()
+                raise
+        try:
+            while piece:
+                size += len(piece)
+                if size > MAX_ANSWER_BYTES * 16:
+                    raise _failure(app, "an endless answer")
+                events = decoder.feed(piece)
+                is_done = b"[DONE]" in events
+                chunks = [decode_answer(data) for data in events if data != b"[DONE]"]
+                good = list(takewhile(lambda chunk: chunk.error is None, chunks))
+                is_finished = is_finished or any(
+                    choice.finish_reason for chunk in good for choice in chunk.choices or ()
+                )
+                if good:
+                    yield good
+                if len(good) < len(chunks):
+                    raise _failure(app, "an error in its stream")
+                if is_done:
+                    await _read_tail(response)
+                    return
+                left = deadline - loop.time()
+                if left <= 0:
+                    # Said here, since a time limit never interrupts a read that has its bytes at hand.
+                    raise TimeoutError
+                async with asyncio.timeout(min(app.between_chunks_seconds, left)):
+                    piece = await response.content.readany()
+        finally:
+            response.release()
+    if not is_finished:
+        raise _failure(app, "an answer that broke off")
+
+
+async def _post(app: AppSnapshot, payload: dict[str, Any]) -> aiohttp.ClientResponse:
+    headers = {"Content-Type": "application/json"}
+    if app.is_secret_lost:
+        raise _failure(app, "no secret that ENCRYPTION_KEYS can decrypt")
+    if app.secret is not None:
+        headers["Authorization"] = f"Bearer {app.secret}"
+    response = await outbound.post(
+        f"{app.base_url}/chat/completions",
+        body=msgspec.json.encode(payload),
+        headers=headers,
+        connect_seconds=app.connect_seconds,
+    )
+    wanted = "text/event-stream" if payload["stream"] else "application/json"
+    if response.status != 200 or response.content_type != wanted:
+        response.close()
+        raise _failure(app, f"HTTP {response.status} {response.content_type}")
+    return response
+
+
+async def _read_tail(response: aiohttp.ClientResponse) -> None:
+    """Read past the end, briefly, so that the connection can be used again. The answer is complete already."""
+    with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
+        async with asyncio.timeout(TAIL_SECONDS):
+            while await response.content.readany():
+                continue
+
+
+@contextmanager
+def translated(app: AppSnapshot) -> Iterator[None]:
+    """Turn every way in which a provider can fail into UpstreamError or UpstreamTimeout."""
+    try:
+        yield
+    except TimeoutError:
+        logger.warning("the provider of app %s timed out", app.app_id)
+        raise UpstreamTimeout from None
+    except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
+        # The class only: the text of these errors names the provider's address.
+        raise _failure(app, type(error).__name__) from None
+
+
+def _failure(app: AppSnapshot, what: str) -> UpstreamError:
+    logger.warning("the provider of app %s failed: %s", app.app_id, what)
+    return UpstreamError()

@@ -1,0 +1,68 @@
+"""How a streamed completion is spelled: OpenAI's chunks, or FastGPT's named events in one of two dialects."""
+
+from typing import Any
+
+import msgspec
+
+from apikeys.errors import ApiError
+from chat.completions import request as payloads
+from chat.completions import sse
+from chat.completions.completion import Completion
+
+DONE = b"[DONE]"
+
+
+class StreamFormat:
+    """The events of one streamed completion, as bytes."""
+
+    def __init__(self, completion: Completion) -> None:
+        request = completion.request
+        self.completion = completion
+        self.is_detailed = bool(request.detail)
+        self.shows_usage = bool(request.stream_options and request.stream_options.include_usage)
+        self.identity: dict[str, Any] = {
+            "id": completion.id,
+            "created": completion.created,
+            "model": completion.app.model,
+        }
+        self._told = 0
+        # What stands around the text of a chunk is the same in all of them.
+        sample = self._answer(payloads.chunk(**self.identity, delta={"content": ""}))
+        self._before, _, self._after = sample.rpartition(b'{"content":""}')
+
+    def _answer(self, data: dict[str, Any] | bytes) -> bytes:
+        raw = data if isinstance(data, bytes) else msgspec.json.encode(data)
+        return sse.encode(raw, "answer" if self.is_detailed else None)
+
+    def begin(self) -> bytes:
+        role = self._answer(payloads.chunk(**self.identity, delta={"role": "assistant", "content": ""}))
+        return self.steps() + role
+
+    def steps(self) -> bytes:
+        """Those that have begun and were not told of yet."""
+        begun = self.completion.steps[self._told :] if self.is_detailed else []
+        self._told += len(begun)
+        event = "moduleStatus" if self.completion.app.is_classic else "flowNodeStatus"
+        return b"".join(sse.encode(msgspec.json.encode({"status": "running", "name": name}), event) for name in begun)
+
+    def texts(self, texts: list[str]) -> bytes:
+        return b"".join(
+            self._before + b'{"content":' + msgspec.json.encode(text) + b"}" + self._after for text in texts
+        )
+
+    def end(self) -> bytes:
+        completion = self.completion
+        events = [self._answer(payloads.chunk(**self.identity, delta={}, finish_reason=completion.finish_reason))]
+        if self.shows_usage:
+            events.append(self._answer(payloads.usage_chunk(**self.identity, usage=completion.usage)))
+        done = self._answer(DONE)
+        if not self.is_detailed:
+            return b"".join([*events, done])
+        steps = msgspec.json.encode(completion.response_data())
+        if completion.app.is_classic:
+            return b"".join([*events, done, sse.encode(steps, "appStreamResponse")])
+        return b"".join([*events, sse.encode(steps, "flowResponses"), done])
+
+    @staticmethod
+    def error(error: ApiError) -> bytes:
+        return sse.encode(error.json(), "error")

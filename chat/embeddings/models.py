@@ -1,0 +1,64 @@
+"""The models that a team's keys embed with: the static one of every server, and those of the team's datasets."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.group_commit import Gate
+from apikeys.storable_text import storable
+from datasets.vectors.provider_models import ProviderModel
+from datasets.vectors.static_model import STATIC_DIMENSION, STATIC_MODEL
+
+
+@dataclass(frozen=True, slots=True)
+class TeamModel:
+    """`dimension` is None before its first vector; `price` in millionths of a point for 1,000 tokens."""
+
+    model: ProviderModel
+    dimension: int | None
+    price: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    team_id: str
+    name: str
+
+
+# Where several datasets have a model of one name, that of the oldest counts.
+SQL = """
+SELECT wanted.ordinal, vector_set.model, vector_set.dimension, vector_set.base_url, vector_set.encrypted_secret,
+    vector_set.connect_seconds, vector_set.total_seconds, vector_set.price
+FROM unnest(%s::int[], %s::text[], %s::text[]) AS wanted(ordinal, team_id, name)
+CROSS JOIN LATERAL (
+    SELECT vector_set.model, vector_set.dimension, provider.base_url, provider.encrypted_secret,
+        provider.connect_seconds, provider.total_seconds, coalesce(price.prompt_micropoints, 0) AS price
+    FROM datasets_dataset AS dataset
+    JOIN datasets_vectorset AS vector_set ON vector_set.dataset_id = dataset.id
+    JOIN chat_provider AS provider ON provider.id = vector_set.provider_id
+    LEFT JOIN chat_price AS price ON price.provider_id = provider.id AND price.model = vector_set.model
+    WHERE dataset.team_id = wanted.team_id AND vector_set.model = wanted.name
+    ORDER BY vector_set.id LIMIT 1
+) AS vector_set
+"""
+
+
+def _load(connection: Connection, batch: Sequence[Wanted]) -> list[TeamModel | None]:
+    columns = [
+        list(range(len(batch))),
+        [wanted.team_id for wanted in batch],
+        [wanted.name for wanted in batch],
+    ]
+    found: list[TeamModel | None] = [None] * len(batch)
+    for ordinal, name, dimension, *provider, price in connection.execute(SQL, columns):
+        found[ordinal] = TeamModel(ProviderModel.of_columns(name, *provider), dimension, price)
+    return found
+
+
+gate: Gate[Wanted, TeamModel | None] = Gate("embedding-model", _load, capacity=5_000, max_batch=64)
+
+
+async def find_model(team_id: str, name: str) -> TeamModel | None:
+    if name == STATIC_MODEL:
+        return TeamModel(ProviderModel.of(None, name), STATIC_DIMENSION)
+    return await gate.submit(Wanted(team_id, storable(name)))

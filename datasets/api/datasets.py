@@ -1,0 +1,309 @@
+"""`core/dataset/...`: knowledge bases, their names and their models, as FastGPT's clients manage them."""
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import msgspec
+from django.core.exceptions import ValidationError
+from django.db import IntegrityError, transaction
+from django.db.models import Count, prefetch_related_objects
+from rest_framework.request import Request
+from rest_framework.response import Response
+
+from apikeys.access.declarations import GLOBAL, ApiCredential, team_id_of
+from apikeys.api.bodies import decode, decode_query
+from apikeys.api.views import ApiView, success
+from apikeys.errors import InvalidParameter, ModelNotAllowed
+from apikeys.object_ids import is_object_id
+from apikeys.storable_text import storable
+from apikeys.teams import Team
+from datasets.api.paging import SearchText
+from datasets.lookups import find_dataset, lock_dataset
+from datasets.models import USUAL_CHUNK, Dataset, PendingVector, VectorSet
+from datasets.names import DatasetName, clean_name
+from datasets.texts import MAXIMUM_TOKENS
+from datasets.vectors import sets as vector_sets
+from datasets.vectors.static_model import STATIC_MODEL
+
+# Of a team, by name. There is no more than one page in FastGPT's list.
+MAXIMUM_DATASETS = 1_000
+
+Intro = Annotated[str, msgspec.Meta(max_length=500)]
+ModelName = Annotated[str, msgspec.Meta(max_length=200)]
+# A dataset's fields, as requests spell them.
+SPELLED = {"rerank_provider": "rerankProviderId", "rerank_model": "rerankModel"}
+
+
+class GivenModel(msgspec.Struct):
+    """Base: who makes a dataset's vectors. An empty `providerId` is this server itself."""
+
+    vectorModel: ModelName | None = None
+    providerId: str | None = None
+
+    def chosen(self, team_id: str, present: VectorSet | None = None) -> tuple[Any, str] | None:
+        """(provider or None, model); None where a request leaves it as it is."""
+        model = clean_name(self.vectorModel, "vectorModel") if self.vectorModel else ""
+        if self.providerId:
+            if not model:
+                raise InvalidParameter("vectorModel: Name the provider's model as well.", param="vectorModel")
+            return find_provider(team_id, self.providerId, "providerId"), model
+        if model in ("", STATIC_MODEL):
+            return (None, STATIC_MODEL) if model or self.providerId is not None else None
+        if present is None or present.provider_id is None or self.providerId is not None:
+            raise InvalidParameter(
+                f"vectorModel: This server's own model is {STATIC_MODEL}. Name the provider of another in providerId.",
+                param="vectorModel",
+            )
+        return present.provider, model
+
+
+class NewDataset(GivenModel, kw_only=True):
+    name: DatasetName
+    intro: Intro | None = None
+    parentId: str | None = None
+    type: Literal["dataset"] | None = None
+
+
+class ChangedDataset(GivenModel, kw_only=True):
+    id: str
+    name: DatasetName | None = None
+    intro: Intro | None = None
+    parentId: str | None = None
+    rerankProviderId: str | None = None
+    rerankModel: ModelName | None = None
+
+
+class ListedDatasets(msgspec.Struct):
+    parentId: str | None = None
+    searchKey: SearchText | None = None
+
+
+class NamedDataset(msgspec.Struct):
+    id: str
+
+
+NEW_DATASET = msgspec.json.Decoder(NewDataset)
+CHANGED_DATASET = msgspec.json.Decoder(ChangedDataset)
+LISTED_DATASETS = msgspec.json.Decoder(ListedDatasets)
+NAMED_DATASET = msgspec.json.Decoder(NamedDataset)
+
+
+class DatasetCreateView(ApiView):
+    """`POST core/dataset/create`: an empty dataset. Its id is the answer."""
+
+    endpoint = "dataset.create"
+    api_key_access = frozenset({GLOBAL})
+    staff_permission = "datasets.add_dataset"
+
+    def post(self, request: Request) -> Response:
+        wanted = decode(request._request.body, NEW_DATASET)
+        check_root(wanted.parentId)
+        team_id = team_id_of(request)
+        dataset = Dataset(team_id=team_id, name=clean_name(wanted.name), intro=storable(wanted.intro or "").strip())
+        with transaction.atomic():
+            provider, model = wanted.chosen(team_id) or (None, STATIC_MODEL)
+            check_model(request, model)
+            dataset.save(force_insert=True)
+            vector_sets.create(dataset, provider, model)
+        return success(dataset.pk)
+
+
+class DatasetListView(ApiView):
+    """`GET|POST core/dataset/list`: the team's datasets, by name."""
+
+    endpoint = "dataset.list"
+    api_key_access = frozenset({GLOBAL})
+    staff_permission = "datasets.view_dataset"
+
+    def get(self, request: Request) -> Response:
+        return self._list(request, decode_query(request.query_params, ListedDatasets))
+
+    def post(self, request: Request) -> Response:
+        return self._list(request, decode(request._request.body or b"{}", LISTED_DATASETS))
+
+    def _list(self, request: Request, wanted: ListedDatasets) -> Response:
+        check_root(wanted.parentId)
+        rows = Dataset.objects.for_team(team_id_of(request))
+        if wanted.searchKey:
+            rows = rows.filter(name__icontains=storable(wanted.searchKey))
+        datasets: list[Dataset] = list(rows.prefetch_related("vector_sets")[:MAXIMUM_DATASETS])
+        return success([listed(dataset) for dataset in datasets])
+
+
+class DatasetDetailView(ApiView):
+    """`GET core/dataset/detail?id=`: a dataset with its models, and what waits for them."""
+
+    endpoint = "dataset.detail"
+    api_key_access = frozenset({GLOBAL})
+    staff_permission = "datasets.view_dataset"
+
+    def get(self, request: Request) -> Response:
+        dataset = find_dataset(team_id_of(request), request.query_params.get("id"))
+        prefetch_related_objects([dataset], "vector_sets")
+        waiting = dict(
+            PendingVector.objects.open()
+            .filter(vector_set__dataset=dataset)
+            .order_by()
+            .values_list("vector_set")
+            .annotate(count=Count("pk"))
+        )
+        coming = next_set(dataset)
+        rerank = {"model": dataset.rerank_model, "providerId": dataset.rerank_provider_id}
+        return success(
+            {
+                **listed(dataset),
+                "createTime": dataset.created_at,
+                "chunkSize": USUAL_CHUNK,
+                "trainingAmount": waiting.get(current_set(dataset).pk, 0),
+                "error": current_set(dataset).failure,
+                "rerankModel": rerank if dataset.rerank_model else None,
+                "nextVectorModel": coming
+                and {
+                    **model_report(coming),
+                    "trainingAmount": waiting.get(coming.pk, 0),
+                    "error": coming.failure,
+                },
+            }
+        )
+
+
+class DatasetUpdateView(ApiView):
+    """`PUT|POST core/dataset/update`: another name, intro or model. What a body does not name stays."""
+
+    endpoint = "dataset.update"
+    api_key_access = frozenset({GLOBAL})
+    staff_permission = "datasets.change_dataset"
+
+    def put(self, request: Request) -> Response:
+        wanted = decode(request._request.body, CHANGED_DATASET)
+        check_root(wanted.parentId)
+        team_id = team_id_of(request)
+        with transaction.atomic():
+            dataset = lock_dataset(team_id, wanted.id)
+            chosen = wanted.chosen(team_id, next_set(dataset) or current_set(dataset))
+            if chosen is not None:
+                check_model(request, chosen[1])
+            columns = columns_of(dataset, wanted)
+            if dataset.rerank_model and not {"rerank_provider", "rerank_model"}.isdisjoint(columns):
+                check_model(request, dataset.rerank_model)
+            if columns:
+                dataset.save(update_fields=[*columns, "updated_at"])
+            if chosen is not None:
+                vector_sets.change_model(dataset, *chosen)
+        return success(None)
+
+    post = put
+
+
+class DatasetDeleteView(ApiView):
+    """`DELETE|POST core/dataset/delete`: a dataset with all that is in it."""
+
+    endpoint = "dataset.delete"
+    api_key_access = frozenset({GLOBAL})
+    staff_permission = "datasets.delete_dataset"
+
+    def delete(self, request: Request) -> Response:
+        return self._delete(request, request.query_params.get("id", ""))
+
+    def post(self, request: Request) -> Response:
+        return self._delete(request, decode(request._request.body, NAMED_DATASET).id)
+
+    def _delete(self, request: Request, dataset_id: str) -> Response:
+        try:
+            with transaction.atomic():
+                # One row for Django: what belongs to it goes by the database's own cascades.
+                lock_dataset(team_id_of(request), dataset_id, for_removal=True).delete()
+        except IntegrityError:
+            raise InvalidParameter("An app uses this dataset. Take it out of that app first.", param="id") from None
+        return success(None)
+
+
+def check_root(parent_id: str | None) -> None:
+    if parent_id:
+        raise InvalidParameter("parentId: There are no folders of datasets. Leave it out.", param="parentId")
+
+
+def check_model(request: Request, model: str) -> None:
+    """What a dataset's model does costs the team, whoever asks it: a key gives it only what it may use itself."""
+    credential = request.auth
+    allowed = credential.policy.allowed_models if isinstance(credential, ApiCredential) else ()
+    if allowed and model not in allowed:
+        raise ModelNotAllowed(f"This API key may not use the model {model}.")
+
+
+def find_provider(team_id: str, provider_id: str, param: str) -> Any:
+    """A `chat.Provider` of the team, which stays until the transaction ends."""
+    # The team's own relation: this package imports nothing of `chat`.
+    providers: Any = Team(pk=team_id).providers
+    rows = providers.select_for_update(no_key=True)
+    provider = rows.filter(pk=provider_id).first() if is_object_id(provider_id) else None
+    if provider is None:
+        raise InvalidParameter(f"{param}: There is no such provider.", param=param)
+    return provider
+
+
+def columns_of(dataset: Dataset, wanted: ChangedDataset) -> list[str]:
+    """Set what a body names on the row; return the names of those columns. Empty texts take a rerank model away."""
+    given: dict[str, Any] = {}
+    if wanted.name is not None:
+        given["name"] = clean_name(wanted.name)
+    if wanted.intro is not None:
+        given["intro"] = storable(wanted.intro).strip()
+    if wanted.rerankProviderId is not None:
+        provider_id = wanted.rerankProviderId
+        given["rerank_provider"] = (
+            find_provider(dataset.team_id, provider_id, "rerankProviderId") if provider_id else None
+        )
+    if wanted.rerankModel is not None:
+        given["rerank_model"] = clean_name(wanted.rerankModel, "rerankModel") if wanted.rerankModel else ""
+    for name, value in given.items():
+        setattr(dataset, name, value)
+    if given.keys() & SPELLED.keys():
+        try:
+            dataset.clean()
+        except ValidationError as error:
+            field, messages = next(iter(error.message_dict.items()))
+            param = SPELLED[field]
+            raise InvalidParameter(f"{param}: {' '.join(messages)}", param=param) from None
+    return list(given)
+
+
+# The one or two sets of a dataset. A list prefetches those of all its rows.
+
+
+def current_set(dataset: Dataset) -> VectorSet:
+    return next(vector_set for vector_set in sets_of(dataset) if vector_set.is_current)
+
+
+def next_set(dataset: Dataset) -> VectorSet | None:
+    return next((vector_set for vector_set in sets_of(dataset) if not vector_set.is_current), None)
+
+
+def sets_of(dataset: Dataset) -> Iterable[VectorSet]:
+    sets: Iterable[VectorSet] = dataset.vector_sets.all()
+    return sets
+
+
+def model_report(vector_set: VectorSet) -> dict[str, Any]:
+    return {
+        "model": vector_set.model,
+        "name": vector_set.model,
+        "providerId": vector_set.provider_id,
+        "defaultToken": USUAL_CHUNK,
+        "maxToken": MAXIMUM_TOKENS,
+    }
+
+
+def listed(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "_id": dataset.pk,
+        "parentId": None,
+        "teamId": dataset.team_id,
+        "type": "dataset",
+        "status": "active",
+        "avatar": "",
+        "name": dataset.name,
+        "intro": dataset.intro,
+        "updateTime": dataset.updated_at,
+        "vectorModel": model_report(current_set(dataset)),
+    }

@@ -1,0 +1,81 @@
+"""The process in which a file is read: its start, what it says, and its end, whatever becomes of either side."""
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import IO
+
+import msgspec
+from django.conf import settings
+
+from datasets.conversion.formats import Format, Unreadable
+from datasets.conversion.items import CPU_SECONDS, LENGTH, Frame
+
+logger = logging.getLogger(__name__)
+
+# How long it may say nothing: a single page or cell that takes so long is made to.
+SILENCE_SECONDS = 120
+MAXIMUM_FRAME = 64 * 1024 * 1024
+# One thread for each library: threads take address space, which is bounded. And none of this process's secrets.
+ENVIRONMENT = {
+    "PYTHONUTF8": "1",
+    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "2",
+}
+_frames = msgspec.msgpack.Decoder(Frame)
+
+
+async def frames(file: IO[bytes], format: Format, chunk_size: int, skip: int) -> AsyncGenerator[Frame, None]:
+    """What a file holds, behind the first `skip` items, no quicker than it is taken. Raises Unreadable."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "datasets.conversion", format.value, str(chunk_size), str(skip)),
+        stdin=file,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        cwd=settings.BASE_DIR,
+        env=ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    try:
+        async with aclosing(heard(process)) as said:
+            async for frame in said:
+                yield frame
+    finally:
+        if process.returncode is None:
+            process.kill()
+        # Read to its end, since asyncio tells of no end while its pipe still holds more than the reader wanted.
+        await process.communicate()
+
+
+async def heard(process: asyncio.subprocess.Process) -> AsyncGenerator[Frame, None]:
+    assert process.stdout is not None  # noqa: S101 - it was asked for
+    while True:
+        try:
+            async with asyncio.timeout(SILENCE_SECONDS):
+                (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+                if length > MAXIMUM_FRAME:
+                    raise Unreadable("The file holds too long a text in one piece.")
+                frame = _frames.decode(await process.stdout.readexactly(length))
+        except TimeoutError:
+            raise Unreadable(f"A part of the file takes more than {SILENCE_SECONDS} seconds to read.") from None
+        except asyncio.IncompleteReadError:
+            raise Unreadable(reason_of(await process.wait())) from None
+        if frame.failure:
+            logger.info("a file cannot be imported: %s %s", frame.failure, frame.detail)
+            raise Unreadable(frame.failure)
+        yield frame
+        if frame.is_last:
+            return
+
+
+def reason_of(code: int) -> str:
+    """Why it ended without having said so."""
+    if code in (-signal.SIGXCPU, -signal.SIGKILL):
+        return f"Reading the file takes more than {CPU_SECONDS} seconds, or too much memory."
+    return "Reading the file takes too much memory, or breaks its reader."

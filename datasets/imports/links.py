@@ -1,0 +1,167 @@
+"""Pages that are imported by their URL: fetched through the outbound client, and only where robots may."""
+
+import asyncio
+from dataclasses import dataclass
+from http import HTTPStatus
+from urllib.parse import urljoin, urlsplit, urlunsplit
+
+import aiohttp
+from protego import Protego
+
+from apikeys import outbound
+from datasets.conversion.formats import Format, Unreadable, charset_of
+
+MAXIMUM_URL = 2000
+# Of one import, with its redirects and what robots are told.
+TOTAL_SECONDS = 20.0
+CONNECT_SECONDS = 5.0
+MAXIMUM_BYTES = 10 * 1024 * 1024
+MAXIMUM_REDIRECTS = 5
+# As much of a robots.txt as RFC 9309 asks for.
+ROBOTS_BYTES = 500 * 1024
+REDIRECTS = {301, 302, 303, 307, 308}
+FORMATS = {
+    "text/html": Format.HTML,
+    "application/xhtml+xml": Format.HTML,
+    "text/plain": Format.TEXT,
+    "text/markdown": Format.MARKDOWN,
+    "text/x-markdown": Format.MARKDOWN,
+    "application/pdf": Format.PDF,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """What a URL led to. Text is in UTF-8."""
+
+    content: bytes
+    format: Format
+
+
+class NoAnswer(Exception):
+    """The server could not be reached, or said something that is no HTTP."""
+
+
+def check_url(url: str) -> None:
+    """Raises Unreadable for what is no URL of http or https."""
+    try:
+        parts = urlsplit(url)
+        is_link = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise Unreadable("This is no URL.") from None
+    if not is_link or not url.isprintable() or " " in url:
+        raise Unreadable("Give a URL that begins with http:// or https://.")
+    if parts.username is not None or parts.password is not None:
+        raise Unreadable("A URL with a user's name or password is not fetched.")
+    if len(url) > MAXIMUM_URL:
+        raise Unreadable(f"The URL is longer than {MAXIMUM_URL} characters.")
+
+
+async def fetch(url: str) -> Page:
+    """Raises Unreadable, whose message names no address but the caller's own."""
+    try:
+        async with asyncio.timeout(TOTAL_SECONDS):
+            return await follow(url)
+    except TimeoutError:
+        raise Unreadable(f"The page did not come within {TOTAL_SECONDS:g} seconds.") from None
+    except NoAnswer as error:
+        raise Unreadable(str(error)) from None
+
+
+async def follow(url: str) -> Page:
+    """Each step of the way is a call of its own: its URL, its address and its host's robots.txt are looked at."""
+    for _ in range(MAXIMUM_REDIRECTS + 1):
+        check_url(url)
+        if not await robots_may(url):
+            raise Unreadable("The site's robots.txt asks not to fetch this page.")
+        response = await call(url)
+        try:
+            if response.status not in REDIRECTS:
+                return await page_of(response)
+            url = target_of(url, response)
+        finally:
+            response.release()
+    raise Unreadable(f"The page redirects more than {MAXIMUM_REDIRECTS} times.")
+
+
+def target_of(url: str, response: aiohttp.ClientResponse) -> str:
+    try:
+        return urljoin(url, response.headers.get("Location", ""))
+    except ValueError:
+        raise Unreadable("The page redirects to what is no URL.") from None
+
+
+async def call(url: str) -> aiohttp.ClientResponse:
+    try:
+        return await outbound.get(url, connect_seconds=CONNECT_SECONDS)
+    except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, outbound.AddressRefused):
+            raise Unreadable("The page lies in a private network, which is not fetched from.") from None
+        raise NoAnswer("The page's server cannot be reached.") from None
+    except (aiohttp.ClientError, OSError, ValueError):
+        raise NoAnswer("The page's server cannot be reached.") from None
+
+
+async def page_of(response: aiohttp.ClientResponse) -> Page:
+    if response.status != HTTPStatus.OK:
+        raise Unreadable(f"The page's server answered with HTTP {response.status}.")
+    format = FORMATS.get(response.content_type)
+    if format is None:
+        raise Unreadable("The page is neither HTML, text, Markdown nor PDF.")
+    content = await content_of(response, MAXIMUM_BYTES)
+    if not content:
+        raise Unreadable("The page is empty.")
+    if format is not Format.PDF:
+        content = await asyncio.to_thread(in_utf8, content, charset_of(response.charset or ""))
+    return Page(content, format)
+
+
+async def content_of(response: aiohttp.ClientResponse, maximum: int) -> bytes:
+    try:
+        return await outbound.read(response, maximum)
+    except ValueError:
+        raise Unreadable(f"The page is larger than {maximum // 2**20} MiB.") from None
+    except (aiohttp.ClientError, OSError):
+        raise NoAnswer("The page's server broke off.") from None
+
+
+def in_utf8(content: bytes, charset: str | None) -> bytes:
+    """By what its server declares; as it is, if that is wrong, unknown or nothing."""
+    try:
+        return content.decode(charset or "utf-8").encode()
+    except ValueError:
+        return content
+
+
+async def robots_may(url: str) -> bool:
+    """As RFC 9309 has it: no robots.txt means yes, one that cannot be had for a fault of its server means no."""
+    parts = urlsplit(url)
+    robots_url = urlunsplit((parts.scheme, parts.netloc, "/robots.txt", "", ""))
+    for _ in range(MAXIMUM_REDIRECTS + 1):
+        check_url(robots_url)
+        response = await call(robots_url)
+        try:
+            if response.status in REDIRECTS:
+                robots_url = target_of(robots_url, response)
+            elif response.status == HTTPStatus.OK:
+                return is_allowed(await beginning_of(response), url)
+            else:
+                return response.status < HTTPStatus.INTERNAL_SERVER_ERROR
+        finally:
+            response.release()
+    return True
+
+
+async def beginning_of(response: aiohttp.ClientResponse) -> bytes:
+    pieces, size = [], 0
+    try:
+        while size < ROBOTS_BYTES and (piece := await response.content.readany()):
+            pieces.append(piece)
+            size += len(piece)
+    except (aiohttp.ClientError, OSError):
+        raise NoAnswer("The site's robots.txt broke off.") from None
+    return b"".join(pieces)[:ROBOTS_BYTES]
+
+
+def is_allowed(robots: bytes, url: str) -> bool:
+    return bool(Protego.parse(robots.decode(errors="replace")).can_fetch(url, outbound.USER_AGENT))

@@ -1,0 +1,154 @@
+"""Collections that are made from a text, a file or a link. What is kept here is read by a job: see `import_runs`.
+
+from_text(dataset, "...", Wish(name="..."))
+from_file(dataset, file, "film.pdf", Wish())
+from_link(dataset, "https://example.org/", Wish())
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import IO, Any
+
+from django.db import connection, transaction
+from django.db.models import BigIntegerField, F, Func, Sum
+
+from apikeys.errors import CollectionNotFound, DatasetNotFound, RateLimited
+from apikeys.storable_text import storable
+from datasets.conversion.formats import HEAD_BYTES, Format, Unreadable, format_of
+from datasets.data import HOLD
+from datasets.imports.links import check_url
+from datasets.models import UNREAD, USUAL_CHUNK, Collection, Dataset, ImportState, Kind, SourcePiece
+from datasets.names import CONTROLS
+
+PIECE_BYTES = 256 * 1024
+MAXIMUM_NAME = 200
+# What a team may have waiting: sources that have not been read to their end, and their bytes. The workers read a few at
+# a time, those of other teams among them.
+MAXIMUM_WAITING = 200
+MAXIMUM_WAITING_BYTES = 1024**3
+RETRY_SECONDS = 60
+# One team's imports count themselves one after the other.
+LOCK = "SELECT pg_advisory_xact_lock(hashtext('datasets_imports'), hashtext(%s))"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """How a source is to be imported. Without a name it gets the file's, the link's, or the text's first words."""
+
+    name: str = ""
+    parent: Collection | None = None
+    chunk_size: int = USUAL_CHUNK
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+
+def from_text(dataset: Dataset, text: str, wish: Wish) -> Collection:
+    """A text, which may be Markdown. Raises Unreadable when there is none."""
+    text = storable(text)
+    if not text.strip():
+        raise Unreadable("The text is empty.")
+    name = wish.name or text.strip().partition("\n")[0][:50]
+    return create(dataset, wish, name, BytesIO(text.encode()), kind=Kind.TEXT, source_format=Format.MARKDOWN.value)
+
+
+def from_file(dataset: Dataset, file: IO[bytes], file_name: str, wish: Wish) -> Collection:
+    """A file, whose name and beginning tell what it is. Raises Unreadable when it cannot be imported."""
+    head = file.read(HEAD_BYTES)
+    format = format_of(file_name, head)
+    file.seek(0)
+    return create(dataset, wish, wish.name or file_name, file, kind=Kind.FILE, source_format=format.value)
+
+
+def from_link(dataset: Dataset, url: str, wish: Wish) -> Collection:
+    """A page, which the job fetches. Raises Unreadable for what is no URL of http or https."""
+    url = url.strip()
+    check_url(url)
+    return create(dataset, wish, wish.name or url, None, kind=Kind.LINK, url=url)
+
+
+def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **columns: Any) -> Collection:
+    """The collection, its source, and the job that reads it: all of them or nothing.
+
+    Raises RateLimited when its team has too much waiting. That is asked before anything is written, to spare it, and
+    when all has been, in turn, so that none that come at the same time pass together.
+    """
+    from datasets.jobs import queue_import
+
+    with transaction.atomic():
+        check_room(dataset.team_id, 1, size_of(source))
+        hold(dataset, wish.parent)
+        collection: Collection = Collection.objects.create(
+            dataset=dataset,
+            name=shown(name),
+            parent=wish.parent,
+            chunk_size=wish.chunk_size,
+            metadata=wish.metadata,
+            state=ImportState.WAITING,
+            **columns,
+        )
+        if source is not None:
+            keep_source(collection, source)
+        with connection.cursor() as cursor:
+            cursor.execute(LOCK, [dataset.team_id])
+        check_room(dataset.team_id)
+        queue_import(collection)
+    return collection
+
+
+def check_room(team_id: str, coming: int = 0, coming_bytes: int = 0) -> None:
+    """Whether a team may have this waiting besides what it has. Raises RateLimited."""
+    waiting = Collection.objects.for_team(team_id).filter(state__in=UNREAD)
+    length = Func(F("content"), function="octet_length", output_field=BigIntegerField())
+    size = SourcePiece.objects.filter(collection__in=waiting).aggregate(size=Sum(length))["size"] or 0
+    if waiting.count() + coming > MAXIMUM_WAITING or size + coming_bytes > MAXIMUM_WAITING_BYTES:
+        raise RateLimited(
+            f"Your team has sources that wait to be read: at most {MAXIMUM_WAITING} may, and"
+            f" {MAXIMUM_WAITING_BYTES // 2**20} MiB of them. Send this one when some have been read.",
+            RETRY_SECONDS,
+        )
+
+
+def size_of(source: IO[bytes] | None) -> int:
+    if source is None:
+        return 0
+    source.seek(0, os.SEEK_END)
+    size = source.tell()
+    source.seek(0)
+    return size
+
+
+def shown(name: str) -> str:
+    """A name that a source has, as it can be shown in a list."""
+    return CONTROLS.sub(" ", storable(name)).strip()[:MAXIMUM_NAME] or "-"
+
+
+def hold(dataset: Dataset, parent: Collection | None) -> None:
+    """Let nobody remove them meanwhile. Raises DatasetNotFound or CollectionNotFound when somebody has."""
+    with connection.cursor() as cursor:
+        cursor.execute(HOLD, {"dataset_id": dataset.pk})
+        if cursor.fetchone() is None:
+            raise DatasetNotFound
+        if parent is not None:
+            cursor.execute("SELECT 1 FROM datasets_collection WHERE id = %s FOR KEY SHARE", [parent.pk])
+            if cursor.fetchone() is None:
+                raise CollectionNotFound
+
+
+def keep_source(collection: Collection, source: IO[bytes]) -> None:
+    """Written a piece at a time, so that a large file takes no memory."""
+    for ordinal, piece in enumerate(pieces_of(source)):
+        SourcePiece.objects.create(collection=collection, ordinal=ordinal, content=piece)
+
+
+def pieces_of(source: IO[bytes]) -> Iterator[bytes]:
+    while piece := source.read(PIECE_BYTES):
+        yield piece
+
+
+def copy_source(collection: Collection, target: IO[bytes]) -> None:
+    """Write the kept source out, a piece at a time."""
+    pieces = SourcePiece.objects.filter(collection=collection)
+    for ordinal in range(pieces.count()):
+        target.write(pieces.get(ordinal=ordinal).content)
+    target.seek(0)

@@ -1,0 +1,334 @@
+"""The search of datasets: by vectors, by words, or both, and what of it fits into a prompt."""
+
+import asyncio
+import math
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from time import perf_counter
+from typing import Any
+
+from psycopg.rows import dict_row
+
+from apikeys.errors import DatasetNotFound, ServiceUnavailable, UpstreamError
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.readers import Readers
+from apikeys.object_ids import is_object_id
+from apikeys.storable_text import storable
+from datasets.search import full_text, nearest
+from datasets.search.nearest import Near, Scored
+from datasets.search.rerank import rerank
+from datasets.texts import token_counts, words_of
+from datasets.vectors.embeddings import embed
+from datasets.vectors.indexes import NAME as INDEX_NAME
+from datasets.vectors.provider_models import ProviderModel
+
+# Tokens of all quotes together: unless something else is wanted, and at most.
+USUAL_LIMIT, MAXIMUM_LIMIT = 5_000, 20_000
+# Of a query's text; what comes after that is left out.
+MAXIMUM_CHARACTERS = 8_000
+# Reciprocal rank fusion: 1 / (K + rank), summed over the lists (Cormack, Clarke and Büttcher, 2009).
+K = 60
+# How often a query begins anew because a dataset's model changed meanwhile.
+ATTEMPTS = 3
+# How long a query waits for its vector, and for its reranker, where their provider allows more.
+PROVIDER_SECONDS = 30
+# How many queries for which a thread is held may wait for providers at once: the others of its kind have work to do.
+MAXIMUM_HOLDING = 8
+_holding = threading.BoundedSemaphore(MAXIMUM_HOLDING)
+
+readers = Readers("retrieval", threads=4, capacity=256, wait_seconds=10.0)
+
+
+class Mode(StrEnum):
+    """FastGPT's names."""
+
+    EMBEDDING = "embedding"
+    FULL_TEXT = "fullTextRecall"
+    MIXED = "mixedRecall"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """What is searched, and how much of it is wanted.
+
+    `limit` is in tokens of all quotes together. `similarity` is the least cosine, or the least relevance where
+    a reranker judged; what is found by its words alone has neither. `holds_thread`: a thread waits for it.
+    """
+
+    team_id: str
+    dataset_ids: tuple[str, ...]
+    text: str
+    mode: Mode = Mode.EMBEDDING
+    limit: int = USUAL_LIMIT
+    similarity: float = 0.0
+    uses_rerank: bool = False
+    holds_thread: bool = False
+
+    @property
+    def least(self) -> float:
+        """0 asks for nothing: cosines, and what some rerankers answer, may be below."""
+        return self.similarity or -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """`index` is the quote's place by this score. Types are FastGPT's: embedding, fullText, rrf, reRank."""
+
+    type: str
+    value: float
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """A datum that was found, and why."""
+
+    id: str
+    q: str
+    a: str
+    chunk_index: int
+    dataset_id: str
+    collection_id: str
+    source_name: str
+    source_id: str
+    scores: tuple[Score, ...]
+
+    def json(self) -> dict[str, Any]:
+        """As FastGPT has it."""
+        return {
+            "id": self.id,
+            "q": self.q,
+            "a": self.a,
+            "chunkIndex": self.chunk_index,
+            "datasetId": self.dataset_id,
+            "collectionId": self.collection_id,
+            "sourceName": self.source_name,
+            "sourceId": self.source_id,
+            "score": [{"type": score.type, "value": score.value, "index": score.index} for score in self.scores],
+        }
+
+    @property
+    def text(self) -> str:
+        return f"{self.q}\n{self.a}" if self.a else self.q
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """`embedding_tokens` are those that a provider charged for the query."""
+
+    quotes: list[Quote]
+    seconds: float
+    embedding_tokens: int
+    has_reranked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A dataset as a query needs it."""
+
+    dataset_id: str
+    vector_set_id: int | None
+    dimension: int | None
+    has_index: bool
+    model: ProviderModel
+    reranker: ProviderModel | None
+
+
+# Each type's list, best first.
+Lists = dict[str, Scored]
+
+
+async def search(query: Query) -> Found:
+    """Find what fits best. Datasets that are not the team's are as if absent.
+
+    Raises DatasetNotFound when none is left; UpstreamError, UpstreamTimeout; ServiceUnavailable.
+    """
+    started = perf_counter()
+    text = storable(query.text[:MAXIMUM_CHARACTERS]).strip()
+    query = replace(query, text=text, dataset_ids=tuple(filter(is_object_id, query.dataset_ids)))
+    for _ in range(ATTEMPTS):
+        bases = await readers.read(partial(_bases, query))
+        if not bases:
+            raise DatasetNotFound
+        reranker = next((base.reranker for base in bases if base.reranker), None) if query.uses_rerank else None
+        nears, tokens = await _near(query, bases)
+        least = -math.inf if reranker else query.least
+        quotes = await readers.read(partial(_find, query, bases, nears, least))
+        if quotes is not None:
+            break
+    else:
+        raise ServiceUnavailable
+    if reranker is not None:
+        quotes = await _reranked(reranker, query, quotes)
+    quotes = await asyncio.to_thread(_within, quotes, query.limit)
+    return Found(quotes, perf_counter() - started, tokens, has_reranked=reranker is not None)
+
+
+BASES = """
+SELECT dataset.id, vector_set.id, vector_set.dimension, EXISTS (
+        SELECT FROM pg_index WHERE indexrelid = to_regclass(%(index_name)s || vector_set.id) AND indisvalid),
+    vector_set.model, embedder.base_url, embedder.encrypted_secret, embedder.connect_seconds, embedder.total_seconds,
+    dataset.rerank_model, reranker.base_url, reranker.encrypted_secret, reranker.connect_seconds, reranker.total_seconds
+FROM datasets_dataset AS dataset
+LEFT JOIN datasets_vectorset AS vector_set ON vector_set.dataset_id = dataset.id AND vector_set.is_current
+LEFT JOIN chat_provider AS embedder ON embedder.id = vector_set.provider_id
+LEFT JOIN chat_provider AS reranker ON reranker.id = dataset.rerank_provider_id
+WHERE dataset.team_id = %(team_id)s AND dataset.id = ANY (%(dataset_ids)s)
+ORDER BY array_position(%(dataset_ids)s, dataset.id::text)
+"""
+
+
+def _bases(query: Query, connection: Connection) -> list[Base]:
+    values = {"team_id": query.team_id, "dataset_ids": list(query.dataset_ids), "index_name": INDEX_NAME}
+    rows = connection.execute(BASES, values).fetchall()
+    return [
+        # A set's provider cannot be removed: where there is none, the model is the static one.
+        Base(row[0], row[1], row[2], row[3], _model(*row[4:9]) or ProviderModel.of(None, ""), _model(*row[9:]))
+        for row in rows
+    ]
+
+
+def _model(
+    name: str, base_url: str | None, secret: bytes | None, connect_seconds: int, total_seconds: int
+) -> ProviderModel | None:
+    """Of a provider, or None where there is none."""
+    if base_url is None:
+        return None
+    return ProviderModel.of_columns(name, base_url, secret, connect_seconds, min(total_seconds, PROVIDER_SECONDS))
+
+
+@contextmanager
+def _asking(query: Query, models: Iterable[ProviderModel]) -> Iterator[None]:
+    """While models are awaited. Raises ServiceUnavailable when too many threads are held."""
+    if not query.holds_thread or all(model.is_static for model in models):
+        yield
+        return
+    if not _holding.acquire(blocking=False):
+        raise ServiceUnavailable
+    try:
+        yield
+    finally:
+        _holding.release()
+
+
+async def _near(query: Query, bases: Sequence[Base]) -> tuple[list[Near], int]:
+    """Where to look by vectors, for each model once; and the tokens that providers charged."""
+    if query.mode is Mode.FULL_TEXT or not query.text:
+        return [], 0
+    spaces: dict[tuple[ProviderModel, int], list[Base]] = {}
+    for base in bases:
+        # Before a set's first vector nothing can be near.
+        if base.vector_set_id is not None and base.dimension is not None:
+            spaces.setdefault((base.model, base.dimension), []).append(base)
+    with _asking(query, [model for model, _ in spaces]):
+        embedded = await asyncio.gather(*(embed(model, [query.text]) for model, _ in spaces))
+    nears, tokens = [], 0
+    for ((_, dimension), of_space), answer in zip(spaces.items(), embedded, strict=True):
+        tokens += answer.prompt_tokens or 0
+        (vector,) = answer.vectors
+        if len(vector) != dimension:
+            raise UpstreamError("The provider of embeddings gave a vector of another dimension than before.")
+        # Of a text without any token nothing can be said.
+        if any(vector):
+            indexed, others = (
+                [
+                    base.vector_set_id
+                    for base in of_space
+                    if base.vector_set_id is not None and base.has_index is has_index
+                ]
+                for has_index in (True, False)
+            )
+            nears.append(Near(vector, indexed, others))
+    return nears, tokens
+
+
+def _find(
+    query: Query, bases: Sequence[Base], nears: Sequence[Near], least: float, connection: Connection
+) -> list[Quote] | None:
+    """What is found by vectors has a cosine of at least `least`. None when another model took a dataset over."""
+    dataset_ids = [base.dataset_id for base in bases]
+    lists: Lists = {}
+    with connection.transaction():
+        nearest.prepare(connection)
+        if query.mode is not Mode.FULL_TEXT:
+            found = [nearest.nearest(connection, near) for near in nears]
+            lists["embedding"] = [pair for pair in _interleaved(found) if pair[1] >= least]
+        if query.mode is not Mode.EMBEDDING:
+            lists["fullText"] = full_text.with_words(connection, dataset_ids, words_of(query.text))
+        if not _are_there(connection, nears):
+            return None
+        return _quotes(connection, dataset_ids, _fused(lists))
+
+
+def _are_there(connection: Connection, nears: Iterable[Near]) -> bool:
+    """Whether all vectors could be seen: a set's vectors go with it."""
+    ids = [pk for near in nears for pk in near.vector_set_ids]
+    row = connection.execute("SELECT count(*) FROM datasets_vectorset WHERE id = ANY (%s)", [ids]).fetchone()
+    return row is not None and row[0] == len(ids)
+
+
+def _interleaved(lists: Sequence[Scored]) -> Scored:
+    """Of several models first the best of each: their cosines cannot be compared."""
+    ranked = [(rank, pair) for scored in lists for rank, pair in enumerate(scored)]
+    return [pair for _, pair in sorted(ranked, key=lambda one: (one[0], -one[1][1]))]
+
+
+def _fused(lists: Lists) -> dict[str, tuple[Score, ...]]:
+    """The scores of each datum, best datum first."""
+    lists = {kind: scored for kind, scored in lists.items() if scored}
+    scores: dict[str, tuple[Score, ...]] = {}
+    fused: dict[str, float] = {}
+    for kind, scored in lists.items():
+        for rank, (datum_id, value) in enumerate(scored):
+            scores[datum_id] = (*scores.get(datum_id, ()), Score(kind, value, rank))
+            fused[datum_id] = fused.get(datum_id, 0.0) + 1 / (K + rank + 1)
+    if len(lists) < 2:
+        return scores
+    order = sorted(fused, key=lambda datum_id: -fused[datum_id])
+    return {pk: (*scores[pk], Score("rrf", fused[pk], rank)) for rank, pk in enumerate(order)}
+
+
+QUOTES = """
+SELECT datum.id, datum.q, datum.a, datum.chunk_index, datum.dataset_id, datum.collection_id,
+    collection.name AS source_name, coalesce(nullif(collection.url, ''), collection.id) AS source_id
+FROM datasets_datum AS datum JOIN datasets_collection AS collection ON collection.id = datum.collection_id
+WHERE datum.id = ANY (%(ids)s) AND datum.dataset_id = ANY (%(dataset_ids)s)
+"""
+
+
+def _quotes(connection: Connection, dataset_ids: list[str], scores: dict[str, tuple[Score, ...]]) -> list[Quote]:
+    """In the order of the scores; of equal texts the first."""
+    cursor = connection.cursor(row_factory=dict_row)
+    rows = cursor.execute(QUOTES, {"ids": list(scores), "dataset_ids": dataset_ids}).fetchall()
+    by_id = {row["id"]: row for row in rows}
+    found: dict[tuple[str, str], Quote] = {}
+    for datum_id in scores:
+        row = by_id.get(datum_id)
+        if row is not None:
+            found.setdefault((row["q"], row["a"]), Quote(**row, scores=scores[datum_id]))
+    return list(found.values())
+
+
+async def _reranked(model: ProviderModel, query: Query, quotes: list[Quote]) -> list[Quote]:
+    with _asking(query, [model]):
+        values = await rerank(model, query.text, [quote.text for quote in quotes])
+    order = sorted(range(len(quotes)), key=lambda number: -values[number])
+    return [
+        replace(quotes[number], scores=(*quotes[number].scores, Score("reRank", values[number], rank)))
+        for rank, number in enumerate(order)
+        if values[number] >= query.least
+    ]
+
+
+def _within(quotes: list[Quote], limit: int) -> list[Quote]:
+    """As many as have room together, and always the first."""
+    room = limit
+    for number, quote in enumerate(quotes):
+        room -= token_counts([quote.text])[0]
+        if room < 0:
+            return quotes[: max(number, 1)]
+    return quotes

@@ -1,0 +1,135 @@
+"""Vectors of texts: from a provider's endpoint in OpenAI's form, or from the static model of this process."""
+
+import asyncio
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+from apikeys.errors import ServiceUnavailable
+from datasets.texts import token_counts
+from datasets.vectors import static_model
+from datasets.vectors.provider_models import ProviderModel
+
+Result = TypeVar("Result")
+
+# Texts in one call of a provider.
+BATCH = 64
+# pgvector's own bound for a column.
+MAX_DIMENSION = 16_000
+# The static model works in one thread of its own, so that it holds up no event loop. It uses no database.
+_thread = ThreadPoolExecutor(1, "static-model")
+# It takes at most BATCH texts at a time, and of longer texts not many more characters than these: some 20 milliseconds,
+# after which others have their turn. Each caller waits with one slice; when so many wait, more are refused.
+SLICE_CHARACTERS = 32_768
+MAXIMUM_WAITING = 256
+_places = threading.BoundedSemaphore(MAXIMUM_WAITING)
+
+
+class _Embedding(msgspec.Struct):
+    index: int
+    embedding: list[float]
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+
+
+class _Answer(msgspec.Struct):
+    data: list[_Embedding]
+    usage: _Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """A vector of length 1 for each text, of zeros where there is nothing to say; and what the provider charged."""
+
+    vectors: list[list[float]]
+    prompt_tokens: int | None = None
+
+
+_answers = msgspec.json.Decoder(_Answer)
+
+
+async def embed(model: ProviderModel, texts: Sequence[str]) -> Embedded:
+    """Embed any number of texts, all in one space. Raises UpstreamError, of it TextsRefused, or UpstreamTimeout.
+
+    The static model raises ServiceUnavailable when too many wait for it.
+    """
+    if model.is_static:
+        return Embedded(await _in_turn(_static_vectors, texts))
+    found: list[list[float]] = []
+    tokens: int | None = 0
+    for start in range(0, len(texts), BATCH):
+        part = await _ask(model, texts[start : start + BATCH])
+        found += part.vectors
+        tokens = None if tokens is None or part.prompt_tokens is None else tokens + part.prompt_tokens
+    if len({len(vector) for vector in found}) > 1:
+        raise model.failure("vectors of several dimensions")
+    return Embedded(found, tokens)
+
+
+async def count_tokens(texts: Sequence[str]) -> list[int]:
+    """`token_counts`, off the event loop. Raises ServiceUnavailable when too many wait."""
+    return await _in_turn(token_counts, texts)
+
+
+async def _in_turn(work: Callable[[Sequence[str]], list[Result]], texts: Sequence[str]) -> list[Result]:
+    """What the static model's thread makes of each text."""
+    made: list[Result] = []
+    for part in _slices(texts):
+        if not _places.acquire(blocking=False):
+            raise ServiceUnavailable
+        future = _thread.submit(work, part)
+        future.add_done_callback(lambda _: _places.release())
+        part_made: list[Result] = await asyncio.wrap_future(future)
+        made += part_made
+    return made
+
+
+def _slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """None is empty."""
+    start = characters = 0
+    for end, text in enumerate(texts):
+        if end > start and (end - start == BATCH or characters + len(text) > SLICE_CHARACTERS):
+            yield texts[start:end]
+            start, characters = end, 0
+        characters += len(text)
+    if start < len(texts):
+        yield texts[start:]
+
+
+def _static_vectors(texts: Sequence[str]) -> list[list[float]]:
+    return [normed(vector) for vector in static_model.embed(texts)]
+
+
+def normed(vector: list[float]) -> list[float]:
+    length = math.hypot(*vector)
+    return vector if length == 0 else [number / length for number in vector]
+
+
+async def _ask(model: ProviderModel, texts: Sequence[str]) -> Embedded:
+    body = {"model": model.name, "input": list(texts), "encoding_format": "float"}
+    answer = await model.ask("embeddings", body, _answers)
+    tokens = None if answer.usage is None else answer.usage.prompt_tokens
+    return Embedded(_checked(model, answer, len(texts)), tokens)
+
+
+def _checked(model: ProviderModel, answer: _Answer, count: int) -> list[list[float]]:
+    """In the order of the texts: one for each, all of one dimension, of finite numbers, none of length 0."""
+    by_index = {one.index: one.embedding for one in answer.data}
+    if len(answer.data) != count or by_index.keys() != set(range(count)):
+        raise model.refusal(f"{len(answer.data)} vectors for {count} texts")
+    vectors = [by_index[index] for index in range(count)]
+    dimensions = {len(vector) for vector in vectors}
+    if len(dimensions) != 1 or not 0 < min(dimensions) <= MAX_DIMENSION:
+        raise model.refusal("vectors of a wrong dimension")
+    for vector in vectors:
+        length = math.hypot(*vector)
+        if not math.isfinite(length) or length == 0:
+            raise model.refusal("a vector without a direction")
+    return [normed(vector) for vector in vectors]

@@ -1,0 +1,109 @@
+"""A model of a provider that makes vectors or judges texts, and one call to it."""
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from apikeys import encryption, outbound
+from apikeys.errors import UpstreamError, UpstreamTimeout
+from datasets.vectors import static_model
+
+logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
+
+# 64 vectors of 4,096 numbers, written out; some rerankers answer with the documents too.
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+# Answers that may be for the sake of one text: what is said of others says nothing of these.
+OF_TEXTS = frozenset({400, 413, 422, 500})
+
+
+class TextsRefused(UpstreamError):
+    """The provider answered, and not with what was asked of these texts. It may have it of others."""
+
+    message = "The model's provider refused a text."
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderModel:
+    """Who is asked, and how. Without a URL it is the static model of this server."""
+
+    name: str
+    base_url: str | None = None
+    # None when there is no secret; a secret that cannot be decrypted must not be mistaken for that.
+    secret: str | None = field(default=None, repr=False)
+    is_secret_lost: bool = False
+    connect_seconds: int = 5
+    total_seconds: int = 60
+
+    @classmethod
+    def of(cls, provider: Any, name: str) -> "ProviderModel":
+        """Of a `chat.Provider`, or of none."""
+        if provider is None:
+            return cls(static_model.STATIC_MODEL)
+        columns = (provider.base_url, provider.encrypted_secret, provider.connect_seconds, provider.total_seconds)
+        return cls.of_columns(name, *columns)
+
+    @classmethod
+    def of_columns(
+        cls, name: str, base_url: str, sealed: bytes | None, connect_seconds: int, total_seconds: int
+    ) -> "ProviderModel":
+        """The same, where a statement of SQL has read them."""
+        secret, is_lost = None, False
+        if sealed is not None:
+            try:
+                secret = encryption.unseal(sealed, base_url)
+            except encryption.DecryptionError:
+                is_lost = True
+        return cls(name, base_url, secret, is_lost, connect_seconds, total_seconds)
+
+    @property
+    def is_static(self) -> bool:
+        return self.base_url is None
+
+    async def ask(self, path: str, body: dict[str, Any], decoder: msgspec.json.Decoder[Answer]) -> Answer:
+        """POST to the base URL's `path`. Raises UpstreamError, of it TextsRefused, or UpstreamTimeout."""
+        if self.is_secret_lost:
+            raise self.failure("no secret that ENCRYPTION_KEYS can decrypt")
+        try:
+            async with asyncio.timeout(self.total_seconds):
+                return decoder.decode(await self._post(path, body))
+        except TimeoutError:
+            logger.warning("the provider of the model %s timed out", self.name)
+            raise UpstreamTimeout from None
+        except (msgspec.DecodeError, RecursionError):
+            raise self.refusal("an answer of another form") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # The class only: the text of these errors names the provider's address.
+            raise self.failure(type(error).__name__) from None
+
+    async def _post(self, path: str, body: dict[str, Any]) -> bytes:
+        headers = {"Content-Type": "application/json"}
+        if self.secret is not None:
+            headers["Authorization"] = f"Bearer {self.secret}"
+        response = await outbound.post(
+            f"{self.base_url}/{path}",
+            body=msgspec.json.encode(body),
+            headers=headers,
+            connect_seconds=self.connect_seconds,
+        )
+        try:
+            if response.status in OF_TEXTS:
+                raise self.refusal(f"HTTP {response.status}")
+            if response.status != 200 or response.content_type != "application/json":
+                raise self.failure(f"HTTP {response.status} {response.content_type}")
+            return await outbound.read(response, MAX_ANSWER_BYTES)
+        finally:
+            response.release()
+
+    def failure(self, what: str) -> UpstreamError:
+        logger.warning("the provider of the model %s failed: %s", self.name, what)
+        return UpstreamError()
+
+    def refusal(self, what: str) -> TextsRefused:
+        logger.warning("the provider of the model %s refused texts: %s", self.name, what)
+        return TextsRefused(f"The model's provider refused a text: {what}.")

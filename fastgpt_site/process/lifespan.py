@@ -1,0 +1,99 @@
+"""What a server process starts before its first request, and ends after its last."""
+
+import asyncio
+import gc
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from django.db import connection
+
+from apikeys import outbound
+from apikeys.access import lookup
+from apikeys.accounting import admission, refusals
+from apikeys.accounting.recording import usage_gate
+from apikeys.hot_path import broadcasts, servers
+from apikeys.hot_path.listener import listener
+from chat.completions import app_snapshots, histories, recorder
+from chat.embeddings import models
+from datasets.search import retrieval
+from fastgpt_site.observability import metrics
+
+logger = logging.getLogger(__name__)
+
+Receive = Callable[[], Awaitable[dict[str, Any]]]
+Send = Callable[[dict[str, Any]], Awaitable[None]]
+
+GATES = (
+    lookup.policy_gate,
+    lookup.site_rules_gate,
+    admission.reserve_gate,
+    admission.release_gate,
+    refusals.gate,
+    app_snapshots.gate,
+    histories.gate,
+    models.gate,
+    recorder.gate,
+    usage_gate,
+)
+DRAIN_SECONDS = 5.0
+# How many synchronous requests run at the same time. Each takes a thread and a database connection.
+MAX_SYNC_REQUESTS = 32
+# Of connections for Django's threads: what is not of requests takes some too. Seconds. While the database cannot be
+# reached, each request tries anew: the pool's own attempts come ever more seldom, so it must give them up soon.
+POOL = {
+    "min_size": 1,
+    "max_size": MAX_SYNC_REQUESTS + 8,
+    "timeout": 3.0,
+    "reconnect_timeout": 1.0,
+    "max_idle": 60.0,
+}
+
+
+async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]]) -> None:
+    """Speak the ASGI lifespan protocol until shutdown."""
+    measuring: asyncio.Task[None] | None = None
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            settle_memory()
+            pool_connections()
+            broadcasts.start(asyncio.get_running_loop())
+            measuring = asyncio.create_task(metrics.measure(GATES, open_requests))
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await shut_down(open_requests)
+            if measuring is not None:
+                measuring.cancel()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+
+
+def settle_memory() -> None:
+    """Keep what was imported out of garbage collections, and hold those less often: a sixth of a request's time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
+def pool_connections() -> None:
+    """Have Django's threads borrow their connections: to make one takes longer than most requests do."""
+    database = connection.settings_dict
+    database["OPTIONS"] = {**database.get("OPTIONS", {}), "pool": POOL}
+    # One that died in the pool is not given out, and none is kept past its request.
+    database["CONN_HEALTH_CHECKS"], database["CONN_MAX_AGE"] = True, 0
+
+
+async def shut_down(open_requests: set[asyncio.Task[Any]]) -> None:
+    """Let requests that were cut off hand over their records, then write every record that is queued."""
+    if open_requests:
+        await asyncio.wait(set(open_requests), timeout=DRAIN_SECONDS)
+    await outbound.close()
+    await asyncio.gather(*(asyncio.to_thread(gate.close) for gate in GATES))
+    unwritten = recorder.gate.queue_length + usage_gate.queue_length
+    if unwritten:
+        logger.error("%d records could not be written before the end", unwritten)
+    await asyncio.to_thread(retrieval.readers.close)
+    await asyncio.to_thread(listener.stop)
+    await asyncio.to_thread(servers.leave)
+    await asyncio.to_thread(connection.close_pool)  # type: ignore[attr-defined]
