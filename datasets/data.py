@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from apikeys.object_ids import new_object_id
 from apikeys.storable_text import storable
 from datasets.models import Collection, Datum
+from datasets.queue import queue_embedding_on_commit
 from datasets.texts import words_of
 
 # Additional texts of one datum.
@@ -110,7 +111,7 @@ def insert(collection: Collection, items: Sequence[NewDatum]) -> Insertion:
         cursor.execute(INSERT, columns)
         insertion.ids = {ordinals[datum_id]: datum_id for (datum_id,) in cursor.fetchall()}
         if insertion.ids:
-            embed_later(collection.dataset_id)
+            queue_embedding_on_commit(collection.dataset_id)
     insertion.repeated = [ordinal for ordinal in range(len(items)) if ordinal not in insertion.ids]
     return insertion
 
@@ -162,12 +163,5 @@ def change(datum: Datum, *, q: str, a: str, index_texts: Sequence[str] | None = 
         texts = index_texts_of(q, index_texts)
         columns |= {"are_default": [default for default, _ in texts], "texts": [text for _, text in texts]}
         cursor.execute(CHANGE, columns)
-        embed_later(datum.dataset_id)
+        queue_embedding_on_commit(datum.dataset_id)
     datum.q, datum.a = q, a
-
-
-def embed_later(dataset_id: str) -> None:
-    """Queue the making of vectors when this transaction has been committed."""
-    from datasets.jobs import queue_embedding
-
-    transaction.on_commit(lambda: queue_embedding(dataset_id))

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from pgvector.django import VectorField
 
 from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet
-from datasets.vectors.static_model import STATIC_MODEL
+from datasets.texts import STATIC_MODEL
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

@@ -1,9 +1,11 @@
 """How long a text is, and what words it has, in English and Chinese alike."""
 
 import re
+import threading
 from collections.abc import Sequence
-
-from datasets.vectors import static_model
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 # A datum's question and answer together, in tokens: what embedding models commonly take.
 MAXIMUM_TOKENS = 8_192
@@ -21,7 +23,7 @@ _HAS_CHINESE = re.compile(r"[\u3400-\u9fff]")
 
 def token_counts(texts: Sequence[str]) -> list[int]:
     """By the tokenizer of the static model, whichever model embeds or reads them."""
-    return [len(encoded.ids) for encoded in static_model.tokenizer().encode_batch_fast(list(texts))]
+    return [len(encoded.ids) for encoded in tokenizer().encode_batch_fast(list(texts))]
 
 
 def is_too_long_by_size(text: str) -> bool | None:
@@ -49,3 +51,27 @@ def words_of(text: str) -> str:
     words = rjieba.cut_for_search(text)
     # PostgreSQL takes Chinese marks for words.
     return " ".join(word for word in words if word not in EMPTY_WORDS and any(map(str.isalnum, word)))
+
+
+STATIC_MODEL = "wordllama-256"
+STATIC_DIMENSION = 256
+loading = threading.Lock()
+
+
+def tokenizer() -> Any:
+    """Of the `tokenizers` library, without padding: its encodings are as long as their texts."""
+    with loading:
+        return _loaded_tokenizer()
+
+
+@cache
+def _loaded_tokenizer() -> Any:
+    from tokenizers import Tokenizer
+
+    return Tokenizer.from_file(str(wordllama_folder() / "tokenizers" / "l2_supercat_tokenizer_config.json"))
+
+
+def wordllama_folder() -> Path:
+    import wordllama
+
+    return Path(wordllama.__file__).parent

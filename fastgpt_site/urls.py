@@ -4,78 +4,17 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path
 from django.views.generic import RedirectView
 
-from apikeys.api.key_management import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
-from apikeys.api.key_self import KeySelfView
+from apikeys.api import urls as apikeys_urls
 from apikeys.api.unknown_paths import BaseUrlView, UnknownPathView
 from apikeys.sign_in.reauthentication import change_password, confirm_password
-from chat.api.completions import AppListView, CompletionsView, ModelListView
-from chat.api.embeddings import EmbeddingsView
-from datasets.api.collections import (
-    CollectionCreateView,
-    CollectionDeleteView,
-    CollectionDetailView,
-    CollectionListV2View,
-    CollectionListView,
-    CollectionUpdateView,
-)
-from datasets.api.data import (
-    DataListV2View,
-    DataListView,
-    DataPushView,
-    DatumDeleteView,
-    DatumDetailView,
-    DatumInsertView,
-    DatumUpdateView,
-)
-from datasets.api.datasets import (
-    DatasetCreateView,
-    DatasetDeleteView,
-    DatasetDetailView,
-    DatasetListView,
-    DatasetUpdateView,
-)
-from datasets.api.imports import CreateFromFileView, CreateFromLinkView, CreateFromTextView
-from datasets.api.search import SearchTestView
+from chat.api import urls as chat_urls
+from datasets.api import urls as datasets_urls
 from fastgpt_site.observability.health import healthz, readyz
 from fastgpt_site.observability.metrics import metrics
 from fastgpt_site.theme import search
 
-# Each path with and without a trailing slash, so that no POST is redirected.
-v1 = [
-    re_path(r"^chat/completions/?$", CompletionsView.as_view()),
-    re_path(r"^embeddings/?$", EmbeddingsView.as_view()),
-    re_path(r"^models/?$", ModelListView.as_view()),
-    re_path(r"^key/?$", KeySelfView.as_view()),
-]
-fastgpt = [
-    re_path(r"^core/app/list/?$", AppListView.as_view()),
-    re_path(r"^core/dataset/create/?$", DatasetCreateView.as_view()),
-    re_path(r"^core/dataset/list/?$", DatasetListView.as_view()),
-    re_path(r"^core/dataset/detail/?$", DatasetDetailView.as_view()),
-    re_path(r"^core/dataset/update/?$", DatasetUpdateView.as_view()),
-    re_path(r"^core/dataset/delete/?$", DatasetDeleteView.as_view()),
-    re_path(r"^core/dataset/collection/create/?$", CollectionCreateView.as_view()),
-    re_path(r"^core/dataset/collection/create/text/?$", CreateFromTextView.as_view()),
-    re_path(r"^core/dataset/collection/create/link/?$", CreateFromLinkView.as_view()),
-    re_path(r"^core/dataset/collection/create/localFile/?$", CreateFromFileView.as_view()),
-    re_path(r"^core/dataset/collection/list/?$", CollectionListView.as_view()),
-    re_path(r"^core/dataset/collection/listV2/?$", CollectionListV2View.as_view()),
-    re_path(r"^core/dataset/collection/detail/?$", CollectionDetailView.as_view()),
-    re_path(r"^core/dataset/collection/update/?$", CollectionUpdateView.as_view()),
-    re_path(r"^core/dataset/collection/delete/?$", CollectionDeleteView.as_view()),
-    re_path(r"^core/dataset/data/pushData/?$", DataPushView.as_view()),
-    re_path(r"^core/dataset/data/insertData/?$", DatumInsertView.as_view()),
-    re_path(r"^core/dataset/data/list/?$", DataListView.as_view()),
-    re_path(r"^core/dataset/data/v2/list/?$", DataListV2View.as_view()),
-    re_path(r"^core/dataset/data/detail/?$", DatumDetailView.as_view()),
-    re_path(r"^core/dataset/data/update/?$", DatumUpdateView.as_view()),
-    re_path(r"^core/dataset/data/delete/?$", DatumDeleteView.as_view()),
-    re_path(r"^core/dataset/searchTest/?$", SearchTestView.as_view()),
-    re_path(r"^support/openapi/create/?$", KeyCreateView.as_view()),
-    re_path(r"^support/openapi/list/?$", KeyListView.as_view()),
-    re_path(r"^support/openapi/update/?$", KeyUpdateView.as_view()),
-    re_path(r"^support/openapi/delete/?$", KeyDeleteView.as_view()),
-]
+v1 = [*chat_urls.v1, *apikeys_urls.v1]
+fastgpt = [*chat_urls.fastgpt, *datasets_urls.fastgpt, *apikeys_urls.fastgpt]
 
 handler400 = "fastgpt_site.http.errors.bad_request"
 handler500 = "fastgpt_site.http.errors.server_error"

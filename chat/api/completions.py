@@ -9,25 +9,23 @@ from typing import Any
 import msgspec
 from django.http import HttpResponse
 from rest_framework.request import Request
-from rest_framework.response import Response
 
-from apikeys.access.declarations import APP, GLOBAL, GLOBAL_NAMING_APP, ApiCredential, team_id_of
+from apikeys.access.declarations import APP, GLOBAL_NAMING_APP, ApiCredential
 from apikeys.api.limit_headers import limit_headers
 from apikeys.api.streams import EventStream
-from apikeys.api.views import ApiView, AsyncApiView, success
+from apikeys.api.views import AsyncApiView
 from apikeys.client_address import address_of
 from apikeys.errors import ApiError, InternalError
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.listener import listener
 from apikeys.hot_path.trace import Trace, trace_of
-from apikeys.keys.kinds import AccessKind
+from chat.completions import openai_objects
 from chat.completions import request as payloads
 from chat.completions.app_selection import addressed_app
 from chat.completions.app_snapshots import AppSnapshot
 from chat.completions.completion import Caller, Completion
 from chat.completions.request import CompletionRequest
 from chat.completions.stream_format import StreamFormat
-from chat.models import App
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +84,7 @@ class CompletionsView(AsyncApiView):
 
 def whole(completion: Completion) -> dict[str, Any]:
     """The body of an answer that is not streamed."""
-    body = payloads.completion(
+    body = openai_objects.completion(
         id=completion.id,
         created=completion.created,
         model=completion.app.model,
@@ -149,53 +147,3 @@ async def events(
         finally:
             completion.flight.close()
             await ended(first)
-
-
-class AppListView(ApiView):
-    """`GET|POST core/app/list`: the team's apps."""
-
-    endpoint = "app.list"
-    api_key_access = frozenset({GLOBAL})
-    staff_permission = "chat.view_app"
-
-    def get(self, request: Request) -> Response:
-        apps = App.objects.for_team(team_id_of(request)).filter(archived_at=None)
-        return success(
-            [
-                {
-                    "_id": app.pk,
-                    "name": app.name,
-                    "intro": app.intro,
-                    "type": "simple",
-                    "avatar": "",
-                    "teamId": app.team_id,
-                    "updateTime": app.updated_at,
-                }
-                for app in apps
-            ]
-        )
-
-    post = get
-
-
-class ModelListView(ApiView):
-    """`GET v1/models`, in OpenAI's form: what the key may name as `model`, which is the apps it may talk to."""
-
-    endpoint = "models.list"
-    api_key_access = frozenset({GLOBAL})
-    staff_permission = None
-
-    def get(self, request: Request) -> Response:
-        policy = request.auth.policy  # type: ignore[union-attr]
-        apps = App.objects.for_team(policy.team_id).filter(archived_at=None)
-        if policy.allowed_models:
-            apps = apps.filter(model__in=policy.allowed_models)
-        if policy.kind != AccessKind.GLOBAL_NAMING_APP:
-            apps = apps.none()
-        models = [
-            {"id": app.pk, "object": "model", "created": int(app.created_at.timestamp()), "owned_by": app.team_id}
-            for app in apps
-        ]
-        response = success(models)
-        response.data["object"] = "list"
-        return response

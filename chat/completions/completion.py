@@ -26,18 +26,15 @@ from apikeys.storable_text import storable
 from chat.completions import histories, provider_calls, recorder
 from chat.completions.app_snapshots import AppSnapshot
 from chat.completions.knowledge import Search, words_of
-from chat.completions.request import (
-    ChatMessage,
-    CompletionRequest,
-    Content,
+from chat.completions.provider_messages import (
     ProviderAnswer,
     fill_variables,
     finish_reason_of,
     for_provider,
     reported_tokens,
-    text_of,
     token_bound,
 )
+from chat.completions.request import ChatMessage, CompletionRequest, Content, text_of
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from apikeys.errors import DatasetNotFound
-from chat.completions.request import Content, ImagePart, TextPart, fill_variables, text_of
+from chat.completions.provider_messages import fill_variables
+from chat.completions.request import Content, ImagePart, TextPart, text_of
 from datasets.search import retrieval
-from datasets.search.retrieval import Found, Mode, Query, Quote
+from datasets.search.quotes import Quote
+from datasets.search.retrieval import Found, Mode, Query
 
 # What a token of the quotes' limit is taken for, in bytes: the bound of a prompt is in bytes, and this holds it.
 TOKEN_BYTES = 4

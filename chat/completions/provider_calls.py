@@ -15,7 +15,7 @@ from django.conf import settings
 from apikeys import outbound
 from apikeys.errors import UpstreamError, UpstreamTimeout
 from chat.completions.app_snapshots import AppSnapshot
-from chat.completions.request import ProviderAnswer, decode_answer
+from chat.completions.provider_messages import ProviderAnswer, decode_answer
 from chat.completions.sse import Decoder
 
 logger = logging.getLogger(__name__)

@@ -5,8 +5,7 @@ from typing import Any
 import msgspec
 
 from apikeys.errors import ApiError
-from chat.completions import request as payloads
-from chat.completions import sse
+from chat.completions import openai_objects, sse
 from chat.completions.completion import Completion
 
 DONE = b"[DONE]"
@@ -27,7 +26,7 @@ class StreamFormat:
         }
         self._told = 0
         # What stands around the text of a chunk is the same in all of them.
-        sample = self._answer(payloads.chunk(**self.identity, delta={"content": ""}))
+        sample = self._answer(openai_objects.chunk(**self.identity, delta={"content": ""}))
         self._before, _, self._after = sample.rpartition(b'{"content":""}')
 
     def _answer(self, data: dict[str, Any] | bytes) -> bytes:
@@ -35,7 +34,7 @@ class StreamFormat:
         return sse.encode(raw, "answer" if self.is_detailed else None)
 
     def begin(self) -> bytes:
-        role = self._answer(payloads.chunk(**self.identity, delta={"role": "assistant", "content": ""}))
+        role = self._answer(openai_objects.chunk(**self.identity, delta={"role": "assistant", "content": ""}))
         return self.steps() + role
 
     def steps(self) -> bytes:
@@ -52,9 +51,9 @@ class StreamFormat:
 
     def end(self) -> bytes:
         completion = self.completion
-        events = [self._answer(payloads.chunk(**self.identity, delta={}, finish_reason=completion.finish_reason))]
+        events = [self._answer(openai_objects.chunk(**self.identity, delta={}, finish_reason=completion.finish_reason))]
         if self.shows_usage:
-            events.append(self._answer(payloads.usage_chunk(**self.identity, usage=completion.usage)))
+            events.append(self._answer(openai_objects.usage_chunk(**self.identity, usage=completion.usage)))
         done = self._answer(DONE)
         if not self.is_detailed:
             return b"".join([*events, done])

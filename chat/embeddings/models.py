@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Gate
 from apikeys.storable_text import storable
+from datasets.texts import STATIC_DIMENSION, STATIC_MODEL
 from datasets.vectors.provider_models import ProviderModel
-from datasets.vectors.static_model import STATIC_DIMENSION, STATIC_MODEL
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,17 +25,8 @@ from unfold.widgets import (
 
 from apikeys.errors import ApiError
 from datasets.models import Dataset
-from datasets.search.retrieval import (
-    MAXIMUM_CHARACTERS,
-    MAXIMUM_LIMIT,
-    USUAL_LIMIT,
-    Found,
-    Mode,
-    Query,
-    Quote,
-    Score,
-    search,
-)
+from datasets.search.quotes import Quote, Score
+from datasets.search.retrieval import MAXIMUM_CHARACTERS, MAXIMUM_LIMIT, USUAL_LIMIT, Found, Mode, Query, search
 
 # A model admin of datasets. Its module imports this one.
 DatasetAdmin = Any

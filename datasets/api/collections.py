@@ -1,11 +1,9 @@
 """`core/dataset/collection/...`: what is in a dataset, in folders, as FastGPT's clients manage it."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from django.db import transaction
-from django.db.models import Count
 from rest_framework.request import Request
 from rest_framework.response import Response
 
@@ -14,12 +12,12 @@ from apikeys.api.bodies import decode, decode_query
 from apikeys.api.views import ApiView, success
 from apikeys.errors import InvalidParameter
 from apikeys.storable_text import storable
-from datasets.api.datasets import listed as listed_dataset
 from datasets.api.paging import Page, SearchText
+from datasets.api.representations import Amounts, represent_collection, represent_dataset
 from datasets.folders import check_depth, check_place, lock_folder
 from datasets.lookups import find_collection, find_dataset, lock_collections, lock_dataset
 from datasets.metadata import clean_metadata
-from datasets.models import UNREAD, Collection, Datum, Kind, PendingVector
+from datasets.models import Collection, Kind
 from datasets.names import CollectionName, clean_name
 
 # Collections that one call may remove.
@@ -109,7 +107,7 @@ class CollectionListView(ApiView):
             rows = rows.filter(name__icontains=storable(wanted.searchText))
         collections: list[Collection] = wanted.of(rows)
         amounts = Amounts(collections)
-        answer = [listed(collection, dataset.team_id, amounts) for collection in collections]
+        answer = [represent_collection(collection, dataset.team_id, amounts) for collection in collections]
         return success(type(self).answer(wanted, answer, rows.count()))
 
 
@@ -131,8 +129,8 @@ class CollectionDetailView(ApiView):
         dataset = collection.dataset
         return success(
             {
-                **listed(collection, dataset.team_id, Amounts([collection])),
-                "dataset": listed_dataset(dataset),
+                **represent_collection(collection, dataset.team_id, Amounts([collection])),
+                "dataset": represent_dataset(dataset),
                 "sourceName": collection.name,
                 "sourceId": collection.url or collection.pk,
                 "chunkSize": collection.chunk_size,
@@ -207,45 +205,3 @@ def refused_texts(collection: Collection) -> dict[str, Any]:
     rows = collection.pending.filter(vector_set__is_current=True).exclude(failure="").order_by("-pk")
     last = rows.first()
     return {"refused": rows.count(), "refusal": last.failure if last else ""}
-
-
-class Amounts:
-    """How many data these collections have, and how much of them is still to be done; in two queries for all."""
-
-    def __init__(self, collections: Iterable[Collection]) -> None:
-        collection_ids = [collection.pk for collection in collections]
-        data = Datum.objects.filter(collection__in=collection_ids)
-        waiting = PendingVector.objects.open().filter(collection__in=collection_ids, vector_set__is_current=True)
-        self.data, self.waiting = (
-            dict(rows.order_by().values_list("collection").annotate(count=Count("pk"))) for rows in (data, waiting)
-        )
-
-    def of_data(self, collection: Collection) -> int:
-        amount: int = self.data.get(collection.pk, 0)
-        return amount
-
-    def of_training(self, collection: Collection) -> int:
-        """Texts that wait for their vectors, and 1 for a source that is still to be read."""
-        amount: int = self.waiting.get(collection.pk, 0) + (collection.state in UNREAD)
-        return amount
-
-
-def listed(collection: Collection, team_id: str, amounts: Amounts) -> dict[str, Any]:
-    return {
-        "_id": collection.pk,
-        "parentId": collection.parent_id,
-        "teamId": team_id,
-        "datasetId": collection.dataset_id,
-        "type": collection.kind,
-        "name": collection.name,
-        "rawLink": collection.url or None,
-        "trainingType": "chunk",
-        "tags": [],
-        "forbid": False,
-        "createTime": collection.created_at,
-        "updateTime": collection.updated_at,
-        "dataAmount": amounts.of_data(collection),
-        "trainingAmount": amounts.of_training(collection),
-        "state": collection.state,
-        "error": collection.failure,
-    }

@@ -16,6 +16,7 @@ from apikeys.api.views import ApiView, success
 from apikeys.errors import CollectionNotFound, DatumNotFound, InvalidParameter
 from apikeys.storable_text import storable
 from datasets.api.paging import Page, SearchText
+from datasets.api.representations import represent_datum
 from datasets.data import MAXIMUM_INDEX_TEXTS, Insertion, NewDatum, change, clean, insert
 from datasets.lookups import find_collection, find_datum, lock_datum
 from datasets.models import Collection, Datum, Kind
@@ -152,7 +153,7 @@ class DataListView(ApiView):
             text = storable(wanted.searchText)
             rows = rows.filter(Q(q__icontains=text) | Q(a__icontains=text))
         data = wanted.of(rows.order_by("chunk_index", "pk").defer("words", "digest"))
-        return success(type(self).answer(wanted, [listed(datum, team_id) for datum in data], rows.count()))
+        return success(type(self).answer(wanted, [represent_datum(datum, team_id) for datum in data], rows.count()))
 
 
 class DataListV2View(DataListView):
@@ -185,7 +186,7 @@ class DatumDetailView(ApiView):
         return success(
             {
                 "id": datum.pk,
-                **listed(datum, team_id),
+                **represent_datum(datum, team_id),
                 "indexes": indexes,
                 "sourceName": source.name,
                 "sourceId": source.url or source.pk,
@@ -283,16 +284,3 @@ def check_text(item: NewDatum) -> None:
 
 def repeat() -> InvalidParameter:
     return InvalidParameter("q: The collection has this question and answer already.", param="q")
-
-
-def listed(datum: Datum, team_id: str) -> dict[str, Any]:
-    return {
-        "_id": datum.pk,
-        "teamId": team_id,
-        "datasetId": datum.dataset_id,
-        "collectionId": datum.collection_id,
-        "q": datum.q,
-        "a": datum.a,
-        "chunkIndex": datum.chunk_index,
-        "updateTime": datum.updated_at,
-    }

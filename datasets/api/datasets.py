@@ -1,6 +1,5 @@
 """`core/dataset/...`: knowledge bases, their names and their models, as FastGPT's clients manage them."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -18,12 +17,12 @@ from apikeys.object_ids import is_object_id
 from apikeys.storable_text import storable
 from apikeys.teams import Team
 from datasets.api.paging import SearchText
+from datasets.api.representations import current_set, next_set, represent_dataset, represent_model
 from datasets.lookups import find_dataset, lock_dataset
 from datasets.models import USUAL_CHUNK, Dataset, PendingVector, VectorSet
 from datasets.names import DatasetName, clean_name
-from datasets.texts import MAXIMUM_TOKENS
+from datasets.texts import STATIC_MODEL
 from datasets.vectors import sets as vector_sets
-from datasets.vectors.static_model import STATIC_MODEL
 
 # Of a team, by name. There is no more than one page in FastGPT's list.
 MAXIMUM_DATASETS = 1_000
@@ -127,7 +126,7 @@ class DatasetListView(ApiView):
         if wanted.searchKey:
             rows = rows.filter(name__icontains=storable(wanted.searchKey))
         datasets: list[Dataset] = list(rows.prefetch_related("vector_sets")[:MAXIMUM_DATASETS])
-        return success([listed(dataset) for dataset in datasets])
+        return success([represent_dataset(dataset) for dataset in datasets])
 
 
 class DatasetDetailView(ApiView):
@@ -151,7 +150,7 @@ class DatasetDetailView(ApiView):
         rerank = {"model": dataset.rerank_model, "providerId": dataset.rerank_provider_id}
         return success(
             {
-                **listed(dataset),
+                **represent_dataset(dataset),
                 "createTime": dataset.created_at,
                 "chunkSize": USUAL_CHUNK,
                 "trainingAmount": waiting.get(current_set(dataset).pk, 0),
@@ -159,7 +158,7 @@ class DatasetDetailView(ApiView):
                 "rerankModel": rerank if dataset.rerank_model else None,
                 "nextVectorModel": coming
                 and {
-                    **model_report(coming),
+                    **represent_model(coming),
                     "trainingAmount": waiting.get(coming.pk, 0),
                     "error": coming.failure,
                 },
@@ -269,41 +268,3 @@ def columns_of(dataset: Dataset, wanted: ChangedDataset) -> list[str]:
 
 
 # The one or two sets of a dataset. A list prefetches those of all its rows.
-
-
-def current_set(dataset: Dataset) -> VectorSet:
-    return next(vector_set for vector_set in sets_of(dataset) if vector_set.is_current)
-
-
-def next_set(dataset: Dataset) -> VectorSet | None:
-    return next((vector_set for vector_set in sets_of(dataset) if not vector_set.is_current), None)
-
-
-def sets_of(dataset: Dataset) -> Iterable[VectorSet]:
-    sets: Iterable[VectorSet] = dataset.vector_sets.all()
-    return sets
-
-
-def model_report(vector_set: VectorSet) -> dict[str, Any]:
-    return {
-        "model": vector_set.model,
-        "name": vector_set.model,
-        "providerId": vector_set.provider_id,
-        "defaultToken": USUAL_CHUNK,
-        "maxToken": MAXIMUM_TOKENS,
-    }
-
-
-def listed(dataset: Dataset) -> dict[str, Any]:
-    return {
-        "_id": dataset.pk,
-        "parentId": None,
-        "teamId": dataset.team_id,
-        "type": "dataset",
-        "status": "active",
-        "avatar": "",
-        "name": dataset.name,
-        "intro": dataset.intro,
-        "updateTime": dataset.updated_at,
-        "vectorModel": model_report(current_set(dataset)),
-    }

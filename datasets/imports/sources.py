@@ -21,6 +21,7 @@ from datasets.data import HOLD
 from datasets.imports.links import check_url
 from datasets.models import UNREAD, USUAL_CHUNK, Collection, Dataset, ImportState, Kind, SourcePiece
 from datasets.names import CONTROLS
+from datasets.queue import queue_import
 
 PIECE_BYTES = 256 * 1024
 MAXIMUM_NAME = 200
@@ -73,8 +74,6 @@ def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **
     Raises RateLimited when its team has too much waiting. That is asked before anything is written, to spare it, and
     when all has been, in turn, so that none that come at the same time pass together.
     """
-    from datasets.jobs import queue_import
-
     with transaction.atomic():
         check_room(dataset.team_id, 1, size_of(source))
         hold(dataset, wish.parent)
@@ -92,7 +91,7 @@ def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **
         with connection.cursor() as cursor:
             cursor.execute(LOCK, [dataset.team_id])
         check_room(dataset.team_id)
-        queue_import(collection)
+        queue_import(collection.pk)
     return collection
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from apikeys import encryption, outbound
 from apikeys.errors import UpstreamError, UpstreamTimeout
-from datasets.vectors import static_model
+from datasets import texts
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ class ProviderModel:
     def of(cls, provider: Any, name: str) -> "ProviderModel":
         """Of a `chat.Provider`, or of none."""
         if provider is None:
-            return cls(static_model.STATIC_MODEL)
+            return cls(texts.STATIC_MODEL)
         columns = (provider.base_url, provider.encrypted_secret, provider.connect_seconds, provider.total_seconds)
         return cls.of_columns(name, *columns)
 

@@ -14,10 +14,11 @@ from django.db.models import F
 from apikeys.audit import recording
 from apikeys.errors import ApiError
 from datasets.models import Dataset, VectorSet
+from datasets.queue import queue_embedding_on_commit
+from datasets.texts import STATIC_DIMENSION, STATIC_MODEL
 from datasets.vectors import indexes
 from datasets.vectors.embeddings import embed
 from datasets.vectors.provider_models import ProviderModel, TextsRefused
-from datasets.vectors.static_model import STATIC_DIMENSION, STATIC_MODEL
 
 logger = logging.getLogger(__name__)
 
@@ -49,8 +50,6 @@ def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | Non
 
     None when the dataset has this model already; one in the making that is not wanted any more is given up.
     """
-    from datasets.data import embed_later
-
     with transaction.atomic():
         # Taken whole, so that no text is inserted between: see `data.HOLD`.
         Dataset.objects.select_for_update().get(pk=dataset.pk)
@@ -70,7 +69,7 @@ def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | Non
                 " JOIN datasets_datum AS datum ON datum.id = text.datum_id WHERE text.dataset_id = %s",
                 [vector_set.pk, dataset.pk],
             )
-        embed_later(dataset.pk)
+        queue_embedding_on_commit(dataset.pk)
     return vector_set
 
 

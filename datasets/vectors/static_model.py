@@ -4,17 +4,14 @@ Loading takes half a second and 33 MB, the first time that a process needs it. A
 The package's own `embed` pads all texts of a batch to the longest: one long text among short ones would take gigabytes.
 """
 
-import threading
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-STATIC_MODEL = "wordllama-256"
-STATIC_DIMENSION = 256
+from datasets.texts import STATIC_DIMENSION, loading, tokenizer, wordllama_folder
+
 # The vectors of so many tokens are added up at once: 4 MB.
 PIECE_TOKENS = 4_096
-_loading = threading.Lock()
 
 
 def embed(texts: Sequence[str]) -> list[list[float]]:
@@ -33,15 +30,9 @@ def _mean(embedding: Any, ids: Sequence[int]) -> list[float]:
     return mean
 
 
-def tokenizer() -> Any:
-    """Of the `tokenizers` library, without padding: its encodings are as long as their texts."""
-    with _loading:
-        return _loaded_tokenizer()
-
-
 def _embedding() -> Any:
     """A NumPy array of each token's vector."""
-    with _loading:
+    with loading:
         return _loaded_embedding()
 
 
@@ -50,17 +41,4 @@ def _loaded_embedding() -> Any:
     import wordllama
 
     # The package's own folder is where its weights are; nothing is fetched.
-    return wordllama.WordLlama.load(cache_dir=_folder(), dim=STATIC_DIMENSION, disable_download=True).embedding
-
-
-@cache
-def _loaded_tokenizer() -> Any:
-    from tokenizers import Tokenizer
-
-    return Tokenizer.from_file(str(_folder() / "tokenizers" / "l2_supercat_tokenizer_config.json"))
-
-
-def _folder() -> Path:
-    import wordllama
-
-    return Path(wordllama.__file__).parent
+    return wordllama.WordLlama.load(cache_dir=wordllama_folder(), dim=STATIC_DIMENSION, disable_download=True).embedding

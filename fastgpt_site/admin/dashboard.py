@@ -16,7 +16,6 @@ from django.contrib.admin.widgets import AutocompleteSelect
 from django.db.models import QuerySet
 from django.db.models.functions import Now
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format, time_format
 from django.utils.translation import gettext as _
@@ -24,13 +23,9 @@ from django.utils.translation import gettext_lazy, ngettext
 from unfold.widgets import UnfoldAdminSelectWidget
 
 from apikeys.accounting.ledger import Ending
-from apikeys.accounting.limits import ALERTED_AT_80, Limit
 from apikeys.accounting.reconciliation import Reconciliation
 from apikeys.accounting.units import MICROPOINTS
 from apikeys.admin.scope import has_many, is_searched
-from apikeys.alerts import attention
-from apikeys.alerts.deliveries import given_up
-from apikeys.alerts.models import Alert
 from apikeys.hot_path.broadcasts import LIVE_SECONDS
 from apikeys.hot_path.servers import ServerProcess
 from apikeys.keys.models import ApiKey
@@ -39,13 +34,9 @@ from apikeys.statistics.rollup import BEHIND, REFUSED, rolled_up_until
 from apikeys.statistics.sums import Scope, Series, Span, Step, Sums, Used, a_week_before, series, sums, today_begins
 from apikeys.teams import Team
 from chat.models import App
+from fastgpt_site.admin.tasks import change_url, open_tasks
 from fastgpt_site.observability import health
 
-# So many rows of what needs a hand are named; of more there is the list.
-NAMED = 5
-COUNTED = 100
-# Of more keys or limits than that, not all are looked through while somebody waits for this page.
-LOOKED_THROUGH = 10_000
 STALE = BEHIND + timedelta(minutes=10)
 
 COLORS = {
@@ -103,16 +94,6 @@ class Figure:
         return (self.now - self.before) * 100 / self.before if self.before else None
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """Something that needs a hand: some of its rows by name, and the list that shows all."""
-
-    title: str
-    count: str
-    rows: list[tuple[str, str, str]]
-    url: str
-
-
 def add_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """What the page shows, added to what every page of the admin has."""
     user: Any = request.user
@@ -131,7 +112,7 @@ def add_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]
         "picker": picker,
         "range": span,
         "ranges": [(value, label, _query(value, picker.chosen)) for value, label in Span.choices],
-        "tasks": list(_tasks(user, picker.chosen)),
+        "tasks": list(open_tasks(user, picker.chosen)),
         "site": _site(now) if user.is_superuser else None,
     }
     if not scope.is_empty:
@@ -240,14 +221,27 @@ def _tick(label: datetime, span: Span, step: Step) -> str:
     return date_format(label, "MONTH_DAY_FORMAT")
 
 
+def _first(used: Iterable[Used], is_app: bool, attribute: str) -> list[tuple[str, int]]:
+    """(id, figure) of the first ten by one measure; those of nothing are none."""
+    figures = [(row.subject_id, getattr(row, attribute)) for row in used if row.is_app == is_app]
+    figures = [(pk, points(figure) if attribute == "micropoints" else figure) for pk, figure in figures if figure]
+    return sorted(figures, key=lambda figure: (-figure[1], figure[0]))[:PLACES]
+
+
+def _named(figure: tuple[str, int], rows: dict[str, Any], url: Callable[[str], str] | None) -> dict[str, Any]:
+    pk, number = figure
+    row = rows.get(pk)
+    return {"name": row or pk, "team": row and row.team, "figure": number, "url": url(pk) if url and row else None}
+
+
 def _leaders(user: Any, scope: Scope, span: Span, now: datetime) -> dict[str, Any]:
     used, as_of = leaders(scope, span, now)
     keys = (
         ApiKey.objects.for_user(user).select_related("team").in_bulk([row.subject_id for row in used if not row.is_app])
     )
     apps = App.objects.for_user(user).select_related("team").in_bulk([row.subject_id for row in used if row.is_app])
-    key_url = _change_url("apikeys_apikey") if user.has_perm("apikeys.view_apikey") else None
-    app_url = _change_url("chat_app") if user.has_perm("chat.view_app") else None
+    key_url = change_url("apikeys_apikey") if user.has_perm("apikeys.view_apikey") else None
+    app_url = change_url("chat_app") if user.has_perm("chat.view_app") else None
     return {
         "as_of": as_of if as_of != now else None,
         "leaders": [
@@ -265,92 +259,6 @@ def _leaders(user: Any, scope: Scope, span: Span, now: datetime) -> dict[str, An
             for title, is_app, names, link in ((_("Keys"), False, keys, key_url), (_("Apps"), True, apps, app_url))
         ],
     }
-
-
-def _first(used: Iterable[Used], is_app: bool, attribute: str) -> list[tuple[str, int]]:
-    """(id, figure) of the first ten by one measure; those of nothing are none."""
-    figures = [(row.subject_id, getattr(row, attribute)) for row in used if row.is_app == is_app]
-    figures = [(pk, points(figure) if attribute == "micropoints" else figure) for pk, figure in figures if figure]
-    return sorted(figures, key=lambda figure: (-figure[1], figure[0]))[:PLACES]
-
-
-def _named(figure: tuple[str, int], rows: dict[str, Any], url: Callable[[str], str] | None) -> dict[str, Any]:
-    pk, number = figure
-    row = rows.get(pk)
-    return {"name": row or pk, "team": row and row.team, "figure": number, "url": url(pk) if url and row else None}
-
-
-def _change_url(name: str) -> Callable[[Any], str]:
-    return lambda pk: reverse(f"admin:{name}_change", args=[pk])
-
-
-def _tasks(user: Any, team: Team | None) -> Iterable[Task]:
-    """What needs a hand, of the chosen team or all of the viewer's; what they may not view is left out."""
-
-    def of(model: Any) -> QuerySet[Any]:
-        rows = model.objects.for_user(user)
-        return rows.for_team(team.pk) if team else rows  # type: ignore[no-any-return]
-
-    def is_long(rows: QuerySet[Any]) -> bool:
-        return rows.order_by().values("pk")[: LOOKED_THROUGH + 1].count() > LOOKED_THROUGH
-
-    def task(
-        title: str, rows: QuerySet[Any], name: str, query: str, tell: Callable[[Any], tuple[str, str]]
-    ) -> Task | None:
-        count = len(rows.order_by().values_list("pk", flat=True)[: COUNTED + 1])
-        named = (
-            [(*tell(row), _change_url(name)(row.pk)) for row in rows.select_related("team")[:NAMED]] if count else []
-        )
-        told = _("more than {count}").format(count=COUNTED) if count > COUNTED else str(count)
-        asked = {query: "yes"} | ({"team__id__exact": team.pk} if team else {})
-        url = reverse(f"admin:{name}_changelist") + "?" + urlencode(asked)
-        return Task(title, told, named, url) if count else None
-
-    found: list[Task | None] = []
-    if user.has_perm("apikeys.view_limit"):
-        limits = of(Limit)
-        if is_long(limits):
-            # By an index of the counters. A budget that was lowered since is not among them before it is met again.
-            limits = limits.filter(counter__alerted__gte=ALERTED_AT_80)
-        limits = attention.nearly_used_up(limits).select_related("team", "key", "counter")
-        found.append(task(_("Budgets used to 80 % or more"), limits, "apikeys_limit", "nearly_used_up", _told_of_limit))
-    if user.has_perm("apikeys.view_apikey"):
-        keys = of(ApiKey)
-        ending = attention.ending_soon(keys)
-        found.append(task(_("Keys that end within 30 days"), ending, "apikeys_apikey", "ends_soon", _told_of_end))
-        if not is_long(keys):
-            idle = attention.unused(keys).select_related("activity").order_by("created_at")
-            found.append(task(_("Keys unused for 90 days"), idle, "apikeys_apikey", "unused", _told_of_last_use))
-        else:
-            asked = {"unused": "yes"} | ({"team__id__exact": team.pk} if team else {})
-            url = reverse("admin:apikeys_apikey_changelist") + "?" + urlencode(asked)
-            found.append(Task(_("Keys unused for 90 days"), "", [], url))
-    if user.has_perm("apikeys.view_alert"):
-        alerts = given_up(of(Alert)).select_related("key").order_by("-pk")
-        found.append(task(_("Alerts that could not be told"), alerts, "apikeys_alert", "given_up", _told_of_alert))
-    return [one for one in found if one is not None]
-
-
-def _told_of_limit(limit: Limit) -> tuple[str, str]:
-    share = limit.counter.used * 100 // limit.amount
-    return f"{limit.key or limit.team}: {limit}", f"{share} %"
-
-
-def _told_of_end(key: ApiKey) -> tuple[str, str]:
-    return f"{key} ({key.team})", date_format(timezone.localtime(key.expires_at), "SHORT_DATETIME_FORMAT")
-
-
-def _told_of_last_use(key: ApiKey) -> tuple[str, str]:
-    activity = getattr(key, "activity", None)
-    return f"{key} ({key.team})", (
-        date_format(timezone.localtime(activity.last_used_at), "SHORT_DATE_FORMAT") if activity else _("never used")
-    )
-
-
-def _told_of_alert(alert: Alert) -> tuple[str, str]:
-    return f"{alert.key or alert.team}: {alert.get_kind_display()}", date_format(
-        timezone.localtime(alert.created_at), "SHORT_DATETIME_FORMAT"
-    )
 
 
 def _site(now: datetime) -> dict[str, Any]:

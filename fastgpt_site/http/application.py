@@ -7,9 +7,8 @@ goes to the disk as it comes, and only when its caller is known to be allowed to
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from functools import lru_cache
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
@@ -18,56 +17,20 @@ from typing import IO, Any
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
-from django.http import HttpResponse
-from django.http.response import HttpResponseBase
 from django.urls import Resolver404, get_resolver
 
-from apikeys.api.streams import EventStream
 from apikeys.api.views import ApiView, AsyncApiView
 from apikeys.client_address import client_address, is_in, trusted_proxies
-from apikeys.errors import ApiError, BodyTooLarge, BodyTooSlow, HttpsRequired, TooManyUploads
+from apikeys.errors import ApiError, HttpsRequired
 from apikeys.hot_path.trace import Trace, attach
+from fastgpt_site.http.cors import preflight
 from fastgpt_site.http.errors import respond
-from fastgpt_site.http.responses import Answer, preflight
-from fastgpt_site.observability import metrics
+from fastgpt_site.http.request_body import BodyRead, ClientGone, Receive, Scope, drain, read_body, without_body
+from fastgpt_site.http.responses import Answer, answer_until_gone, send_whole
+from fastgpt_site.http.uploads import UPLOAD_MEMORY_BYTES, Uploads
 from fastgpt_site.process import lifespan
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
-
-# A refused body is read on for a while, so that the client gets to read the answer before the connection ends.
-DRAIN_BYTES = 16 * 1024 * 1024
-DRAIN_SECONDS = 5.0
-# Of uploads: how many one process takes at the same time, and how many of one team; what of one stays in memory; how
-# many times longer than another body it may take, and how many bytes must have come for each second of that.
-MAX_UPLOADS = 16
-MAX_UPLOADS_OF_TEAM = 2
-UPLOAD_MEMORY_BYTES = 256 * 1024
-UPLOAD_PATIENCE = 20
-UPLOAD_BYTES_A_SECOND = 16 * 1024
-
-
-class ClientGone(Exception):
-    """The client closed the connection before it had sent its body."""
-
-
-class Uploads:
-    """The files that this process is taking. Nobody waits for room: a client is told at once to come again."""
-
-    def __init__(self) -> None:
-        self.by_team: Counter[str] = Counter()
-
-    @contextmanager
-    def held(self, team_id: str) -> Iterator[None]:
-        """Room for one. Raises TooManyUploads."""
-        if self.by_team.total() >= MAX_UPLOADS or self.by_team[team_id] >= MAX_UPLOADS_OF_TEAM:
-            raise TooManyUploads
-        self.by_team[team_id] += 1
-        try:
-            yield
-        finally:
-            self.by_team -= Counter([team_id])
 
 
 class Application(ASGIHandler):
@@ -175,16 +138,6 @@ class NoApiView(ApiView):
     """Stands for all that is no view of the API."""
 
 
-class BodyRead:
-    """A `receive` for Django whose body has been read; what comes after it is still to be heard."""
-
-    def __init__(self, body: IO[bytes], receive: Receive) -> None:
-        self.body, self.receive = body, receive
-
-    async def __call__(self) -> dict[str, Any]:
-        return await self.receive()
-
-
 @lru_cache(maxsize=256)
 def api_view(path: str) -> tuple[type[ApiView], Callable[..., Any]]:
     """The API's view that this path leads to, and how to call it."""
@@ -198,12 +151,6 @@ def api_view(path: str) -> tuple[type[ApiView], Callable[..., Any]]:
     return view_class, lambda request: match.func(request, *match.args, **match.kwargs)
 
 
-def without_body(scope: Scope) -> Scope:
-    """The same request as if it had no body, for whoever would look into it."""
-    told = (b"content-type", b"content-length", b"transfer-encoding")
-    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name not in told]}
-
-
 def drop_forged_scheme(scope: Scope) -> None:
     """Only a trusted proxy may say that its client came over HTTPS."""
     if not settings.SECURE_PROXY_SSL_HEADER:
@@ -211,137 +158,3 @@ def drop_forged_scheme(scope: Scope) -> None:
     peer = client_address(scope["client"][0], "") if scope.get("client") else None
     if peer is None or not is_in(peer, trusted_proxies()):
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"x-forwarded-proto"]
-
-
-async def read_body(receive: Receive, body: IO[bytes], *, is_file: bool = False) -> None:
-    """The whole body, into a file that is then at its beginning. Raises BodyTooLarge, BodyTooSlow or ClientGone."""
-    limit, seconds = settings.API_MAX_BODY_BYTES, settings.API_BODY_SECONDS
-    if is_file:
-        limit += settings.DATASET_MAX_FILE_BYTES
-    began, size = asyncio.get_running_loop().time(), 0
-    try:
-        async with asyncio.timeout(seconds) as end:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > limit:
-                    break
-                # A file goes to the disk, which may let one wait; other bodies stay in memory.
-                await asyncio.to_thread(body.write, chunk) if is_file else body.write(chunk)
-                if not message.get("more_body", False):
-                    body.seek(0)
-                    return
-                if is_file:
-                    end.reschedule(began + min(seconds * UPLOAD_PATIENCE, seconds + size / UPLOAD_BYTES_A_SECOND))
-    except TimeoutError:
-        raise BodyTooSlow from None
-    await drain(receive, limit)
-    raise BodyTooLarge(f"The body is larger than {limit} bytes.")
-
-
-async def drain(receive: Receive, limit: int = 0) -> None:
-    """Read and drop the rest of a body, within bounds."""
-    dropped = 0
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while dropped < max(DRAIN_BYTES, limit):
-                message = await receive()
-                dropped += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return
-
-
-async def answer_until_gone(request: ASGIRequest, view: Any, receive: Receive, answer: Answer) -> None:
-    """Run the view and send what it answers; cancel both as soon as the client goes away."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine always runs in one
-
-    def leave() -> None:
-        answer.is_gone = True
-        task.cancel()
-
-    async def watch() -> None:
-        while (await receive())["type"] != "http.disconnect":
-            continue
-        leave()
-
-    watcher = asyncio.create_task(watch())
-    answer.when_connection_is_lost(leave)
-    answer.trace.abort = answer.abort
-    try:
-        response = await view(request)
-        if isinstance(response, EventStream):
-            await send_stream(answer, response)
-        else:
-            await send_whole(answer, response)
-    except asyncio.CancelledError:
-        # Ours, because the client went: the request ends here. Any other, the server's own end, goes on.
-        if not answer.is_gone or task.uncancel() > 0:
-            raise
-    finally:
-        watcher.cancel()
-        answer.forget_connection()
-
-
-def head(response: HttpResponseBase) -> dict[str, Any]:
-    headers = [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
-    return {"type": "http.response.start", "status": response.status_code, "headers": headers}
-
-
-async def send_whole(answer: Answer, response: HttpResponse) -> None:
-    content = response.content
-    start = head(response)
-    start["headers"].append((b"content-length", b"%d" % len(content)))
-    await answer.send(start)
-    await answer.send({"type": "http.response.body", "body": content, "more_body": False})
-
-
-async def send_stream(answer: Answer, response: EventStream) -> None:
-    """Send each piece as it comes. A comment breaks every silence; a reader that takes nothing is given up."""
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101 - a coroutine always runs in one
-    loop = asyncio.get_running_loop()
-    began = last_sent = loop.time()
-    is_sending = False
-
-    async def send(piece: bytes, more: bool = True) -> None:
-        nonlocal is_sending, last_sent
-        is_sending, last_sent = True, loop.time()
-        await answer.send({"type": "http.response.body", "body": piece, "more_body": more})
-        is_sending, last_sent = False, loop.time()
-
-    async def keep_awake() -> None:
-        while True:
-            # Asleep for no longer than either limit: a send may begin to stall in the meantime.
-            limit = min(settings.STREAM_STALL_SECONDS, response.silence_seconds)
-            await asyncio.sleep(max(last_sent + limit - loop.time(), 0.05 if not is_sending else 0.5))
-            quiet = loop.time() - last_sent
-            if is_sending and quiet >= settings.STREAM_STALL_SECONDS:
-                break
-            # The flow ends a stream that is too old by itself, unless its reader holds it back.
-            if loop.time() - began > settings.STREAM_MAX_SECONDS + settings.STREAM_STALL_SECONDS:
-                break
-            if not is_sending and quiet >= response.silence_seconds:
-                try:
-                    async with asyncio.timeout(settings.STREAM_STALL_SECONDS):
-                        await send(response.comment)
-                except TimeoutError:
-                    break
-        answer.abort()
-        task.cancel()
-
-    companion = asyncio.create_task(keep_awake())
-    try:
-        with metrics.OPEN_STREAMS.track_inprogress():
-            async with response.pieces() as pieces:
-                await answer.send(head(response))
-                async for piece in pieces:
-                    await send(piece)
-                await send(b"", more=False)
-    finally:
-        companion.cancel()

@@ -1,28 +1,26 @@
-"""What every answer carries, whoever made it: the request id, CORS for configured origins, and its log line."""
+"""Answers on their way out: each carries its request id and CORS headers, and is logged and counted when it ends."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 from django.conf import settings
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpResponse
+from django.http.response import HttpResponseBase
 
 from apikeys.access.endpoints import is_api_path
 from apikeys.accounting import refusals
-from apikeys.client_address import client_address
+from apikeys.api.streams import EventStream
 from apikeys.hot_path.trace import Trace
-from apikeys.keys.crypto import PATTERN
+from fastgpt_site.http import access_log
+from fastgpt_site.http.cors import cors_headers
+from fastgpt_site.http.request_body import Receive
 from fastgpt_site.observability import metrics
-from fastgpt_site.observability.logs import access_logger
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-
 LOOK_SECONDS = 0.8
-EXPOSED = ", ".join(
-    ["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"]
-    + [f"X-RateLimit-{what}-{of}" for what in ("Limit", "Remaining", "Reset") for of in ("Requests", "Tokens")]
-).encode()
 
 
 class Answer:
@@ -83,68 +81,101 @@ class Answer:
             headers += cors_headers(self.scope)
         return headers
 
-    def _path(self) -> str:
-        """The path as it may be written down: without a key that somebody put there, whatever system it is of."""
-        path = PATTERN.sub("fastgpt-******", self.scope["path"])
-        if self.is_api and self.trace.endpoint in (None, "unknown_path"):
-            return "/".join(path.split("/")[:3])
-        return path
-
     def end(self) -> None:
-        """Log and count an answer that has ended, however it did."""
-        self.log()
+        """Log and count an answer that has ended, however it did, and keep why it was a refusal."""
+        client = access_log.client_of(self.scope)
+        access_log.write(self.scope, self.trace, self.status, client, is_api=self.is_api, is_gone=self.is_gone)
+        if self.is_api and self.trace.refusal is not None:
+            refusals.keep(self.trace, client)
         metrics.observe(self.trace, self.scope["path"], self.status, is_api=self.is_api)
 
-    def log(self) -> None:
-        """One line: never a query string, a body, a credential."""
-        trace = self.trace
-        remote = self.scope.get("client")
-        forwarded = header_of(self.scope, b"x-forwarded-for")
-        address = client_address(remote[0] if remote else None, forwarded)
-        fields: dict[str, Any] = {
-            "request_id": trace.request_id,
-            "method": self.scope["method"],
-            "path": self._path(),
-            "endpoint": trace.endpoint,
-            "key_id": trace.key_id,
-            "status": self.status,
-            "duration_ms": trace.elapsed_ms,
-            "client": None if address is None else str(address),
-        }
-        if trace.error_code:
-            fields["error"] = trace.error_code
-        if trace.user_id is not None:
-            fields["user_id"] = trace.user_id
-        if self.is_gone:
-            fields["client_gone"] = True
-        access_logger.info("request", extra={"fields": fields})
-        if self.is_api and trace.refusal is not None:
-            refusals.keep(trace, fields["client"])
+
+async def answer_until_gone(request: ASGIRequest, view: Any, receive: Receive, answer: Answer) -> None:
+    """Run the view and send what it answers; cancel both as soon as the client goes away."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine always runs in one
+
+    def leave() -> None:
+        answer.is_gone = True
+        task.cancel()
+
+    async def watch() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            continue
+        leave()
+
+    watcher = asyncio.create_task(watch())
+    answer.when_connection_is_lost(leave)
+    answer.trace.abort = answer.abort
+    try:
+        response = await view(request)
+        if isinstance(response, EventStream):
+            await send_stream(answer, response)
+        else:
+            await send_whole(answer, response)
+    except asyncio.CancelledError:
+        # Ours, because the client went: the request ends here. Any other, the server's own end, goes on.
+        if not answer.is_gone or task.uncancel() > 0:
+            raise
+    finally:
+        watcher.cancel()
+        answer.forget_connection()
 
 
-def header_of(scope: dict[str, Any], name: bytes) -> str:
-    """All values of a request header, joined as one."""
-    values: list[str] = [value.decode("latin1") for key, value in scope["headers"] if key == name]
-    return ",".join(values)
+def head(response: HttpResponseBase) -> dict[str, Any]:
+    headers = [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
+    return {"type": "http.response.start", "status": response.status_code, "headers": headers}
 
 
-def cors_headers(scope: dict[str, Any]) -> list[tuple[bytes, bytes]]:
-    """What a browser at a configured origin may read. Never with credentials: a key is not a cookie."""
-    headers = [(b"vary", b"Origin")]
-    origin = header_of(scope, b"origin")
-    if origin in settings.CORS_ALLOWED_ORIGINS:
-        headers += [
-            (b"access-control-allow-origin", origin.encode("latin1")),
-            (b"access-control-expose-headers", EXPOSED),
-        ]
-    return headers
+async def send_whole(answer: Answer, response: HttpResponse) -> None:
+    content = response.content
+    start = head(response)
+    start["headers"].append((b"content-length", b"%d" % len(content)))
+    await answer.send(start)
+    await answer.send({"type": "http.response.body", "body": content, "more_body": False})
 
 
-def preflight(scope: dict[str, Any]) -> HttpResponse:
-    """The answer to OPTIONS, whoever asks: what could be sent here."""
-    response = HttpResponse(status=204, headers={"Allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
-    if header_of(scope, b"origin") in settings.CORS_ALLOWED_ORIGINS:
-        response["Access-Control-Allow-Methods"] = "GET, POST, PUT, DELETE"
-        response["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
-        response["Access-Control-Max-Age"] = "600"
-    return response
+async def send_stream(answer: Answer, response: EventStream) -> None:
+    """Send each piece as it comes. A comment breaks every silence; a reader that takes nothing is given up."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine always runs in one
+    loop = asyncio.get_running_loop()
+    began = last_sent = loop.time()
+    is_sending = False
+
+    async def send(piece: bytes, more: bool = True) -> None:
+        nonlocal is_sending, last_sent
+        is_sending, last_sent = True, loop.time()
+        await answer.send({"type": "http.response.body", "body": piece, "more_body": more})
+        is_sending, last_sent = False, loop.time()
+
+    async def keep_awake() -> None:
+        while True:
+            # Asleep for no longer than either limit: a send may begin to stall in the meantime.
+            limit = min(settings.STREAM_STALL_SECONDS, response.silence_seconds)
+            await asyncio.sleep(max(last_sent + limit - loop.time(), 0.05 if not is_sending else 0.5))
+            quiet = loop.time() - last_sent
+            if is_sending and quiet >= settings.STREAM_STALL_SECONDS:
+                break
+            # The flow ends a stream that is too old by itself, unless its reader holds it back.
+            if loop.time() - began > settings.STREAM_MAX_SECONDS + settings.STREAM_STALL_SECONDS:
+                break
+            if not is_sending and quiet >= response.silence_seconds:
+                try:
+                    async with asyncio.timeout(settings.STREAM_STALL_SECONDS):
+                        await send(response.comment)
+                except TimeoutError:
+                    break
+        answer.abort()
+        task.cancel()
+
+    companion = asyncio.create_task(keep_awake())
+    try:
+        with metrics.OPEN_STREAMS.track_inprogress():
+            async with response.pieces() as pieces:
+                await answer.send(head(response))
+                async for piece in pieces:
+                    await send(piece)
+                await send(b"", more=False)
+    finally:
+        companion.cancel()

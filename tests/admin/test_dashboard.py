@@ -23,7 +23,7 @@ from apikeys.statistics import sums
 from apikeys.statistics.leaders import Leaderboard
 from apikeys.statistics.rollup import BEHIND, HOUR, roll_up
 from apikeys.teams import Membership, Team
-from fastgpt_site.admin import dashboard
+from fastgpt_site.admin import tasks
 from tests import factories
 from tests.admin.belongings import make_belongings
 from tests.admin.pages import browser, staff, text
@@ -282,7 +282,7 @@ def test_budgets_that_need_a_hand(team, api_key):
 
 
 def test_who_sees_very_many_waits_for_no_count(team, monkeypatch):
-    monkeypatch.setattr(dashboard, "LOOKED_THROUGH", 1)
+    monkeypatch.setattr(tasks, "LOOKED_THROUGH", 1)
     keys = [factories.make_key(team)[0] for _ in range(2)]
     limits = [Limit.objects.create(team=team, key=key, measure="requests", period="total", amount=10) for key in keys]
     with connect() as raw:

@@ -12,8 +12,8 @@ from apikeys.audit.models import AuditEntry
 from datasets.admin import base
 from datasets.data import NewDatum, insert
 from datasets.models import MAXIMUM_ATTEMPTS, Collection, Dataset, Datum, PendingVector, Vector, VectorSet
+from datasets.texts import STATIC_MODEL
 from datasets.vectors import sets
-from datasets.vectors.static_model import STATIC_MODEL
 from tests import factories
 from tests.admin.pages import FilledForm, browser, staff, text, url
 

@@ -4,7 +4,7 @@ import pytest
 
 from apikeys.audit.models import AuditEntry
 from datasets.models import Dataset, VectorSet
-from datasets.vectors.static_model import STATIC_MODEL
+from datasets.texts import STATIC_MODEL
 from tests import factories
 from tests.api.libraries import ABSENT, MALFORMED, Library, data_of, staff_call
 from tests.api.refusals import check_refusal

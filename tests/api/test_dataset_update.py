@@ -6,8 +6,8 @@ import pytest
 
 from apikeys.audit.models import AuditEntry
 from datasets.models import Dataset, VectorSet
+from datasets.texts import STATIC_MODEL
 from datasets.vectors import sets
-from datasets.vectors.static_model import STATIC_MODEL
 from tests import factories
 from tests.api.libraries import ABSENT, Library, data_of
 from tests.api.refusals import check_refusal

@@ -11,7 +11,7 @@ from django.db import connection
 from django.db.models import Count
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from datasets import jobs
+from datasets import jobs, queue
 from datasets.data import NewDatum, insert
 from datasets.imports import sources
 from datasets.models import Collection, Datum, ImportState, PendingVector, SourcePiece, Vector
@@ -121,10 +121,10 @@ def test_what_cannot_be_read_fails_and_harms_nothing() -> None:
 
 def test_what_lost_its_job_is_queued_again() -> None:
     collection = import_file(b"one", "a.txt")
-    ProcrastinateJob.objects.filter(lock=jobs.lock_of(collection.pk)).delete()
+    ProcrastinateJob.objects.filter(lock=queue.import_lock(collection.pk)).delete()
     for _ in range(2):
         jobs.import_what_waits(0)
-        assert ProcrastinateJob.objects.filter(lock=jobs.lock_of(collection.pk), status="todo").count() == 1
+        assert ProcrastinateJob.objects.filter(lock=queue.import_lock(collection.pk), status="todo").count() == 1
 
 
 def test_what_is_in_hand_does_not_hide_what_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -132,9 +132,9 @@ def test_what_is_in_hand_does_not_hide_what_is_not(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(jobs, "BATCH", 1)
     import_file(b"one", "a.txt")
     lost = import_file(b"two", "b.txt")
-    ProcrastinateJob.objects.filter(lock=jobs.lock_of(lost.pk)).delete()
+    ProcrastinateJob.objects.filter(lock=queue.import_lock(lost.pk)).delete()
     jobs.import_what_waits(0)
-    assert ProcrastinateJob.objects.filter(lock=jobs.lock_of(lost.pk), status="todo").count() == 1
+    assert ProcrastinateJob.objects.filter(lock=queue.import_lock(lost.pk), status="todo").count() == 1
 
 
 def test_a_dead_job_does_not_block_the_one_behind_it() -> None:
@@ -149,7 +149,7 @@ def test_a_dead_job_does_not_block_the_one_behind_it() -> None:
             " WHERE lock = %s",
             [lock],
         )
-    jobs.queue_embedding(collection.dataset_id)
+    queue.queue_embedding(collection.dataset_id)
     assert ProcrastinateJob.objects.filter(lock=lock).count() == 2
     look()
     with worker():

@@ -18,7 +18,7 @@ from apikeys.errors import ServiceUnavailable, UpstreamError, UpstreamTimeout
 from datasets import jobs
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, PendingVector, Vector, VectorSet
-from datasets.texts import LONGEST_TOKEN, token_counts
+from datasets.texts import LONGEST_TOKEN, token_counts, tokenizer
 from datasets.vectors import sets, static_model
 from datasets.vectors.embeddings import MAXIMUM_WAITING, Embedded, count_tokens, embed, normed
 from datasets.vectors.provider_models import ProviderModel, TextsRefused
@@ -217,7 +217,7 @@ def test_the_static_model_averages_its_tokens() -> None:
 
 IN_LITTLE_MEMORY = """
 import resource
-from datasets.static_model import embed
+from datasets.vectors.static_model import embed
 embed(["to load it"])
 pages = int(open("/proc/self/statm").read().split()[0])
 limit = pages * resource.getpagesize() + 384 * 1024 * 1024
@@ -282,7 +282,7 @@ def test_too_many_wait_for_the_static_model() -> None:
 
 def test_no_token_is_longer() -> None:
     """What a text of very many characters is refused by, without counting."""
-    assert max(map(len, static_model.tokenizer().get_vocab())) == LONGEST_TOKEN
+    assert max(map(len, tokenizer().get_vocab())) == LONGEST_TOKEN
 
 
 def queued(collection: Collection) -> Any:

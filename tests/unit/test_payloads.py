@@ -2,17 +2,17 @@ import json
 
 import pytest
 
-from chat.completions import request
+from chat.completions import provider_messages, request
 from chat.completions.request import FilePart, ImagePart, ImageUrl, TextPart
 
 
 def test_variables() -> None:
-    filled = request.fill_variables("{{a}} {{ b }} {{c}} {{}} {a} {{a b}}", {"a": "x", "b": [1, "y"]})
+    filled = provider_messages.fill_variables("{{a}} {{ b }} {{c}} {{}} {a} {{a b}}", {"a": "x", "b": [1, "y"]})
     assert filled == 'x [1,"y"] {{c}} {{}} {a} {{a b}}'
 
 
 def test_a_variable_is_not_filled_a_second_time() -> None:
-    assert request.fill_variables("{{a}}", {"a": "{{b}}", "b": "secret"}) == "{{b}}"
+    assert provider_messages.fill_variables("{{a}}", {"a": "{{b}}", "b": "secret"}) == "{{b}}"
 
 
 def test_text_of_parts() -> None:
@@ -26,19 +26,19 @@ def test_text_of_parts() -> None:
 
 
 def test_parts_that_are_all_text_go_out_as_text() -> None:
-    message = request.for_provider("developer", [TextPart("a"), FilePart("https://x.example")])
+    message = provider_messages.for_provider("developer", [TextPart("a"), FilePart("https://x.example")])
     assert message == {"role": "system", "content": "a\n[https://x.example](https://x.example)"}
 
 
 def test_the_token_bound_is_never_less_than_the_bytes() -> None:
     messages = [{"role": "user", "content": "\u5bfc\u6f14\u662f\u8c01"}]
-    assert request.token_bound(messages) == 12 + request.MESSAGE_OVERHEAD_TOKENS
+    assert provider_messages.token_bound(messages) == 12 + provider_messages.MESSAGE_OVERHEAD_TOKENS
 
 
 def test_the_token_bound_counts_images() -> None:
     content = [TextPart("abc"), ImagePart(ImageUrl("https://x.example"))]
-    bound = request.token_bound([{"role": "user", "content": content}])
-    assert bound == 3 + request.IMAGE_TOKENS + request.MESSAGE_OVERHEAD_TOKENS
+    bound = provider_messages.token_bound([{"role": "user", "content": content}])
+    assert bound == 3 + provider_messages.IMAGE_TOKENS + provider_messages.MESSAGE_OVERHEAD_TOKENS
 
 
 @pytest.mark.parametrize(
@@ -57,22 +57,22 @@ def test_the_token_bound_counts_images() -> None:
     ],
 )
 def test_only_counts_that_could_be_true_are_believed(usage: dict[str, object] | None, count: int | None) -> None:
-    assert request.reported_tokens(usage, "prompt_tokens") == count
+    assert provider_messages.reported_tokens(usage, "prompt_tokens") == count
 
 
 @pytest.mark.parametrize("raw", [b"", b"<html>", b"[]", b'"x"', b'{"choices": 7}', b'{"choices": [NaN]}', b"\xff"])
 def test_what_is_no_answer_is_refused(raw: bytes) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 - each of its kinds will do
-        request.decode_answer(raw)
+        provider_messages.decode_answer(raw)
 
 
 def test_an_answer_with_half_a_surrogate_pair_is_read() -> None:
     raw = json.dumps({"choices": [{"delta": {"content": "\ud83d"}}]}).encode()
-    (choice,) = request.decode_answer(raw).choices or []
+    (choice,) = provider_messages.decode_answer(raw).choices or []
     assert choice.delta is not None
     assert choice.delta.content == "\ud83d"
 
 
 @pytest.mark.parametrize(("said", "reason"), [("stop", "stop"), ("length", "length"), ("eos", "stop"), (None, "stop")])
 def test_finish_reasons(said: str | None, reason: str) -> None:
-    assert request.finish_reason_of(said) == reason
+    assert provider_messages.finish_reason_of(said) == reason

@@ -1,0 +1,16 @@
+"""API paths of keys, each with and without a trailing slash: no POST is redirected."""
+
+from django.urls import URLPattern, URLResolver, re_path
+
+from apikeys.api.key_management import KeyCreateView, KeyDeleteView, KeyListView, KeyUpdateView
+from apikeys.api.key_self import KeySelfView
+
+v1: list[URLPattern | URLResolver] = [
+    re_path(r"^key/?$", KeySelfView.as_view()),
+]
+fastgpt: list[URLPattern | URLResolver] = [
+    re_path(r"^support/openapi/create/?$", KeyCreateView.as_view()),
+    re_path(r"^support/openapi/list/?$", KeyListView.as_view()),
+    re_path(r"^support/openapi/update/?$", KeyUpdateView.as_view()),
+    re_path(r"^support/openapi/delete/?$", KeyDeleteView.as_view()),
+]

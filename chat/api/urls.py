@@ -1,0 +1,16 @@
+"""API paths of apps, conversations and embeddings, each with and without a trailing slash: no POST is redirected."""
+
+from django.urls import URLPattern, URLResolver, re_path
+
+from chat.api.completions import CompletionsView
+from chat.api.embeddings import EmbeddingsView
+from chat.api.listings import AppListView, ModelListView
+
+v1: list[URLPattern | URLResolver] = [
+    re_path(r"^chat/completions/?$", CompletionsView.as_view()),
+    re_path(r"^embeddings/?$", EmbeddingsView.as_view()),
+    re_path(r"^models/?$", ModelListView.as_view()),
+]
+fastgpt: list[URLPattern | URLResolver] = [
+    re_path(r"^core/app/list/?$", AppListView.as_view()),
+]

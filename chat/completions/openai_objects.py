@@ -1,0 +1,39 @@
+"""Completions and chunks as OpenAI's clients read them. Pure data."""
+
+from typing import Any
+
+
+def completion(
+    *, id: str, created: int, model: str, content: str, finish_reason: str, usage: dict[str, int]
+) -> dict[str, Any]:
+    return {
+        "id": id,
+        "object": "chat.completion",
+        "created": created,
+        "model": model,
+        "usage": usage,
+        "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish_reason}],
+    }
+
+
+def chunk(
+    *, id: str, created: int, model: str, delta: dict[str, str], finish_reason: str | None = None
+) -> dict[str, Any]:
+    return {
+        "id": id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
+    }
+
+
+def usage_chunk(*, id: str, created: int, model: str, usage: dict[str, int]) -> dict[str, Any]:
+    return {
+        "id": id,
+        "object": "chat.completion.chunk",
+        "created": created,
+        "model": model,
+        "choices": [],
+        "usage": usage,
+    }

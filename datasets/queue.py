@@ -1,0 +1,34 @@
+"""Jobs for the worker, queued by the names of their tasks, so that nothing needs to import `jobs`."""
+
+from django.db import transaction
+from procrastinate.contrib.django import app
+from procrastinate.exceptions import AlreadyEnqueued
+
+# The names of tasks, and of the queues that they wait in.
+EMBED, IMPORT = "embed", "import"
+
+
+def queue_embedding(dataset_id: str) -> None:
+    """Queue one run for a dataset. One runs at a time, and at most one more waits."""
+    _queue(EMBED, f"embed:{dataset_id}", dataset_id=dataset_id)
+
+
+def queue_embedding_on_commit(dataset_id: str) -> None:
+    transaction.on_commit(lambda: queue_embedding(dataset_id))
+
+
+def queue_import(collection_id: str) -> None:
+    """Queue one run for a collection. One runs at a time, and at most one more waits."""
+    _queue(IMPORT, import_lock(collection_id), collection_id=collection_id)
+
+
+def import_lock(collection_id: str) -> str:
+    return f"import:{collection_id}"
+
+
+def _queue(name: str, lock: str, **arguments: str) -> None:
+    try:
+        with transaction.atomic():
+            app.configure_task(name, queue=name, lock=lock, queueing_lock=lock).defer(**arguments)
+    except AlreadyEnqueued:
+        return

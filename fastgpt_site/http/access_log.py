@@ -1,0 +1,46 @@
+"""The access log: one line for each answer, and never a query string, a body or a credential."""
+
+from typing import Any
+
+from apikeys.client_address import client_address
+from apikeys.hot_path.trace import Trace
+from apikeys.keys.crypto import PATTERN
+from fastgpt_site.http.cors import header_of
+from fastgpt_site.observability.logs import access_logger
+
+
+def client_of(scope: dict[str, Any]) -> str | None:
+    """Return the client's address, by the one rule of `client_address`."""
+    remote = scope.get("client")
+    address = client_address(remote[0] if remote else None, header_of(scope, b"x-forwarded-for"))
+    return None if address is None else str(address)
+
+
+def write(
+    scope: dict[str, Any], trace: Trace, status: int | None, client: str | None, *, is_api: bool, is_gone: bool
+) -> None:
+    fields: dict[str, Any] = {
+        "request_id": trace.request_id,
+        "method": scope["method"],
+        "path": _path(scope["path"], trace, is_api=is_api),
+        "endpoint": trace.endpoint,
+        "key_id": trace.key_id,
+        "status": status,
+        "duration_ms": trace.elapsed_ms,
+        "client": client,
+    }
+    if trace.error_code:
+        fields["error"] = trace.error_code
+    if trace.user_id is not None:
+        fields["user_id"] = trace.user_id
+    if is_gone:
+        fields["client_gone"] = True
+    access_logger.info("request", extra={"fields": fields})
+
+
+def _path(path: str, trace: Trace, *, is_api: bool) -> str:
+    """Return the path without a key that somebody put there, whatever system it is of."""
+    path = PATTERN.sub("fastgpt-******", path)
+    if is_api and trace.endpoint in (None, "unknown_path"):
+        return "/".join(path.split("/")[:3])
+    return path
