@@ -18,8 +18,8 @@ from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 from django.utils import timezone, translation
 
-from tests.fake_provider import FakeProvider
-from tests.processes import wait_for
+from tests.support.fake_provider import FakeProvider
+from tests.support.processes import wait_for
 
 # Users of tests need no slow password hash.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
@@ -104,7 +104,7 @@ def running_server(
     name = str(connection.settings_dict["NAME"])
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.server_process", str(descriptor), name],
+            [sys.executable, "-m", "tests.support.server_process", str(descriptor), name],
             cwd=PROJECT,
             env=environment,
             stderr=log,

@@ -1,5 +1,5 @@
 """Registers the pages of providers, apps and conversations."""
 
-from chat.admin import apps
+from chat.admin import apps, conversations, providers
 
-__all__ = ["apps"]
+__all__ = ["apps", "conversations", "providers"]

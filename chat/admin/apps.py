@@ -34,7 +34,7 @@ from apikeys.admin.scope import (
 from apikeys.audit import history_messages, recording
 from apikeys.hot_path import broadcasts
 from apikeys.keys.models import ApiKey
-from chat.admin.playground_view import TRY_APPS, TrialView, apps_to_try
+from chat.admin.playground import TRY_APPS, TrialView, apps_to_try
 from chat.models import App, Price, Provider
 
 if TYPE_CHECKING:

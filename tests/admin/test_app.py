@@ -4,8 +4,8 @@ import pytest
 from django.contrib.admin.models import LogEntry
 
 from chat.models import App
-from tests import factories
-from tests.admin.pages import FilledForm, app_form, browser, staff, text, url
+from tests.support import factories
+from tests.support.pages import FilledForm, app_form, browser, staff, text, url
 
 RIGHTS = ("chat.view_app", "chat.add_app", "chat.change_app", "chat.delete_app")
 LIST = url(App, "changelist")

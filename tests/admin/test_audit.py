@@ -22,9 +22,9 @@ from apikeys.audit.recording import MASK
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Membership, Team
 from chat.models import App, Price, Provider
-from tests import factories
-from tests.admin.pages import ADD, KEY, browser, hidden, key_form, new_key_form, page_of, staff, text, url
-from tests.commands.runs import call
+from tests.support import factories
+from tests.support.commands import call
+from tests.support.pages import ADD, KEY, browser, hidden, key_form, new_key_form, page_of, staff, text, url
 
 LIST = url(AuditEntry, "changelist")
 READ = ("apikeys.view_auditentry",)

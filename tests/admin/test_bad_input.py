@@ -14,8 +14,8 @@ from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
 from chat.models import App, Provider
 from datasets.models import Collection, Dataset, Datum
-from tests import factories
-from tests.admin.pages import ADD, LIST, browser, new_key_form, url
+from tests.support import factories
+from tests.support.pages import ADD, LIST, browser, new_key_form, url
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from datasets.data import NewDatum, insert
 from datasets.folders import MAXIMUM_DEPTH
 from datasets.models import Collection, Dataset, Datum, ImportState, Kind
 from datasets.vectors import sets
-from tests import factories
-from tests.admin.pages import FilledForm, browser, staff, text, url
-from tests.locks import is_waited_for
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.locks import is_waited_for
+from tests.support.pages import FilledForm, browser, staff, text, url
+from tests.support.processes import wait_for
 
 RIGHTS = tuple(
     f"datasets.{right}_{model}" for model in ("collection", "datum") for right in ("view", "add", "change", "delete")

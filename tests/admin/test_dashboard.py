@@ -24,11 +24,11 @@ from apikeys.statistics.leaders import Leaderboard
 from apikeys.statistics.rollup import BEHIND, HOUR, roll_up
 from apikeys.teams import Membership, Team
 from fastgpt_site.admin import tasks
-from tests import factories
-from tests.admin.belongings import make_belongings
-from tests.admin.pages import browser, staff, text
 from tests.commands.test_jobs import make_alert
-from tests.unit.test_hourly_usage import record, refuse, start_over, use
+from tests.support import factories
+from tests.support.pages import browser, staff, text
+from tests.support.tenant_rows import make_belongings
+from tests.unit.apikeys.statistics.test_rollup import record, refuse, start_over, use
 
 PAGE = "/admin/"
 RIGHTS = tuple(f"apikeys.view_{name}" for name in ("usagerecord", "refusal", "apikey", "limit", "alert"))

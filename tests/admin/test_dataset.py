@@ -14,8 +14,8 @@ from datasets.data import NewDatum, insert
 from datasets.models import MAXIMUM_ATTEMPTS, Collection, Dataset, Datum, PendingVector, Vector, VectorSet
 from datasets.texts import STATIC_MODEL
 from datasets.vectors import sets
-from tests import factories
-from tests.admin.pages import FilledForm, browser, staff, text, url
+from tests.support import factories
+from tests.support.pages import FilledForm, browser, staff, text, url
 
 RIGHTS = tuple(f"datasets.{right}_dataset" for right in ("view", "add", "change", "delete"))
 RIGHTS += ("datasets.view_collection", "chat.view_provider")

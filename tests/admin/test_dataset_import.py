@@ -20,8 +20,8 @@ from datasets.models import (
     PendingVector,
 )
 from datasets.vectors import sets
-from tests import factories
-from tests.admin.pages import FilledForm, staff, text, url
+from tests.support import factories
+from tests.support.pages import FilledForm, staff, text, url
 
 RIGHTS = ("datasets.view_dataset", "datasets.add_collection", "datasets.view_collection")
 

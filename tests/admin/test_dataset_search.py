@@ -9,9 +9,9 @@ from asgiref.sync import async_to_sync
 from datasets.data import NewDatum, insert
 from datasets.models import Dataset, Datum
 from datasets.vectors import sets
-from tests import factories
-from tests.admin.pages import FilledForm, staff, text, url
 from tests.admin.test_try import headers_of
+from tests.support import factories
+from tests.support.pages import FilledForm, staff, text, url
 
 RIGHTS = ("datasets.view_dataset", "datasets.view_datum")
 

@@ -11,10 +11,10 @@ from django.test.utils import CaptureQueriesContext
 from datasets.data import MAXIMUM_INDEX_TEXTS, NewDatum, insert
 from datasets.models import Datum, IndexText, Kind, PendingVector
 from datasets.vectors import sets
-from tests import factories
-from tests.admin.pages import FilledForm, browser, staff, text, url
-from tests.locks import is_waited_for
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.locks import is_waited_for
+from tests.support.pages import FilledForm, browser, staff, text, url
+from tests.support.processes import wait_for
 
 RIGHTS = tuple(f"datasets.{right}_datum" for right in ("view", "add", "change", "delete"))
 RIGHTS += ("datasets.view_collection",)

@@ -3,8 +3,8 @@
 import pytest
 
 from apikeys.access.rules import EndpointRule
-from tests import factories
-from tests.admin.pages import browser, staff, text, url
+from tests.support import factories
+from tests.support.pages import browser, staff, text, url
 
 
 @pytest.fixture

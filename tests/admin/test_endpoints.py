@@ -14,9 +14,9 @@ from apikeys.accounting.ledger import Refusal
 from apikeys.admin import endpoints
 from apikeys.object_ids import new_object_id
 from apikeys.teams import Membership
-from tests import factories
-from tests.admin.pages import browser, staff, text, url
 from tests.admin.test_long_lists import record
+from tests.support import factories
+from tests.support.pages import browser, staff, text, url
 
 PAGE = url(EndpointRule, "inventory")
 COMPLETIONS = "chat.completions"

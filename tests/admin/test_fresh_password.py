@@ -8,8 +8,8 @@ from django.contrib.auth.models import Group, User
 from apikeys.accounting.limits import Limit
 from apikeys.keys.models import ApiKey
 from apikeys.sign_in.reauthentication import ENTERED_AT, FRESH_SECONDS
-from tests import factories
-from tests.admin.pages import ADD, KEY, browser, hidden, new_key_form, page_of, staff, text, url
+from tests.support import factories
+from tests.support.pages import ADD, KEY, browser, hidden, new_key_form, page_of, staff, text, url
 
 PAGE = "/admin/confirm_password/"
 NEW_PASSWORD = "another horse battery staple"

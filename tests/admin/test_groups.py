@@ -13,9 +13,9 @@ from apikeys.teams import Team
 from chat.models import App, Provider
 from datasets.models import Dataset, Datum
 from fastgpt_site.groups import GROUPS
-from tests import factories
-from tests.admin.belongings import make_belongings
-from tests.admin.pages import KEY, app_form, browser, new_key_form, page_of, text, url
+from tests.support import factories
+from tests.support.pages import KEY, app_form, browser, new_key_form, page_of, text, url
+from tests.support.tenant_rows import make_belongings
 
 
 def member(team, group):

@@ -5,8 +5,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from procrastinate.contrib.django.models import ProcrastinateJob
 
-from tests import factories
-from tests.admin.pages import browser, staff, text, url
+from tests.support import factories
+from tests.support.pages import browser, staff, text, url
 
 LIST = url(ProcrastinateJob, "changelist")
 

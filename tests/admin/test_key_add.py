@@ -13,8 +13,8 @@ from django.utils import timezone
 from apikeys.accounting.limits import Limit
 from apikeys.keys import crypto
 from apikeys.keys.models import ApiKey
-from tests import factories
-from tests.admin.pages import ADD, KEY, KEY_RIGHTS, LIST, browser, new_key_form, page_of, staff, text
+from tests.support import factories
+from tests.support.pages import ADD, KEY, KEY_RIGHTS, LIST, browser, new_key_form, page_of, staff, text
 
 
 def test_it_works():

@@ -9,9 +9,9 @@ from django.utils import timezone
 
 from apikeys.admin.keys import bulk
 from apikeys.keys.models import ApiKey
-from tests import factories
-from tests.admin.pages import KEY_RIGHTS, LIST, staff, text
 from tests.admin.test_fresh_password import enter, grow_stale
+from tests.support import factories
+from tests.support.pages import KEY_RIGHTS, LIST, staff, text
 
 JSON = {"Accept": "application/json"}
 

@@ -8,9 +8,9 @@ from django.test.utils import CaptureQueriesContext
 
 from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
-from tests import factories
-from tests.admin.pages import KEY, LIST, FilledForm, browser, key_form, page_of, staff, text
 from tests.admin.test_fresh_password import enter, grow_stale
+from tests.support import factories
+from tests.support.pages import KEY, LIST, FilledForm, browser, key_form, page_of, staff, text
 
 
 def test_it_works():

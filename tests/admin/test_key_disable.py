@@ -2,8 +2,8 @@
 
 from django.contrib.admin.models import LogEntry
 
-from tests import factories
-from tests.admin.pages import page_of, staff, text
+from tests.support import factories
+from tests.support.pages import page_of, staff, text
 
 
 def test_it_works():

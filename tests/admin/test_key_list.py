@@ -7,8 +7,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apikeys.accounting.ledger import KeyActivity
-from tests import factories
-from tests.admin.pages import LIST, page_of, staff, text
+from tests.support import factories
+from tests.support.pages import LIST, page_of, staff, text
 
 
 def test_it_works():

@@ -4,9 +4,9 @@ import pytest
 from django.contrib.admin.models import LogEntry
 
 from apikeys.lifecycle.least_privilege import networks_of, proposal
-from tests import factories
-from tests.admin.pages import KEY_RIGHTS, page_of, staff, text
 from tests.admin.test_key_page import make_record
+from tests.support import factories
+from tests.support.pages import KEY_RIGHTS, page_of, staff, text
 
 
 def test_it_works():

@@ -14,8 +14,8 @@ from apikeys.accounting.periods import period_end
 from apikeys.object_ids import new_object_id
 from apikeys.statistics.key_series import all_series
 from apikeys.statistics.rollup import roll_up
-from tests import factories
-from tests.admin.pages import ADD, KEY_RIGHTS, key_form, page_of, staff, text, url
+from tests.support import factories
+from tests.support.pages import ADD, KEY_RIGHTS, key_form, page_of, staff, text, url
 
 RIGHTS = (
     *KEY_RIGHTS,

@@ -4,11 +4,11 @@ import pytest
 from django.contrib.admin.models import LogEntry
 
 from apikeys.accounting.ledger import Ending
-from tests import factories
-from tests.admin.pages import page_of, staff, text
-from tests.api.conversations import events_of, make_app
 from tests.api.test_completions_leaving import open_stream, recorded
 from tests.commands.test_apikey_revoke import rest_of
+from tests.support import factories
+from tests.support.conversations import events_of, make_app
+from tests.support.pages import page_of, staff, text
 
 
 def revocation(api_key, reason="leaked"):

@@ -9,8 +9,8 @@ from django.db import connection
 from django.utils import timezone
 
 from apikeys.keys import crypto
-from tests import factories
-from tests.admin.pages import KEY, browser, hidden, page_of, staff, text
+from tests.support import factories
+from tests.support.pages import KEY, browser, hidden, page_of, staff, text
 
 
 def rotation(client, api_key, overlap="0"):

@@ -9,8 +9,8 @@ from apikeys.accounting.limits import Limit
 from apikeys.admin.long_lists import MAXIMUM_WORDS
 from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
-from tests import factories
-from tests.admin.pages import browser, page_of, staff, text, url
+from tests.support import factories
+from tests.support.pages import browser, page_of, staff, text, url
 
 
 @pytest.fixture(autouse=True)

@@ -15,9 +15,9 @@ from django.urls import reverse
 from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from apikeys.lifecycle import import_file
-from tests import factories
-from tests.admin.pages import KEY_RIGHTS, LIST, browser, hidden, page_of, staff, text
 from tests.admin.test_fresh_password import enter, grow_stale
+from tests.support import factories
+from tests.support.pages import KEY_RIGHTS, LIST, browser, hidden, page_of, staff, text
 
 EXPORT, IMPORT = reverse("admin:apikeys_apikey_export"), reverse("admin:apikeys_apikey_import")
 

@@ -7,8 +7,8 @@ from django.urls import reverse
 
 from apikeys.accounting.limits import Limit
 from chat.models import Price
-from tests import factories
-from tests.admin.pages import browser
+from tests.support import factories
+from tests.support.pages import browser
 
 ADD = reverse("admin:apikeys_limit_add")
 

@@ -17,8 +17,8 @@ from apikeys.keys.models import ApiKey, KeySecret
 from apikeys.object_ids import new_object_id
 from apikeys.teams import Membership, Team
 from chat.models import App
-from tests import factories
-from tests.admin.pages import LIST, browser, staff, text, url
+from tests.support import factories
+from tests.support.pages import LIST, browser, staff, text, url
 
 LEDGER = url(UsageRecord, "changelist")
 RIGHTS = ("apikeys.view_apikey", "apikeys.view_usagerecord", "apikeys.add_limit", "apikeys.view_limit", "chat.view_app")

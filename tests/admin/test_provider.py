@@ -6,8 +6,8 @@ from django.test.utils import CaptureQueriesContext
 
 from apikeys import encryption
 from chat.models import Provider
-from tests import factories
-from tests.admin.pages import staff, text, url
+from tests.support import factories
+from tests.support.pages import staff, text, url
 
 RIGHTS = ("chat.view_provider", "chat.add_provider", "chat.change_provider", "chat.delete_provider")
 SECRET = "sk-of-the-provider"

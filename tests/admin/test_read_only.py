@@ -7,9 +7,9 @@ from django.test.utils import CaptureQueriesContext
 from apikeys.accounting.ledger import DailyUsage, KeyActivity, Refusal, UsageRecord
 from apikeys.alerts.models import Alert
 from chat.models import Conversation, Message
-from tests import factories
-from tests.admin.belongings import make_belongings
-from tests.admin.pages import browser, staff, text, url
+from tests.support import factories
+from tests.support.pages import browser, staff, text, url
+from tests.support.tenant_rows import make_belongings
 
 MODELS = [KeyActivity, UsageRecord, Refusal, DailyUsage, Conversation, Message, Alert]
 

@@ -16,8 +16,8 @@ from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
 from chat.models import App, Conversation, Provider
 from datasets.models import Collection, Dataset, Datum
-from tests import factories
-from tests.admin.pages import browser, staff, text, url
+from tests.support import factories
+from tests.support.pages import browser, staff, text, url
 
 OF_TEAMS = (
     ApiKey,

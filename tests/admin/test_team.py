@@ -1,8 +1,8 @@
 """Teams and who is in them."""
 
 from apikeys.teams import Membership, Team
-from tests import factories
-from tests.admin.pages import browser, staff, text, url
+from tests.support import factories
+from tests.support.pages import browser, staff, text, url
 
 RIGHTS = tuple(
     f"apikeys.{right}_{model}" for right in ("view", "add", "change", "delete") for model in ("team", "membership")

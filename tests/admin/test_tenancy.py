@@ -17,9 +17,9 @@ from apikeys.teams import Membership, Team
 from chat.models import App, Provider
 from datasets.models import Dataset
 from fastgpt_site.groups import GROUPS
-from tests import factories
-from tests.admin.belongings import make_belongings
-from tests.admin.pages import ADD, KEY_RIGHTS, app_form, browser, key_form, new_key_form, page_of, staff, text, url
+from tests.support import factories
+from tests.support.pages import ADD, KEY_RIGHTS, app_form, browser, key_form, new_key_form, page_of, staff, text, url
+from tests.support.tenant_rows import make_belongings
 
 SITE_WIDE = {User, Group, EndpointRule, ProcrastinateJob}
 EVERYTHING = "every permission"

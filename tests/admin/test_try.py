@@ -12,11 +12,11 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from chat.admin.playground_view import MAXIMUM_TRIALS
+from chat.admin.playground import MAXIMUM_TRIALS
 from chat.models import App
-from tests import factories
-from tests.admin.pages import browser, staff, text, url
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.pages import browser, staff, text, url
+from tests.support.processes import wait_for
 
 PAGE, ANSWER = url(App, "try"), url(App, "try_answer")
 RIGHTS = ("chat.view_app", "chat.try_app")

@@ -3,8 +3,8 @@
 import pytest
 from django.contrib.auth.models import Group, User
 
-from tests import factories
-from tests.admin.pages import browser, staff, text, url
+from tests.support import factories
+from tests.support.pages import browser, staff, text, url
 
 RIGHTS = tuple(f"auth.{right}_{model}" for right in ("view", "add", "change", "delete") for model in ("user", "group"))
 

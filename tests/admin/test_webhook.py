@@ -9,9 +9,9 @@ from django.utils import timezone
 
 from apikeys import encryption
 from apikeys.alerts.webhooks import Webhook
-from tests import factories
-from tests.admin.pages import hidden, staff, text, url
-from tests.loopback import loopback_allowed
+from tests.support import factories
+from tests.support.loopback import loopback_allowed
+from tests.support.pages import hidden, staff, text, url
 
 RIGHTS = tuple(f"apikeys.{right}_webhook" for right in ("view", "add", "change", "delete"))
 ADD = url(Webhook, "add")

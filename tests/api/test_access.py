@@ -5,11 +5,11 @@ import pytest
 
 from apikeys.access.rules import EndpointRule
 from apikeys.keys.models import ApiKey
-from tests import factories
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
-from tests.fake_provider import FakeProvider
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.fake_provider import FakeProvider
+from tests.support.processes import wait_for
+from tests.support.refusals import check_refusal
 
 KEY_SELF = "/api/v1/key"
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tests import factories
-from tests.api.refusals import check_refusal
 from tests.api.test_policy import session_of
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.refusals import check_refusal
 
 PATH = "/api/core/app/list"
 

@@ -8,10 +8,10 @@ from django.utils import timezone
 from apikeys.keys import crypto
 from apikeys.keys.models import KeySecret
 from apikeys.teams import Membership
-from tests import factories
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.processes import wait_for
+from tests.support.refusals import check_refusal
 
 KEY_SELF = "/api/v1/key"
 
@@ -176,7 +176,7 @@ def test_a_session_without_its_csrf_token(server: Server) -> None:
 
 
 def test_a_secret_is_signed_with_the_first_pepper(server: Server) -> None:
-    """How one of an older pepper moves to the first is shown in tests/unit/test_policies.py."""
+    """How one of an older pepper moves to the first is shown in tests/unit/apikeys/access/test_lookup.py."""
     api_key, key = factories.make_key()
     assert code_of(server, key) == "works"
     assert api_key.secrets.get().pepper_id == "p1"

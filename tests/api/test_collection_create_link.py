@@ -7,12 +7,12 @@ import pytest
 
 from apikeys import outbound
 from datasets.models import Collection, ImportState, Kind, SourcePiece
-from tests import factories
-from tests.api.refusals import check_refusal
-from tests.api.sources import ROOT, made_by, read, texts_of
 from tests.conftest import Server
-from tests.fake_site import FakeSite
-from tests.loopback import loopback_allowed
+from tests.support import factories
+from tests.support.fake_site import FakeSite
+from tests.support.loopback import loopback_allowed
+from tests.support.refusals import check_refusal
+from tests.support.sources import ROOT, made_by, read, texts_of
 
 PATH = f"{ROOT}/link"
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from datasets.models import Collection, ImportState, Kind, SourcePiece
-from tests import factories
-from tests.api.refusals import check_body, check_refusal
-from tests.api.sources import ROOT, made_by, read, texts_of, upload
 from tests.api.test_policy import session_of
 from tests.conftest import Server
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.processes import wait_for
+from tests.support.refusals import check_body, check_refusal
+from tests.support.sources import ROOT, made_by, read, texts_of, upload
 
 PATH = f"{ROOT}/localFile"
 MIB = 1024 * 1024

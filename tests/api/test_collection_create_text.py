@@ -9,11 +9,11 @@ import pytest
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from datasets.models import Collection, Dataset, ImportState, Kind, PendingVector, SourcePiece
-from tests import factories
-from tests.api.refusals import check_refusal
-from tests.api.sources import ROOT, made_by, read, texts_of
 from tests.api.test_policy import session_of
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.refusals import check_refusal
+from tests.support.sources import ROOT, made_by, read, texts_of
 
 PATH = f"{ROOT}/text"
 

@@ -8,12 +8,12 @@ from django.db import connection, transaction
 from apikeys.audit.models import AuditEntry
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, Datum, Kind
-from tests import factories
-from tests.api.libraries import ABSENT, Library, data_of
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
-from tests.locks import is_waited_for
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.datasets import ABSENT, Library, data_of
+from tests.support.locks import is_waited_for
+from tests.support.processes import wait_for
+from tests.support.refusals import check_refusal
 
 
 @pytest.fixture

@@ -9,11 +9,11 @@ from django.test.utils import CaptureQueriesContext
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, ImportState, Kind
 from datasets.vectors import sets
-from tests import factories
-from tests.admin.pages import browser
-from tests.api.libraries import ABSENT, ROOT, Library, data_of
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import ABSENT, ROOT, Library, data_of
+from tests.support.pages import browser
+from tests.support.refusals import check_refusal
 
 LISTS = ["collection/list", "collection/listV2"]
 

@@ -7,19 +7,11 @@ import pytest
 
 from apikeys.accounting.ledger import Ending, KeyActivity, TokenSource, UsageRecord
 from chat.models import Conversation, Dialect, Message
-from tests import factories
-from tests.api.conversations import (
-    content_of,
-    events_of,
-    make_app,
-    make_app_key,
-    messages_of,
-    record_of,
-    text_of,
-)
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
-from tests.fake_provider import FakeProvider
+from tests.support import factories
+from tests.support.conversations import content_of, events_of, make_app, make_app_key, messages_of, record_of, text_of
+from tests.support.fake_provider import FakeProvider
+from tests.support.refusals import check_refusal
 
 
 def test_it_works(server: Server, provider: FakeProvider) -> None:

@@ -11,11 +11,11 @@ import pytest
 
 from apikeys.accounting.ledger import UsageRecord
 from chat.models import Conversation, Message
-from tests import factories
-from tests.api.conversations import content_of, make_app, make_app_key
-from tests.api.refusals import check_body, check_refusal
 from tests.conftest import Server
-from tests.fake_provider import FakeProvider
+from tests.support import factories
+from tests.support.conversations import content_of, make_app, make_app_key
+from tests.support.fake_provider import FakeProvider
+from tests.support.refusals import check_body, check_refusal
 
 PATH = "/api/v1/chat/completions"
 USER = {"role": "user", "content": "hi"}

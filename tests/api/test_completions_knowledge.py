@@ -20,14 +20,14 @@ from datasets.data import NewDatum, insert
 from datasets.models import Dataset, VectorSet
 from datasets.search.retrieval import Mode
 from datasets.vectors import sets
-from tests import factories
-from tests.api.conversations import content_of, events_of, make_app, messages_of, record_of, text_of
-from tests.api.refusals import check_refusal
 from tests.api.test_completions_leaving import PATH, recorded
-from tests.balances import drifted_since, newest_limit
 from tests.conftest import Server
-from tests.fake_provider import FakeProvider
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.conversations import content_of, events_of, make_app, messages_of, record_of, text_of
+from tests.support.drift import drifted_since, newest_limit
+from tests.support.fake_provider import FakeProvider
+from tests.support.processes import wait_for
+from tests.support.refusals import check_refusal
 
 FILM = [
     NewDatum("《卧虎藏龙》的导演是谁？", "李安"),

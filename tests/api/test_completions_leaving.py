@@ -11,12 +11,12 @@ from pathlib import Path
 import httpx2
 
 from apikeys.accounting.ledger import Ending, UsageRecord
-from tests import factories
-from tests.api.conversations import content_of, make_app, messages_of, record_of
-from tests.api.refusals import check_refusal
 from tests.conftest import Server, running_server
-from tests.fake_provider import FakeProvider
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.conversations import content_of, make_app, messages_of, record_of
+from tests.support.fake_provider import FakeProvider
+from tests.support.processes import wait_for
+from tests.support.refusals import check_refusal
 
 PATH = "/api/v1/chat/completions"
 

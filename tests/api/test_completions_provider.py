@@ -4,11 +4,11 @@ import pytest
 
 from apikeys.accounting.ledger import Ending
 from chat.models import Conversation, Message
-from tests import factories
-from tests.api.conversations import content_of, events_of, make_app, make_app_key, record_of, text_of
-from tests.api.refusals import check_body, check_refusal
 from tests.conftest import Server
-from tests.fake_provider import FakeProvider
+from tests.support import factories
+from tests.support.conversations import content_of, events_of, make_app, make_app_key, record_of, text_of
+from tests.support.fake_provider import FakeProvider
+from tests.support.refusals import check_body, check_refusal
 
 SECRET = "sk-provider-secret-do-not-leak"
 LIMITS = {"connect_seconds": 1, "first_byte_seconds": 1, "between_chunks_seconds": 1, "total_seconds": 2}

@@ -8,10 +8,10 @@ from asgiref.sync import async_to_sync
 from datasets.data import NewDatum, insert
 from datasets.models import Datum, IndexText, PendingVector, Vector
 from datasets.vectors import sets
-from tests import factories
-from tests.api.libraries import Library, data_of
-from tests.api.refusals import TABLE
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import Library, data_of
+from tests.support.refusals import TABLE
 
 
 @pytest.fixture

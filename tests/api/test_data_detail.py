@@ -4,9 +4,9 @@ import pytest
 
 from datasets.data import NewDatum, insert
 from datasets.models import Kind
-from tests import factories
-from tests.api.libraries import Library
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import Library
 
 
 @pytest.fixture

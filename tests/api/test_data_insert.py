@@ -6,10 +6,10 @@ import pytest
 
 from datasets.models import Collection, Datum, Kind
 from datasets.texts import MAXIMUM_TOKENS
-from tests import factories
-from tests.api.libraries import Library, data_of
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import Library, data_of
+from tests.support.refusals import check_refusal
 
 
 @pytest.fixture

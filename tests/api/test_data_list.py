@@ -8,11 +8,11 @@ from django.test.utils import CaptureQueriesContext
 
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Datum
-from tests import factories
-from tests.admin.pages import browser
-from tests.api.libraries import ROOT, Library, data_of
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import ROOT, Library, data_of
+from tests.support.pages import browser
+from tests.support.refusals import check_refusal
 
 LISTS = ["data/list", "data/v2/list"]
 

@@ -8,10 +8,10 @@ import pytest
 from datasets.data import MAXIMUM_INDEX_TEXTS
 from datasets.models import Collection, Datum, IndexText, Kind, PendingVector
 from datasets.texts import MAXIMUM_TOKENS, token_counts
-from tests import factories
-from tests.api.libraries import Library, data_of, staff_call
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import Library, data_of, staff_call
+from tests.support.refusals import check_refusal
 
 
 @pytest.fixture

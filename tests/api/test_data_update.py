@@ -10,10 +10,10 @@ from datasets.data import MAXIMUM_INDEX_TEXTS, NewDatum, insert
 from datasets.models import Collection, Datum, PendingVector, Vector
 from datasets.texts import MAXIMUM_TOKENS
 from datasets.vectors import sets
-from tests import factories
-from tests.api.libraries import Library, data_of
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import Library, data_of
+from tests.support.refusals import check_refusal
 
 
 @pytest.fixture

@@ -14,15 +14,15 @@ from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.reservations import Reservation
 from apikeys.keys import crypto
 from fastgpt_site.postgres import cluster
-from tests import factories
-from tests.api.conversations import events_of, make_app, messages_of
-from tests.api.refusals import check_body, check_refusal
-from tests.balances import drifted_since
 from tests.conftest import Server, running_server
-from tests.database_proxy import DatabaseProxy
-from tests.fake_provider import FakeProvider
-from tests.processes import wait_for
-from tests.scrapes import parse, value_of
+from tests.support import factories
+from tests.support.conversations import events_of, make_app, messages_of
+from tests.support.database_proxy import DatabaseProxy
+from tests.support.drift import drifted_since
+from tests.support.fake_provider import FakeProvider
+from tests.support.metrics_text import parse, value_of
+from tests.support.processes import wait_for
+from tests.support.refusals import check_body, check_refusal
 
 
 @pytest.fixture(scope="module")

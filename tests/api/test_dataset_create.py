@@ -5,10 +5,10 @@ import pytest
 from apikeys.audit.models import AuditEntry
 from datasets.models import Dataset, VectorSet
 from datasets.texts import STATIC_MODEL
-from tests import factories
-from tests.api.libraries import ABSENT, MALFORMED, Library, data_of, staff_call
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import ABSENT, MALFORMED, Library, data_of, staff_call
+from tests.support.refusals import check_refusal
 
 
 @pytest.fixture

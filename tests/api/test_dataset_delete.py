@@ -11,10 +11,10 @@ from apikeys.audit.models import AuditEntry
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, Datum, IndexText, PendingVector, VectorSet
 from datasets.vectors import sets
-from tests import factories
-from tests.api.libraries import Library, data_of
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import Library, data_of
+from tests.support.refusals import check_refusal
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import pytest
 from datasets.data import NewDatum, insert
 from datasets.models import VectorSet
 from datasets.vectors import sets
-from tests import factories
-from tests.api.libraries import Library
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import Library
+from tests.support.refusals import check_refusal
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from datasets.vectors import sets
-from tests import factories
-from tests.admin.pages import browser
-from tests.api.libraries import ABSENT, ROOT, Library, data_of, staff_call
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import ABSENT, ROOT, Library, data_of, staff_call
+from tests.support.pages import browser
+from tests.support.refusals import check_refusal
 
 
 @pytest.fixture

@@ -18,13 +18,13 @@ from datasets.models import Collection, VectorSet
 from datasets.search import retrieval
 from datasets.search.retrieval import MAXIMUM_HOLDING, Query
 from datasets.vectors import sets
-from tests import factories
-from tests.api.refusals import check_refusal
 from tests.api.test_policy import session_of
 from tests.conftest import Server
-from tests.fake_models import FakeModels
-from tests.loopback import loopback_allowed
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.fake_models import FakeModels
+from tests.support.loopback import loopback_allowed
+from tests.support.processes import wait_for
+from tests.support.refusals import check_refusal
 
 PATH = "/api/core/dataset/searchTest"
 FILM = [

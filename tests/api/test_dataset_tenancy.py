@@ -6,10 +6,10 @@ import pytest
 
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, Datum
-from tests import factories
-from tests.api.libraries import ABSENT, MALFORMED, Library, staff_call
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import ABSENT, MALFORMED, Library, staff_call
+from tests.support.refusals import check_refusal
 
 # (method, path, the query's or body's field that names something, whose refusal it is, what else it needs)
 CALLS = [

@@ -8,10 +8,10 @@ from apikeys.audit.models import AuditEntry
 from datasets.models import Dataset, VectorSet
 from datasets.texts import STATIC_MODEL
 from datasets.vectors import sets
-from tests import factories
-from tests.api.libraries import ABSENT, Library, data_of
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.datasets import ABSENT, Library, data_of
+from tests.support.refusals import check_refusal
 
 
 @pytest.fixture

@@ -19,14 +19,14 @@ from apikeys.teams import Team
 from chat.models import Price
 from datasets.models import VectorSet
 from datasets.texts import MAXIMUM_TOKENS, token_counts
-from tests import factories
-from tests.api.conversations import record_of
-from tests.api.refusals import check_refusal
 from tests.api.test_completions_leaving import recorded
-from tests.balances import drifted_since, newest_limit
 from tests.conftest import Server
-from tests.fake_provider import FakeProvider, vector_of
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.conversations import record_of
+from tests.support.drift import drifted_since, newest_limit
+from tests.support.fake_provider import FakeProvider, vector_of
+from tests.support.processes import wait_for
+from tests.support.refusals import check_refusal
 
 PATH = "/api/v1/embeddings"
 STATIC = "wordllama-256"

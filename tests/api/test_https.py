@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from tests import factories
-from tests.api.conversations import make_app_key
-from tests.api.refusals import check_refusal
 from tests.conftest import Server, running_server
-from tests.fake_provider import FakeProvider
+from tests.support import factories
+from tests.support.conversations import make_app_key
+from tests.support.fake_provider import FakeProvider
+from tests.support.refusals import check_refusal
 
 PROXY, STRANGER = "127.0.0.9", "127.0.0.8"
 

@@ -9,12 +9,12 @@ from apikeys.accounting.ledger import Refusal, SecretReuse
 from apikeys.accounting.refusals import KEPT_WHOLE
 from apikeys.alerts.models import Alert
 from apikeys.keys import crypto
-from tests import factories
-from tests.api.conversations import make_app
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
-from tests.fake_provider import FakeProvider
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.conversations import make_app
+from tests.support.fake_provider import FakeProvider
+from tests.support.processes import wait_for
+from tests.support.refusals import check_refusal
 
 
 def kept(request_id: str) -> Refusal:

@@ -5,8 +5,8 @@ from datetime import timedelta
 from django.utils import timezone
 
 from apikeys.accounting.ledger import UsageRecord
-from tests import factories
 from tests.conftest import Server
+from tests.support import factories
 
 PATH = "/api/v1/key"
 

@@ -25,14 +25,14 @@ from apikeys.accounting.reservations import Reservation
 from apikeys.hot_path.servers import ServerProcess
 from apikeys.keys.models import ApiKey
 from chat.models import Price
-from tests import factories
-from tests.api.conversations import make_app, record_of
-from tests.api.refusals import check_refusal
 from tests.api.test_completions_leaving import PATH, open_stream
-from tests.balances import drifted_since, newest_limit
 from tests.conftest import Server, running_server
-from tests.fake_provider import FakeProvider
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.conversations import make_app, record_of
+from tests.support.drift import drifted_since, newest_limit
+from tests.support.fake_provider import FakeProvider
+from tests.support.processes import wait_for
+from tests.support.refusals import check_refusal
 
 
 def limit(api_key: ApiKey, measure: str, period: str, amount: int, *, of_team: bool = False) -> Limit:

@@ -6,12 +6,12 @@ from typing import Any
 import httpx2
 
 from chat.models import Conversation, Message
-from tests import factories
-from tests.api.conversations import make_app
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
-from tests.fake_provider import FakeProvider
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.conversations import make_app
+from tests.support.fake_provider import FakeProvider
+from tests.support.processes import wait_for
+from tests.support.refusals import check_refusal
 
 
 def line_of(server: Server, response: httpx2.Response) -> dict[str, Any]:

@@ -13,12 +13,12 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from apikeys.accounting.reconciliation import reconcile_and_remember
 from fastgpt_site.observability.metrics import AllProcesses, metrics
 from fastgpt_site.process.lifespan import GATES
-from tests import factories
-from tests.api.conversations import content_of, make_app, make_app_key
 from tests.conftest import Server, running_server
-from tests.fake_provider import FakeProvider
-from tests.processes import wait_for
-from tests.scrapes import Samples, parse, value_of
+from tests.support import factories
+from tests.support.conversations import content_of, make_app, make_app_key
+from tests.support.fake_provider import FakeProvider
+from tests.support.metrics_text import Samples, parse, value_of
+from tests.support.processes import wait_for
 
 TOKEN = "token-of-the-metrics-0123456789abcdef"
 # In TRUSTED_PROXIES, and not.

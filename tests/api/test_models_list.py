@@ -2,8 +2,8 @@
 
 import openai
 
-from tests import factories
 from tests.conftest import Server
+from tests.support import factories
 
 PATH = "/api/v1/models"
 

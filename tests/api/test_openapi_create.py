@@ -8,10 +8,10 @@ from apikeys.accounting.limits import Limit
 from apikeys.audit.models import AuditEntry
 from apikeys.keys import crypto
 from apikeys.keys.models import ApiKey
-from tests import factories
-from tests.api.refusals import check_refusal
-from tests.api.staff_sessions import PATH, Console
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.refusals import check_refusal
+from tests.support.staff_sessions import PATH, Console
 
 RIGHTS = ("apikeys.add_apikey", "apikeys.add_limit")
 

@@ -4,10 +4,10 @@ import pytest
 
 from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
-from tests import factories
-from tests.api.refusals import check_refusal
-from tests.api.staff_sessions import PATH, Console
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.refusals import check_refusal
+from tests.support.staff_sessions import PATH, Console
 
 RIGHTS = ("apikeys.change_apikey", "apikeys.view_apikey")
 

@@ -9,10 +9,10 @@ from apikeys.accounting.ledger import DailyUsage, Ending, KeyActivity, UsageReco
 from apikeys.accounting.limits import Limit
 from apikeys.api.key_management import add_points_limit
 from apikeys.object_ids import new_object_id
-from tests import factories
-from tests.api.refusals import check_refusal
-from tests.api.staff_sessions import PATH, Console
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.refusals import check_refusal
+from tests.support.staff_sessions import PATH, Console
 
 RIGHTS = ("apikeys.view_apikey", "apikeys.view_usagerecord", "apikeys.view_limit")
 

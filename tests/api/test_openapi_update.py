@@ -8,10 +8,10 @@ from apikeys.accounting.limits import Limit
 from apikeys.api.key_management import add_points_limit
 from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
-from tests import factories
-from tests.api.refusals import check_refusal
-from tests.api.staff_sessions import PATH, Console
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.refusals import check_refusal
+from tests.support.staff_sessions import PATH, Console
 
 RIGHTS = ("apikeys.change_apikey", "apikeys.add_limit", "apikeys.change_limit", "apikeys.delete_limit")
 END = "2099-01-01T00:00:00Z"

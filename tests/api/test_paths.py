@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests import factories
-from tests.api.conversations import make_app_key
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
-from tests.fake_provider import FakeProvider
+from tests.support import factories
+from tests.support.conversations import make_app_key
+from tests.support.fake_provider import FakeProvider
+from tests.support.refusals import check_refusal
 
 USER = {"messages": [{"role": "user", "content": "hi"}]}
 

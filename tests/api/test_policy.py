@@ -9,9 +9,9 @@ from django.test import Client
 
 from apikeys.access.declarations import APP, GLOBAL, GLOBAL_NAMING_APP, PUBLIC
 from apikeys.access.endpoints import routes
-from tests import factories
-from tests.api.refusals import check_refusal
 from tests.conftest import Server
+from tests.support import factories
+from tests.support.refusals import check_refusal
 
 ALLOWED = "allowed"
 ROUTES = [(route.pattern, route.view) for route in routes()]

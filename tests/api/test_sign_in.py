@@ -9,8 +9,8 @@ from django.utils import timezone
 
 from apikeys.client_address import client_address
 from apikeys.sign_in.throttle import ADDRESS, NAME, PAIR, SLOTS, Attempt, SignInCount
-from tests import factories
 from tests.conftest import Server
+from tests.support import factories
 
 LOGIN = "/admin/login/"
 numbers = iter(range(1, 250))

@@ -9,8 +9,8 @@ from django.utils import timezone
 
 from apikeys.keys import crypto
 from apikeys.keys.models import ApiKey
-from tests import factories
-from tests.commands.runs import call, manage, refusal
+from tests.support import factories
+from tests.support.commands import call, manage, refusal
 
 
 def create(api_team, owner, *arguments: str) -> tuple[str, str]:

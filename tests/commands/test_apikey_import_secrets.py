@@ -10,8 +10,8 @@ from django.core.management.base import CommandError
 from apikeys.keys import crypto
 from apikeys.keys.models import ApiKey
 from apikeys.management.foreign_secrets import MAXIMUM_BYTES, ImportRefused, read_rows
-from tests import factories
-from tests.commands.runs import call, manage, refusal, shell
+from tests.support import factories
+from tests.support.commands import call, manage, refusal, shell
 
 
 @pytest.fixture

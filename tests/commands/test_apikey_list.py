@@ -10,8 +10,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apikeys.accounting.ledger import KeyActivity
-from tests import factories
-from tests.commands.runs import call, manage, refusal
+from tests.support import factories
+from tests.support.commands import call, manage, refusal
 
 
 @pytest.fixture

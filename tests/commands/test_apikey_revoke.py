@@ -21,14 +21,14 @@ from apikeys.hot_path.listener import SILENCE_SECONDS
 from apikeys.hot_path.servers import ServerProcess
 from apikeys.keys.models import ApiKey
 from chat.models import App
-from tests import factories
-from tests.api.conversations import events_of, make_app, messages_of
-from tests.api.refusals import check_body, check_refusal
 from tests.api.test_completions_leaving import PATH, open_stream, recorded
-from tests.commands.runs import call, manage, refusal
 from tests.conftest import Server, running_server
-from tests.fake_provider import FakeProvider
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.commands import call, manage, refusal
+from tests.support.conversations import events_of, make_app, messages_of
+from tests.support.fake_provider import FakeProvider
+from tests.support.processes import wait_for
+from tests.support.refusals import check_body, check_refusal
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -13,9 +13,9 @@ from django.utils import timezone
 
 from apikeys.keys import crypto
 from apikeys.keys.models import ApiKey
-from tests import factories
-from tests.commands.runs import call, manage, refusal, variables
 from tests.environment import PROJECT
+from tests.support import factories
+from tests.support.commands import call, manage, refusal, variables
 
 
 @pytest.fixture

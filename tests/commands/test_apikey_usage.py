@@ -7,9 +7,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apikeys.keys import crypto
-from tests import factories
-from tests.commands.runs import call, manage, refusal, shell, variables
-from tests.processes import free_port
+from tests.support import factories
+from tests.support.commands import call, manage, refusal, shell, variables
+from tests.support.processes import free_port
 
 UNREACHABLE = "postgres://user:not-shown@127.0.0.1:{port}/fastgpt"
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from tests.environment import PROJECT, temporary_data_dir
-from tests.processes import environment, free_port, get, manage, running, wait_for
+from tests.support.processes import environment, free_port, get, manage, running, wait_for
 
 SEED = """
 from django.contrib.auth.models import User

@@ -6,14 +6,14 @@ import pytest
 
 from apikeys.accounting.limits import Limit
 from chat.models import Price
-from tests import factories
-from tests.api.conversations import make_app
-from tests.api.refusals import check_refusal
 from tests.api.test_completions_leaving import open_stream
-from tests.commands.runs import call, manage, refusal
 from tests.conftest import Server
-from tests.fake_provider import FakeProvider
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.commands import call, manage, refusal
+from tests.support.conversations import make_app
+from tests.support.fake_provider import FakeProvider
+from tests.support.processes import wait_for
+from tests.support.refusals import check_refusal
 
 
 def explained(request_id: str) -> str:

@@ -27,10 +27,9 @@ from apikeys.alerts.webhooks import Webhook
 from apikeys.jobs import reconcile, tell
 from apikeys.worker import BackOff
 from fastgpt_site.management.commands.jobs import CONCURRENCY
-from tests import factories
-from tests.commands import runs
 from tests.environment import PROJECT
-from tests.processes import Running, wait_for
+from tests.support import commands, factories
+from tests.support.processes import Running, wait_for
 
 LOOPBACK = "127.0.0.0/8"
 
@@ -85,7 +84,7 @@ def receiver() -> Iterator[Receiver]:
 def worker(**changes: str) -> Iterator[Running]:
     """The worker on the test database, when it has registered itself."""
     before = workers()
-    variables = runs.variables() | {"OUTBOUND_ALLOWED_NETWORKS": LOOPBACK} | changes
+    variables = commands.variables() | {"OUTBOUND_ALLOWED_NETWORKS": LOOPBACK} | changes
     data_dir = Path(variables.pop("DATA_DIR"))
     running = Running("jobs", data_dir=data_dir, **variables)
     try:

@@ -15,10 +15,9 @@ from datasets import jobs, queue
 from datasets.data import NewDatum, insert
 from datasets.imports import sources
 from datasets.models import Collection, Datum, ImportState, PendingVector, SourcePiece, Vector
-from tests import factories
 from tests.commands.test_jobs import forget, worker, workers
-from tests.processes import wait_for
-from tests.unit import source_files
+from tests.support import factories, source_files
+from tests.support.processes import wait_for
 
 
 def table(rows: int) -> bytes:

@@ -7,8 +7,8 @@ import pytest
 from django.core.management.base import CommandError
 
 from apikeys.accounting.limits import Counter, Limit
-from tests import factories
-from tests.commands.runs import call
+from tests.support import factories
+from tests.support.commands import call
 
 
 def add(*arguments: str) -> dict[str, object]:

@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from tests.processes import free_port, manage, running
+from tests.support.processes import free_port, manage, running
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -12,7 +12,7 @@ from apikeys.sql.operations import DOWN, RunSqlFile, digest, sql_path
 from fastgpt_site.management.commands.makemigrations import SchemaAutodetector
 from fastgpt_site.postgres import cluster
 from tests.environment import PROJECT
-from tests.processes import manage
+from tests.support.processes import manage
 
 # A key with a budget, and a request that has reserved part of it.
 OPEN_REQUEST = """

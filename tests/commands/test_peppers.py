@@ -7,8 +7,8 @@ from django.core.management.base import CommandError
 from django.utils import timezone
 
 from apikeys.keys.models import ApiKey, KeySecret
-from tests import factories
-from tests.commands.runs import call, manage, refusal
+from tests.support import factories
+from tests.support.commands import call, manage, refusal
 
 OLD, NEW = b"1" * 32, b"2" * 32
 

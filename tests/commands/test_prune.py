@@ -23,13 +23,13 @@ from apikeys.keys.models import ApiKey
 from apikeys.retention import prune
 from apikeys.teams import Team
 from chat.models import App
-from tests import factories
-from tests.api.conversations import make_app
-from tests.commands.runs import call, manage, refusal, variables
 from tests.conftest import Server
 from tests.environment import PROJECT
-from tests.fake_provider import FakeProvider
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.commands import call, manage, refusal, variables
+from tests.support.conversations import make_app
+from tests.support.fake_provider import FakeProvider
+from tests.support.processes import wait_for
 
 DAYS = "40"
 GROUPS = ["team", "key", "app", "model", "endpoint", "day"]

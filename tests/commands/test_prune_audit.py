@@ -5,8 +5,8 @@ from datetime import timedelta
 from django.utils import timezone
 
 from apikeys.audit.models import AuditEntry
-from tests import factories
-from tests.commands.runs import call, manage, refusal
+from tests.support import factories
+from tests.support.commands import call, manage, refusal
 
 
 def aged(days):

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.environment import PROJECT
-from tests.processes import Running, free_port, get, manage, processes_of, running, wait_for
+from tests.support.processes import Running, free_port, get, manage, processes_of, running, wait_for
 
 
 @dataclass

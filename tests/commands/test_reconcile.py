@@ -14,9 +14,9 @@ from apikeys.accounting.recording import Usage, write
 from apikeys.hot_path.connections import connect
 from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
-from tests import factories
-from tests.balances import drifted_since, newest_limit
-from tests.commands.runs import call, manage
+from tests.support import factories
+from tests.support.commands import call, manage
+from tests.support.drift import drifted_since, newest_limit
 
 
 def make_limit(api_key: ApiKey, measure: str = "requests") -> Limit:

@@ -11,8 +11,8 @@ import pytest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from fastgpt_site.observability.metrics import has_begun
-from tests.processes import free_port, get, manage, processes_of, running, wait_for
-from tests.scrapes import parse, value_of
+from tests.support.metrics_text import parse, value_of
+from tests.support.processes import free_port, get, manage, processes_of, running, wait_for
 
 REQUESTS = "fastgpt_requests_total"
 NOT_FOUND = {"endpoint": "unknown_path", "status": "404"}

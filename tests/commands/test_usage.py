@@ -14,8 +14,8 @@ from apikeys.accounting.ledger import Ending, UsageRecord
 from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
 from apikeys.teams import Team
-from tests import factories
-from tests.commands.runs import call
+from tests.support import factories
+from tests.support.commands import call
 
 
 def record(api_key: ApiKey, **fields: Any) -> UsageRecord:

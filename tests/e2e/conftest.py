@@ -8,7 +8,7 @@ import pytest
 from django.db import connection
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.e2e.showcase import Showcase
+from tests.support.showcase import Showcase
 
 FLAGS = [
     "--no-sandbox",

@@ -6,8 +6,8 @@ Chinese needs a font: on Debian, apt-get install fonts-wqy-zenhei
 import pytest
 from playwright.sync_api import Browser
 
-from tests.e2e.showcase import Showcase, sign_in, speak
 from tests.environment import PROJECT
+from tests.support.showcase import Showcase, sign_in, speak
 
 FOLDER = PROJECT / "screenshots"
 WIDTHS = (1440, 390)

@@ -8,9 +8,9 @@ from playwright.sync_api import Page, expect
 
 from apikeys.access.rules import EndpointRule
 from chat.models import App
-from tests import factories
-from tests.admin.pages import ADD, KEY_RIGHTS, url
-from tests.e2e.showcase import Showcase, sign_in
+from tests.support import factories
+from tests.support.pages import ADD, KEY_RIGHTS, url
+from tests.support.showcase import Showcase, sign_in
 
 # (rule, part of the element that it is about): what Unfold's own templates do, and why it stays.
 UNFOLDS_OWN: dict[tuple[str, str], str] = {}

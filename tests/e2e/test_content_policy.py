@@ -3,9 +3,9 @@
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.admin.pages import ADD
-from tests.e2e.showcase import Showcase, sign_in
-from tests.processes import wait_for
+from tests.support.pages import ADD
+from tests.support.processes import wait_for
+from tests.support.showcase import Showcase, sign_in
 
 
 @pytest.fixture

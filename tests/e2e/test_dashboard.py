@@ -14,8 +14,8 @@ from playwright.sync_api import Page, expect
 from apikeys.accounting.limits import Limit
 from apikeys.statistics.rollup import roll_up
 from apikeys.teams import Membership
-from tests import factories
-from tests.unit.test_hourly_usage import record, refuse, use
+from tests.support import factories
+from tests.unit.apikeys.statistics.test_rollup import record, refuse, use
 
 RIGHTS = tuple(f"apikeys.view_{name}" for name in ("usagerecord", "refusal", "apikey", "limit", "alert"))
 # Where pictures of the page are left for whoever wants to see it.

@@ -9,12 +9,12 @@ from playwright.sync_api import Page, expect
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, Datum, Kind
 from datasets.vectors import sets
-from tests import factories
-from tests.admin.pages import url
 from tests.api.test_collection_create_local_file import MIB, begin_upload, nameless_files
-from tests.e2e.jobs import work
-from tests.e2e.showcase import sign_in
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.pages import url
+from tests.support.processes import wait_for
+from tests.support.showcase import sign_in
+from tests.support.worker_jobs import work
 
 RIGHTS = tuple(f"datasets.{right}_{model}" for model in ("dataset", "collection", "datum") for right in ("view", "add"))
 RIGHTS += ("datasets.change_datum",)

@@ -4,11 +4,11 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from apikeys.access.rules import EndpointRule
-from tests import factories
-from tests.admin.pages import url
 from tests.conftest import running_server
-from tests.e2e.showcase import Showcase, sign_in
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.pages import url
+from tests.support.processes import wait_for
+from tests.support.showcase import Showcase, sign_in
 
 PAGE = url(EndpointRule, "inventory")
 

@@ -4,9 +4,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from apikeys.keys.models import ApiKey
-from tests import factories
-from tests.admin.pages import KEY_RIGHTS, page_of, url
-from tests.e2e.showcase import Showcase, sign_in
+from tests.support import factories
+from tests.support.pages import KEY_RIGHTS, page_of, url
+from tests.support.showcase import Showcase, sign_in
 
 
 @pytest.mark.parametrize("path", ["/admin/", url(ApiKey, "changelist"), url(ApiKey, "add"), "/admin/password_change/"])

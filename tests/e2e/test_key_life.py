@@ -9,9 +9,9 @@ from playwright.sync_api import Error, Page, Route, expect
 from apikeys.admin.keys.bulk import PORTION
 from apikeys.keys import crypto
 from apikeys.keys.models import ApiKey
-from tests import factories
-from tests.admin.pages import ADD, KEY_RIGHTS, LIST, page_of
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.pages import ADD, KEY_RIGHTS, LIST, page_of
+from tests.support.processes import wait_for
 
 
 @pytest.fixture

@@ -18,11 +18,11 @@ from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
 from chat.models import App, Message, Provider
 from datasets.models import Collection, Dataset, Datum, VectorSet
-from tests import factories
-from tests.admin.belongings import make_belongings
-from tests.admin.pages import LIST, url
-from tests.e2e.showcase import Showcase, sign_in, speak
-from tests.unit.test_translations import entries
+from tests.support import factories
+from tests.support.pages import LIST, url
+from tests.support.showcase import Showcase, sign_in, speak
+from tests.support.tenant_rows import make_belongings
+from tests.unit.site.test_translations import entries
 
 # So many English words in a row are a sentence, not a name.
 SENTENCE = re.compile(r"(?:\b[A-Za-z][A-Za-z'\u2019]*[ ,.:;]+){3,}[A-Za-z'\u2019]+")

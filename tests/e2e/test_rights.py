@@ -9,8 +9,8 @@ from playwright.sync_api import Page, expect
 
 from apikeys.audit.models import AuditEntry
 from apikeys.sign_in.reauthentication import ENTERED_AT, FRESH_SECONDS
-from tests import factories
-from tests.admin.pages import ADD, KEY_RIGHTS, url
+from tests.support import factories
+from tests.support.pages import ADD, KEY_RIGHTS, url
 
 LIST = url(AuditEntry, "changelist")
 

@@ -5,10 +5,10 @@ from playwright.sync_api import Page, expect
 
 from apikeys.accounting.ledger import UsageRecord
 from chat.models import App, Conversation
-from tests import factories
-from tests.admin.pages import url
-from tests.e2e.showcase import sign_in
-from tests.processes import wait_for
+from tests.support import factories
+from tests.support.pages import url
+from tests.support.processes import wait_for
+from tests.support.showcase import sign_in
 
 PAGE = url(App, "try")
 

@@ -1,0 +1,165 @@
+"""Snapshots and the listener, on the real database."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import msgspec
+import pytest
+from django.db import connection
+
+from apikeys.hot_path.broadcasts import Call
+from apikeys.hot_path.connections import Connection
+from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.listener import CALLS, CHANNEL, SILENCE_SECONDS, Listener
+from apikeys.hot_path.snapshots import MAX_ENTRIES, Snapshots
+from tests.support.processes import wait_for
+
+
+class World:
+    """What is loaded: the number behind each name, and how often it was asked for."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.loads = 0
+        self.is_loading = threading.Event()
+        self.go_on = threading.Event()
+        self.go_on.set()
+
+    def __call__(self, connection: Connection, batch: Sequence[str]) -> list[int | None]:
+        self.loads += 1
+        found = [self.numbers.get(name) for name in batch]
+        self.is_loading.set()
+        self.go_on.wait(10)
+        return found
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    listener = Listener()
+    listener.start()
+    wait_for(lambda: listener.is_alive, "the listener hears itself", seconds=5)
+    yield listener
+    listener.stop()
+
+
+@pytest.fixture
+def gate(world: World) -> Iterator[Gate[str, int | None]]:
+    gate: Gate[str, int | None] = Gate("test", world, capacity=100_000)
+    yield gate
+    gate.close()
+
+
+@pytest.fixture
+def snapshots(gate: Gate[str, int | None], listener: Listener) -> Snapshots[str, int]:
+    return Snapshots(gate, listener)
+
+
+def test_it_is_loaded_once(world: World, snapshots: Snapshots[str, int]) -> None:
+    world.numbers["a"] = 1
+    assert [snapshots.get_from_thread("a", "a") for _ in range(3)] == [1, 1, 1]
+    assert asyncio.run(snapshots.get("a", "a")) == 1
+    assert world.loads == 1
+
+
+def test_what_is_absent_is_remembered_too(world: World, snapshots: Snapshots[str, int]) -> None:
+    assert [snapshots.get_from_thread("b", "b") for _ in range(3)] == [None, None, None]
+    assert world.loads == 1
+
+
+def test_a_notification_ends_it(world: World, listener: Listener, snapshots: Snapshots[str, int]) -> None:
+    world.numbers["a"] = 1
+    snapshots.get_from_thread("a", "a")
+    world.numbers["a"] = 2
+    generation = listener.generation
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
+    wait_for(lambda: listener.generation > generation, "the listener hears it", seconds=2)
+    assert snapshots.get_from_thread("a", "a") == 2
+
+
+def test_a_load_that_began_before_a_change_is_not_kept(
+    world: World, listener: Listener, snapshots: Snapshots[str, int]
+) -> None:
+    """The race: what is being read is changed and announced before the reading is done."""
+    world.numbers["a"] = 1
+    world.go_on.clear()
+    reader = threading.Thread(target=snapshots.get_from_thread, args=("a", "a"))
+    reader.start()
+    assert world.is_loading.wait(5)
+    world.numbers["a"] = 2
+    listener.invalidate()
+    world.go_on.set()
+    reader.join(5)
+    assert snapshots.cached("a") == (False, None)
+    assert snapshots.get_from_thread("a", "a") == 2
+
+
+def test_a_call_of_another_version_does_not_end_it() -> None:
+    listener = Listener()
+    understood: list[tuple[str, ...]] = []
+    listener.start(None, lambda _, payload: understood.append(msgspec.json.decode(payload, type=Call).cut_keys))
+    try:
+        wait_for(lambda: listener.is_alive, "the listener hears itself", seconds=5)
+        with connection.cursor() as cursor:
+            for payload in ("nonsense", '{"number": 1, "cut_keys": ["a"]}'):
+                cursor.execute("SELECT pg_notify(%s, %s)", [CALLS, payload])
+        wait_for(lambda: understood == [("a",)], "the next one is understood", seconds=5)
+    finally:
+        listener.stop()
+
+
+def test_nothing_is_believed_while_the_listener_is_silent(
+    world: World, listener: Listener, snapshots: Snapshots[str, int]
+) -> None:
+    world.numbers["a"] = 1
+    snapshots.get_from_thread("a", "a")
+    listener.stop()
+    world.numbers["a"] = 2
+    assert snapshots.get_from_thread("a", "a") == 2
+    assert snapshots.get_from_thread("a", "a") == 2
+    assert world.loads == 3
+
+
+def test_an_old_ping_is_no_sign_of_life() -> None:
+    """It was stopped in between, as by SIGSTOP: a change may stand right behind the ping that it hears first."""
+    listener = Listener()
+    is_stopped, go_on = threading.Event(), threading.Event()
+    was_believed: list[bool] = []
+
+    def stop_once(_: Connection) -> None:
+        if not is_stopped.is_set():
+            is_stopped.set()
+            go_on.wait(10)
+
+    listener.start(stop_once, lambda _, payload: was_believed.append(listener.is_alive))
+    try:
+        assert is_stopped.wait(5)
+        time.sleep(SILENCE_SECONDS + 0.1)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_notify(%s, '')", [CALLS])
+        go_on.set()
+        wait_for(lambda: was_believed == [False], "the ping and then the call are heard", seconds=5)
+        wait_for(lambda: listener.is_alive, "the next ping is heard", seconds=5)
+    finally:
+        listener.stop()
+
+
+def test_garbage_cannot_push_out_what_is_good(world: World, snapshots: Snapshots[str, int]) -> None:
+    world.numbers["good"] = 1
+    snapshots.get_from_thread("good", "good")
+
+    async def flood() -> None:
+        for start in range(0, MAX_ENTRIES + 500, 500):
+            names = [f"bad{number}" for number in range(start, start + 500)]
+            await asyncio.gather(*(snapshots.get(name, name) for name in names))
+
+    asyncio.run(flood())
+    assert snapshots.cached("good") == (True, 1)
+    assert len(snapshots._absent) <= MAX_ENTRIES
