@@ -9,8 +9,8 @@ from apikeys.api.unknown_paths import BaseUrlView, UnknownPathView
 from apikeys.sign_in.reauthentication import change_password, confirm_password
 from chat.api import urls as chat_urls
 from datasets.api import urls as datasets_urls
+from fastgpt_site.observability.exposition import metrics
 from fastgpt_site.observability.health import healthz, readyz
-from fastgpt_site.observability.metrics import metrics
 from fastgpt_site.theme import search
 
 v1 = [*chat_urls.v1, *apikeys_urls.v1]

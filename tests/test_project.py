@@ -3,33 +3,88 @@
 import ast
 import re
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 from tests.environment import PROJECT, setting_names
 
-# Who may import whom: each package, and what it may import besides itself.
+# Which apps an app may import besides itself.
 ARROWS: dict[str, set[str]] = {
     "apikeys": set(),
     "datasets": {"apikeys"},
     "chat": {"apikeys", "datasets"},
     "fastgpt_site": {"apikeys", "datasets", "chat"},
 }
+# The packages of `apikeys`, from the lowest to the highest: each imports those before it and itself. "root" are the
+# modules beside the packages, "top" those among them that Django looks for by their names, or that compose the rest.
+ORDER = [
+    *("root", "hot_path", "audit", "keys", "access", "accounting", "lifecycle", "alerts", "statistics", "retention"),
+    *("sign_in", "api", "admin", "management", "top"),
+]
+TOP = {"apps", "models", "checks", "jobs", "worker", "audit_registry"}
+# What the other apps may import of `apikeys`. A new line here is a decision.
+OPEN_TO: dict[str, dict[str, str]] = {
+    "datasets": {
+        "root": "encryption errors object_ids outbound storable_text teams worker",
+        "access": "declarations",
+        "admin": "filters long_lists scope",
+        "api": "bodies views",
+        "audit": "recording",
+        "hot_path": "connections readers",
+    },
+    "chat": {
+        "root": "client_address encryption errors object_ids outbound storable_text teams",
+        "access": "authentication declarations policy",
+        "accounting": "admission ledger recording units",
+        "admin": "filters scope",
+        "api": "bodies limit_headers streams views",
+        "audit": "history_messages recording",
+        "hot_path": "broadcasts connections group_commit in_flight listener snapshots trace",
+        "keys": "kinds models",
+    },
+    "fastgpt_site": {
+        "root": "client_address errors outbound teams worker",
+        "access": "endpoints lookup",
+        "accounting": "admission ledger limits reconciliation recording refusals units",
+        "admin": "long_lists scope",
+        "alerts": "attention deliveries models",
+        "api": "streams unknown_paths urls views",
+        "hot_path": "broadcasts connections group_commit listener servers trace",
+        "keys": "crypto models",
+        "sign_in": "reauthentication",
+        "statistics": "leaders rollup sums",
+    },
+}
+# The modules that a completion runs through, from the socket to the ledger and back: see README.md.
+HOT_PATH = [
+    *(f"fastgpt_site/http/{name}.py" for name in ("application", "request_body", "responses", "cors", "access_log")),
+    *("fastgpt_site/http/errors.py", "fastgpt_site/observability/metrics.py", "fastgpt_site/observability/logs.py"),
+    *(f"apikeys/{name}.py" for name in ("errors", "object_ids", "storable_text", "client_address", "encryption")),
+    *("apikeys/outbound.py", "apikeys/keys/crypto.py"),
+    *(f"apikeys/hot_path/{name}.py" for name in ("connections", "group_commit", "in_flight", "listener")),
+    *(f"apikeys/hot_path/{name}.py" for name in ("snapshots", "trace")),
+    *(f"apikeys/access/{name}.py" for name in ("authentication", "declarations", "lookup", "permissions", "policy")),
+    *(f"apikeys/accounting/{name}.py" for name in ("admission", "recording", "refusals", "units")),
+    *(f"apikeys/api/{name}.py" for name in ("bodies", "limit_headers", "streams", "views")),
+    *("chat/api/completions.py", "chat/completions/*.py"),
+]
+# They would bring the ORM's connections and Django's threads onto the path.
+NOT_ON_HOT_PATH = ["django.db.models", "asgiref.sync"]
 PURE = [
-    "apikeys/keys/crypto.py",
-    "apikeys/object_ids.py",
-    "apikeys/storable_text.py",
-    "chat/completions/sse.py",
-    "chat/completions/request.py",
+    *("apikeys/keys/crypto.py", "apikeys/object_ids.py", "apikeys/storable_text.py", "apikeys/terminal_text.py"),
+    *(f"chat/completions/{name}.py" for name in ("sse", "request", "provider_messages", "openai_objects")),
+    *("datasets/texts.py", "datasets/vectors/static_model.py", "datasets/conversion/__main__.py"),
+    *(f"datasets/conversion/{name}.py" for name in ("items", "documents", "tables", "chunks", "formats")),
 ]
-PURE += [
-    "datasets/vectors/static_model.py",
-    "datasets/texts.py",
-    "datasets/conversion/chunks.py",
-    "datasets/conversion/formats.py",
-]
-PURE += [f"datasets/conversion/{name}.py" for name in ("items", "documents", "tables")]
+# Modules that load a heavy library, or one that production goes without, only when they need it. Of the project's own
+# modules the reader of files alone does that: it spares a process that lives for one file the parsers of all others.
+LAZY = {
+    *("datasets/texts.py", "datasets/vectors/static_model.py", "chat/management/commands/localmodel.py"),
+    *("datasets/conversion/documents.py", "datasets/conversion/tables.py"),
+}
+LAZY_READER = "datasets/conversion/items.py"
 NOT_A_NOUN = {"utils", "helpers", "services", "common", "core", "selectors", "signals", "mixins"}
 
 
@@ -37,9 +92,17 @@ def modules(package: str) -> list[Path]:
     return [path for path in sorted((PROJECT / package).rglob("*.py")) if "migrations" not in path.parts]
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Dotted names of all that a module imports, wherever in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def imports(path: Path, *, at_run_time: bool = False) -> Iterator[str]:
+    """Dotted names of all that a module imports, wherever in it; `at_run_time` without what only types need."""
+    tree = ast.parse(path.read_text())
+    skipped: set[ast.AST] = set()
+    if at_run_time:
+        for node in ast.walk(tree):
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+                skipped.update(found for statement in node.body for found in ast.walk(statement))
+    for node in ast.walk(tree):
+        if node in skipped:
+            continue
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -50,6 +113,24 @@ def imports(path: Path) -> Iterator[str]:
 
 def imports_any(path: Path, *names: str) -> list[str]:
     return [found for found in imports(path) if any(found == name or found.startswith(f"{name}.") for name in names)]
+
+
+def project_module(dotted: str) -> str | None:
+    """The module of the project that an import means; None for other packages."""
+    if dotted.partition(".")[0] not in ARROWS:
+        return None
+    path = PROJECT / dotted.replace(".", "/")
+    return dotted if path.is_dir() or path.with_suffix(".py").exists() else dotted.rpartition(".")[0]
+
+
+def layer_of(dotted: str) -> str:
+    """The place of a module of `apikeys` in ORDER."""
+    if dotted == "apikeys":
+        return "root"
+    _, first, *rest = dotted.split(".")
+    if rest or (PROJECT / "apikeys" / first).is_dir() or first in ORDER:
+        return first
+    return "top" if first in TOP else "root"
 
 
 def test_settings_are_documented_in_readme_and_env_example():
@@ -68,6 +149,109 @@ def test_imports_go_one_way(package):
         if (found := imports_any(path, *forbidden, "tests"))
     }
     assert wrong == {}
+
+
+@pytest.mark.parametrize("package", ORDER[:-1])
+def test_packages_of_apikeys_import_what_lies_below(package):
+    allowed = {*ORDER[: ORDER.index(package) + 1], "sql"}
+    wrong = [
+        f"{path.relative_to(PROJECT)} imports {module}"
+        for path in modules("apikeys")
+        if layer_of(dotted_name(path)) == package
+        for module in map(project_module, imports(path, at_run_time=True))
+        if module is not None and layer_of(module) not in allowed
+    ]
+    assert wrong == []
+
+
+def dotted_name(path: Path) -> str:
+    return ".".join(path.relative_to(PROJECT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def test_every_package_of_apikeys_has_its_place():
+    packages = {path.parent.name for path in (PROJECT / "apikeys").glob("*/__init__.py")}
+    assert packages - {"migrations", "sql"} <= set(ORDER)
+    assert len(list((PROJECT / "apikeys").glob("*.py"))) <= 16 + len(["__init__.py"])
+
+
+@pytest.mark.parametrize("app", OPEN_TO)
+def test_other_apps_import_what_apikeys_opens_to_them(app):
+    allowed = {
+        f"apikeys.{name}" if package == "root" else f"apikeys.{package}.{name}"
+        for package, names in OPEN_TO[app].items()
+        for name in names.split()
+    }
+    found = {
+        module
+        for path in modules(app)
+        for module in map(project_module, imports(path))
+        if module is not None and module.startswith("apikeys.")
+    }
+    assert found == allowed
+
+
+def test_nobody_imports_the_index_of_models():
+    tests = [path for path in modules("tests") if path.name != "test_project.py"]
+    paths = [path for app in ARROWS for path in modules(app)] + tests
+    assert [str(path) for path in paths if "apikeys.models" in map(project_module, imports(path))] == []
+
+
+@pytest.mark.parametrize("app", ARROWS)
+def test_api_and_admin_do_not_know_each_other(app):
+    assert [
+        f"{path.relative_to(PROJECT)} imports {module}"
+        for mine, other in (("api", "admin"), ("admin", "api"))
+        for path in modules(f"{app}/{mine}")
+        for module in map(project_module, imports(path))
+        if module is not None and module.split(".")[1:2] == [other]
+    ] == []
+
+
+@pytest.mark.parametrize("app", ARROWS)
+def test_initial_modules_are_empty(app):
+    """But for those of `admin`, which register its pages."""
+    full = [path for path in modules(app) if path.name == "__init__.py" and path.read_text().strip()]
+    assert [path for path in full if path.parent.name != "admin" and path.parent.parent.name != "postgres"] == []
+
+
+@pytest.mark.parametrize("app", ARROWS)
+def test_imports_stand_at_the_top(app):
+    """So no circle hides in a function. Django wants some in `ready()`, before which no model can be imported."""
+    wrong = []
+    for path in modules(app):
+        name = str(path.relative_to(PROJECT))
+        for function in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) or function.name == "ready":
+                continue
+            for node in ast.walk(function):
+                if isinstance(node, ast.Import | ast.ImportFrom) and name != LAZY_READER:
+                    source = node.names[0].name if isinstance(node, ast.Import) else node.module or ""
+                    if name not in LAZY or project_module(source) is not None:
+                        wrong.append(f"{name}:{node.lineno}: {source}")
+    assert wrong == []
+
+
+def test_no_import_circle():
+    graph = {
+        dotted_name(path): {
+            module
+            for module in map(project_module, imports(path, at_run_time=True))
+            if module is not None and module != dotted_name(path)
+        }
+        for app in ARROWS
+        for path in modules(app)
+    }
+    try:
+        list(TopologicalSorter(graph).static_order())
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_hot_path_stays_off_the_orm():
+    paths = [path for pattern in HOT_PATH for path in sorted(PROJECT.glob(pattern))]
+    assert len(paths) >= len(HOT_PATH)
+    found = {str(path.relative_to(PROJECT)): imports_any(path, *NOT_ON_HOT_PATH) for path in paths}
+    assert {name: names for name, names in found.items() if names} == {}
 
 
 @pytest.mark.parametrize("name", PURE)

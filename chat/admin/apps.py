@@ -34,8 +34,8 @@ from apikeys.admin.scope import (
 from apikeys.audit import history_messages, recording
 from apikeys.hot_path import broadcasts
 from apikeys.keys.models import ApiKey
-from chat.admin.playground import TRY_APPS, TrialView, apps_to_try
 from chat.models import App, Price, Provider
+from chat.playground import TRY_APPS, PlaygroundView, apps_to_try
 
 if TYPE_CHECKING:
     AppModelForm = forms.ModelForm[App]
@@ -48,7 +48,7 @@ else:
     AppModelForm = ProviderModelForm = forms.ModelForm
 
 
-class TrialForm(forms.Form):
+class PlaygroundForm(forms.Form):
     """Which app is talked to. The rest of the page is for its script."""
 
     app = ChoiceInTeam(queryset=App.objects.none(), label=_("App"), widget=UnfoldAdminSelectWidget)
@@ -121,7 +121,7 @@ class AppAdmin(TeamScopedAdmin):
         return [
             path("try/", self.admin_site.admin_view(self.try_view), name="chat_app_try"),
             # Not through `admin_view`, which is synchronous: it asks for the session itself.
-            path("try/answer/", TrialView.as_view(), name="chat_app_try_answer"),
+            path("try/answer/", PlaygroundView.as_view(), name="chat_app_try_answer"),
             *super().get_urls(),
         ]
 
@@ -129,7 +129,7 @@ class AppAdmin(TeamScopedAdmin):
         user: Any = request.user
         if not user.has_perms(TRY_APPS):
             raise PermissionDenied
-        form = TrialForm(initial={"app": request.GET.get("app", "")}, auto_id="try-%s")
+        form = PlaygroundForm(initial={"app": request.GET.get("app", "")}, auto_id="try-%s")
         field: Any = form.fields["app"]
         field.queryset = apps_to_try(user).select_related("team")
         if has_many(App, user):

@@ -14,7 +14,6 @@ from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any
 
-from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.urls import Resolver404, get_resolver
@@ -27,7 +26,7 @@ from fastgpt_site.http.cors import preflight
 from fastgpt_site.http.errors import respond
 from fastgpt_site.http.request_body import BodyRead, ClientGone, Receive, Scope, drain, read_body, without_body
 from fastgpt_site.http.responses import Answer, answer_until_gone, send_whole
-from fastgpt_site.http.uploads import UPLOAD_MEMORY_BYTES, Uploads
+from fastgpt_site.http.uploads import UPLOAD_MEMORY_BYTES, Uploads, team_of_sender
 from fastgpt_site.process import lifespan
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
@@ -108,8 +107,8 @@ class Application(ASGIHandler):
         attach(request, answer.trace)
         with ExitStack() as held:
             try:
-                async with self.sync_room, ThreadSensitiveContext():
-                    team_id = await sync_to_async(view_class.check_caller)(request)
+                async with self.sync_room:
+                    team_id = await team_of_sender(view_class, request)
                 held.enter_context(self.uploads.held(team_id))
             except Exception as error:  # noqa: BLE001 - answered as any view's own
                 await drain(receive)

@@ -13,6 +13,7 @@ Receive = Callable[[], Awaitable[dict[str, Any]]]
 # A refused body is read on for a while, so that the client gets to read the answer before the connection ends.
 DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_SECONDS = 5.0
+# An upload may take so many times longer than another body, if so many bytes have come for each second beyond that.
 UPLOAD_PATIENCE = 20
 UPLOAD_BYTES_A_SECOND = 16 * 1024
 

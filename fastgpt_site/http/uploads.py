@@ -1,13 +1,16 @@
-"""The files that this process is taking."""
+"""Uploads: the files that this process is taking, and who may send one."""
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
+from django.http import HttpRequest
+
+from apikeys.api.views import ApiView
 from apikeys.errors import TooManyUploads
 
-# Of uploads: how many one process takes at the same time, and how many of one team; what of one stays in memory; how
-# many times longer than another body it may take, and how many bytes must have come for each second of that.
+# One process takes so many at the same time, and so many of one team; so much of each stays in memory.
 MAX_UPLOADS = 16
 MAX_UPLOADS_OF_TEAM = 2
 UPLOAD_MEMORY_BYTES = 256 * 1024
@@ -29,3 +32,9 @@ class Uploads:
             yield
         finally:
             self.by_team -= Counter([team_id])
+
+
+async def team_of_sender(view_class: type[ApiView], request: HttpRequest) -> str:
+    """Return the team for which the sender may upload here. Raises whatever a call without it would be refused with."""
+    async with ThreadSensitiveContext():
+        return await sync_to_async(view_class.check_caller)(request)

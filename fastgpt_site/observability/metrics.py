@@ -1,44 +1,23 @@
-"""What the site tells Prometheus at /metrics: answers counted as they end, gauges taken each second, and who may read.
-
-The server processes of one `serve` write files in a folder that the supervisor names to them, and whichever is asked
-adds them all up. A process that was named none answers for itself.
-"""
+"""Metrics of this process for Prometheus: answers counted as they end, gauges taken each second."""
 
 import asyncio
-import hmac
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-import psycopg
 from django.conf import settings
-from django.db import Error as DatabaseError
-from django.db.models.functions import Now
-from django.http import HttpRequest, HttpResponse
-from django.views.decorators.http import require_safe
 from prometheus_client import (
-    CONTENT_TYPE_PLAIN_0_0_4,
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
     disable_created_metrics,
-    generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import Collector
 
-from apikeys.accounting.reconciliation import Reconciliation
-from apikeys.client_address import address_of
-from apikeys.hot_path import servers
 from apikeys.hot_path.group_commit import Gate
 from apikeys.hot_path.listener import listener
-from apikeys.hot_path.servers import ServerProcess
 from apikeys.hot_path.trace import Trace
 
 logger = logging.getLogger(__name__)
@@ -169,95 +148,3 @@ async def measure(gates: Sequence[Gate[Any, Any]], open_requests: set[asyncio.Ta
         for counter in followed:
             counter.keep_up()
         await asyncio.sleep(MEASURE_SECONDS)
-
-
-def server_processes() -> Iterator[Metric]:
-    is_beating = Now() - timedelta(seconds=servers.SILENCE_SECONDS)
-    alive = ServerProcess.objects.filter(heartbeat_at__gt=is_beating).count()
-    yield GaugeMetricFamily("fastgpt_server_processes", "Server processes alive, on all machines.", alive)
-
-
-def reconciliation() -> Iterator[Metric]:
-    """What the last nightly `reconcile` found; nothing before the first."""
-    last = Reconciliation.objects.order_by("-pk").first()
-    if last is not None:
-        of = "of the last nightly reconciliation."
-        yield GaugeMetricFamily("fastgpt_reconcile_limits", f"Counters compared {of}", last.limits)
-        yield GaugeMetricFamily("fastgpt_reconcile_drifted", f"Counters that were wrong {of}", last.drifted)
-        yield GaugeMetricFamily("fastgpt_reconcile_timestamp_seconds", f"Unix time {of}", last.at.timestamp())
-
-
-# Each is asked when somebody reads, in the thread that answers: what the database knows, the same from every process.
-READ_FROM_DATABASE: tuple[Callable[[], Iterable[Metric]], ...] = (server_processes, reconciliation)
-
-
-class FromDatabase(Collector):
-    """The rest is told also while the database cannot be reached; that is when it is wanted most."""
-
-    def collect(self) -> Iterator[Metric]:
-        try:
-            for read in READ_FROM_DATABASE:
-                yield from read()
-        except (DatabaseError, psycopg.Error, OSError) as error:
-            logger.warning("metrics: the database cannot be reached: %s", type(error).__name__)
-
-
-class AllProcesses(MultiProcessCollector):
-    """Leaves out a file that a process is just making: it is empty for a moment, and reading it then would fail."""
-
-    def collect(self) -> Iterable[Metric]:
-        files = [path for path in Path(self._path).glob("*.db") if has_begun(path)]
-        return self.merge(files)  # type: ignore[no-untyped-call, no-any-return]
-
-
-def has_begun(path: Path) -> bool:
-    try:
-        return path.stat().st_size > 0
-    except FileNotFoundError:  # that of a process which died, taken away meanwhile
-        return False
-
-
-def _told() -> CollectorRegistry:
-    registry = CollectorRegistry()
-    try:
-        AllProcesses(registry)  # type: ignore[no-untyped-call]
-    except ValueError:  # no folder was named
-        registry = own
-    registry.register(FromDatabase())
-    return registry
-
-
-told = _told()
-
-
-@require_safe
-def metrics(request: HttpRequest) -> HttpResponse:
-    """All series in Prometheus's text format, or 403."""
-    reason = refusal(request)
-    if reason is not None:
-        return HttpResponse(f"{reason}\n", status=403, content_type="text/plain; charset=utf-8")
-    return HttpResponse(
-        generate_latest(told), content_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"}
-    )
-
-
-def refusal(request: HttpRequest) -> str | None:
-    """Why this request may not read; None if it may."""
-    if settings.METRICS_TOKEN:
-        scheme, _, given = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
-        is_right = hmac.compare_digest(given.strip().encode(), settings.METRICS_TOKEN.encode())
-        if scheme.lower() != "bearer" or not is_right:
-            return "Send METRICS_TOKEN as: Authorization: Bearer <token>."
-        return None
-    address = address_of(request)
-    if address is None or not address.is_loopback or is_forwarded(request):
-        return "Without METRICS_TOKEN, metrics are for this machine alone."
-    return None
-
-
-def is_forwarded(request: HttpRequest) -> bool:
-    """Whether a proxy says that it passes this on, believed or not: one on this machine makes strangers look local."""
-    return any(
-        name.startswith("HTTP_X_FORWARDED") or name in ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP")
-        for name in request.META
-    )

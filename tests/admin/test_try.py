@@ -12,8 +12,8 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from chat.admin.playground import MAXIMUM_TRIALS
 from chat.models import App
+from chat.playground import MAXIMUM_TRIALS
 from tests.support import factories
 from tests.support.pages import browser, staff, text, url
 from tests.support.processes import wait_for

@@ -11,7 +11,7 @@ from django.test import RequestFactory
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from apikeys.accounting.reconciliation import reconcile_and_remember
-from fastgpt_site.observability.metrics import AllProcesses, metrics
+from fastgpt_site.observability.exposition import AllProcesses, metrics
 from fastgpt_site.process.lifespan import GATES
 from tests.conftest import Server, running_server
 from tests.support import factories

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from fastgpt_site.observability.metrics import has_begun
+from fastgpt_site.observability.exposition import has_begun
 from tests.support.metrics_text import parse, value_of
 from tests.support.processes import free_port, get, manage, processes_of, running, wait_for
 

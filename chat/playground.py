@@ -42,7 +42,7 @@ def apps_to_try(user: Any) -> Any:
     return apps if user.has_perms(TRY_APPS) else apps.none()
 
 
-class TrialView(AsyncApiView):
+class PlaygroundView(AsyncApiView):
     """`POST admin/chat/app/try/answer/`: one question to one app, always streamed and with `detail`.
 
     It has the hot path's manner: it waits for the provider without a thread and without a database connection.
