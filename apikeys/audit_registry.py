@@ -15,7 +15,7 @@ def register_models() -> None:
     recording.register(Membership, lambda membership: membership.team_id, exclude={"created_at"})
     # Who has heard of a revocation is kept with the key, and nobody's deed.
     recording.register(
-        ApiKey, lambda key: key.team_id, exclude={"created_at", "revocation_heard_at", "revocation_unheard"}
+        ApiKey, lambda key: key.team_id, exclude={"created_at", "revocation_acknowledged_at", "unacknowledged_servers"}
     )
     recording.register(KeySecret, lambda secret: secret.key.team_id, exclude={"digest", "pepper_id", "created_at"})
     recording.register(EndpointRule, of_site, exclude={"changed_at"})

@@ -65,7 +65,7 @@ async def rescue(context: JobContext, timestamp: int) -> None:
 def roll_up(timestamp: int) -> None:
     """The first run reads the whole ledger. What falls due meanwhile is queued once and not every minute."""
     rollup.roll_up()
-    leaders.reckon()
+    leaders.recompute()
 
 
 @app.periodic(cron=SCHEDULE["expiry"])

@@ -13,7 +13,7 @@ from apikeys.hot_path.servers import ServerProcess
 from apikeys.keys.models import ApiKey, KeySecret
 from apikeys.sign_in.throttle import SignInCount
 from apikeys.statistics.leaders import Leader, Leaderboard
-from apikeys.statistics.rollup import HourlyRefusals, HourlyTotal, HourlyUsage, LateHour, RolledUp
+from apikeys.statistics.rollup import HourlyRefusals, HourlyTotal, HourlyUsage, LateHour, RollupWatermark
 from apikeys.teams import Membership, Team
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
     "Reconciliation",
     "Refusal",
     "Reservation",
-    "RolledUp",
+    "RollupWatermark",
     "SecretReuse",
     "ServerProcess",
     "SignInCount",

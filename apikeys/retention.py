@@ -8,7 +8,7 @@ from django.db import connection
 from django.db.models import QuerySet
 
 from apikeys.accounting.ledger import Refusal
-from apikeys.accounting.rollup import RECORDS_PER_BATCH, _roll_forward, _roll_up, begin, first_day_kept
+from apikeys.accounting.rollup import RECORDS_PER_BATCH, _roll_forward, _roll_up, first_day_kept, start_of
 from apikeys.alerts.models import Alert
 
 # A month of 31 days, whatever its time zone, that began on a day before the cut would be counted from detail that is
@@ -18,18 +18,18 @@ MAXIMUM_DAYS = 36_500
 # Refusals explain and count nothing, and anybody can cause them: they go whatever is kept else.
 REFUSAL_DAYS = 90
 # Reads the whole ledger once.
-FORESEE = """
+PREVIEW = """
 WITH coming AS (
     SELECT (created_at AT TIME ZONE 'UTC')::date AS day, team_id, key_id, coalesce(app_id, '') AS app_id, endpoint,
-        model, ending, token_source, count(*) AS requests
+        model, outcome, token_source, count(*) AS requests
     FROM apikeys_usagerecord WHERE created_at < %(before)s
     GROUP BY 1, 2, 3, 4, 5, 6, 7, 8
 )
 SELECT coalesce(sum(requests), 0)::bigint, count(*) FILTER (WHERE NOT EXISTS (
         SELECT 1 FROM apikeys_dailyusage AS daily
         WHERE (daily.day, daily.team_id, daily.key_id, coalesce(daily.app_id, ''), daily.endpoint, daily.model,
-            daily.ending, daily.token_source) = (coming.day, coming.team_id, coming.key_id, coming.app_id,
-            coming.endpoint, coming.model, coming.ending, coming.token_source)
+            daily.outcome, daily.token_source) = (coming.day, coming.team_id, coming.key_id, coming.app_id,
+            coming.endpoint, coming.model, coming.outcome, coming.token_source)
     )), (
         SELECT count(*) FROM apikeys_counter AS counter JOIN apikeys_limit AS a_limit ON a_limit.id = counter.limit_id
         WHERE counter.period_start < %(before)s AND a_limit.period NOT IN ('now', 'total')
@@ -74,19 +74,19 @@ def prune(days: int) -> Pruned:
     counters = _roll_forward(before)
     records, daily_rows = _roll_up(before)
     refusals = prune_refusals(min(days, REFUSAL_DAYS))
-    alerts = _delete(Alert.objects.filter(**told_before(before)))
+    alerts = _delete(Alert.objects.filter(**delivered_before(before)))
     return Pruned(before, records, daily_rows, counters, refusals, alerts)
 
 
-def foresee(days: int) -> Pruned:
+def preview(days: int) -> Pruned:
     """What `prune` would do now. Nothing is changed."""
     validate_days(days)
     before = first_day_kept(days)
     with connection.cursor() as cursor:
-        cursor.execute(FORESEE, {"before": begin(before)})
+        cursor.execute(PREVIEW, {"before": start_of(before)})
         records, daily_rows, counters = cursor.fetchone()
     refusals = refused_before(first_day_kept(min(days, REFUSAL_DAYS))).count()
-    alerts = Alert.objects.filter(**told_before(before)).count()
+    alerts = Alert.objects.filter(**delivered_before(before)).count()
     return Pruned(before, records, daily_rows, counters, refusals, alerts)
 
 
@@ -97,11 +97,11 @@ def prune_refusals(days: int = REFUSAL_DAYS) -> int:
 
 def refused_before(day: date) -> QuerySet[Refusal]:
     """By the time in their ids, which their primary key has in order."""
-    return Refusal.objects.filter(pk__lt=f"{int(begin(day).timestamp()):08x}")
+    return Refusal.objects.filter(pk__lt=f"{int(start_of(day).timestamp()):08x}")
 
 
-def told_before(day: date) -> dict[str, datetime]:
-    return {"told_at__lt": begin(day)}
+def delivered_before(day: date) -> dict[str, datetime]:
+    return {"told_at__lt": start_of(day)}
 
 
 def _delete(rows: QuerySet[Any]) -> int:

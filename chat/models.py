@@ -12,7 +12,7 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
 from apikeys import encryption
-from apikeys.accounting.ledger import Ending
+from apikeys.accounting.ledger import Outcome
 from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet
 from datasets.models import Dataset
 
@@ -311,7 +311,7 @@ class Message(models.Model):
     response_data = models.JSONField(
         _("response data"), null=True, blank=True, help_text=_("One result per step of the answer.")
     )
-    ending = models.CharField(_("ending"), max_length=10, choices=Ending.choices, default=Ending.COMPLETE)
+    outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome.choices, default=Outcome.COMPLETE)
     # The usage record of the request; not a foreign key, since old records are rolled up and removed.
     request_id = models.CharField(_("request ID"), max_length=24)
     created_at = models.DateTimeField(_("created at"), db_default=Now())

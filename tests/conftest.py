@@ -137,7 +137,7 @@ def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """Open to every test, and what they write is really there: server processes must see it."""
     with django_db_blocker.unblock():
         yield
-        close_gates()
+        close_batchers()
 
 
 @pytest.fixture(autouse=True)
@@ -148,13 +148,13 @@ def no_visitor_stays() -> Iterator[None]:
     timezone.deactivate()
 
 
-def close_gates() -> None:
+def close_batchers() -> None:
     """End what tests began in this process, so that the database has no other users when it is dropped."""
     from datasets.search.retrieval import readers
-    from fastgpt_site.process.lifespan import GATES
+    from fastgpt_site.process.lifespan import BATCHERS
 
-    for gate in GATES:
-        gate.close()
+    for batcher in BATCHERS:
+        batcher.close()
     readers.close()
 
 

@@ -9,7 +9,7 @@ from django.conf import settings
 from apikeys.access.policy import KeyPolicy, SiteRules
 from apikeys.errors import InvalidKey
 from apikeys.hot_path.connections import Connection
-from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.listener import listener
 from apikeys.hot_path.snapshots import Snapshots
 from apikeys.keys import crypto
@@ -87,10 +87,12 @@ def _load_site_rules(connection: Connection, batch: Sequence[None]) -> list[Site
     return [rules for _ in batch]
 
 
-policy_gate: Gate[dict[str, bytes], KeyPolicy | None] = Gate("key-lookup", _load_policies, capacity=LOOKUP_CAPACITY)
-site_rules_gate: Gate[None, SiteRules | None] = Gate("site-rules", _load_site_rules, capacity=LOOKUP_CAPACITY)
-_policies: Snapshots[bytes, KeyPolicy] = Snapshots(policy_gate, listener)
-_site_rules: Snapshots[str, SiteRules] = Snapshots(site_rules_gate, listener)
+policy_batcher: Batcher[dict[str, bytes], KeyPolicy | None] = Batcher(
+    "key-lookup", _load_policies, capacity=LOOKUP_CAPACITY
+)
+site_rules_batcher: Batcher[None, SiteRules | None] = Batcher("site-rules", _load_site_rules, capacity=LOOKUP_CAPACITY)
+_policies: Snapshots[bytes, KeyPolicy] = Snapshots(policy_batcher, listener)
+_site_rules: Snapshots[str, SiteRules] = Snapshots(site_rules_batcher, listener)
 
 
 def _first_digest(key: str) -> bytes:

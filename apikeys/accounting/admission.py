@@ -1,6 +1,6 @@
 """Whether an allowed request is taken on now: by this process, which must have room to record it, and by its limits.
 
-What is admitted holds room in the gate that will record it and, where limits apply, a reservation in the database,
+What is admitted holds room in the batcher that will record it and, where limits apply, a reservation in the database,
 which settling its record gives back.
 """
 
@@ -16,10 +16,10 @@ from typing import Any
 import msgspec
 
 from apikeys.access.policy import KeyPolicy
-from apikeys.accounting.recording import Usage, usage_gate
+from apikeys.accounting.recording import Usage, usage_batcher
 from apikeys.errors import InsufficientQuota, RateLimited, ServiceUnavailable
 from apikeys.hot_path.connections import Connection
-from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.servers import SERVER_ID
 
 # A request at the same time as others ends soon, but nobody knows when.
@@ -28,7 +28,7 @@ OPEN_RETRY_SECONDS = 1
 DECIDED_SECONDS = 16.0
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class ReservationRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The most that a request may use: its prompt's bound and the longest answer. Points in millionths."""
 
     id: str
@@ -56,7 +56,7 @@ class LimitState(msgspec.Struct, frozen=True):
     amount: int
     used: int
     reserved: int
-    asked: int
+    requested: int
     resets_in: float | None
     time_zone: str = "UTC"
     # The beginning of the period, as the database writes it.
@@ -64,7 +64,7 @@ class LimitState(msgspec.Struct, frozen=True):
 
     def left(self, *, is_admitted: bool) -> int:
         """What is left for later requests, now that this one is admitted, or refused and cost nothing."""
-        taken = self.used + self.reserved + (self.asked if is_admitted else 0)
+        taken = self.used + self.reserved + (self.requested if is_admitted else 0)
         return max(0, self.amount - taken)
 
     @property
@@ -72,7 +72,7 @@ class LimitState(msgspec.Struct, frozen=True):
         return OPEN_RETRY_SECONDS if self.resets_in is None else max(1, math.ceil(self.resets_in))
 
 
-class Verdict(msgspec.Struct, frozen=True):
+class Decision(msgspec.Struct, frozen=True):
     refused_by: int | None
     limits: list[LimitState]
 
@@ -83,15 +83,16 @@ class Verdict(msgspec.Struct, frozen=True):
         limit = next(limit for limit in self.limits if limit.id == self.refused_by)
         whose = "Your team" if limit.is_team else f"Key ******{policy.last_four}"
         is_budget = limit.period not in ("now", "minute")
-        if is_budget and limit.used + limit.asked > limit.amount:
+        if is_budget and limit.used + limit.requested > limit.amount:
             raise InsufficientQuota(policy.last_four, None if limit.resets_in is None else limit.reset_seconds)
         if limit.period == "now":
             raise RateLimited(f"{whose} may have {limit.amount} requests open at the same time.", OPEN_RETRY_SECONDS)
         if is_budget:
             raise RateLimited(f"{whose} has its last {limit.measure} reserved for open requests.", OPEN_RETRY_SECONDS)
-        if limit.asked > limit.amount:
+        if limit.requested > limit.amount:
             raise RateLimited(
-                f"{whose} may use {limit.amount} {limit.measure} a minute, and this request asks for {limit.asked}.",
+                f"{whose} may use {limit.amount} {limit.measure} a minute, "
+                f"and this request asks for {limit.requested}.",
                 limit.reset_seconds,
             )
         raise RateLimited(f"{whose} may use {limit.amount} {limit.measure} a minute.", limit.reset_seconds)
@@ -100,22 +101,22 @@ class Verdict(msgspec.Struct, frozen=True):
 _states = msgspec.json.Decoder(list[LimitState])
 
 
-def reserve(connection: Connection, batch: Sequence[Asked]) -> list[Verdict]:
+def reserve(connection: Connection, batch: Sequence[ReservationRequest]) -> list[Decision]:
     items = [
-        {**msgspec.structs.asdict(asked), "ordinal": ordinal, "server_id": SERVER_ID}
-        for ordinal, asked in enumerate(batch)
+        {**msgspec.structs.asdict(request), "ordinal": ordinal, "server_id": SERVER_ID}
+        for ordinal, request in enumerate(batch)
     ]
     rows = connection.execute(
         "SELECT ordinal, refused_by, limits::text FROM apikeys_reserve(%s::text::jsonb)",
         [msgspec.json.encode(items).decode()],
     ).fetchall()
-    verdicts = [Verdict(None, [])] * len(batch)
+    decisions = [Decision(None, [])] * len(batch)
     for ordinal, refused_by, limits in rows:
-        verdicts[ordinal] = Verdict(refused_by, _states.decode(limits) if limits else [])
-    return verdicts
+        decisions[ordinal] = Decision(refused_by, _states.decode(limits) if limits else [])
+    return decisions
 
 
-reserve_gate: Gate[Asked, Verdict] = Gate("reserve", reserve, capacity=5_000, max_batch=128)
+reserve_batcher: Batcher[ReservationRequest, Decision] = Batcher("reserve", reserve, capacity=5_000, max_batch=128)
 
 
 class Unheard(msgspec.Struct, frozen=True):
@@ -132,72 +133,74 @@ def release(connection: Connection, batch: Sequence[Unheard]) -> list[None]:
     return [None] * len(batch)
 
 
-release_gate: Gate[Unheard, None] = Gate("release", release, capacity=5_000, retry=True)
+release_batcher: Batcher[Unheard, None] = Batcher("release", release, capacity=5_000, retry=True)
 
 
 def release_later(request_id: str) -> None:
     """Give back what may have been reserved for a request that was refused."""
     # Where there is no room, it is given back when it has become too old for any request.
     with contextlib.suppress(ServiceUnavailable):
-        release_gate.begin_from_thread(Unheard(request_id, time.monotonic() + DECIDED_SECONDS))
+        release_batcher.enqueue_from_thread(Unheard(request_id, time.monotonic() + DECIDED_SECONDS))
 
 
 class Admission:
-    """One request taken on, holding room in the gate that will record it. Raises ServiceUnavailable when full."""
+    """One request taken on, holding room in the batcher that will record it. Raises ServiceUnavailable when full."""
 
-    __slots__ = ("_gate", "is_open")
+    __slots__ = ("_batcher", "is_open")
 
-    def __init__(self, gate: Gate[Any, Any]) -> None:
-        gate.reserve()
-        self._gate = gate
+    def __init__(self, batcher: Batcher[Any, Any]) -> None:
+        batcher.reserve()
+        self._batcher = batcher
         self.is_open = True
 
-    async def reserve(self, asked: Asked, given_up: Callable[[], Any]) -> Verdict:
-        """Ask to reserve what the request may use. Raises ServiceUnavailable; whether it is refused, the verdict says.
+    async def reserve(self, request: ReservationRequest, given_up: Callable[[], Any]) -> Decision:
+        """Ask to reserve what the request may use. Raises ServiceUnavailable; whether it is refused, the decision says.
 
-        Whoever stops waiting cannot know the verdict: if it turns out to be yes, the record that `given_up` makes
+        Whoever stops waiting cannot know the decision: if it turns out to be yes, the record that `given_up` makes
         settles it.
         """
-        future = reserve_gate.begin(asked)
+        future = reserve_batcher.enqueue(request)
         try:
-            done, _ = await asyncio.wait({future}, timeout=reserve_gate.wait_seconds)
+            done, _ = await asyncio.wait({future}, timeout=reserve_batcher.wait_seconds)
         except asyncio.CancelledError:
-            self._settle_later(future, asked, given_up)
+            self._settle_later(future, request, given_up)
             raise
         if not done:
-            self._settle_later(future, asked, given_up)
+            self._settle_later(future, request, given_up)
             raise ServiceUnavailable
         try:
             return future.result()
         except ServiceUnavailable:
-            release_later(asked.id)
+            release_later(request.id)
             raise
 
-    def _settle_later(self, future: asyncio.Future[Verdict], asked: Asked, given_up: Callable[[], Any]) -> None:
-        """Keep the room until the verdict is there, whoever has gone meanwhile."""
+    def _settle_later(
+        self, future: asyncio.Future[Decision], request: ReservationRequest, given_up: Callable[[], Any]
+    ) -> None:
+        """Keep the room until the decision is there, whoever has gone meanwhile."""
         self.is_open = False
 
-        def settle(done: asyncio.Future[Verdict]) -> None:
+        def settle(done: asyncio.Future[Decision]) -> None:
             is_heard = not done.cancelled() and done.exception() is None
             if is_heard and done.result().refused_by is None:
-                self._gate.begin(given_up(), reserved=True)
+                self._batcher.enqueue(given_up(), reserved=True)
                 return
-            self._gate.release()
+            self._batcher.release()
             if not is_heard:
-                release_later(asked.id)
+                release_later(request.id)
 
         future.add_done_callback(settle)
 
     def record(self, item: Any) -> Any:
-        """Hand the record over in the room that was held, once. Returns what `Gate.wait` awaits."""
+        """Hand the record over in the room that was held, once. Returns what `Batcher.wait` awaits."""
         self.is_open = False
-        return self._gate.begin(item, reserved=True)
+        return self._batcher.enqueue(item, reserved=True)
 
     def drop(self) -> None:
         """Give the room back, if it is still held: nothing will be recorded."""
         if self.is_open:
             self.is_open = False
-            self._gate.release()
+            self._batcher.release()
 
     def __enter__(self) -> "Admission":
         return self
@@ -208,33 +211,33 @@ class Admission:
         self.drop()
 
 
-def reserve_from_thread(asked: Asked, given_up: Callable[[], Usage]) -> Verdict:
-    """The same as `Admission.reserve`, for synchronous callers. What it admits holds room in the usage gate."""
-    usage_gate.reserve()
+def reserve_from_thread(request: ReservationRequest, given_up: Callable[[], Usage]) -> Decision:
+    """The same as `Admission.reserve`, for synchronous callers. What it admits holds room in the usage batcher."""
+    usage_batcher.reserve()
     try:
-        future = reserve_gate.begin_from_thread(asked)
+        future = reserve_batcher.enqueue_from_thread(request)
     except ServiceUnavailable:
-        usage_gate.release()
+        usage_batcher.release()
         raise
 
-    def settle(done: Future[Verdict]) -> None:
+    def settle(done: Future[Decision]) -> None:
         is_heard = done.exception() is None
         if is_heard and done.result().refused_by is None:
-            usage_gate.begin_from_thread(given_up(), reserved=True)
+            usage_batcher.enqueue_from_thread(given_up(), reserved=True)
             return
-        usage_gate.release()
+        usage_batcher.release()
         if not is_heard:
-            release_later(asked.id)
+            release_later(request.id)
 
     try:
-        verdict = future.result(reserve_gate.wait_seconds)
+        decision = future.result(reserve_batcher.wait_seconds)
     except TimeoutError:
         future.add_done_callback(settle)
         raise ServiceUnavailable from None
     except ServiceUnavailable:
-        usage_gate.release()
-        release_later(asked.id)
+        usage_batcher.release()
+        release_later(request.id)
         raise
-    if verdict.refused_by is not None:
-        usage_gate.release()
-    return verdict
+    if decision.refused_by is not None:
+        usage_batcher.release()
+    return decision

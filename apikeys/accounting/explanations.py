@@ -13,7 +13,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from apikeys.accounting.ledger import Ending, Refusal, TokenSource, UsageRecord
+from apikeys.accounting.ledger import Outcome, Refusal, TokenSource, UsageRecord
 from apikeys.accounting.periods import Measure, Period
 from apikeys.accounting.reservations import Reservation
 from apikeys.accounting.units import MICROPOINTS
@@ -21,16 +21,16 @@ from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
 from apikeys.terminal_text import printable, width
 
-ENDINGS = {
-    Ending.COMPLETE: gettext_lazy("It was answered. Prompt and produced tokens are charged."),
-    Ending.CANCELLED: gettext_lazy("The caller left. The prompt and what was produced until then are charged."),
-    Ending.CUT: gettext_lazy(
+OUTCOMES = {
+    Outcome.COMPLETE: gettext_lazy("It was answered. Prompt and produced tokens are charged."),
+    Outcome.CANCELLED: gettext_lazy("The caller left. The prompt and what was produced until then are charged."),
+    Outcome.TERMINATED: gettext_lazy(
         "It was cut because its key was revoked or its app disabled. What was produced until then is charged."
     ),
-    Ending.FAILED: gettext_lazy(
+    Outcome.FAILED: gettext_lazy(
         "It failed. What the provider had produced is charged; nothing, if it failed before its first byte."
     ),
-    Ending.LOST: gettext_lazy(
+    Outcome.LOST: gettext_lazy(
         "Its server process died. The prompt's bound is charged, and what it had reserved was given back."
     ),
 }
@@ -98,8 +98,8 @@ def explain_charge(record: UsageRecord) -> Explanation:
     limits = [charged(limit, record.charges or {}) for limit in record.limits or []]
     facts = {
         "id": record.pk,
-        "outcome": "charged",
-        "ending": record.ending,
+        "state": "charged",
+        "outcome": record.outcome,
         "status": record.status,
         "at": record.created_at.isoformat(),
         "team_id": record.team_id,
@@ -118,8 +118,8 @@ def explain_charge(record: UsageRecord) -> Explanation:
     ttfb = record.time_to_first_byte_ms
     sections = [
         (
-            _("Request %(id)s: %(ending)s, charged %(points)s points")
-            % {"id": record.pk, "ending": Ending(record.ending).label, "points": points(record.cost_micropoints)},
+            _("Request %(id)s: %(outcome)s, charged %(points)s points")
+            % {"id": record.pk, "outcome": Outcome(record.outcome).label, "points": points(record.cost_micropoints)},
             [
                 *who(record.created_at, record.team, record.key, record.client_address),
                 row(_("what"), named(record.endpoint, record.app, record.model)),
@@ -130,7 +130,7 @@ def explain_charge(record: UsageRecord) -> Explanation:
                 ),
             ],
         ),
-        (_("Rule"), [str(ENDINGS[Ending(record.ending)])]),
+        (_("Rule"), [str(OUTCOMES[Outcome(record.outcome)])]),
         (
             _("Price"),
             [
@@ -156,7 +156,7 @@ def explain_refusal(refusal: Refusal) -> Explanation:
     limits = refusal.limits or []
     facts = {
         "id": refusal.pk,
-        "outcome": "refused",
+        "state": "refused",
         "status": refusal.status,
         "code": refusal.code,
         "message": refusal.message,
@@ -164,14 +164,14 @@ def explain_refusal(refusal: Refusal) -> Explanation:
         "team_id": refusal.team_id,
         "key_id": refusal.key_id,
         "endpoint": refusal.endpoint,
-        "asked": refusal.asked,
+        "requested": refusal.requested,
         "limits": limits,
         "refused_by": refusal.refused_by,
-        "stands_for": refusal.stands_for,
+        "sample_weight": refusal.sample_weight,
     }
     kept = []
-    if refusal.stands_for > 1:
-        kept = [row(_("kept"), _("one of %(count)s like it") % {"count": refusal.stands_for})]
+    if refusal.sample_weight > 1:
+        kept = [row(_("kept"), _("one of %(count)s like it") % {"count": refusal.sample_weight})]
     sections = [
         (
             _("Request %(id)s: refused with %(status)s %(code)s, cost nothing")
@@ -185,18 +185,18 @@ def explain_refusal(refusal: Refusal) -> Explanation:
         ),
         (_("Rule"), [str(REFUSALS.get(refusal.code, OTHERWISE))]),
     ]
-    if refusal.asked:
-        sections.append((_("Asked for"), asked(refusal.asked)))
+    if refusal.requested:
+        sections.append((_("Requested"), request_lines(refusal.requested)))
     if limits:
-        sections.append((_("Limits"), [line for limit in limits for line in verdict_at(limit, refusal.refused_by)]))
+        sections.append((_("Limits"), [line for limit in limits for line in decision_at(limit, refusal.refused_by)]))
     return Explanation(facts, sections)
 
 
 def explain_open(reservation: Reservation) -> Explanation:
-    limits = reservation.found or []
+    limits = reservation.limits_seen or []
     facts = {
         "id": reservation.pk,
-        "outcome": "open",
+        "state": "open",
         "at": reservation.admitted_at.isoformat(),
         "team_id": reservation.team_id,
         "key_id": reservation.key_id,
@@ -265,7 +265,7 @@ def price(record: UsageRecord) -> list[str]:
     ]
 
 
-def asked(most: dict[str, Any]) -> list[str]:
+def request_lines(most: dict[str, Any]) -> list[str]:
     """The most that a request may use, which is what its limits were asked for."""
     lines = [row(_("requests"), "1")]
     if most["tokens"]:
@@ -286,29 +286,31 @@ def asked(most: dict[str, Any]) -> list[str]:
     return lines
 
 
-def verdict_at(limit: dict[str, Any], refused_by: int | None) -> Iterator[str]:
+def decision_at(limit: dict[str, Any], refused_by: int | None) -> Iterator[str]:
     """One limit as the request found it, and whether there was room."""
     unit = limit["measure"]
-    needed = limit["used"] + limit["reserved"] + limit["asked"]
+    needed = limit["used"] + limit["reserved"] + limit["requested"]
     told = {
         "used": amount(unit, limit["used"]),
         "reserved": amount(unit, limit["reserved"]),
-        "asked": amount(unit, limit["asked"]),
+        "requested": amount(unit, limit["requested"]),
         "needed": amount(unit, needed),
         "amount": amount(unit, limit["amount"]),
     }
     yield title(limit) + (_(" - this one refused") if limit["id"] == refused_by else "")
     if needed <= limit["amount"]:
-        sentence = _("%(used)s used + %(reserved)s reserved + %(asked)s asked = %(needed)s <= %(amount)s: fits")
+        sentence = _("%(used)s used + %(reserved)s reserved + %(requested)s requested = %(needed)s <= %(amount)s: fits")
     else:
-        sentence = _("%(used)s used + %(reserved)s reserved + %(asked)s asked = %(needed)s > %(amount)s: does not fit")
+        sentence = _(
+            "%(used)s used + %(reserved)s reserved + %(requested)s requested = %(needed)s > %(amount)s: does not fit"
+        )
     yield "  " + sentence % told
 
 
 def found_at(limit: dict[str, Any]) -> Iterator[str]:
     """As the request found it; nothing is known of that where it was made while the request ran."""
     if "used" in limit:
-        yield from verdict_at(limit, None)
+        yield from decision_at(limit, None)
     else:
         yield title(limit)
 
@@ -328,10 +330,10 @@ def charge_at(limit: dict[str, Any]) -> Iterator[str]:
         yield "  " + _("removed before the request ended")
         return
     yield "  " + _(
-        "%(charged)s charged in place of %(asked)s reserved; left with %(used)s used, %(reserved)s reserved"
+        "%(charged)s charged in place of %(requested)s reserved; left with %(used)s used, %(reserved)s reserved"
     ) % {
         "charged": amount(unit, limit["charged"]),
-        "asked": amount(unit, limit.get("asked", 0)),
+        "requested": amount(unit, limit.get("requested", 0)),
         "used": amount(unit, limit["used_after"]),
         "reserved": amount(unit, limit["reserved_after"]),
     }

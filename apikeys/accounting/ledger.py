@@ -28,12 +28,12 @@ class KeyActivity(models.Model):
         return str(self.key)
 
 
-class Ending(models.TextChoices):
+class Outcome(models.TextChoices):
     """How an accepted request ended."""
 
     COMPLETE = "complete", _("complete")
     CANCELLED = "cancelled", _("cancelled by the caller")
-    CUT = "cut", _("cut by an administrator")
+    TERMINATED = "terminated", _("terminated by an administrator")
     FAILED = "failed", _("failed")
     LOST = "lost", _("lost with its server")
 
@@ -100,7 +100,7 @@ class UsageRecord(models.Model):
         help_text=_("By the limit's id: what it was charged, and what was used and reserved after it."),
     )
     status = models.PositiveSmallIntegerField(_("status"), help_text=_("The HTTP status of the answer."))
-    ending = models.CharField(_("ending"), max_length=10, choices=Ending.choices)
+    outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome.choices)
     time_to_first_byte_ms = models.PositiveIntegerField(_("time to first byte ms"), null=True)
     duration_ms = models.PositiveIntegerField(_("duration ms"))
     client_address = models.GenericIPAddressField(_("client address"), null=True)
@@ -113,7 +113,7 @@ class UsageRecord(models.Model):
             models.Index(fields=["key", "-created_at"], name="usage_by_key"),
             models.Index(fields=["team", "-created_at"], name="usage_by_team"),
             models.Index(fields=["app", "-created_at"], name="usage_by_app"),
-            models.Index(fields=["ending", "-id"], condition=~Q(ending="complete"), name="usage_not_complete"),
+            models.Index(fields=["outcome", "-id"], condition=~Q(outcome="complete"), name="usage_not_complete"),
         ]
 
     def __str__(self) -> str:
@@ -150,7 +150,7 @@ class DailyUsage(models.Model):
     )
     endpoint = models.CharField(_("endpoint"), max_length=100)
     model = models.CharField(_("model"), max_length=200, blank=True)
-    ending = models.CharField(_("ending"), max_length=10, choices=Ending.choices)
+    outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome.choices)
     token_source = models.CharField(_("token source"), max_length=10, choices=TokenSource.choices, blank=True)
     requests = models.PositiveBigIntegerField(_("requests"))
     prompt_tokens = models.PositiveBigIntegerField(_("prompt tokens"))
@@ -170,7 +170,7 @@ class DailyUsage(models.Model):
                 Coalesce("app", models.Value(""), output_field=models.CharField()),
                 "endpoint",
                 "model",
-                "ending",
+                "outcome",
                 "token_source",
                 name="daily_usage_once",
             ),
@@ -213,15 +213,15 @@ class Refusal(models.Model):
     status = models.PositiveSmallIntegerField(_("status"), help_text=_("The HTTP status of the answer."))
     code = models.CharField(_("code"), max_length=50, help_text=_("The answer's error.code."))
     message = models.CharField(_("message"), max_length=1000, help_text=_("The answer's error.message."))
-    asked = models.JSONField(
-        _("asked"), null=True, help_text=_("The most that it might have used, where limits were asked.")
+    requested = models.JSONField(
+        _("requested"), null=True, help_text=_("The most that it might have used, where limits were asked.")
     )
     limits = models.JSONField(_("limits"), null=True, help_text=_("Each limit as the request found it."))
     refused_by = models.BigIntegerField(
         _("refused by"), null=True, help_text=_("The id of the limit that had no room.")
     )
-    stands_for = models.PositiveIntegerField(
-        _("stands for"), default=1, help_text=_("How many like it this one was kept for.")
+    sample_weight = models.PositiveIntegerField(
+        _("sample weight"), default=1, help_text=_("How many like it this one was kept for.")
     )
     client_address = models.GenericIPAddressField(_("client address"), null=True)
     created_at = models.DateTimeField(_("created at"), db_default=Now())

@@ -26,7 +26,7 @@ ALERTED_AT_80 = 2
 MAXIMUM_AMOUNT = 2**53
 
 
-class Standing(NamedTuple):
+class LimitUsage(NamedTuple):
     """What counts against a limit at this moment. `since` is None for what has no beginning."""
 
     used: int
@@ -121,19 +121,19 @@ class Limit(models.Model):
             if self.amount is not None and self.soft_amount > self.amount:
                 raise ValidationError({"soft_amount": _("It lies above the amount, so it would never be reached.")})
 
-    def standing(self) -> Standing:
+    def current_usage(self) -> LimitUsage:
         """Nothing counts of a period that has passed. Its counter stands in it until the next request."""
         begun = period_start(self.period, self.time_zone, timezone.now())
         counter = self.counter
         if begun is None:
-            return Standing(counter.used, counter.reserved, None)
+            return LimitUsage(counter.used, counter.reserved, None)
         if counter.period_start < begun:
-            return Standing(0, 0, begun)
-        return Standing(counter.used, counter.reserved, counter.period_start)
+            return LimitUsage(0, 0, begun)
+        return LimitUsage(counter.used, counter.reserved, counter.period_start)
 
     def state(self) -> dict[str, Any]:
         """What it allows and what is left, as its holder and operators see it. Points in millionths."""
-        used, reserved, since = self.standing()
+        used, reserved, since = self.current_usage()
         return {
             "measure": self.measure,
             "period": self.period,

@@ -77,7 +77,7 @@ compared AS (
 )
 SELECT * FROM compared
 """
-MEND = f"""
+REPAIR = f"""
 UPDATE apikeys_counter AS counter SET used = right_now.in_records + right_now.in_days, reserved = right_now.held
 FROM ({SQL} WHERE limit_id = ANY (%s)) AS right_now WHERE counter.limit_id = right_now.limit_id
 """  # noqa: S608 - of constants
@@ -111,7 +111,7 @@ def fix(drifts: Iterable[Balance]) -> None:
         cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
         # In the order in which all others lock them.
         cursor.execute("SELECT 1 FROM apikeys_counter WHERE limit_id = ANY (%s) ORDER BY limit_id FOR UPDATE", [ids])
-        cursor.execute(MEND, [ids])
+        cursor.execute(REPAIR, [ids])
 
 
 def _balances(rows: Sequence[tuple[Any, ...]]) -> list[Balance]:

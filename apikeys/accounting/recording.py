@@ -5,9 +5,9 @@ from collections.abc import Sequence
 import msgspec
 from django.conf import settings
 
-from apikeys.accounting.ledger import Ending, TokenSource
+from apikeys.accounting.ledger import Outcome, TokenSource
 from apikeys.hot_path.connections import Connection
-from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.group_commit import Batcher
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +27,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     cost_micropoints: int = 0
     prompt_price: int = 0
     completion_price: int = 0
-    ending: Ending = Ending.COMPLETE
+    outcome: Outcome = Outcome.COMPLETE
     time_to_first_byte_ms: int | None = None
     client_address: str | None = None
 
@@ -42,6 +42,6 @@ def write(connection: Connection, batch: Sequence[Usage]) -> list[None]:
     return [None] * len(batch)
 
 
-usage_gate: Gate[Usage, None] = Gate(
+usage_batcher: Batcher[Usage, None] = Batcher(
     "usage", write, capacity=settings.RECORDER_QUEUE_SIZE, retry=True, wait_seconds=WAIT_SECONDS
 )

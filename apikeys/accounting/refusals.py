@@ -13,7 +13,7 @@ import msgspec
 
 from apikeys.errors import RotatedKey, ServiceUnavailable
 from apikeys.hot_path.connections import Connection
-from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.trace import Trace
 from apikeys.keys.crypto import PATTERN
 from apikeys.storable_text import storable
@@ -35,10 +35,10 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     status: int
     code: str
     message: str
-    asked: dict[str, Any] | None
+    requested: dict[str, Any] | None
     limits: list[Any] | None
     refused_by: int | None
-    stands_for: int
+    sample_weight: int
     client_address: str | None
     reused_secret_id: int | None
 
@@ -67,7 +67,7 @@ class Sampler:
 SQL = """
 WITH item AS (
     SELECT * FROM jsonb_to_recordset(%s::text::jsonb) AS refused(id text, team_id text, key_id text, endpoint text,
-        status smallint, code text, message text, asked jsonb, limits jsonb, refused_by bigint, stands_for int,
+        status smallint, code text, message text, requested jsonb, limits jsonb, refused_by bigint, sample_weight int,
         client_address inet, reused_secret_id bigint)
 ),
 reused AS (
@@ -79,18 +79,19 @@ reused AS (
     RETURNING secret_id, last_from
 ),
 alerted AS (
-    INSERT INTO apikeys_alert (team_id, key_id, kind, occasion, facts)
+    INSERT INTO apikeys_alert (team_id, key_id, kind, dedup_key, details)
     SELECT key.team_id, key.id, 'reuse', 'reuse:' || secret.id, jsonb_build_object(
         'last_four', secret.last_four, 'ended_at', secret.expires_at, 'client_address', host(reused.last_from))
     FROM reused JOIN apikeys_keysecret AS secret ON secret.id = reused.secret_id
     JOIN apikeys_apikey AS key ON key.id = secret.key_id
-    WHERE NOT EXISTS (SELECT 1 FROM apikeys_alert AS known WHERE known.occasion = 'reuse:' || secret.id)
-    ON CONFLICT (occasion) DO NOTHING
+    WHERE NOT EXISTS (SELECT 1 FROM apikeys_alert AS known WHERE known.dedup_key = 'reuse:' || secret.id)
+    ON CONFLICT (dedup_key) DO NOTHING
 )
-INSERT INTO apikeys_refusal (id, team_id, key_id, endpoint, status, code, message, asked, limits, refused_by,
-    stands_for, client_address)
-SELECT id, team_id, key_id, endpoint, status, code, message, asked, limits, refused_by, stands_for, client_address
-FROM item WHERE stands_for > 0
+INSERT INTO apikeys_refusal (id, team_id, key_id, endpoint, status, code, message, requested, limits, refused_by,
+    sample_weight, client_address)
+SELECT id, team_id, key_id, endpoint, status, code, message, requested, limits, refused_by,
+    sample_weight, client_address
+FROM item WHERE sample_weight > 0
 ON CONFLICT (id) DO NOTHING
 """
 
@@ -100,21 +101,21 @@ def _write(connection: Connection, batch: Sequence[Refused]) -> list[None]:
     return [None] * len(batch)
 
 
-gate: Gate[Refused, None] = Gate("refusals", _write, capacity=1_000)
+batcher: Batcher[Refused, None] = Batcher("refusals", _write, capacity=1_000)
 sampler = Sampler()
 
 
 def keep(trace: Trace, client_address: str | None) -> None:
     """Keep what this request's answer refused, or let it be counted by one that is kept. Nobody waits for it."""
-    refusal, policy, verdict = trace.refusal, trace.policy, trace.verdict
+    refusal, policy, decision = trace.refusal, trace.policy, trace.decision
     if refusal is None or refusal.status >= 500 or (policy is None and trace.endpoint in NO_ENDPOINTS):
         return
     if trace.usage is not None:
         # It was taken on and is in the ledger, whatever its answer.
         return
-    stands_for = sampler.weigh(trace.key_id)
+    sample_weight = sampler.weigh(trace.key_id)
     is_reuse = isinstance(refusal, RotatedKey) and policy is not None
-    if not stands_for and not is_reuse:
+    if not sample_weight and not is_reuse:
         return
     refused = Refused(
         id=trace.request_id,
@@ -125,15 +126,15 @@ def keep(trace: Trace, client_address: str | None) -> None:
         code=refusal.error_code,
         # Whatever a caller may have written where no key belongs.
         message=PATTERN.sub("fastgpt-******", storable(refusal.message))[:1000],
-        asked=msgspec.structs.asdict(trace.asked) if trace.asked else None,
-        limits=[msgspec.structs.asdict(limit) for limit in verdict.limits] if verdict else None,
-        refused_by=verdict.refused_by if verdict else None,
-        stands_for=stands_for,
+        requested=msgspec.structs.asdict(trace.request) if trace.request else None,
+        limits=[msgspec.structs.asdict(limit) for limit in decision.limits] if decision else None,
+        refused_by=decision.refused_by if decision else None,
+        sample_weight=sample_weight,
         client_address=client_address,
         reused_secret_id=policy.secret_id if policy and is_reuse else None,
     )
     try:
-        gate.begin(refused)
+        batcher.enqueue(refused)
     except ServiceUnavailable:
         # The database is behind or gone. Refusals must not pile up in memory; the log line has this one.
         return

@@ -46,7 +46,7 @@ class Reservation(models.Model):
     prompt_price = models.PositiveBigIntegerField(_("prompt price"), db_default=0)
     completion_price = models.PositiveBigIntegerField(_("completion price"), db_default=0)
     # Each limit as the request found it, and what it asked for: for the ledger, where it explains the record.
-    found = models.JSONField(_("found"), null=True)
+    limits_seen = models.JSONField(_("limits seen"), null=True)
     limit_ids = ArrayField(models.BigIntegerField(), verbose_name=_("limit ids"))
     amounts = ArrayField(models.BigIntegerField(), verbose_name=_("amounts"))
     period_starts = ArrayField(models.DateTimeField(), verbose_name=_("period starts"))

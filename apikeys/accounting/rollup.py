@@ -24,13 +24,13 @@ WITH gone AS (
 ),
 written AS (
     INSERT INTO apikeys_dailyusage AS daily (
-        day, team_id, key_id, app_id, endpoint, model, ending, token_source,
+        day, team_id, key_id, app_id, endpoint, model, outcome, token_source,
         requests, prompt_tokens, completion_tokens, cost_micropoints, duration_ms)
-    SELECT (created_at AT TIME ZONE 'UTC')::date AS day, team_id, key_id, app_id, endpoint, model, ending,
+    SELECT (created_at AT TIME ZONE 'UTC')::date AS day, team_id, key_id, app_id, endpoint, model, outcome,
         token_source, count(*), sum(prompt_tokens), sum(completion_tokens), sum(cost_micropoints), sum(duration_ms)
     FROM gone
-    GROUP BY day, team_id, key_id, app_id, endpoint, model, ending, token_source
-    ON CONFLICT (day, team_id, key_id, coalesce(app_id, ''), endpoint, model, ending, token_source) DO UPDATE SET
+    GROUP BY day, team_id, key_id, app_id, endpoint, model, outcome, token_source
+    ON CONFLICT (day, team_id, key_id, coalesce(app_id, ''), endpoint, model, outcome, token_source) DO UPDATE SET
         requests = daily.requests + excluded.requests,
         prompt_tokens = daily.prompt_tokens + excluded.prompt_tokens,
         completion_tokens = daily.completion_tokens + excluded.completion_tokens,
@@ -66,7 +66,7 @@ def first_day_kept(days: int) -> date:
     return today - timedelta(days=days)
 
 
-def begin(day: date) -> datetime:
+def start_of(day: date) -> datetime:
     return datetime.combine(day, time(), UTC)
 
 
@@ -74,7 +74,7 @@ def _roll_forward(before: date) -> int:
     total, after = 0, 0
     while True:
         with connection.cursor() as cursor:
-            cursor.execute(ROLL_FORWARD, {"before": begin(before), "after": after, "limit": COUNTERS_PER_BATCH})
+            cursor.execute(ROLL_FORWARD, {"before": start_of(before), "after": after, "limit": COUNTERS_PER_BATCH})
             moved = [limit_id for (limit_id,) in cursor.fetchall()]
         total += len(moved)
         if len(moved) < COUNTERS_PER_BATCH:
@@ -88,7 +88,7 @@ def _roll_up(before: date) -> tuple[int, int]:
     for team_id in Team.objects.order_by("pk").values_list("pk", flat=True):
         since = datetime.min.replace(tzinfo=UTC)
         while True:
-            count, last, new_rows = _roll_up_batch(team_id, since, begin(before))
+            count, last, new_rows = _roll_up_batch(team_id, since, start_of(before))
             records += count
             daily_rows += new_rows
             if count < RECORDS_PER_BATCH:

@@ -32,7 +32,7 @@ else:
 
 class DeliveryInline(DeliveryTabularInline):
     model = Delivery
-    fields = readonly_fields = ("channel", "attempts", "told_at", "given_up_at", "error")
+    fields = readonly_fields = ("channel", "attempts", "delivered_at", "given_up_at", "error")
     extra = 0
 
     @admin.display(description=_("last error"))
@@ -63,11 +63,11 @@ class GivenUpFilter(YesFilter):
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnlyAdmin):
-    list_display = ("created_at", "headline", "team", "told_at")
-    list_filter = (("team", ScopedListFilter), "kind", ("told_at", admin.EmptyFieldListFilter), GivenUpFilter)
+    list_display = ("created_at", "headline", "team", "delivered_at")
+    list_filter = (("team", ScopedListFilter), "kind", ("delivered_at", admin.EmptyFieldListFilter), GivenUpFilter)
     list_select_related = ("team", "key")
     search_fields = ("=key__id", "key__name", "team__name")
-    fields = ("headline", "kind", "team", "key", "facts", "created_at", "told_at")
+    fields = ("headline", "kind", "team", "key", "details", "created_at", "delivered_at")
     inlines = [DeliveryInline]
     show_full_result_count = False
 

@@ -191,10 +191,10 @@ class EndpointRuleAdmin(SuperusersOnly, HistoryRead, CheckedList):
             return self._switch(request)
         has_calls, has_refusals = user.has_perm("apikeys.view_usagerecord"), user.has_perm("apikeys.view_refusal")
         calls = Counter(newest(UsageRecord, user).values_list("endpoint", flat=True) if has_calls else ())
-        kept_refusals = list(newest(Refusal, user).values_list("endpoint", "stands_for")) if has_refusals else []
+        kept_refusals = list(newest(Refusal, user).values_list("endpoint", "sample_weight")) if has_refusals else []
         refusals: Counter[str] = Counter()
-        for endpoint, stands_for in kept_refusals:
-            refusals[endpoint] += stands_for
+        for endpoint, sample_weight in kept_refusals:
+            refusals[endpoint] += sample_weight
         context = {
             **self.admin_site.each_context(request),
             "title": _("Endpoints"),

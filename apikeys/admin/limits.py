@@ -76,7 +76,7 @@ class LimitForm(LimitModelForm):
             if answers.get(name) is not None:
                 answers[name] = exact_amount(name, measure, answers[name])
         if self.asks_password and self.instance.pk and answers.get("amount", 0) > self.instance.amount:
-            raise reauthentication.stale()
+            raise reauthentication.reauthentication_error()
         return answers
 
 
@@ -123,17 +123,17 @@ class LimitAdmin(LongList, TeamScopedAdmin):
         return () if obj is None else ("team", "key", "unit", "period", "time_zone", *told)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
-        form = LimitForm if reauthentication.is_fresh(request) else StaleLimitForm
+        form = LimitForm if reauthentication.is_recent(request) else StaleLimitForm
         return super().get_form(request, obj, change, **{"form": form, **kwargs})
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
-        if self.has_delete_permission(request) and not reauthentication.is_fresh(request):
+        if self.has_delete_permission(request) and not reauthentication.is_recent(request):
             return reauthentication.ask(request)
         return super().delete_view(request, object_id, extra_context)
 
     def get_actions(self, request: HttpRequest) -> Any:
         actions: dict[str, Any] = super().get_actions(request)
-        if "delete_selected" in actions and not reauthentication.is_fresh(request):
+        if "delete_selected" in actions and not reauthentication.is_recent(request):
             # Whichever of a form's fields named the action: what runs is taken from here.
             _function, name, description = actions["delete_selected"]
             actions["delete_selected"] = (lambda page, asked, limits: reauthentication.ask(asked), name, description)
@@ -159,11 +159,11 @@ class LimitAdmin(LongList, TeamScopedAdmin):
 
     @admin.display(description=_("used"))
     def used(self, limit: Limit) -> str:
-        return f"{shown(limit.measure, limit.standing().used):,}"
+        return f"{shown(limit.measure, limit.current_usage().used):,}"
 
     @admin.display(description=_("reserved by open requests"))
     def reserved(self, limit: Limit) -> str:
-        return f"{shown(limit.measure, limit.standing().reserved):,}"
+        return f"{shown(limit.measure, limit.current_usage().reserved):,}"
 
     @admin.display(description=_("left"))
     def left(self, limit: Limit) -> str:
@@ -171,5 +171,5 @@ class LimitAdmin(LongList, TeamScopedAdmin):
 
     @admin.display(description=_("counted since"))
     def counted_since(self, limit: Limit) -> str:
-        since = limit.standing().since
+        since = limit.current_usage().since
         return "-" if since is None else since.astimezone(ZoneInfo(limit.time_zone)).strftime("%Y-%m-%d %H:%M %Z")

@@ -39,7 +39,7 @@ class PeopleAdmin(SuperusersOnly):
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change=change, **kwargs)  # type: ignore[misc]
-        return form if reauthentication.is_fresh(request) else reauthentication.late(form)
+        return form if reauthentication.is_recent(request) else reauthentication.requires_reauthentication(form)
 
 
 @admin.register(User)
@@ -50,7 +50,7 @@ class SiteUserAdmin(PeopleAdmin, PermissionsNamed, UserAdmin, ProtectionShown): 
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
         # It asks for no old password, not even for one's own.
-        if self.has_change_permission(request) and not reauthentication.is_fresh(request):
+        if self.has_change_permission(request) and not reauthentication.is_recent(request):
             return reauthentication.ask(request)
         return super().user_change_password(request, id, form_url)
 

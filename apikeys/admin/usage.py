@@ -51,10 +51,10 @@ class UsageRecordAdmin(LongList, ReadOnlyAdmin):
         "model",
         "tokens",
         "status",
-        "ending",
+        "outcome",
         "duration_ms",
     )
-    list_filter = (("team", ScopedListFilter), ("key", ScopedListFilter), ("app", ScopedListFilter), "ending")
+    list_filter = (("team", ScopedListFilter), ("key", ScopedListFilter), ("app", ScopedListFilter), "outcome")
     list_select_related = ("team", "key", "app")
     fields = readonly_fields = ("explanation",)
     search_fields = ("=id", "=key__id")
@@ -97,12 +97,12 @@ class DailyUsageAdmin(LongList, ReadOnlyAdmin):
         "app",
         "endpoint",
         "model",
-        "ending",
+        "outcome",
         "requests",
         "tokens",
         "points",
     )
-    list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), "ending")
+    list_filter = (("team", ScopedListFilter), ("app", ScopedListFilter), "outcome")
     list_select_related = ("team", "key", "app")
     search_fields = ("=key__id", "key__name")
     show_full_result_count = False
@@ -119,7 +119,7 @@ class DailyUsageAdmin(LongList, ReadOnlyAdmin):
 
 @admin.register(Refusal)
 class RefusalAdmin(LongList, ReadOnlyAdmin):
-    list_display = ("id", "created", "team", "key", "endpoint", "status", "code", "stands_for", "client_address")
+    list_display = ("id", "created", "team", "key", "endpoint", "status", "code", "sample_weight", "client_address")
     list_filter = (("team", ScopedListFilter), "code")
     list_select_related = ("team", "key")
     search_fields = ("=id", "=key__id", "key__name")

@@ -32,11 +32,11 @@ MAX_ATTEMPTS = 8
 BATCH = 500
 
 
-class NotTold(Exception):
+class DeliveryFailed(Exception):
     """An attempt failed, and another may succeed. The message holds no address."""
 
 
-class NobodyToTell(Exception):
+class NoRecipients(Exception):
     """No further attempt will succeed."""
 
 
@@ -47,7 +47,7 @@ class Channel(models.TextChoices):
 
 class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def open(self) -> DeliveryQuerySet:
-        return self.filter(told_at=None, given_up_at=None)
+        return self.filter(delivered_at=None, given_up_at=None)
 
 
 class Delivery(models.Model):
@@ -58,7 +58,7 @@ class Delivery(models.Model):
     alert = models.ForeignKey(Alert, verbose_name=_("alert"), on_delete=models.CASCADE, related_name="deliveries")
     channel = models.CharField(_("channel"), max_length=10, choices=Channel.choices)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
-    told_at = models.DateTimeField(_("told at"), null=True)
+    delivered_at = models.DateTimeField(_("delivered at"), null=True)
     given_up_at = models.DateTimeField(_("given up at"), null=True)
     last_error = models.CharField(_("last error"), max_length=200, blank=True)
     created_at = models.DateTimeField(_("created at"), db_default=Now())
@@ -71,7 +71,7 @@ class Delivery(models.Model):
         ordering = ["pk"]
         constraints = [models.UniqueConstraint(fields=["alert", "channel"], name="delivery_once_a_channel")]
         indexes = [
-            models.Index(fields=["id"], condition=Q(told_at=None, given_up_at=None), name="delivery_open"),
+            models.Index(fields=["id"], condition=Q(delivered_at=None, given_up_at=None), name="delivery_open"),
             models.Index(fields=["alert"], condition=Q(given_up_at__isnull=False), name="delivery_given_up"),
         ]
 
@@ -79,7 +79,7 @@ class Delivery(models.Model):
         return f"{self.channel} {self.pk}"
 
     def succeed(self) -> None:
-        self._end(told_at=timezone.now(), last_error="")
+        self._end(delivered_at=timezone.now(), last_error="")
         self._note_on_webhook(last_success_at=timezone.now())
 
     def fail(self, why: str) -> None:
@@ -105,8 +105,8 @@ class Delivery(models.Model):
             for name, value in columns.items():
                 setattr(self, name, value)
             if not Delivery.objects.open().filter(alert=alert).exists():
-                alert.told_at = timezone.now()
-                alert.save(update_fields=["told_at"])
+                alert.delivered_at = timezone.now()
+                alert.save(update_fields=["delivered_at"])
 
     def _note_on_webhook(self, **columns: Any) -> None:
         if self.channel == Channel.WEBHOOK:
@@ -123,7 +123,7 @@ def prepare() -> list[str]:
 
     Whatever was interrupted between the two is found again the next time.
     """
-    unseen = Alert.objects.filter(~Exists(Delivery.objects.filter(alert=OuterRef("pk"))), told_at=None)
+    unseen = Alert.objects.filter(~Exists(Delivery.objects.filter(alert=OuterRef("pk"))), delivered_at=None)
     for alert in unseen.select_related("team__webhook").order_by("pk")[:BATCH]:
         channels = _channels(alert)
         if channels:
@@ -131,7 +131,7 @@ def prepare() -> list[str]:
                 [Delivery(alert=alert, channel=channel) for channel in channels], ignore_conflicts=True
             )
         else:
-            Alert.objects.filter(pk=alert.pk).update(told_at=timezone.now())
+            Alert.objects.filter(pk=alert.pk).update(delivered_at=timezone.now())
     without_job = Delivery.objects.open().filter(~Exists(ProcrastinateJob.objects.filter(lock=OuterRef("pk"))))
     return list(without_job.values_list("pk", flat=True)[:BATCH])
 
@@ -145,15 +145,15 @@ def _channels(alert: Alert) -> list[Channel]:
 
 
 async def attempt(delivery_id: str) -> None:
-    """Try to tell once; nothing where it has been told or given up. Raises NotTold when another attempt is due."""
+    """Try to deliver once, unless it has been delivered or given up. Raises DeliveryFailed when another try is due."""
     delivery = await sync_to_async(_begin)(delivery_id)
     if delivery is None:
         return
     try:
-        await TELLERS[Channel(delivery.channel)](delivery)
-    except NobodyToTell as error:
+        await DELIVER[Channel(delivery.channel)](delivery)
+    except NoRecipients as error:
         await sync_to_async(delivery.give_up)(str(error))
-    except NotTold as error:
+    except DeliveryFailed as error:
         await sync_to_async(delivery.fail)(str(error))
         if delivery.given_up_at is None:
             raise
@@ -172,20 +172,20 @@ def _begin(delivery_id: str) -> Delivery | None:
     return delivery
 
 
-async def tell_by_mail(delivery: Delivery) -> None:
+async def deliver_by_mail(delivery: Delivery) -> None:
     message = await sync_to_async(_mail)(delivery)
     try:
         # In a thread of its own: a slow mail server holds up nothing else.
         await sync_to_async(message.send, thread_sensitive=False)()
     except (smtplib.SMTPException, OSError) as error:
         # The class only: the text of these errors names addresses.
-        raise NotTold(history_messages.NOT_TAKEN(error=type(error).__name__)) from None
+        raise DeliveryFailed(history_messages.NOT_TAKEN(error=type(error).__name__)) from None
 
 
 def _mail(delivery: Delivery) -> EmailMessage:
     to = messages.recipients(delivery.alert)
     if not to or not settings.HAS_MAIL:
-        raise NobodyToTell(history_messages.NO_ADDRESS())
+        raise NoRecipients(history_messages.NO_ADDRESS())
     domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2] or "localhost"
     headers = {"Message-ID": f"<{delivery.pk}@{domain}>", "Auto-Submitted": "auto-generated"}
     # The site's language: whoever reads it is not asking at this moment.
@@ -193,22 +193,22 @@ def _mail(delivery: Delivery) -> EmailMessage:
         return EmailMessage(messages.headline(delivery.alert), messages.text(delivery.alert), to=to, headers=headers)
 
 
-async def tell_by_webhook(delivery: Delivery) -> None:
+async def deliver_by_webhook(delivery: Delivery) -> None:
     webhook, body = await sync_to_async(_post)(delivery)
     try:
         await webhook.post(delivery.pk, body)
     except WebhookError as error:
-        raise NotTold(str(error)) from None
+        raise DeliveryFailed(str(error)) from None
 
 
 def _post(delivery: Delivery) -> tuple[Webhook, bytes]:
     webhook: Webhook | None = Webhook.objects.for_team(delivery.alert.team_id).filter(disabled_at=None).first()
     if webhook is None:
-        raise NobodyToTell(history_messages.NO_WEBHOOK())
+        raise NoRecipients(history_messages.NO_WEBHOOK())
     return webhook, messages.payload(delivery.alert)
 
 
-TELLERS: dict[Channel, Callable[[Delivery], Awaitable[None]]] = {
-    Channel.MAIL: tell_by_mail,
-    Channel.WEBHOOK: tell_by_webhook,
+DELIVER: dict[Channel, Callable[[Delivery], Awaitable[None]]] = {
+    Channel.MAIL: deliver_by_mail,
+    Channel.WEBHOOK: deliver_by_webhook,
 }

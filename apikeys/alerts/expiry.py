@@ -7,7 +7,7 @@ THRESHOLDS = [1, 7, 30]
 
 # The usable keys, as authentication would have them, whose end is near.
 SQL = """
-INSERT INTO apikeys_alert (team_id, key_id, kind, occasion, facts)
+INSERT INTO apikeys_alert (team_id, key_id, kind, dedup_key, details)
 SELECT key.team_id, key.id, 'expiry',
     concat_ws(':', 'expiry', key.id, extract(epoch FROM key.expires_at)::bigint, nearest.days),
     jsonb_build_object('expires_at', key.expires_at, 'days', nearest.days)
@@ -25,7 +25,7 @@ WHERE key.expires_at > now() AND key.expires_at <= now() + make_interval(days =>
         SELECT FROM apikeys_keysecret AS secret
         WHERE secret.key_id = key.id AND (secret.expires_at IS NULL OR secret.expires_at > now())
     )
-ON CONFLICT (occasion) DO NOTHING
+ON CONFLICT (dedup_key) DO NOTHING
 """
 
 

@@ -37,16 +37,16 @@ def headline(alert: Alert) -> str:
         who = gettext('Team "%(name)s"') % {"name": alert.team.name}
     else:
         who = gettext('Key "%(name)s"') % {"name": alert.key.name}
-    facts = alert.facts
+    details = alert.details
     match alert.kind:
         case AlertKind.BUDGET:
             said = gettext("%(who)s has used %(share)s %(period)s") % {
                 "who": who,
-                "share": _share(facts),
-                "period": _per(facts),
+                "share": _share(details),
+                "period": _per(details),
             }
         case AlertKind.EXPIRY:
-            days = facts["days"]
+            days = details["days"]
             told = ngettext("%(who)s ends within %(days)s day", "%(who)s ends within %(days)s days", days)
             said = told % {"who": who, "days": days}
         case _:
@@ -57,28 +57,28 @@ def headline(alert: Alert) -> str:
 
 def text(alert: Alert) -> str:
     """The whole notice, for people."""
-    facts = alert.facts
+    details = alert.details
     about = [(gettext("Team"), alert.team.name)]
     if alert.key is not None:
         about.append((gettext("Key"), f"{alert.key.name} (******{alert.key.last_four}, id {alert.key.pk})"))
     match alert.kind:
         case AlertKind.BUDGET:
-            about.append((gettext("Limit"), f"{amount(facts['measure'], facts['amount'])} {_per(facts)}"))
-            about.append((gettext("Used"), amount(facts["measure"], facts["used"])))
-            if facts["period"] != Period.TOTAL:
-                about.append((gettext("Since"), moment(facts["period_start"], facts["time_zone"])))
+            about.append((gettext("Limit"), f"{amount(details['measure'], details['amount'])} {_per(details)}"))
+            about.append((gettext("Used"), amount(details["measure"], details["used"])))
+            if details["period"] != Period.TOTAL:
+                about.append((gettext("Since"), moment(details["period_start"], details["time_zone"])))
             advice = (
                 gettext("Requests that do not fit in the limit are refused.")
-                if facts.get("percent") == 100
+                if details.get("percent") == 100
                 else gettext("Nothing is refused until the limit is used up.")
             )
         case AlertKind.EXPIRY:
-            about.append((gettext("Ends"), moment(facts["expires_at"])))
+            about.append((gettext("Ends"), moment(details["expires_at"])))
             advice = gettext("After that its calls are refused. Give it a later end, or replace it.")
         case _:
-            about.append((gettext("Secret"), f"******{facts['last_four']}"))
-            about.append((pgettext("secret", "Ended"), moment(facts["ended_at"])))
-            about.append((gettext("Used from"), str(facts["client_address"])))
+            about.append((gettext("Secret"), f"******{details['last_four']}"))
+            about.append((pgettext("secret", "Ended"), moment(details["ended_at"])))
+            about.append((gettext("Used from"), str(details["client_address"])))
             advice = gettext(
                 "The call was refused. Either a client still has the old secret, or somebody who should not have it."
             )
@@ -93,7 +93,7 @@ def payload(alert: Alert) -> bytes:
     key = None
     if alert.key is not None:
         key = {"id": alert.key.pk, "name": alert.key.name, "last_four": alert.key.last_four}
-    data = {"team": {"id": alert.team.pk, "name": alert.team.name}, "key": key, **alert.facts}
+    data = {"team": {"id": alert.team.pk, "name": alert.team.name}, "key": key, **alert.details}
     return msgspec.json.encode(
         {"type": TYPES[AlertKind(alert.kind)], "timestamp": alert.created_at.isoformat(), "data": data}
     )
@@ -110,14 +110,14 @@ def moment(when: str, time_zone: str = "") -> str:
     return datetime.fromisoformat(when).astimezone(zone).strftime("%Y-%m-%d %H:%M %Z")
 
 
-def _share(facts: dict[str, Any]) -> str:
-    if "percent" in facts:
+def _share(details: dict[str, Any]) -> str:
+    if "percent" in details:
         return gettext("%(percent)s %% of its %(amount)s") % {
-            "percent": facts["percent"],
-            "amount": amount(facts["measure"], facts["amount"]),
+            "percent": details["percent"],
+            "amount": amount(details["measure"], details["amount"]),
         }
-    return gettext("its soft amount of %(amount)s") % {"amount": amount(facts["measure"], facts["soft_amount"])}
+    return gettext("its soft amount of %(amount)s") % {"amount": amount(details["measure"], details["soft_amount"])}
 
 
-def _per(facts: dict[str, Any]) -> str:
-    return str(Period(facts["period"]).label)
+def _per(details: dict[str, Any]) -> str:
+    return str(Period(details["period"]).label)

@@ -36,17 +36,17 @@ class Alert(models.Model):
     )
     kind = models.CharField(_("kind"), max_length=10, choices=AlertKind.choices)
     # What makes it once: "budget:<limit>:<period's start>:<threshold>", "expiry:<key>:<end>:<days>", "reuse:<secret>".
-    occasion = models.CharField(_("occasion"), max_length=120, unique=True)
-    facts = models.JSONField(
-        _("facts"),
+    dedup_key = models.CharField(_("dedup_key"), max_length=120, unique=True)
+    details = models.JSONField(
+        _("details"),
         help_text=_(
             "Of a budget: limit_id, measure, period, time_zone, period_start, amount, used, and percent (50, 80, "
             "100) or soft_amount. Of an expiry: expires_at, days. Of a reuse: last_four, ended_at, client_address."
         ),
     )
     created_at = models.DateTimeField(_("created at"), db_default=Now())
-    told_at = models.DateTimeField(
-        _("told at"), null=True, help_text=_("When everybody who is to hear of it was told.")
+    delivered_at = models.DateTimeField(
+        _("delivered at"), null=True, help_text=_("When everybody who is to hear of it was told.")
     )
 
     objects: ClassVar[Any] = TeamOwnedQuerySet.as_manager()
@@ -55,7 +55,7 @@ class Alert(models.Model):
         verbose_name = _("alert")
         verbose_name_plural = _("alerts")
         ordering = ["-pk"]
-        indexes = [models.Index(fields=["id"], condition=Q(told_at=None), name="alert_open")]
+        indexes = [models.Index(fields=["id"], condition=Q(delivered_at=None), name="alert_open")]
 
     def __str__(self) -> str:
         return f"{self.get_kind_display()} ({self.pk})"

@@ -218,13 +218,13 @@ class KeyDeleteView(KeyView):
         api_key = self.find(request, key_id)
         user: Any = request.user
         api_key.revoke(by=user.get_username(), reason="Deleted over the API.")
-        hearing = revocation.tell_servers(api_key, cut_streams=False)
-        return success({"acknowledgedBy": hearing.heard, "notAcknowledgedBy": hearing.unheard})
+        acknowledgements = revocation.broadcast_revocation(api_key, terminate_streams=False)
+        return success({"acknowledgedBy": acknowledgements.acknowledged, "notAcknowledgedBy": acknowledgements.missing})
 
 
 def check_password(request: Request) -> None:
     """As the admin does before it makes or widens a key, or raises a limit."""
-    if not reauthentication.is_fresh(request._request):
+    if not reauthentication.is_recent(request._request):
         raise PasswordNeeded
 
 

@@ -1,17 +1,17 @@
 """Rate limit headers, as OpenAI's clients read them."""
 
-from apikeys.accounting.admission import LimitState, Verdict
+from apikeys.accounting.admission import Decision, LimitState
 
 
-def limit_headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
+def limit_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
     """What is left, as OpenAI's clients read it and as the IETF's draft spells it."""
     headers: list[tuple[str, str]] = []
 
     def left(limit: LimitState) -> int:
-        return limit.left(is_admitted=verdict.refused_by is None)
+        return limit.left(is_admitted=decision.refused_by is None)
 
     for measure in ("requests", "tokens"):
-        minutes = [limit for limit in verdict.limits if limit.measure == measure and limit.period == "minute"]
+        minutes = [limit for limit in decision.limits if limit.measure == measure and limit.period == "minute"]
         if minutes:
             tightest = min(minutes, key=left)
             headers += [
@@ -19,7 +19,7 @@ def limit_headers(verdict: Verdict) -> list[tuple[bytes, bytes]]:
                 (f"x-ratelimit-remaining-{measure}", str(left(tightest))),
                 (f"x-ratelimit-reset-{measure}", f"{tightest.reset_seconds}s"),
             ]
-    timed = [limit for limit in verdict.limits if limit.resets_in is not None]
+    timed = [limit for limit in decision.limits if limit.resets_in is not None]
     if timed:
         headers += [
             ("ratelimit-policy", ", ".join(f'"{_name(limit)}";q={limit.amount}' for limit in timed)),

@@ -19,8 +19,8 @@ from rest_framework.views import APIView
 
 from apikeys.access.authentication import ApiKeyAuthentication
 from apikeys.access.declarations import ApiCredential, Public, team_id_of
-from apikeys.accounting.admission import Asked, reserve_from_thread
-from apikeys.accounting.recording import Usage, usage_gate
+from apikeys.accounting.admission import ReservationRequest, reserve_from_thread
+from apikeys.accounting.recording import Usage, usage_batcher
 from apikeys.api.limit_headers import limit_headers
 from apikeys.client_address import address_of
 from apikeys.errors import ApiError, HttpsRequired, MethodNotAllowed
@@ -111,7 +111,7 @@ class ApiView(APIView):
             ended = {"status": response.status_code, "duration_ms": trace.elapsed_ms}
             trace.usage = msgspec.structs.replace(usage, **ended)
             try:
-                usage_gate.submit_from_thread(trace.usage, reserved=has_room)
+                usage_batcher.submit_from_thread(trace.usage, reserved=has_room)
             except ApiError as error:
                 # What is not recorded is not answered.
                 final = super().finalize_response(request, self.handle_exception(error), *args, **kwargs)
@@ -123,12 +123,14 @@ class ApiView(APIView):
         """Ask the limits; what they let in is recorded, whatever becomes of it."""
         usage = self._usage(request, credential)
         policy = credential.policy
-        asked = Asked(id=usage.id, team_id=policy.team_id, key_id=policy.key_id, endpoint=self.endpoint)
+        reservation_request = ReservationRequest(
+            id=usage.id, team_id=policy.team_id, key_id=policy.key_id, endpoint=self.endpoint
+        )
         trace = trace_of(request)
-        verdict = reserve_from_thread(asked, lambda: usage)
-        trace.asked, trace.verdict = asked, verdict
-        trace.headers += limit_headers(verdict)
-        verdict.check(policy)
+        decision = reserve_from_thread(reservation_request, lambda: usage)
+        trace.request, trace.decision = reservation_request, decision
+        trace.headers += limit_headers(decision)
+        decision.check(policy)
         self.usage = usage
 
     def _usage(self, request: HttpRequest, credential: ApiCredential) -> Usage:

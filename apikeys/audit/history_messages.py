@@ -8,10 +8,10 @@ from typing import Any
 from django.utils import translation
 from django.utils.translation import gettext_noop
 
-_kept: list[KeptText] = []
+_kept: list[MessageTemplate] = []
 
 
-class KeptText:
+class MessageTemplate:
     """A text with places such as %(reason)s. What is put into those named by `translated` is such a text itself."""
 
     def __init__(self, text: str, *, translated: tuple[str, ...] = ()) -> None:
@@ -43,28 +43,28 @@ def read(kept: str) -> str:
     return next((text for one in _kept if (text := one.read(kept)) is not None), kept)
 
 
-ROTATED = KeptText(gettext_noop("Rotated. The old secret ends %(when)s."), translated=("when",))
-DISABLED = KeptText(gettext_noop("Disabled. Reason: %(reason)s"))
-ENABLED = KeptText(gettext_noop("Enabled."))
-REVOKED = KeptText(gettext_noop("Revoked. Reason: %(reason)s"))
-NARROWED_EVERYWHERE = KeptText(gettext_noop("Narrowed to %(endpoints)s, from everywhere."))
-NARROWED = KeptText(gettext_noop("Narrowed to %(endpoints)s, from %(networks)s."))
-ENDLESS = KeptText(gettext_noop("Set its end to never."))
-ENDING = KeptText(gettext_noop("Set its end to %(moment)s."))
-IMPORTED = KeptText(gettext_noop("Imported."))
-CHANGED_BY_IMPORT = KeptText(gettext_noop("Changed by an import: %(columns)s."))
-ARCHIVED = KeptText(gettext_noop("Archived."))
-UNARCHIVED = KeptText(gettext_noop("Unarchived."))
-NEW_WEBHOOK_SECRET = KeptText(gettext_noop("Made a new secret. The old one ended at once."))
-OPENED = KeptText(gettext_noop("Opened %(endpoint)s to: %(kind)s."), translated=("kind",))
-CLOSED = KeptText(gettext_noop("Closed %(endpoint)s to: %(kind)s."), translated=("kind",))
+ROTATED = MessageTemplate(gettext_noop("Rotated. The old secret ends %(when)s."), translated=("when",))
+DISABLED = MessageTemplate(gettext_noop("Disabled. Reason: %(reason)s"))
+ENABLED = MessageTemplate(gettext_noop("Enabled."))
+REVOKED = MessageTemplate(gettext_noop("Revoked. Reason: %(reason)s"))
+NARROWED_EVERYWHERE = MessageTemplate(gettext_noop("Narrowed to %(endpoints)s, from everywhere."))
+NARROWED = MessageTemplate(gettext_noop("Narrowed to %(endpoints)s, from %(networks)s."))
+ENDLESS = MessageTemplate(gettext_noop("Set its end to never."))
+ENDING = MessageTemplate(gettext_noop("Set its end to %(moment)s."))
+IMPORTED = MessageTemplate(gettext_noop("Imported."))
+CHANGED_BY_IMPORT = MessageTemplate(gettext_noop("Changed by an import: %(columns)s."))
+ARCHIVED = MessageTemplate(gettext_noop("Archived."))
+UNARCHIVED = MessageTemplate(gettext_noop("Unarchived."))
+NEW_WEBHOOK_SECRET = MessageTemplate(gettext_noop("Made a new secret. The old one ended at once."))
+OPENED = MessageTemplate(gettext_noop("Opened %(endpoint)s to: %(kind)s."), translated=("kind",))
+CLOSED = MessageTemplate(gettext_noop("Closed %(endpoint)s to: %(kind)s."), translated=("kind",))
 
-NOT_TAKEN = KeptText(gettext_noop("The mail server did not take it: %(error)s."))
-NO_ADDRESS = KeptText(gettext_noop("Nobody who is to be told has a mail address."))
-NO_WEBHOOK = KeptText(gettext_noop("The webhook was disabled or removed."))
-NOT_ENDED = KeptText(gettext_noop("No attempt came to its end."))
-TOO_LATE = KeptText(gettext_noop("It did not answer in time."))
-PRIVATE_ADDRESS = KeptText(gettext_noop("Its address is private and may not be called."))
-ANSWERED = KeptText(gettext_noop("It answered HTTP %(status)s."))
-UNREADABLE_SECRET = KeptText(gettext_noop("None of ENCRYPTION_KEYS decrypts its secret. Make a new one."))
-SECRET_OF_ANOTHER_URL = KeptText(gettext_noop("Its secret is for another URL. Make a new one."))
+NOT_TAKEN = MessageTemplate(gettext_noop("The mail server did not take it: %(error)s."))
+NO_ADDRESS = MessageTemplate(gettext_noop("Nobody who is to be told has a mail address."))
+NO_WEBHOOK = MessageTemplate(gettext_noop("The webhook was disabled or removed."))
+NOT_ENDED = MessageTemplate(gettext_noop("No attempt came to its end."))
+TOO_LATE = MessageTemplate(gettext_noop("It did not answer in time."))
+PRIVATE_ADDRESS = MessageTemplate(gettext_noop("Its address is private and may not be called."))
+ANSWERED = MessageTemplate(gettext_noop("It answered HTTP %(status)s."))
+UNREADABLE_SECRET = MessageTemplate(gettext_noop("None of ENCRYPTION_KEYS decrypts its secret. Make a new one."))
+SECRET_OF_ANOTHER_URL = MessageTemplate(gettext_noop("Its secret is for another URL. Make a new one."))

@@ -20,7 +20,7 @@ from apikeys.errors import (
 )
 from apikeys.hot_path import in_flight
 from apikeys.hot_path.connections import Connection
-from apikeys.hot_path.listener import CALLS, listener
+from apikeys.hot_path.listener import CONTROL_CHANNEL, listener
 from apikeys.hot_path.servers import SERVER_ID, beat
 
 # One that has been silent for three beats does not count as alive. Its listener, which beats for it, has been silent
@@ -30,83 +30,85 @@ PATIENCE_SECONDS = 2.0
 POLL_SECONDS = 0.01
 
 
-class Call(msgspec.Struct, frozen=True, omit_defaults=True):
+class ControlMessage(msgspec.Struct, frozen=True, omit_defaults=True):
     """What every process is told: to forget what it cached, and which streams to cut."""
 
     number: int
-    cut_keys: tuple[str, ...] = ()
-    cut_app: str | None = None
+    terminated_keys: tuple[str, ...] = ()
+    terminated_app: str | None = None
     is_revoked: bool = False
 
     @property
     def error(self) -> ApiError:
-        if self.cut_app is not None:
+        if self.terminated_app is not None:
             return AppNotFound()
         return RevokedKey() if self.is_revoked else DisabledKey()
 
 
 @dataclass(frozen=True, slots=True)
-class Hearing:
-    """Which processes have answered a call, by name, and which had not when waiting for them ended."""
+class Acknowledgements:
+    """Which processes have acknowledged a message, by name, and which had not when waiting for them ended."""
 
-    heard: list[str]
-    unheard: list[str]
-    unheard_ids: list[str]
+    acknowledged: list[str]
+    missing: list[str]
+    missing_ids: list[str]
 
-    def told(self) -> str:
-        """One sentence for whoever asked."""
-        if not self.heard and not self.unheard:
+    def summary(self) -> str:
+        if not self.acknowledged and not self.missing:
             return gettext("No server process is running.")
-        if not self.unheard:
-            return gettext("All %(count)s server process(es) have acknowledged it.") % {"count": len(self.heard)}
+        if not self.missing:
+            return gettext("All %(count)s server process(es) have acknowledged it.") % {"count": len(self.acknowledged)}
         return gettext(
             "%(count)s server process(es) have acknowledged it; not within %(seconds)s s: %(names)s. "
             "One that does not hear the database asks it for every request."
-        ) % {"count": len(self.heard), "seconds": f"{PATIENCE_SECONDS:g}", "names": ", ".join(self.unheard)}
+        ) % {"count": len(self.acknowledged), "seconds": f"{PATIENCE_SECONDS:g}", "names": ", ".join(self.missing)}
 
 
 def start(loop: asyncio.AbstractEventLoop) -> None:
     """Listen for changes and calls, on behalf of the process whose requests run in this loop."""
 
     def answer(connection: Connection, payload: str) -> None:
-        call = msgspec.json.decode(payload, type=Call)
+        message = msgspec.json.decode(payload, type=ControlMessage)
         listener.invalidate()
-        for key_id in call.cut_keys:
-            loop.call_soon_threadsafe(partial(in_flight.cut, call.error, key_id=key_id))
-        if call.cut_app is not None:
-            loop.call_soon_threadsafe(partial(in_flight.cut, call.error, app_id=call.cut_app))
+        for key_id in message.terminated_keys:
+            loop.call_soon_threadsafe(partial(in_flight.terminate, message.error, key_id=key_id))
+        if message.terminated_app is not None:
+            loop.call_soon_threadsafe(partial(in_flight.terminate, message.error, app_id=message.terminated_app))
         connection.execute(
-            "UPDATE apikeys_serverprocess SET heard = greatest(heard, %s) WHERE id = %s", [call.number, SERVER_ID]
+            "UPDATE apikeys_serverprocess SET acknowledged_call = greatest(acknowledged_call, %s) WHERE id = %s",
+            [message.number, SERVER_ID],
         )
 
     listener.start(beat, answer)
 
 
-def call(*, cut_keys: Sequence[str] = (), cut_app: str | None = None, is_revoked: bool = False) -> Hearing:
+def broadcast(
+    *, terminated_keys: Sequence[str] = (), terminated_app: str | None = None, is_revoked: bool = False
+) -> Acknowledgements:
     """Have every living process forget what it cached; return when all have, or after two seconds.
 
-    What they are to see must be committed: a call inside a transaction would wait for itself.
+    What they are to see must be committed: a broadcast inside a transaction would wait for itself.
     """
-    assert not django_connection.in_atomic_block, "a call is made after the commit"  # noqa: S101 - a programmer's error
+    assert not django_connection.in_atomic_block, "a broadcast is made after the commit"  # noqa: S101 - a programmer's error
     with django_connection.cursor() as cursor:
-        cursor.execute("SELECT nextval('apikeys_call_number')")
+        cursor.execute("SELECT nextval('apikeys_control_message_number')")
         number: int = cursor.fetchone()[0]
-        message = Call(number, tuple(cut_keys), cut_app, is_revoked)
-        cursor.execute("SELECT pg_notify(%s, %s)", [CALLS, msgspec.json.encode(message).decode()])
+        message = ControlMessage(number, tuple(terminated_keys), terminated_app, is_revoked)
+        cursor.execute("SELECT pg_notify(%s, %s)", [CONTROL_CHANNEL, msgspec.json.encode(message).decode()])
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             cursor.execute(
-                "SELECT id, host || ' process ' || pid, heard >= %s FROM apikeys_serverprocess "
+                "SELECT id, host || ' process ' || pid, acknowledged_call >= %s FROM apikeys_serverprocess "
                 "WHERE heartbeat_at > statement_timestamp() - make_interval(secs => %s) ORDER BY started_at, id",
                 [number, LIVE_SECONDS],
             )
             rows = cursor.fetchall()
-            unheard = [(server_id, name) for server_id, name, has_heard in rows if not has_heard]
-            if not unheard or time.monotonic() > deadline:
+            missing = [(server_id, name) for server_id, name, has_acknowledged in rows if not has_acknowledged]
+            if not missing or time.monotonic() > deadline:
                 break
             time.sleep(POLL_SECONDS)
-    return Hearing(
-        [name for _, name, has_heard in rows if has_heard],
-        [name for _, name in unheard],
-        [server_id for server_id, _ in unheard],
+    return Acknowledgements(
+        [name for _, name, has_acknowledged in rows if has_acknowledged],
+        [name for _, name in missing],
+        [server_id for server_id, _ in missing],
     )

@@ -15,7 +15,7 @@ NETWORK = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-# Every statement of the gates finds its rows by their keys, and is run over and over. Planning it each time would
+# Every statement of the batchers finds its rows by their keys, and is run over and over. Planning it each time would
 # cost more than a better plan could save; and a plan made while a table was small must not read it whole when it
 # has grown.
 SESSION = """

@@ -1,6 +1,6 @@
 """The one way to reach the database on the hot path: many callers, one thread, one statement for all of them.
 
-Coroutines and threads submit items. A gate's thread takes all that have gathered, hands them to `flush` in one
+Coroutines and threads submit items. A batcher's thread takes all that have gathered, hands them to `flush` in one
 go, and gives each caller its own result. At the next round trip the next ones have gathered: the busier the
 server, the larger the batch, and the cheaper each item.
 """
@@ -37,14 +37,14 @@ ITEM_CLASSES = {"22", "23", "54"}
 OUT_OF_MEMORY = "53200"
 
 
-class Gate(Generic[Item, Result]):
+class Batcher(Generic[Item, Result]):
     """Submits items in batches of at most `max_batch` to `flush(connection, items) -> results`, in order.
 
     `flush` must do its work in one transaction (the connection is in autocommit mode, so one statement is one).
     At most `capacity` items wait; beyond that ServiceUnavailable is raised. With `retry`, a batch that met a
-    broken database is kept and tried again until it is written or the gate is closed; without, its callers get
+    broken database is kept and tried again until it is written or the batcher is closed; without, its callers get
     ServiceUnavailable after one reconnect. An item that the database rejects fails alone, with Rejected; what
-    `salvage` makes of it, if anything, is carried out in its place.
+    `fallback` makes of it, if anything, is carried out in its place.
     """
 
     def __init__(
@@ -56,14 +56,14 @@ class Gate(Generic[Item, Result]):
         max_batch: int = 256,
         retry: bool = False,
         wait_seconds: float = 5.0,
-        salvage: Callable[[Item], Item | None] | None = None,
+        fallback: Callable[[Item], Item | None] | None = None,
     ) -> None:
         self.name = name
         self._flush = flush
         self._capacity = capacity
         self._max_batch = max_batch
         self._retry = retry
-        self._salvage = salvage
+        self._fallback = fallback
         self.wait_seconds = wait_seconds
         self._pending: deque[Pending] = deque()
         self._reserved = 0
@@ -91,21 +91,21 @@ class Gate(Generic[Item, Result]):
         with self._lock:
             self._reserved -= 1
 
-    def begin(self, item: Item, *, reserved: bool = False) -> asyncio.Future[Result]:
+    def enqueue(self, item: Item, *, reserved: bool = False) -> asyncio.Future[Result]:
         """Queue an item from a coroutine. It is carried out even if nobody awaits the result."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         # An abandoned item's failure is logged by the flush, not a second time by asyncio.
         future.add_done_callback(_retrieve)
-        self._enqueue(item, (loop, future), reserved)
+        self._add(item, (loop, future), reserved)
         return future
 
     async def submit(self, item: Item) -> Result:
         """Queue an item and await its result, at most `wait_seconds`; then ServiceUnavailable."""
-        return await self.wait(self.begin(item))
+        return await self.wait(self.enqueue(item))
 
     async def wait(self, future: asyncio.Future[Result]) -> Result:
-        """Await what `begin` returned. The item is carried out even if this is cancelled."""
+        """Await what `enqueue` returned. The item is carried out even if this is cancelled."""
         give_up = future.get_loop().call_later(self.wait_seconds, _settle, future, ServiceUnavailable())
         try:
             return await future
@@ -115,14 +115,14 @@ class Gate(Generic[Item, Result]):
     def submit_from_thread(self, item: Item, *, reserved: bool = False) -> Result:
         """The same as `submit`, for synchronous callers."""
         try:
-            return self.begin_from_thread(item, reserved=reserved).result(self.wait_seconds)
+            return self.enqueue_from_thread(item, reserved=reserved).result(self.wait_seconds)
         except TimeoutError:
             raise ServiceUnavailable from None
 
-    def begin_from_thread(self, item: Item, *, reserved: bool = False) -> Future[Result]:
-        """The same as `begin`, for synchronous callers."""
+    def enqueue_from_thread(self, item: Item, *, reserved: bool = False) -> Future[Result]:
+        """The same as `enqueue`, for synchronous callers."""
         future: Future[Result] = Future()
-        self._enqueue(item, (None, future), reserved)
+        self._add(item, (None, future), reserved)
         return future
 
     def close(self, patience: float = 5.0) -> None:
@@ -135,7 +135,7 @@ class Gate(Generic[Item, Result]):
         if thread is not None:
             thread.join(patience + 1.0)
 
-    def _enqueue(self, item: Item, waiter: Waiter, reserved: bool) -> None:
+    def _add(self, item: Item, waiter: Waiter, reserved: bool) -> None:
         with self._lock:
             if self._thread is not None and not self._thread.is_alive():
                 # Closed, and nobody is left who would carry it out.
@@ -146,12 +146,12 @@ class Gate(Generic[Item, Result]):
                 raise ServiceUnavailable
             self._pending.append((item, waiter))
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name=f"gate-{self.name}", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=f"batcher-{self.name}", daemon=True)
                 self._thread.start()
             self._wake.notify()
 
     def _take(self) -> list[Pending]:
-        """Wait for items; an empty list means that the gate is closed and nothing is left."""
+        """Wait for items; an empty list means that the batcher is closed and nothing is left."""
         with self._lock:
             while not self._pending and not self._is_closing:
                 self._wake.wait()
@@ -161,7 +161,7 @@ class Gate(Generic[Item, Result]):
 
     def _run(self) -> None:
         while batch := self._take():
-            outcomes = self._carry_out([item for item, _ in batch])
+            outcomes = self._apply([item for item, _ in batch])
             # Room first, results second: whoever has a result may rely on the room that it took.
             with self._lock:
                 self._in_flight = 0
@@ -169,7 +169,7 @@ class Gate(Generic[Item, Result]):
         if self._connection is not None:
             self._connection.close()
 
-    def _carry_out(self, items: list[Any]) -> list[Any]:
+    def _apply(self, items: list[Any]) -> list[Any]:
         """The result or the exception of each item."""
         delay, attempts = 0.05, 0
         while True:
@@ -196,12 +196,12 @@ class Gate(Generic[Item, Result]):
     def _bisect(self, items: list[Any], error: Exception) -> list[Any]:
         if len(items) > 1:
             middle = len(items) // 2
-            return self._carry_out(items[:middle]) + self._carry_out(items[middle:])
+            return self._apply(items[:middle]) + self._apply(items[middle:])
         # The text of a database error quotes values; its class says enough.
         logger.error("%s: an item was rejected: %s", self.name, type(error).__name__)
-        rest = self._salvage(items[0]) if self._salvage is not None else None
+        rest = self._fallback(items[0]) if self._fallback is not None else None
         if rest is not None:
-            self._carry_out([rest])
+            self._apply([rest])
         return [Rejected()]
 
     def _drop_connection(self) -> None:

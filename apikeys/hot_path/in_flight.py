@@ -17,7 +17,7 @@ class InFlight:
     Made and cut in the event loop. `abort` drops the caller's connection.
     """
 
-    __slots__ = ("abort", "app_id", "cut_by", "is_open", "key_id", "user_id", "waiting")
+    __slots__ = ("abort", "app_id", "is_open", "key_id", "terminated_by", "user_id", "waiting")
 
     def __init__(self, key_id: str | None, abort: Callable[[], None], *, user_id: int | None = None) -> None:
         """Of a key, or of a signed-in user who tries an app."""
@@ -25,7 +25,7 @@ class InFlight:
         self.user_id = user_id
         self.app_id: str | None = None
         self.abort = abort
-        self.cut_by: ApiError | None = None
+        self.terminated_by: ApiError | None = None
         self.waiting: asyncio.Task[object] | None = None
         self.is_open = True
         _open.add(self)
@@ -34,24 +34,24 @@ class InFlight:
         self.is_open = False
         _open.discard(self)
 
-    def cut(self, error: ApiError) -> None:
+    def terminate(self, error: ApiError) -> None:
         """End it with this error: at once where it waits for its provider, otherwise as soon as it goes on."""
-        if self.cut_by is not None:
+        if self.terminated_by is not None:
             return
-        self.cut_by = error
+        self.terminated_by = error
         if self.waiting is not None:
             self.waiting.cancel()
         asyncio.get_running_loop().call_later(GRACE_SECONDS, self._force)
 
     def check(self) -> None:
         """Raise what it was cut by."""
-        if self.cut_by is not None:
-            raise self.cut_by
+        if self.terminated_by is not None:
+            raise self.terminated_by
 
-    def is_cut_alone(self) -> bool:
+    def is_terminated_alone(self) -> bool:
         """Asked by a task that was cancelled: whether that was the cut, and not also its caller who left."""
         task = asyncio.current_task()
-        return self.cut_by is not None and task is not None and task.uncancel() == 0
+        return self.terminated_by is not None and task is not None and task.uncancel() == 0
 
     def _force(self) -> None:
         if self.is_open:
@@ -69,8 +69,8 @@ def count_of_user(user_id: int) -> int:
     return sum(request.user_id == user_id for request in _open)
 
 
-def cut(error: ApiError, *, key_id: str | None = None, app_id: str | None = None) -> None:
+def terminate(error: ApiError, *, key_id: str | None = None, app_id: str | None = None) -> None:
     """Cut all requests of this key, or to this app. Called in the event loop."""
     for request in list(_open):
         if (key_id is not None and request.key_id == key_id) or (app_id is not None and request.app_id == app_id):
-            request.cut(error)
+            request.terminate(error)

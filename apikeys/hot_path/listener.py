@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 # The channel that the triggers in sql/notify.sql notify.
 CHANNEL = "policy_changed"
 # The channel of calls that every process answers; see `servers`.
-CALLS = "server_calls"
+CONTROL_CHANNEL = "control_messages"
 SILENCE_SECONDS = 3.0
 PING_SECONDS = 1.0
 
@@ -41,7 +41,7 @@ class Listener:
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._on_ping: Callable[[Connection], None] | None = None
-        self._on_call: Callable[[Connection, str], None] | None = None
+        self._on_message: Callable[[Connection, str], None] | None = None
 
     @property
     def lag(self) -> float:
@@ -62,10 +62,10 @@ class Listener:
     def start(
         self,
         on_ping: Callable[[Connection], None] | None = None,
-        on_call: Callable[[Connection, str], None] | None = None,
+        on_message: Callable[[Connection, str], None] | None = None,
     ) -> None:
-        """Listen in a thread. `on_ping` is called there about once a second, `on_call` with what a call says."""
-        self._on_ping, self._on_call = on_ping, on_call
+        """Listen in a thread. `on_ping` is called there about once a second, `on_message` with what a call says."""
+        self._on_ping, self._on_message = on_ping, on_message
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="policy-listener", daemon=True)
         self._thread.start()
@@ -94,7 +94,7 @@ class Listener:
     def _listen(self, connection: Connection) -> None:
         ping = f"ping_{uuid.uuid4().hex}"
         connection.execute(f"LISTEN {CHANNEL}")
-        connection.execute(f"LISTEN {CALLS}")
+        connection.execute(f"LISTEN {CONTROL_CHANNEL}")
         connection.execute(f"LISTEN {ping}")
         # What changed before this connection listened was not heard.
         self.invalidate()
@@ -110,7 +110,7 @@ class Listener:
             for notification in connection.notifies(timeout=max(0.0, ping_at - time.monotonic()), stop_after=1):
                 if notification.channel == CHANNEL:
                     self.invalidate()
-                elif notification.channel == CALLS:
+                elif notification.channel == CONTROL_CHANNEL:
                     calls.append(notification.payload)
                 else:
                     self._heard_until = float(notification.payload)
@@ -118,10 +118,10 @@ class Listener:
                 self._answer(connection, payload)
 
     def _answer(self, connection: Connection, payload: str) -> None:
-        if self._on_call is None:
+        if self._on_message is None:
             return
         try:
-            self._on_call(connection, payload)
+            self._on_message(connection, payload)
         except (msgspec.DecodeError, RuntimeError):
             # Of another version, or after the loop has ended. Whoever calls sees that nobody answers.
             logger.exception("a call was not understood")

@@ -35,7 +35,7 @@ class ServerProcess(models.Model):
     pid = models.PositiveIntegerField(_("pid"), db_default=0)
     started_at = models.DateTimeField(_("started at"), db_default=Now())
     # The last call to all processes that this one has answered.
-    heard = models.BigIntegerField(_("heard"), db_default=0)
+    acknowledged_call = models.BigIntegerField(_("acknowledged call"), db_default=0)
     heartbeat_at = models.DateTimeField(_("heartbeat at"), db_default=Now())
 
     class Meta:
@@ -57,7 +57,7 @@ def beat(connection: Connection) -> None:
     if not is_counted:
         _enter(connection)
     try:
-        # Whoever holds its rows or tables, reconcile say, must not keep this process from hearing of changes.
+        # Whoever holds its rows or tables, reconcile say, must not keep this process from acknowledgements of changes.
         with connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '500ms'")
             connection.execute("SELECT apikeys_expire_reservations(make_interval(secs => %s))", [SILENCE_SECONDS])
@@ -75,11 +75,11 @@ def _enter(connection: Connection) -> None:
     Whoever calls at this moment would otherwise wait in vain: the call may have come before this process was counted.
     """
     [(number,)] = connection.execute(
-        "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM apikeys_call_number"
+        "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM apikeys_control_message_number"
     ).fetchall()
     listener.invalidate()
     connection.execute(
-        "INSERT INTO apikeys_serverprocess (id, host, pid, heard) VALUES (%s, %s, %s, %s)",
+        "INSERT INTO apikeys_serverprocess (id, host, pid, acknowledged_call) VALUES (%s, %s, %s, %s)",
         [SERVER_ID, socket.gethostname()[:200], os.getpid(), number],
     )
 

@@ -5,7 +5,7 @@ import time
 from collections.abc import Hashable
 from typing import Any, Generic, TypeVar
 
-from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.listener import Listener
 
 Key = TypeVar("Key", bound=Hashable)
@@ -21,12 +21,12 @@ class Snapshots(Generic[Key, Snapshot]):
     What does not exist is remembered too, in a map of its own, so that garbage cannot push out what is good.
     """
 
-    def __init__(self, gate: Gate[Any, Snapshot | None], listener: Listener) -> None:
-        self.name = gate.name
+    def __init__(self, batcher: Batcher[Any, Snapshot | None], listener: Listener) -> None:
+        self.name = batcher.name
         # For metrics. Counted without a lock: threads that race may lose one.
         self.hits = 0
         self.misses = 0
-        self._gate = gate
+        self._batcher = batcher
         self._listener = listener
         self._found: dict[Key, tuple[float, Snapshot]] = {}
         self._absent: dict[Key, tuple[float, None]] = {}
@@ -52,7 +52,7 @@ class Snapshots(Generic[Key, Snapshot]):
             return snapshot
         self.misses += 1
         generation = self._listener.generation
-        snapshot = await self._gate.submit(item)
+        snapshot = await self._batcher.submit(item)
         self._keep(key, snapshot, generation)
         return snapshot
 
@@ -64,7 +64,7 @@ class Snapshots(Generic[Key, Snapshot]):
             return snapshot
         self.misses += 1
         generation = self._listener.generation
-        snapshot = self._gate.submit_from_thread(item)
+        snapshot = self._batcher.submit_from_thread(item)
         self._keep(key, snapshot, generation)
         return snapshot
 

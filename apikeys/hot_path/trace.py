@@ -12,7 +12,7 @@ from apikeys.object_ids import new_object_id
 
 if TYPE_CHECKING:
     from apikeys.access.policy import KeyPolicy
-    from apikeys.accounting.admission import Asked, Verdict
+    from apikeys.accounting.admission import Decision, ReservationRequest
     from apikeys.accounting.recording import Usage
     from apikeys.errors import ApiError
 
@@ -22,17 +22,17 @@ class Trace:
 
     __slots__ = (
         "abort",
-        "asked",
+        "decision",
         "endpoint",
         "error_code",
         "headers",
         "policy",
         "refusal",
+        "request",
         "request_id",
         "started",
         "usage",
         "user_id",
-        "verdict",
     )
 
     def __init__(self) -> None:
@@ -45,8 +45,8 @@ class Trace:
         self.error_code: str | None = None
         self.refusal: ApiError | None = None
         # What the limits were asked, and what they said.
-        self.asked: Asked | None = None
-        self.verdict: Verdict | None = None
+        self.request: ReservationRequest | None = None
+        self.decision: Decision | None = None
         # Drops the caller's connection.
         self.abort: Callable[[], None] = lambda: None
         # What it was recorded with, if it was taken on.

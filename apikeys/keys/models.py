@@ -172,15 +172,15 @@ class ApiKey(models.Model):
     revoked_at = models.DateTimeField(_("revoked at"), null=True, blank=True, editable=False)
     revoked_by = models.CharField(_("revoked by"), max_length=150, blank=True, editable=False)
     revoked_reason = models.CharField(_("revoked reason"), max_length=500, blank=True, editable=False)
-    revocation_heard_at = models.DateTimeField(
-        _("revocation heard at"),
+    revocation_acknowledged_at = models.DateTimeField(
+        _("revocation acknowledged at"),
         null=True,
         editable=False,
         help_text=_("When the last server process said that it refuses the key."),
     )
-    revocation_unheard = ArrayField(
+    unacknowledged_servers = ArrayField(
         models.CharField(max_length=24),
-        verbose_name=_("revocation unheard"),
+        verbose_name=_("unacknowledged servers"),
         db_default=[],
         blank=True,
         editable=False,

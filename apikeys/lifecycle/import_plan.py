@@ -248,7 +248,7 @@ def shown(value: Any) -> str:
     return "" if value is None else value.isoformat() if isinstance(value, datetime) else str(value)
 
 
-def carry_out(plan: Plan) -> None:
+def apply(plan: Plan) -> None:
     """Within a transaction that holds the rows that it changes. New keys get no secret: rotating makes one."""
     recording.create_all([row.api_key for row in plan.new])
     columns = sorted({name for row in plan.changed for name in row.changes})

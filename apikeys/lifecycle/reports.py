@@ -44,15 +44,15 @@ LABELS = {
     "revoked_at": "Revoked",
     "revoked_by": "Revoked by",
     "revoked_reason": "Reason",
-    "revocation_heard_at": "Acknowledged",
-    "revocation_unheard": "Not acknowledged",
+    "revocation_acknowledged_at": "Acknowledged",
+    "unacknowledged_servers": "Not acknowledged",
     "last_used_at": "Last used",
     "last_used_from": "Last used from",
 }
 # Left out for people while they say nothing.
 ONLY_WHEN_SET = {
     *("app", "app_id", "note", "disabled_at", "revoked_at", "revoked_by", "revoked_reason"),
-    *("revocation_heard_at", "revocation_unheard"),
+    *("revocation_acknowledged_at", "unacknowledged_servers"),
 }
 EMPTY = {
     "expires_at": "never",
@@ -98,8 +98,8 @@ def details(api_key: ApiKey) -> dict[str, Any]:
         "revoked_at": iso(api_key.revoked_at),
         "revoked_by": api_key.revoked_by,
         "revoked_reason": api_key.revoked_reason,
-        "revocation_heard_at": iso(api_key.revocation_heard_at),
-        "revocation_unheard": api_key.revocation_unheard,
+        "revocation_acknowledged_at": iso(api_key.revocation_acknowledged_at),
+        "unacknowledged_servers": api_key.unacknowledged_servers,
         "limits": [limit_of(limit) for limit in limits_over(api_key)],
         "last_used_from": activity.last_used_from if activity else None,
         "secrets": [

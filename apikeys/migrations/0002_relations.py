@@ -231,7 +231,7 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddConstraint(
-            model_name="rolledup",
+            model_name="rollupwatermark",
             constraint=models.CheckConstraint(condition=models.Q(("id", 1)), name="rolled_up_once"),
         ),
         migrations.AddField(
@@ -407,7 +407,7 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="delivery",
             index=models.Index(
-                condition=models.Q(("given_up_at", None), ("told_at", None)), fields=["id"], name="delivery_open"
+                condition=models.Q(("delivered_at", None), ("given_up_at", None)), fields=["id"], name="delivery_open"
             ),
         ),
         migrations.AddIndex(
@@ -519,7 +519,7 @@ class Migration(migrations.Migration):
                 ),
                 models.F("endpoint"),
                 models.F("model"),
-                models.F("ending"),
+                models.F("outcome"),
                 models.F("token_source"),
                 name="daily_usage_once",
             ),
@@ -557,7 +557,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="alert",
-            index=models.Index(condition=models.Q(("told_at", None)), fields=["id"], name="alert_open"),
+            index=models.Index(condition=models.Q(("delivered_at", None)), fields=["id"], name="alert_open"),
         ),
         migrations.AddIndex(
             model_name="usagerecord",
@@ -574,8 +574,8 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="usagerecord",
             index=models.Index(
-                condition=models.Q(("ending", "complete"), _negated=True),
-                fields=["ending", "-id"],
+                condition=models.Q(("outcome", "complete"), _negated=True),
+                fields=["outcome", "-id"],
                 name="usage_not_complete",
             ),
         ),

@@ -25,13 +25,13 @@ from django.views.decorators.debug import sensitive_post_parameters
 
 from apikeys.sign_in.forms import OwnPasswordForm, PasswordForm
 
-FRESH_SECONDS = 15 * 60
+RECENT_SECONDS = 15 * 60
 ENTERED_AT = "password_entered_at"
 
 
-def is_fresh(request: HttpRequest) -> bool:
+def is_recent(request: HttpRequest) -> bool:
     entered_at = request.session.get(ENTERED_AT)
-    return isinstance(entered_at, int) and 0 <= time.time() - entered_at < FRESH_SECONDS
+    return isinstance(entered_at, int) and 0 <= time.time() - entered_at < RECENT_SECONDS
 
 
 def remember(request: HttpRequest, **kwargs: Any) -> None:
@@ -49,7 +49,7 @@ def page(following: str = "") -> str:
     return f"{url}?{urlencode({'next': following})}" if following else url
 
 
-def stale() -> ValidationError:
+def reauthentication_error() -> ValidationError:
     """What a form says that was sent too late. It is shown again, so nothing that was filled in is lost."""
     message = format_html(
         '{} <a href="{}" target="_blank" rel="noopener" class="underline">{}</a>',
@@ -60,13 +60,13 @@ def stale() -> ValidationError:
     return ValidationError(message, code="stale_password")
 
 
-def late(form: type[BaseForm]) -> Any:
+def requires_reauthentication(form: type[BaseForm]) -> Any:
     """The same form, sent by somebody who has not entered their password lately: it does nothing."""
 
     class LateForm(form):  # type: ignore[valid-type, misc]
         def clean(self) -> dict[str, Any]:
             super().clean()
-            raise stale()
+            raise reauthentication_error()
 
     return LateForm
 
@@ -87,7 +87,7 @@ def confirm_password(request: HttpRequest) -> HttpResponse:
         **admin.site.each_context(request),
         "title": _("Enter your password"),
         "form": form,
-        "minutes": FRESH_SECONDS // 60,
+        "minutes": RECENT_SECONDS // 60,
     }
     return TemplateResponse(request, "admin/confirm_password.html", context)
 

@@ -23,7 +23,7 @@ BEGIN
         FROM (SELECT limit_id, bit_or(bit) AS bits FROM reached GROUP BY limit_id) AS raised
         WHERE counter.limit_id = raised.limit_id
     )
-    INSERT INTO apikeys_alert (team_id, key_id, kind, occasion, facts)
+    INSERT INTO apikeys_alert (team_id, key_id, kind, dedup_key, details)
     SELECT team_id, key_id, 'budget',
         format('budget:%s:%s:%s', limit_id, extract(epoch FROM period_start)::bigint,
             coalesce(percent || ':' || amount, 'soft:' || soft_amount)),
@@ -32,7 +32,7 @@ BEGIN
             'period_start', period_start, 'amount', amount, 'used', used, 'percent', percent,
             'soft_amount', CASE WHEN percent IS NULL THEN soft_amount END))
     FROM reached
-    ON CONFLICT (occasion) DO NOTHING;
+    ON CONFLICT (dedup_key) DO NOTHING;
 END $$;
 
 -- A budget that was changed may be used up once more, or is used up by the change.

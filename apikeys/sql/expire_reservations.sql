@@ -9,7 +9,7 @@ BEGIN
         'app_id', left_behind.app_id, 'endpoint', left_behind.endpoint, 'model', left_behind.model,
         'prompt_tokens', left_behind.prompt_tokens, 'completion_tokens', 0, 'token_source', 'bound',
         'cost_micropoints', left_behind.prompt_micropoints, 'prompt_price', left_behind.prompt_price,
-        'completion_price', left_behind.completion_price, 'status', 0, 'ending', 'lost',
+        'completion_price', left_behind.completion_price, 'status', 0, 'outcome', 'lost',
         'duration_ms', least(2147483647, extract(epoch FROM clock_timestamp() - left_behind.admitted_at) * 1000)::int))
     INTO items
     FROM (

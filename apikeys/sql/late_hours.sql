@@ -1,5 +1,5 @@
 -- The one row that says up to which hour the ledger is rolled up.
-INSERT INTO apikeys_rolledup (id) VALUES (1) ON CONFLICT DO NOTHING;
+INSERT INTO apikeys_rollupwatermark (id) VALUES (1) ON CONFLICT DO NOTHING;
 
 -- A note for each time, not one for each hour: writers of the ledger must never wait for one another, or for whoever
 -- reads and deletes the notes.
@@ -16,4 +16,4 @@ CREATE OR REPLACE TRIGGER note_late_hours AFTER INSERT ON apikeys_usagerecord
 -- migrate:down
 DROP TRIGGER IF EXISTS note_late_hours ON apikeys_usagerecord;
 DROP FUNCTION IF EXISTS apikeys_note_late_hours();
-DELETE FROM apikeys_rolledup;
+DELETE FROM apikeys_rollupwatermark;

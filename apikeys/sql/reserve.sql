@@ -35,17 +35,17 @@ DECLARE
     places int[];
     own int[];
     place int;
-    asked bigint;
+    requested bigint;
     tried bigint[];
     refusing int;
     told text;
     reservation apikeys_reservation;
     reservations apikeys_reservation[] := '{}';
 BEGIN
-    SELECT array_agg(asked.ordinal), array_agg(asked.id), array_agg(asked.key_id), array_agg(asked.team_id),
-        array_agg(asked.tokens), array_agg(asked.micropoints)
+    SELECT array_agg(requested.ordinal), array_agg(requested.id), array_agg(requested.key_id), array_agg(requested.team_id),
+        array_agg(requested.tokens), array_agg(requested.micropoints)
     INTO ordinals, ids, keys, teams, tokens, micropoints
-    FROM jsonb_to_recordset(items) AS asked(
+    FROM jsonb_to_recordset(items) AS requested(
         ordinal int, id text, key_id text, team_id text, tokens bigint, micropoints bigint);
     wanted := apikeys_limits_met(keys, teams);
     IF wanted = '{}' THEN
@@ -88,9 +88,9 @@ BEGIN
             coalesce(extract(epoch FROM ends[place] - moment)::text, 'null'));
     END LOOP;
     FOR item IN
-        SELECT asked AS reservation, asked.id = ANY (ARRAY(
+        SELECT requested AS reservation, requested.id = ANY (ARRAY(
             SELECT known.id FROM apikeys_reservation AS known WHERE known.id = ANY (ids))) AS is_known
-        FROM jsonb_populate_recordset(NULL::apikeys_reservation, items) AS asked
+        FROM jsonb_populate_recordset(NULL::apikeys_reservation, items) AS requested
     LOOP
         number := number + 1;
         ordinal := ordinals[number];
@@ -114,9 +114,9 @@ BEGIN
             places := places || own;
         END IF;
         FOREACH place IN ARRAY places LOOP
-            asked := CASE measures[place] WHEN 'tokens' THEN tokens[number] WHEN 'micropoints' THEN micropoints[number]
+            requested := CASE measures[place] WHEN 'tokens' THEN tokens[number] WHEN 'micropoints' THEN micropoints[number]
                 ELSE 1 END;
-            tried[place] := held[place] + asked;
+            tried[place] := held[place] + requested;
             -- Of several that refuse, the one that holds longest is named.
             IF spent[place] + tried[place] > maximums[place] AND (refusing IS NULL
                 OR (is_spent[place], coalesce(ends[place], 'infinity'))
@@ -124,9 +124,9 @@ BEGIN
                 refusing := place;
             END IF;
             told := concat_ws(', ', told,
-                format('{%s, "reserved": %s, "asked": %s}', facts[place], held[place], asked));
+                format('{%s, "reserved": %s, "requested": %s}', facts[place], held[place], requested));
             reservation.limit_ids := reservation.limit_ids || met[place];
-            reservation.amounts := reservation.amounts || asked;
+            reservation.amounts := reservation.amounts || requested;
             reservation.period_starts := reservation.period_starts || since[place];
         END LOOP;
         -- It may meet none, where others of the batch do.
@@ -135,7 +135,7 @@ BEGIN
         refused_by := met[refusing];
         IF refusing IS NULL THEN
             held := tried;
-            reservation.found := limits;
+            reservation.limits_seen := limits;
             reservation.admitted_at := moment;
             reservations := reservations || reservation;
         END IF;
@@ -143,9 +143,9 @@ BEGIN
     END LOOP;
     IF reservations <> '{}' THEN
         INSERT INTO apikeys_reservation (id, server_id, team_id, key_id, app_id, endpoint, model, prompt_tokens,
-            prompt_micropoints, prompt_price, completion_price, found, limit_ids, amounts, period_starts, admitted_at)
+            prompt_micropoints, prompt_price, completion_price, limits_seen, limit_ids, amounts, period_starts, admitted_at)
         SELECT id, server_id, team_id, key_id, app_id, endpoint, model, prompt_tokens, prompt_micropoints,
-            coalesce(prompt_price, 0), coalesce(completion_price, 0), found, limit_ids, amounts, period_starts,
+            coalesce(prompt_price, 0), coalesce(completion_price, 0), limits_seen, limit_ids, amounts, period_starts,
             admitted_at
         FROM unnest(reservations);
         UPDATE apikeys_counter SET reserved = held[array_position(met, limit_id)]

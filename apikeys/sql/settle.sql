@@ -3,7 +3,7 @@
 CREATE OR REPLACE FUNCTION apikeys_settle(items jsonb) RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
     -- A batch is made of requests that ended, or of those that are written off, never of both.
-    is_expiry boolean := items -> 0 ->> 'ending' = 'lost';
+    is_expiry boolean := items -> 0 ->> 'outcome' = 'lost';
     -- Of the requests, by their places in the batch.
     ids text[];
     keys text[];
@@ -56,7 +56,7 @@ BEGIN
     IF EXISTS (SELECT 1 FROM apikeys_usagerecord AS usage WHERE usage.id = ANY (ids)) THEN
         WITH taken_back AS (
             DELETE FROM apikeys_usagerecord AS usage
-            WHERE usage.id = ANY (ids) AND usage.ending = 'lost' AND NOT is_expiry
+            WHERE usage.id = ANY (ids) AND usage.outcome = 'lost' AND NOT is_expiry
             RETURNING usage.*
         )
         SELECT coalesce(jsonb_object_agg(id, jsonb_build_object(
@@ -64,15 +64,15 @@ BEGIN
             'moment', created_at)), '{}')
         INTO lost FROM taken_back;
         fresh := ARRAY(
-            SELECT DISTINCT asked.id FROM unnest(ids) AS asked(id)
-            WHERE NOT EXISTS (SELECT 1 FROM apikeys_usagerecord AS usage WHERE usage.id = asked.id));
+            SELECT DISTINCT requested.id FROM unnest(ids) AS requested(id)
+            WHERE NOT EXISTS (SELECT 1 FROM apikeys_usagerecord AS usage WHERE usage.id = requested.id));
     ELSE
         fresh := ids;
     END IF;
     FOR place IN 1 .. cardinality(ids) LOOP
         moments[place] := coalesce(reservations[place].admitted_at, (lost -> ids[place] ->> 'moment')::timestamptz,
             statement_timestamp());
-        told[place] := coalesce(reservations[place].found, nullif(lost -> ids[place] -> 'limits', 'null'), '[]');
+        told[place] := coalesce(reservations[place].limits_seen, nullif(lost -> ids[place] -> 'limits', 'null'), '[]');
     END LOOP;
 
     -- Most requests meet no limit, and skip this.
@@ -153,20 +153,20 @@ BEGIN
     END IF;
     INSERT INTO apikeys_usagerecord (
         id, team_id, key_id, endpoint, status, duration_ms, app_id, model, prompt_tokens, completion_tokens,
-        token_source, cost_micropoints, prompt_price, completion_price, ending, time_to_first_byte_ms,
+        token_source, cost_micropoints, prompt_price, completion_price, outcome, time_to_first_byte_ms,
         client_address, limits, charges, created_at)
     SELECT item.id, item.team_id, item.key_id, item.endpoint, item.status, item.duration_ms, item.app_id, item.model,
         item.prompt_tokens, item.completion_tokens, item.token_source, item.cost_micropoints,
-        coalesce(item.prompt_price, 0), coalesce(item.completion_price, 0), item.ending, item.time_to_first_byte_ms,
+        coalesce(item.prompt_price, 0), coalesce(item.completion_price, 0), item.outcome, item.time_to_first_byte_ms,
         item.client_address, nullif(told[item.place], '[]'), ('{' || charges[item.place] || '}')::jsonb,
         moments[item.place]
     FROM ROWS FROM (jsonb_to_recordset(items) AS (
         id text, team_id text, key_id text, endpoint text, status smallint, duration_ms int, app_id text,
         model text, prompt_tokens int, completion_tokens int, token_source text, cost_micropoints bigint,
-        prompt_price bigint, completion_price bigint, ending text, time_to_first_byte_ms int, client_address inet)
+        prompt_price bigint, completion_price bigint, outcome text, time_to_first_byte_ms int, client_address inet)
     ) WITH ORDINALITY AS item(
         id, team_id, key_id, endpoint, status, duration_ms, app_id, model, prompt_tokens, completion_tokens,
-        token_source, cost_micropoints, prompt_price, completion_price, ending, time_to_first_byte_ms, client_address,
+        token_source, cost_micropoints, prompt_price, completion_price, outcome, time_to_first_byte_ms, client_address,
         place)
     WHERE item.id = ANY (fresh);
 

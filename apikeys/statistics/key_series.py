@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-from apikeys.accounting.ledger import Ending
+from apikeys.accounting.ledger import Outcome
 from apikeys.keys.models import ApiKey
 from apikeys.statistics import sums as statistics
 from apikeys.statistics.sums import Scope, Span, Step
@@ -49,7 +49,7 @@ def _series(api_key: ApiKey, span: Span, step: Step, now: datetime, label: Calla
     for index, bar in enumerate(told.labels):
         name = label(bar)
         everything = sum(counts[index] for counts in told.stacks.values())
-        done = told.stacks[Ending.COMPLETE][index]
+        done = told.stacks[Outcome.COMPLETE][index]
         complete[name] = complete.get(name, 0) + done
         others[name] = others.get(name, 0) + everything - done
     return Series(list(complete), list(complete.values()), list(others.values()), sums.tokens, sums.micropoints)

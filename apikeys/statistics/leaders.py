@@ -58,7 +58,7 @@ class Leader(models.Model):
         return self.subject_id
 
 
-RECKON = """
+RECOMPUTE = """
 INSERT INTO apikeys_leader (board_id, team_id, is_app, subject_id, requests, tokens, cost_micropoints, is_of_all)
 SELECT %(span)s, team_id, is_app, subject_id, requests, tokens, cost_micropoints,
     least(by_requests, by_tokens, by_points) <= %(places)s
@@ -85,7 +85,7 @@ WHERE in_team <= %(places)s
 """
 
 
-def reckon() -> None:
+def recompute() -> None:
     """Reckon those ranges anew whose leaders have grown old."""
     until = rolled_up_until()
     if until is None:
@@ -93,7 +93,7 @@ def reckon() -> None:
     boards = Leaderboard.objects.in_bulk()
     for span, pause in EVERY.items():
         if span not in boards or until - boards[span].until >= pause:
-            _reckon(span, until)
+            _recompute(span, until)
 
 
 def leaders(scope: Scope, span: Span, now: datetime) -> tuple[list[Used], datetime]:
@@ -112,7 +112,7 @@ def leaders(scope: Scope, span: Span, now: datetime) -> tuple[list[Used], dateti
 
 
 @transaction.atomic(durable=True)
-def _reckon(span: Span, until: datetime) -> None:
+def _recompute(span: Span, until: datetime) -> None:
     with connection.cursor() as cursor:
         # Two workers at once take turns, so that not each adds the same.
         cursor.execute("SELECT pg_advisory_xact_lock(7074002)")
@@ -121,4 +121,4 @@ def _reckon(span: Span, until: datetime) -> None:
         since = span.start(until)
         Leaderboard.objects.filter(pk=span).delete()
         Leaderboard.objects.create(span=span, since=since, until=until)
-        cursor.execute(RECKON, {"span": span.value, "since": since, "places": PLACES})
+        cursor.execute(RECOMPUTE, {"span": span.value, "since": since, "places": PLACES})

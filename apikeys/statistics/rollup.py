@@ -1,9 +1,9 @@
 """Usage and refusals by the hour, rolled up from the ledger every minute, so that pages need not read the ledger.
 
-Up to one moment, `RolledUp.until`, every record is in the roll-ups; from there on whoever wants figures reads the
-ledger too. That moment stays some minutes behind the clock. A record that appears later than those (a long answer, one
-written off, one that replaces such) is noted by a trigger on the ledger, and its whole hour is made anew. What is
-pruned from the ledger stays here.
+Up to one moment, `RollupWatermark.until`, every record is in the roll-ups; whoever wants later figures reads the ledger
+too. That moment stays some minutes behind the clock. A record that appears later than those (a long answer, one written
+off, one that replaces such) is noted by a trigger on the ledger, and its whole hour is rebuilt. Pruned detail is read
+from the daily rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from django.db import connection, models, transaction
 from django.utils.translation import gettext_lazy as _
 
 from apikeys.accounting import rollup
-from apikeys.accounting.ledger import Ending
+from apikeys.accounting.ledger import Outcome
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
 
@@ -32,7 +32,7 @@ class HourlyUsage(models.Model):
     """The sums of one UTC hour, for each way to tell its requests apart. There is one row of each: hours are written
     whole, by one process at a time. Foreign keys without a constraint, as in UsageRecord."""
 
-    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its begin."))
+    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
     team = models.ForeignKey(
         Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
     )
@@ -55,7 +55,7 @@ class HourlyUsage(models.Model):
     )
     endpoint = models.CharField(_("endpoint"), max_length=100)
     model = models.CharField(_("model"), max_length=200, blank=True)
-    ending = models.CharField(_("ending"), max_length=10, choices=Ending.choices)
+    outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome.choices)
     requests = models.PositiveBigIntegerField(_("requests"))
     prompt_tokens = models.PositiveBigIntegerField(_("prompt tokens"))
     completion_tokens = models.PositiveBigIntegerField(_("completion tokens"))
@@ -74,7 +74,7 @@ class HourlyUsage(models.Model):
 class HourlyRefusals(models.Model):
     """How many requests one UTC hour refused, of a key or of callers without one."""
 
-    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its begin."))
+    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
     team = models.ForeignKey(
         Team,
         verbose_name=_("team"),
@@ -109,7 +109,7 @@ class HourlyTotal(models.Model):
     With a million keys an hour's usage has as many rows as it had requests; these are few in any case.
     """
 
-    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its begin."))
+    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
     team = models.ForeignKey(
         Team,
         verbose_name=_("team"),
@@ -119,7 +119,7 @@ class HourlyTotal(models.Model):
         null=True,
         related_name="+",
     )
-    ending = models.CharField(_("ending"), max_length=10, choices=[*Ending.choices, (REFUSED, "refused")])
+    outcome = models.CharField(_("outcome"), max_length=10, choices=[*Outcome.choices, (REFUSED, "refused")])
     requests = models.PositiveBigIntegerField(_("requests"))
     prompt_tokens = models.PositiveBigIntegerField(_("prompt tokens"), default=0)
     completion_tokens = models.PositiveBigIntegerField(_("completion tokens"), default=0)
@@ -129,7 +129,7 @@ class HourlyTotal(models.Model):
         indexes = [models.Index(fields=["team", "hour"], name="hourly_total_by_team")]
 
     def __str__(self) -> str:
-        return f"{self.hour}, {self.ending}"
+        return f"{self.hour}, {self.outcome}"
 
 
 class LateHour(models.Model):
@@ -141,7 +141,7 @@ class LateHour(models.Model):
         return str(self.hour)
 
 
-class RolledUp(models.Model):
+class RollupWatermark(models.Model):
     """The one row that says how far the roll-ups reach. Records before that moment are in them, later ones are not."""
 
     until = models.DateTimeField(_("until"), null=True)
@@ -157,35 +157,35 @@ class RolledUp(models.Model):
 # Each team's part of the ledger is found by its index; there is none by time alone. A day that was pruned, or is being,
 # has daily rows: what they hold stands at the day's first hour, and such a day is only ever made anew as a whole.
 USAGE = """
-INSERT INTO apikeys_hourlyusage (hour, team_id, key_id, app_id, endpoint, model, ending,
+INSERT INTO apikeys_hourlyusage (hour, team_id, key_id, app_id, endpoint, model, outcome,
     requests, prompt_tokens, completion_tokens, cost_micropoints)
-SELECT hour, team_id, key_id, app_id, endpoint, model, ending,
+SELECT hour, team_id, key_id, app_id, endpoint, model, outcome,
     sum(requests), sum(prompt_tokens), sum(completion_tokens), sum(cost_micropoints)
 FROM (
-    SELECT date_trunc('hour', record.created_at, 'UTC') AS hour, team_id, key_id, app_id, endpoint, model, ending,
+    SELECT date_trunc('hour', record.created_at, 'UTC') AS hour, team_id, key_id, app_id, endpoint, model, outcome,
         1 AS requests, prompt_tokens, completion_tokens, cost_micropoints
     FROM apikeys_team AS team CROSS JOIN LATERAL (
         SELECT * FROM apikeys_usagerecord AS usage
         WHERE usage.team_id = team.id AND usage.created_at >= %(start)s AND usage.created_at < %(end)s
     ) AS record
     UNION ALL
-    SELECT day::timestamp AT TIME ZONE 'UTC', team_id, key_id, app_id, endpoint, model, ending,
+    SELECT day::timestamp AT TIME ZONE 'UTC', team_id, key_id, app_id, endpoint, model, outcome,
         requests, prompt_tokens, completion_tokens, cost_micropoints
     FROM apikeys_dailyusage AS daily
     WHERE day::timestamp AT TIME ZONE 'UTC' >= %(start)s AND day::timestamp AT TIME ZONE 'UTC' < %(end)s
         AND team_id = ANY (ARRAY(SELECT id FROM apikeys_team))
 ) AS used
-GROUP BY hour, team_id, key_id, app_id, endpoint, model, ending
+GROUP BY hour, team_id, key_id, app_id, endpoint, model, outcome
 """
 TOTALS = """
-INSERT INTO apikeys_hourlytotal (hour, team_id, ending, requests, prompt_tokens, completion_tokens, cost_micropoints)
-SELECT hour, team_id, ending, sum(requests), sum(prompt_tokens), sum(completion_tokens), sum(cost_micropoints)
+INSERT INTO apikeys_hourlytotal (hour, team_id, outcome, requests, prompt_tokens, completion_tokens, cost_micropoints)
+SELECT hour, team_id, outcome, sum(requests), sum(prompt_tokens), sum(completion_tokens), sum(cost_micropoints)
 FROM apikeys_hourlyusage WHERE hour >= %(start)s AND hour < %(end)s
-GROUP BY GROUPING SETS ((hour, ending, team_id), (hour, ending))
+GROUP BY GROUPING SETS ((hour, outcome, team_id), (hour, outcome))
 """
 REFUSALS = """
 INSERT INTO apikeys_hourlyrefusals (hour, team_id, key_id, code, refusals)
-SELECT date_trunc('hour', refusal.created_at, 'UTC') AS hour, team_id, key_id, code, sum(stands_for)
+SELECT date_trunc('hour', refusal.created_at, 'UTC') AS hour, team_id, key_id, code, sum(sample_weight)
 FROM (SELECT id FROM apikeys_team UNION ALL SELECT NULL) AS team CROSS JOIN LATERAL (
     SELECT * FROM apikeys_refusal AS kept
     WHERE kept.team_id = team.id AND kept.created_at >= %(start)s AND kept.created_at < %(end)s
@@ -196,7 +196,7 @@ FROM (SELECT id FROM apikeys_team UNION ALL SELECT NULL) AS team CROSS JOIN LATE
 GROUP BY hour, team_id, key_id, code
 """
 REFUSED_TOTALS = """
-INSERT INTO apikeys_hourlytotal (hour, team_id, ending, requests, prompt_tokens, completion_tokens, cost_micropoints)
+INSERT INTO apikeys_hourlytotal (hour, team_id, outcome, requests, prompt_tokens, completion_tokens, cost_micropoints)
 SELECT hour, team_id, 'refused', sum(refusals), 0, 0, 0
 FROM apikeys_hourlyrefusals WHERE hour >= %(start)s AND hour < %(end)s AND team_id IS NOT NULL GROUP BY hour, team_id
 UNION ALL
@@ -219,7 +219,7 @@ def roll_up() -> None:
 
     It may be ended at any moment and run twice at once: what is done stays done, and the next run does the rest.
     """
-    _make_anew_what_was_late()
+    _rebuild_late_hours()
     while _advance():
         pass
     _delete_old()
@@ -227,7 +227,7 @@ def roll_up() -> None:
 
 def rolled_up_until() -> datetime | None:
     """None before the first run."""
-    return RolledUp.objects.values_list("until", flat=True).get()
+    return RollupWatermark.objects.values_list("until", flat=True).get()
 
 
 def _advance() -> bool:
@@ -248,14 +248,14 @@ def _advance() -> bool:
         were_noted, _ = LateHour.objects.filter(hour__gte=start, hour__lt=end).delete()
         if end == row.until and not were_noted:
             return False
-        _make_usage_anew(cursor, start, end)
-        _make_refusals_anew(cursor, start, end)
+        _rebuild_usage(cursor, start, end)
+        _rebuild_refusals(cursor, start, end)
         row.until = end
         row.save(update_fields=["until"])
         return end < target
 
 
-def _make_anew_what_was_late() -> None:
+def _rebuild_late_hours() -> None:
     notes = dict(LateHour.objects.values_list("pk", "hour"))
     for hour in sorted(set(notes.values())):
         with transaction.atomic(durable=True), connection.cursor() as cursor:
@@ -267,17 +267,17 @@ def _make_anew_what_was_late() -> None:
             if row.until is None or hour < oldest_kept(now):
                 continue
             start, length = (midnight(hour), DAY) if _is_pruned(cursor, hour) else (hour, HOUR)
-            _make_usage_anew(cursor, start, min(start + length, row.until))
+            _rebuild_usage(cursor, start, min(start + length, row.until))
 
 
-def _begin(cursor: Any) -> tuple[RolledUp, datetime]:
+def _begin(cursor: Any) -> tuple[RollupWatermark, datetime]:
     """Take turns with other runs, and with prunes, which move records between the tables that are summed up here."""
     cursor.execute(rollup.LOCK)
     # Whatever the planner believes of the ledger's size.
     cursor.execute("SET LOCAL enable_seqscan = off")
     cursor.execute("SELECT clock_timestamp()")
     now: datetime = cursor.fetchone()[0]
-    return RolledUp.objects.get(), now.astimezone(UTC)
+    return RollupWatermark.objects.get(), now.astimezone(UTC)
 
 
 def _is_pruned(cursor: Any, hour: datetime) -> bool:
@@ -286,17 +286,17 @@ def _is_pruned(cursor: Any, hour: datetime) -> bool:
     return bool(cursor.fetchone()[0])
 
 
-def _make_usage_anew(cursor: Any, start: datetime, end: datetime) -> None:
+def _rebuild_usage(cursor: Any, start: datetime, end: datetime) -> None:
     HourlyUsage.objects.filter(hour__gte=start, hour__lt=end).delete()
-    HourlyTotal.objects.filter(hour__gte=start, hour__lt=end).exclude(ending=REFUSED).delete()
+    HourlyTotal.objects.filter(hour__gte=start, hour__lt=end).exclude(outcome=REFUSED).delete()
     cursor.execute(USAGE, {"start": start, "end": end})
     cursor.execute(TOTALS, {"start": start, "end": end})
 
 
-def _make_refusals_anew(cursor: Any, start: datetime, end: datetime) -> None:
+def _rebuild_refusals(cursor: Any, start: datetime, end: datetime) -> None:
     """A refusal is dated when it is written, so none is ever late."""
     HourlyRefusals.objects.filter(hour__gte=start, hour__lt=end).delete()
-    HourlyTotal.objects.filter(hour__gte=start, hour__lt=end, ending=REFUSED).delete()
+    HourlyTotal.objects.filter(hour__gte=start, hour__lt=end, outcome=REFUSED).delete()
     cursor.execute(REFUSALS, {"start": start, "end": end})
     cursor.execute(REFUSED_TOTALS, {"start": start, "end": end})
 
@@ -320,10 +320,10 @@ def oldest_kept(now: datetime) -> datetime:
 
 
 def floor(moment: datetime) -> datetime:
-    """The begin of its UTC hour."""
+    """The start of its UTC hour."""
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def midnight(moment: datetime) -> datetime:
-    """The begin of its UTC day."""
+    """The start of its UTC day."""
     return floor(moment).replace(hour=0)

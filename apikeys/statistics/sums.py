@@ -15,12 +15,12 @@ from django.db import connection, models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from apikeys.accounting.ledger import Ending
+from apikeys.accounting.ledger import Outcome
 from apikeys.keys.models import ApiKey
 from apikeys.statistics.rollup import HOUR, REFUSED, floor, oldest_kept, rolled_up_until
 
 # In the order in which plots stack them.
-STACKS = [*Ending.values, REFUSED]
+STACKS = [*Outcome.values, REFUSED]
 Step = Literal["hour", "day"]
 Measure = Literal["requests", "tokens", "micropoints"]
 
@@ -64,12 +64,12 @@ class Scope:
 
     @property
     def stacks(self) -> list[str]:
-        return [*(Ending.values if self.has_usage else []), *([REFUSED] if self.has_refusals else [])]
+        return [*(Outcome.values if self.has_usage else []), *([REFUSED] if self.has_refusals else [])]
 
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What was asked in some time, by how it ended; refused requests have an ending of their own."""
+    """What was asked in some time, by how it ended; refused requests have an outcome of their own."""
 
     requests: dict[str, int]
     tokens: int
@@ -77,7 +77,7 @@ class Sums:
 
     @property
     def accepted(self) -> int:
-        return sum(count for ending, count in self.requests.items() if ending != REFUSED)
+        return sum(count for outcome, count in self.requests.items() if outcome != REFUSED)
 
     @property
     def refused(self) -> int:
@@ -86,13 +86,13 @@ class Sums:
     @property
     def error_rate(self) -> float | None:
         """The share of accepted requests that failed or were lost; None where there were none."""
-        errors = self.requests.get(Ending.FAILED, 0) + self.requests.get(Ending.LOST, 0)
+        errors = self.requests.get(Outcome.FAILED, 0) + self.requests.get(Outcome.LOST, 0)
         return errors / self.accepted if self.accepted else None
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What a plot shows: the begin of each hour or day, and for each ending a figure for each of them."""
+    """What a plot shows: the start of each hour or day, and for each outcome a figure for each of them."""
 
     labels: list[datetime]
     stacks: dict[str, list[int]]
@@ -110,18 +110,18 @@ class Used:
 
 
 SUMS = """
-SELECT CASE WHEN %(step)s <> '' THEN date_trunc(%(step)s, moment, %(zone)s) END AS bucket, ending,
+SELECT CASE WHEN %(step)s <> '' THEN date_trunc(%(step)s, moment, %(zone)s) END AS bucket, outcome,
     sum(requests)::bigint, sum(tokens)::bigint, sum(cost_micropoints)::bigint
 FROM ({rows}) AS part
-GROUP BY bucket, ending
+GROUP BY bucket, outcome
 """
 OF_TEAMS = """
-SELECT hour AS moment, ending, requests, prompt_tokens::bigint + completion_tokens AS tokens, cost_micropoints
+SELECT hour AS moment, outcome, requests, prompt_tokens::bigint + completion_tokens AS tokens, cost_micropoints
 FROM apikeys_hourlytotal
-WHERE hour >= %(first)s AND hour < %(last)s AND ending = ANY (%(endings)s)
+WHERE hour >= %(first)s AND hour < %(last)s AND outcome = ANY (%(outcomes)s)
     AND (%(is_all)s AND team_id IS NULL OR NOT %(is_all)s AND team_id = ANY (%(teams)s))
 UNION ALL
-SELECT record.created_at, ending, 1, prompt_tokens::bigint + completion_tokens, cost_micropoints
+SELECT record.created_at, outcome, 1, prompt_tokens::bigint + completion_tokens, cost_micropoints
 FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
 CROSS JOIN unnest(CASE WHEN %(is_all)s THEN ARRAY(SELECT id FROM apikeys_team) ELSE %(teams)s END) AS team (id)
 CROSS JOIN LATERAL (
@@ -130,7 +130,7 @@ CROSS JOIN LATERAL (
 ) AS record
 WHERE %(has_usage)s
 UNION ALL
-SELECT refusal.created_at, 'refused', stands_for, 0, 0
+SELECT refusal.created_at, 'refused', sample_weight, 0, 0
 FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
 CROSS JOIN unnest(CASE WHEN %(is_all)s THEN ARRAY(SELECT id FROM apikeys_team) ELSE %(teams)s END) AS team (id)
 CROSS JOIN LATERAL (
@@ -139,7 +139,7 @@ CROSS JOIN LATERAL (
 ) AS refusal
 WHERE %(has_refusals)s
 UNION ALL
-SELECT refusal.created_at, 'refused', stands_for, 0, 0
+SELECT refusal.created_at, 'refused', sample_weight, 0, 0
 FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
 CROSS JOIN LATERAL (
     SELECT * FROM apikeys_refusal AS kept
@@ -148,20 +148,20 @@ CROSS JOIN LATERAL (
 WHERE %(has_refusals)s AND %(is_all)s
 """
 OF_KEY = """
-SELECT hour AS moment, ending, requests, prompt_tokens::bigint + completion_tokens AS tokens, cost_micropoints
+SELECT hour AS moment, outcome, requests, prompt_tokens::bigint + completion_tokens AS tokens, cost_micropoints
 FROM apikeys_hourlyusage
-WHERE key_id = %(key)s AND hour >= %(first)s AND hour < %(last)s AND ending = ANY (%(endings)s)
+WHERE key_id = %(key)s AND hour >= %(first)s AND hour < %(last)s AND outcome = ANY (%(outcomes)s)
 UNION ALL
 SELECT hour, 'refused', refusals, 0, 0
 FROM apikeys_hourlyrefusals WHERE key_id = %(key)s AND hour >= %(first)s AND hour < %(last)s AND %(has_refusals)s
 UNION ALL
-SELECT created_at, ending, 1, prompt_tokens::bigint + completion_tokens, cost_micropoints
+SELECT created_at, outcome, 1, prompt_tokens::bigint + completion_tokens, cost_micropoints
 FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
 JOIN apikeys_usagerecord AS usage
     ON usage.key_id = %(key)s AND usage.created_at >= piece.start AND usage.created_at < piece.end
 WHERE %(has_usage)s
 UNION ALL
-SELECT created_at, 'refused', stands_for, 0, 0
+SELECT created_at, 'refused', sample_weight, 0, 0
 FROM unnest(%(starts)s::timestamptz[], %(ends)s::timestamptz[]) AS piece (start, "end")
 JOIN apikeys_refusal AS kept
     ON kept.key_id = %(key)s AND kept.created_at >= piece.start AND kept.created_at < piece.end
@@ -205,7 +205,7 @@ POINTS = """
 WITH reach AS (
     SELECT coalesce(CASE WHEN EXISTS (
         SELECT FROM apikeys_dailyusage WHERE key_id = ANY (%(keys)s) AND day = (until AT TIME ZONE 'UTC')::date
-    ) THEN date_trunc('day', until, 'UTC') ELSE until END, %(oldest)s) AS until FROM apikeys_rolledup
+    ) THEN date_trunc('day', until, 'UTC') ELSE until END, %(oldest)s) AS until FROM apikeys_rollupwatermark
 ), part AS (
     SELECT key_id, cost_micropoints FROM apikeys_hourlyusage
     WHERE key_id = ANY (%(keys)s) AND hour >= %(oldest)s AND hour < (SELECT until FROM reach)
@@ -238,9 +238,9 @@ def series(
     places = {label: index for index, label in enumerate(labels)}
     stacks = {stack: [0] * len(labels) for stack in scope.stacks}
     column = ("requests", "tokens", "micropoints").index(measure)
-    for bucket, ending, *figures in _sums(scope, labels[0], now, step):
+    for bucket, outcome, *figures in _sums(scope, labels[0], now, step):
         if bucket in places:
-            stacks[ending][places[bucket]] += figures[column]
+            stacks[outcome][places[bucket]] += figures[column]
     return Series([timezone.localtime(label) for label in labels], stacks)
 
 
@@ -302,7 +302,7 @@ def _parameters(scope: Scope, start: datetime, end: datetime) -> dict[str, Any]:
         "is_all": scope.teams is None,
         "teams": list(scope.teams or ()),
         "key": scope.key,
-        "endings": scope.stacks,
+        "outcomes": scope.stacks,
         "has_usage": scope.has_usage,
         "has_refusals": scope.has_refusals,
         "first": first,

@@ -156,9 +156,9 @@ class AppAdmin(TeamScopedAdmin):
     def archive_and_cut(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
         for app in queryset:
             self._archive(request, app)
-            hearing = broadcasts.call(cut_app=app.pk)
+            acknowledgements = broadcasts.broadcast(terminated_app=app.pk)
             self.message_user(
-                request, f"{gettext('Archived %(app)s.') % {'app': app}} {hearing.told()}", messages.SUCCESS
+                request, f"{gettext('Archived %(app)s.') % {'app': app}} {acknowledgements.summary()}", messages.SUCCESS
             )
 
     def _archive(self, request: HttpRequest, app: App) -> None:

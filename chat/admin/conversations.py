@@ -59,12 +59,12 @@ class MessageAdmin(ReadOnlyAdmin):
         "role",
         "content",
         "response_data",
-        "ending",
+        "outcome",
         "request_id",
         "created_at",
     )
-    list_display = ("data_id", "conversation", "role", "ending", "created_at")
-    list_filter = ("role", "ending")
+    list_display = ("data_id", "conversation", "role", "outcome", "created_at")
+    list_filter = ("role", "outcome")
     list_select_related = ("conversation",)
     search_fields = ("=data_id", "=conversation__chat_id", "=request_id")
     ordering = ("-pk",)

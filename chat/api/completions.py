@@ -21,7 +21,7 @@ from apikeys.hot_path.listener import listener
 from apikeys.hot_path.trace import Trace, trace_of
 from chat.completions import openai_objects
 from chat.completions import request as payloads
-from chat.completions.app_selection import addressed_app
+from chat.completions.app_selection import select_app
 from chat.completions.app_snapshots import AppSnapshot
 from chat.completions.completion import Caller, Completion
 from chat.completions.request import CompletionRequest
@@ -64,7 +64,7 @@ class CompletionsView(AsyncApiView):
         """The app, as it is now: had it changed while it was looked up, a cut could have missed this request."""
         while True:
             generation = listener.generation
-            app = await addressed_app(credential, app_id=body.appId, model=body.model)
+            app = await select_app(credential, app_id=body.appId, model=body.model)
             flight.app_id = app.app_id
             # A silent listener tells of no change; what it has was just read from the database then.
             if generation == listener.generation:
@@ -77,8 +77,8 @@ class CompletionsView(AsyncApiView):
                 return await streamed(completion, trace)
             await completion.answer()
         finally:
-            if trace.verdict is not None:
-                trace.headers += limit_headers(trace.verdict)
+            if trace.decision is not None:
+                trace.headers += limit_headers(trace.decision)
         return HttpResponse(msgspec.json.encode(whole(completion)), content_type="application/json")
 
 
@@ -133,7 +133,7 @@ async def events(
             if not first.done():
                 yield EventStream.comment + form.steps()
             opening = await first
-            yield form.begin() + form.texts(opening or [])
+            yield form.opening() + form.texts(opening or [])
             async for more in texts:
                 yield form.texts(more)
             yield form.end()

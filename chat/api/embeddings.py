@@ -65,8 +65,8 @@ class EmbeddingsView(AsyncApiView):
             await call.answer()
         finally:
             flight.close()
-            if trace.verdict is not None:
-                trace.headers += limit_headers(trace.verdict)
+            if trace.decision is not None:
+                trace.headers += limit_headers(trace.decision)
         return HttpResponse(written(call), content_type="application/json")
 
     @staticmethod

@@ -6,7 +6,7 @@ from apikeys.object_ids import is_object_id
 from chat.completions.app_snapshots import AppSnapshot, find_app
 
 
-async def addressed_app(credential: ApiCredential, *, app_id: str | None, model: str | None) -> AppSnapshot:
+async def select_app(credential: ApiCredential, *, app_id: str | None, model: str | None) -> AppSnapshot:
     """The app of an app key, or the one that a global key names: `appId`, else the suffix, else `model`.
 
     Raises WrongKeyKind when an app key names another app, AppNotFound when the app is absent, archived or

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from apikeys import encryption
 from apikeys.hot_path.connections import Connection
-from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.listener import listener
 from apikeys.hot_path.snapshots import Snapshots
 from apikeys.object_ids import is_object_id
@@ -80,8 +80,8 @@ def _load(connection: Connection, batch: Sequence[str]) -> list[AppSnapshot | No
     return [found.get(app_id) for app_id in batch]
 
 
-gate: Gate[str, AppSnapshot | None] = Gate("app-lookup", _load, capacity=5_000)
-_apps: Snapshots[str, AppSnapshot] = Snapshots(gate, listener)
+batcher: Batcher[str, AppSnapshot | None] = Batcher("app-lookup", _load, capacity=5_000)
+_apps: Snapshots[str, AppSnapshot] = Snapshots(batcher, listener)
 
 
 async def find_app(app_id: str, team_id: str) -> AppSnapshot | None:

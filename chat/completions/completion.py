@@ -15,8 +15,8 @@ from typing import Any, NoReturn
 import msgspec
 
 from apikeys.access.policy import KeyPolicy
-from apikeys.accounting.admission import Admission, Asked
-from apikeys.accounting.ledger import Ending, TokenSource
+from apikeys.accounting.admission import Admission, ReservationRequest
+from apikeys.accounting.ledger import Outcome, TokenSource
 from apikeys.accounting.recording import Usage
 from apikeys.errors import ApiError, InvalidParameter, UpstreamError
 from apikeys.hot_path.in_flight import InFlight
@@ -128,7 +128,7 @@ class Completion:
         if app.system_prompt:
             seen.append({"role": "system", "content": fill_variables(app.system_prompt, self.variables)})
         if request.chatId:
-            history = await histories.gate.submit(
+            history = await histories.batcher.submit(
                 histories.Wanted(app.app_id, request.chatId, app.history_length, request.responseChatItemId or None)
             )
             if history.is_data_id_taken:
@@ -141,7 +141,7 @@ class Completion:
 
     async def answer(self) -> None:
         """Ask for the whole answer and record it."""
-        with Admission(recorder.gate) as admission:
+        with Admission(recorder.batcher) as admission:
             await self._reserve(admission)
             try:
                 self.flight.check()
@@ -154,22 +154,22 @@ class Completion:
                     answer = await provider_calls.complete(self.app, self._payload(stream=False))
                     self.flight.waiting = None
                     self._take(answer)
-                await self._record(admission, Ending.COMPLETE)
+                await self._record(admission, Outcome.COMPLETE)
             except asyncio.CancelledError:
-                if not self.flight.is_cut_alone():
+                if not self.flight.is_terminated_alone():
                     self._hand_over(admission, self._ending_of_leaving())
                     raise
-                await self._record_failure(admission, self.flight.cut_by)
+                await self._record_failure(admission, self.flight.terminated_by)
             except ApiError as error:
                 await self._record_failure(admission, error)
             except Exception:
                 self.flight.waiting = None
-                self._hand_over(admission, Ending.FAILED, 500)
+                self._hand_over(admission, Outcome.FAILED, 500)
                 raise
 
     async def stream(self) -> AsyncGenerator[list[str], None]:
         """Yield the answer's text as it comes; the end of the iteration means that it is recorded."""
-        with Admission(recorder.gate) as admission:
+        with Admission(recorder.batcher) as admission:
             await self._reserve(admission)
             flight = self.flight
             try:
@@ -178,12 +178,12 @@ class Completion:
                 async with aclosing(self._said()) as said:
                     async for texts in said:
                         yield texts
-                await self._record(admission, Ending.COMPLETE)
+                await self._record(admission, Outcome.COMPLETE)
             except asyncio.CancelledError:
-                if not flight.is_cut_alone():
+                if not flight.is_terminated_alone():
                     self._hand_over(admission, self._ending_of_leaving())
                     raise
-                await self._record_failure(admission, flight.cut_by)
+                await self._record_failure(admission, flight.terminated_by)
             except GeneratorExit:
                 self._hand_over(admission, self._ending_of_leaving())
                 raise
@@ -191,7 +191,7 @@ class Completion:
                 await self._record_failure(admission, error)
             except Exception:
                 self.flight.waiting = None
-                self._hand_over(admission, Ending.FAILED, 500)
+                self._hand_over(admission, Outcome.FAILED, 500)
                 raise
 
     async def _said(self) -> AsyncGenerator[list[str], None]:
@@ -278,7 +278,7 @@ class Completion:
         if policy is None or not policy.has_limits:
             return
         prompt = self._prompt_bound()
-        asked = Asked(
+        request = ReservationRequest(
             id=caller.request_id,
             team_id=policy.team_id,
             key_id=policy.key_id,
@@ -293,9 +293,9 @@ class Completion:
             completion_price=app.completion_price,
         )
         nothing = {"prompt_tokens": 0, "completion_tokens": 0}
-        verdict = await admission.reserve(asked, lambda: (self._usage(Ending.CANCELLED, 503, nothing), None))
-        caller.trace.asked, caller.trace.verdict = asked, verdict
-        verdict.check(policy)
+        decision = await admission.reserve(request, lambda: (self._usage(Outcome.CANCELLED, 503, nothing), None))
+        caller.trace.request, caller.trace.decision = request, decision
+        decision.check(policy)
 
     def _prompt_bound(self) -> int:
         """Before the datasets are searched: a key that has used up its limits searches nothing either."""
@@ -338,41 +338,43 @@ class Completion:
                 raise UpstreamError("The model's answer is too long.")
         return text
 
-    def _ending_of_leaving(self) -> Ending:
+    def _ending_of_leaving(self) -> Outcome:
         """One whose reader held up its cut was dropped, and did not leave."""
-        return Ending.CANCELLED if self.flight.cut_by is None else Ending.CUT
+        return Outcome.CANCELLED if self.flight.terminated_by is None else Outcome.TERMINATED
 
     async def _record_failure(self, admission: Admission, error: ApiError | None) -> NoReturn:
         """Record what came of it until it failed or was cut, and raise why."""
         assert error is not None  # noqa: S101 - a cut has its reason
         self.flight.waiting = None
         status = 200 if self.texts and self.request.stream else error.status
-        await self._record(admission, Ending.FAILED if error is not self.flight.cut_by else Ending.CUT, status)
+        await self._record(
+            admission, Outcome.FAILED if error is not self.flight.terminated_by else Outcome.TERMINATED, status
+        )
         raise error
 
-    async def _record(self, admission: Admission, ending: Ending, status: int = 200) -> None:
-        handed_over = self._hand_over(admission, ending, status)
+    async def _record(self, admission: Admission, outcome: Outcome, status: int = 200) -> None:
+        handed_over = self._hand_over(admission, outcome, status)
         if handed_over is not None:
-            await recorder.gate.wait(handed_over)
+            await recorder.batcher.wait(handed_over)
 
-    def _hand_over(self, admission: Admission, ending: Ending, status: int = 200) -> asyncio.Future[None] | None:
+    def _hand_over(self, admission: Admission, outcome: Outcome, status: int = 200) -> asyncio.Future[None] | None:
         """Give the record to the recorder, which writes it whatever becomes of the caller; None if it has it."""
         if not admission.is_open:
             return None
         charged = self.usage
-        if ending == Ending.FAILED and self.first_byte_at is None:
+        if outcome == Outcome.FAILED and self.first_byte_at is None:
             # The provider gave nothing: nothing is charged.
             charged = {"prompt_tokens": 0, "completion_tokens": 0}
         if self.caller.policy is None:
             admission.drop()
-            self._log_trial(ending, status, charged)
+            self._log_trial(outcome, status, charged)
             return None
-        self.caller.trace.usage = record = self._usage(ending, status, charged)
-        is_kept = ending == Ending.COMPLETE or (ending in (Ending.CANCELLED, Ending.CUT) and self.texts)
+        self.caller.trace.usage = record = self._usage(outcome, status, charged)
+        is_kept = outcome == Outcome.COMPLETE or (outcome in (Outcome.CANCELLED, Outcome.TERMINATED) and self.texts)
         future: asyncio.Future[None] = admission.record((record, self._exchange() if is_kept else None))
         return future
 
-    def _log_trial(self, ending: Ending, status: int, tokens: dict[str, int]) -> None:
+    def _log_trial(self, outcome: Outcome, status: int, tokens: dict[str, int]) -> None:
         fields = {
             "request_id": self.caller.request_id,
             "user_id": self.caller.trace.user_id,
@@ -383,11 +385,11 @@ class Completion:
             "completion_tokens": tokens["completion_tokens"],
             "token_source": self.token_source.value,
             "status": status,
-            "ending": ending.value,
+            "outcome": outcome.value,
         }
         logger.info("an app was tried", extra={"fields": fields})
 
-    def _usage(self, ending: Ending, status: int, tokens: dict[str, int]) -> Usage:
+    def _usage(self, outcome: Outcome, status: int, tokens: dict[str, int]) -> Usage:
         caller, policy = self.caller, self.caller.policy
         assert policy is not None  # noqa: S101 - only what a key asked for is recorded
         return Usage(
@@ -404,7 +406,7 @@ class Completion:
             prompt_price=self.app.prompt_price,
             completion_price=self.app.completion_price,
             status=status,
-            ending=ending,
+            outcome=outcome,
             time_to_first_byte_ms=self._since_start(self.first_byte_at),
             duration_ms=self._since_start(time.monotonic()) or 0,
             client_address=caller.client_address,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from apikeys.hot_path.connections import Connection
-from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.group_commit import Batcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +70,4 @@ def _load(connection: Connection, batch: Sequence[Wanted]) -> list[History]:
     return [History(found, is_taken) for found, is_taken in zip(messages, taken, strict=True)]
 
 
-gate: Gate[Wanted, History] = Gate("history", _load, capacity=5_000, max_batch=64)
+batcher: Batcher[Wanted, History] = Batcher("history", _load, capacity=5_000, max_batch=64)

@@ -9,7 +9,7 @@ from chat.completions.provider_messages import fill_variables
 from chat.completions.request import Content, ImagePart, TextPart, text_of
 from datasets.search import retrieval
 from datasets.search.quotes import Quote
-from datasets.search.retrieval import Found, Mode, Query
+from datasets.search.retrieval import Mode, Query, SearchResult
 
 # What a token of the quotes' limit is taken for, in bytes: the bound of a prompt is in bytes, and this holds it.
 TOKEN_BYTES = 4
@@ -85,7 +85,7 @@ class Knowledge:
             found = await retrieval.search(query)
         except DatasetNotFound:
             # They were taken from the app and removed since it was looked up.
-            found = Found([], 0.0, 0, has_reranked=False)
+            found = SearchResult([], 0.0, 0, has_reranked=False)
         quotes = list(self._fitting(found.quotes))
         return Search(query, quotes, found.seconds, found.embedding_tokens, found.has_reranked)
 

@@ -9,7 +9,7 @@ from django.conf import settings
 from apikeys.accounting.recording import WAIT_SECONDS, Usage
 from apikeys.accounting.recording import write as write_usage
 from apikeys.hot_path.connections import Connection
-from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.group_commit import Batcher
 from apikeys.object_ids import new_object_id
 
 
@@ -32,7 +32,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 # An answer id that a faster request has taken meanwhile is replaced by a new one: the answer is given already.
 SQL = """
 WITH item AS (
-    SELECT * FROM jsonb_to_recordset(%(items)s::text::jsonb) AS item(id text, app_id text, ending text, ordinal int,
+    SELECT * FROM jsonb_to_recordset(%(items)s::text::jsonb) AS item(id text, app_id text, outcome text, ordinal int,
         chat_id text, question_id text, question jsonb, answer_id text, spare_id text, answer jsonb,
         response_data jsonb, custom_uid text, metadata jsonb, variables jsonb)
 ),
@@ -52,8 +52,8 @@ conversation AS (
     RETURNING id, app_id, chat_id
 ),
 message AS (
-    INSERT INTO chat_message (conversation_id, data_id, role, content, response_data, ending, request_id, created_at)
-    SELECT conversation.id, part.data_id, part.role, part.content, part.response_data, exchange.ending, exchange.id,
+    INSERT INTO chat_message (conversation_id, data_id, role, content, response_data, outcome, request_id, created_at)
+    SELECT conversation.id, part.data_id, part.role, part.content, part.response_data, exchange.outcome, exchange.id,
         clock_timestamp()
     FROM exchange
     JOIN conversation USING (app_id, chat_id)
@@ -94,7 +94,7 @@ def _usage_alone(item: Item) -> Item | None:
     return None if exchange is None else (usage, None)
 
 
-gate: Gate[Item, None] = Gate(
+batcher: Batcher[Item, None] = Batcher(
     "recorder",
     _write,
     capacity=settings.RECORDER_QUEUE_SIZE,
@@ -102,5 +102,5 @@ gate: Gate[Item, None] = Gate(
     max_batch=128,
     retry=True,
     wait_seconds=WAIT_SECONDS,
-    salvage=_usage_alone,
+    fallback=_usage_alone,
 )

@@ -33,7 +33,7 @@ class StreamFormat:
         raw = data if isinstance(data, bytes) else msgspec.json.encode(data)
         return sse.encode(raw, "answer" if self.is_detailed else None)
 
-    def begin(self) -> bytes:
+    def opening(self) -> bytes:
         role = self._answer(openai_objects.chunk(**self.identity, delta={"role": "assistant", "content": ""}))
         return self.steps() + role
 

@@ -14,9 +14,9 @@ from typing import Any, NoReturn
 import msgspec
 
 from apikeys.access.policy import KeyPolicy
-from apikeys.accounting.admission import Admission, Asked
-from apikeys.accounting.ledger import Ending, TokenSource
-from apikeys.accounting.recording import Usage, usage_gate
+from apikeys.accounting.admission import Admission, ReservationRequest
+from apikeys.accounting.ledger import Outcome, TokenSource
+from apikeys.accounting.recording import Usage, usage_batcher
 from apikeys.errors import ApiError, UpstreamError
 from apikeys.hot_path.in_flight import InFlight
 from chat.completions.completion import Caller
@@ -57,7 +57,7 @@ class EmbeddingCall:
 
     async def answer(self) -> None:
         """Embed all and record it. Raises RateLimited, InsufficientQuota, UpstreamError or ServiceUnavailable."""
-        with Admission(usage_gate) as admission:
+        with Admission(usage_batcher) as admission:
             await self._reserve(admission)
             try:
                 self.flight.check()
@@ -66,16 +66,18 @@ class EmbeddingCall:
                 for start in range(0, len(self.texts), BATCH):
                     await self._embed(self.texts[start : start + BATCH])
                 self.flight.waiting = None
-                await self._record(admission, Ending.COMPLETE, 200)
+                await self._record(admission, Outcome.COMPLETE, 200)
             except asyncio.CancelledError:
-                if not self.flight.is_cut_alone():
-                    self._hand_over(admission, Ending.CANCELLED if self.flight.cut_by is None else Ending.CUT, 200)
+                if not self.flight.is_terminated_alone():
+                    self._hand_over(
+                        admission, Outcome.CANCELLED if self.flight.terminated_by is None else Outcome.TERMINATED, 200
+                    )
                     raise
-                await self._record_failure(admission, self.flight.cut_by)
+                await self._record_failure(admission, self.flight.terminated_by)
             except ApiError as error:
                 await self._record_failure(admission, error)
             except Exception:
-                self._hand_over(admission, Ending.FAILED, 500)
+                self._hand_over(admission, Outcome.FAILED, 500)
                 raise
 
     async def _embed(self, texts: Sequence[str]) -> None:
@@ -110,7 +112,7 @@ class EmbeddingCall:
         if not policy.has_limits:
             return
         bound = bound_of(self.texts)
-        asked = Asked(
+        request = ReservationRequest(
             id=caller.request_id,
             team_id=policy.team_id,
             key_id=policy.key_id,
@@ -122,42 +124,44 @@ class EmbeddingCall:
             micropoints=self._cost(bound),
             prompt_price=self.model.price,
         )
-        verdict = await admission.reserve(asked, lambda: self._usage(Ending.CANCELLED, 503, 0, TokenSource.BOUND))
-        caller.trace.asked, caller.trace.verdict = asked, verdict
-        verdict.check(policy)
+        decision = await admission.reserve(request, lambda: self._usage(Outcome.CANCELLED, 503, 0, TokenSource.BOUND))
+        caller.trace.request, caller.trace.decision = request, decision
+        decision.check(policy)
 
     async def _record_failure(self, admission: Admission, error: ApiError | None) -> NoReturn:
         """Record what came of it until it failed or was cut, and raise why."""
         assert error is not None  # noqa: S101 - a cut has its reason
         self.flight.waiting = None
-        await self._record(admission, Ending.FAILED if error is not self.flight.cut_by else Ending.CUT, error.status)
+        await self._record(
+            admission, Outcome.FAILED if error is not self.flight.terminated_by else Outcome.TERMINATED, error.status
+        )
         raise error
 
-    async def _record(self, admission: Admission, ending: Ending, status: int) -> None:
-        handed_over = self._hand_over(admission, ending, status)
+    async def _record(self, admission: Admission, outcome: Outcome, status: int) -> None:
+        handed_over = self._hand_over(admission, outcome, status)
         if handed_over is not None:
-            await usage_gate.wait(handed_over)
+            await usage_batcher.wait(handed_over)
 
-    def _hand_over(self, admission: Admission, ending: Ending, status: int) -> asyncio.Future[None] | None:
+    def _hand_over(self, admission: Admission, outcome: Outcome, status: int) -> asyncio.Future[None] | None:
         """Give the record to the ledger, which writes it whatever becomes of the caller; None if it has it."""
         self.flight.waiting = None
         if not admission.is_open:
             return None
-        self.caller.trace.usage = record = self._usage(ending, status, *self._charge(ending))
+        self.caller.trace.usage = record = self._usage(outcome, status, *self._charge(outcome))
         future: asyncio.Future[None] = admission.record(record)
         return future
 
-    def _charge(self, ending: Ending) -> tuple[int, TokenSource]:
+    def _charge(self, outcome: Outcome) -> tuple[int, TokenSource]:
         """The tokens that it comes to. Of one that failed those of the batches before, which the provider answered."""
         if not self.is_asked:
             return 0, TokenSource.BOUND
-        if ending != Ending.FAILED:
+        if outcome != Outcome.FAILED:
             return self.tokens, TokenSource.PROVIDER if self.is_counted else TokenSource.BOUND
         if self.answered and self.counted is not None:
             return self.counted, TokenSource.PROVIDER
         return bound_of(self.texts[: self.answered]), TokenSource.BOUND
 
-    def _usage(self, ending: Ending, status: int, tokens: int, source: TokenSource) -> Usage:
+    def _usage(self, outcome: Outcome, status: int, tokens: int, source: TokenSource) -> Usage:
         caller, policy = self.caller, self.policy
         return Usage(
             id=caller.request_id,
@@ -170,7 +174,7 @@ class EmbeddingCall:
             cost_micropoints=self._cost(tokens),
             prompt_price=self.model.price,
             status=status,
-            ending=ending,
+            outcome=outcome,
             time_to_first_byte_ms=self._since_start(self.first_byte_at),
             duration_ms=self._since_start(time.monotonic()) or 0,
             client_address=caller.client_address,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from apikeys.hot_path.connections import Connection
-from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.group_commit import Batcher
 from apikeys.storable_text import storable
 from datasets.texts import STATIC_DIMENSION, STATIC_MODEL
 from datasets.vectors.provider_models import ProviderModel
@@ -55,10 +55,10 @@ def _load(connection: Connection, batch: Sequence[Wanted]) -> list[TeamModel | N
     return found
 
 
-gate: Gate[Wanted, TeamModel | None] = Gate("embedding-model", _load, capacity=5_000, max_batch=64)
+batcher: Batcher[Wanted, TeamModel | None] = Batcher("embedding-model", _load, capacity=5_000, max_batch=64)
 
 
 async def find_model(team_id: str, name: str) -> TeamModel | None:
     if name == STATIC_MODEL:
         return TeamModel(ProviderModel.of(None, name), STATIC_DIMENSION)
-    return await gate.submit(Wanted(team_id, storable(name)))
+    return await batcher.submit(Wanted(team_id, storable(name)))

@@ -36,7 +36,7 @@ class Migration(migrations.Migration):
                 ("role", models.CharField(max_length=10)),
                 ("content", models.JSONField()),
                 ("response_data", models.JSONField(blank=True, null=True)),
-                ("ending", models.CharField(default="complete", max_length=10)),
+                ("outcome", models.CharField(default="complete", max_length=10)),
                 ("request_id", models.CharField(max_length=24)),
                 ("created_at", models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
             ],

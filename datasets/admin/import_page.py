@@ -96,17 +96,17 @@ class ImportForm(forms.Form):
     def clean_name(self) -> str:
         return readable_name(self.cleaned_data["name"])
 
-    def carry_out(self) -> Collection | None:
+    def apply(self) -> Collection | None:
         """The collection that is being imported; None when the form says what is wrong."""
         answers = self.cleaned_data
         is_link = "import_link" in self.data
-        wish = sources.Wish(
+        options = sources.ImportOptions(
             name="" if is_link else answers["name"], parent=answers["parent"], chunk_size=answers["chunk_size"]
         )
         try:
             if is_link:
-                return sources.from_link(self.dataset, answers["link"], wish)
-            return sources.from_text(self.dataset, answers["text"], wish)
+                return sources.from_link(self.dataset, answers["link"], options)
+            return sources.from_text(self.dataset, answers["text"], options)
         except (Unreadable, RateLimited) as error:
             self.add_error("link" if is_link else "text", str(error))
             return None
@@ -129,7 +129,7 @@ def import_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: st
         return dataset_admin._get_obj_does_not_exist_redirect(request, dataset_admin.opts, object_id)  # type: ignore[no-any-return]
     form = ImportForm(dataset, request.POST if request.method == "POST" else None)
     if form.is_valid():
-        collection = form.carry_out()
+        collection = form.apply()
         if collection is not None:
             said = _("“%(name)s” is being imported.") % {"name": collection.name}
             dataset_admin.message_user(request, said, messages.SUCCESS)

@@ -26,7 +26,7 @@ from unfold.widgets import (
 from apikeys.errors import ApiError
 from datasets.models import Dataset
 from datasets.search.quotes import Quote, Score
-from datasets.search.retrieval import MAXIMUM_CHARACTERS, MAXIMUM_LIMIT, USUAL_LIMIT, Found, Mode, Query, search
+from datasets.search.retrieval import MAXIMUM_CHARACTERS, MAXIMUM_LIMIT, USUAL_LIMIT, Mode, Query, SearchResult, search
 
 # A model admin of datasets. Its module imports this one.
 DatasetAdmin = Any
@@ -81,7 +81,7 @@ class Column:
     """What one mode found, or why it found nothing."""
 
     mode: Mode
-    found: Found | None
+    found: SearchResult | None
     failure: str = ""
 
     @property

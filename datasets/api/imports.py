@@ -37,10 +37,10 @@ class Source(msgspec.Struct, kw_only=True):
     chunkSize: ChunkSize | None = None
     metadata: dict[str, Any] | None = None
 
-    def target(self, request: Request) -> tuple[Dataset, sources.Wish]:
+    def target(self, request: Request) -> tuple[Dataset, sources.ImportOptions]:
         """Where it goes, and how. Raises DatasetNotFound, CollectionNotFound or InvalidParameter."""
         dataset = find_dataset(team_id_of(request), self.datasetId)
-        return dataset, sources.Wish(
+        return dataset, sources.ImportOptions(
             name=clean_name(self.name) if self.name else "",
             parent=find_folder(dataset, self.parentId),
             chunk_size=self.chunkSize or USUAL_CHUNK,
@@ -71,9 +71,9 @@ class CreateFromTextView(ApiView):
 
     def post(self, request: Request) -> Response:
         wanted = decode(request._request.body, TEXT_SOURCE)
-        dataset, wish = wanted.target(request)
+        dataset, options = wanted.target(request)
         try:
-            return accepted(sources.from_text(dataset, wanted.text, wish))
+            return accepted(sources.from_text(dataset, wanted.text, options))
         except Unreadable as error:
             raise refusal_of(error, "text") from None
 
@@ -87,9 +87,9 @@ class CreateFromLinkView(ApiView):
 
     def post(self, request: Request) -> Response:
         wanted = decode(request._request.body, LINK_SOURCE)
-        dataset, wish = wanted.target(request)
+        dataset, options = wanted.target(request)
         try:
-            return accepted(sources.from_link(dataset, wanted.link, wish))
+            return accepted(sources.from_link(dataset, wanted.link, options))
         except Unreadable as error:
             raise refusal_of(error, "link") from None
 
@@ -108,9 +108,9 @@ class CreateFromFileView(ApiView):
             wanted = decode(text.encode(errors="replace"), FILE_SOURCE)
         except InvalidParameter as error:
             raise InvalidParameter(error.message, param=error.param or "data") from None
-        dataset, wish = wanted.target(request)
+        dataset, options = wanted.target(request)
         try:
-            return accepted(sources.from_file(dataset, file, file.name or "", wish))
+            return accepted(sources.from_file(dataset, file, file.name or "", options))
         except Unreadable as error:
             raise refusal_of(error, "file") from None
 

@@ -1,8 +1,8 @@
 """Collections that are made from a text, a file or a link. What is kept here is read by a job: see `import_runs`.
 
-from_text(dataset, "...", Wish(name="..."))
-from_file(dataset, file, "film.pdf", Wish())
-from_link(dataset, "https://example.org/", Wish())
+from_text(dataset, "...", ImportOptions(name="..."))
+from_file(dataset, file, "film.pdf", ImportOptions())
+from_link(dataset, "https://example.org/", ImportOptions())
 """
 
 import os
@@ -35,7 +35,7 @@ LOCK = "SELECT pg_advisory_xact_lock(hashtext('datasets_imports'), hashtext(%s))
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class ImportOptions:
     """How a source is to be imported. Without a name it gets the file's, the link's, or the text's first words."""
 
     name: str = ""
@@ -44,31 +44,31 @@ class Wish:
     metadata: dict[str, Any] = field(default_factory=dict)
 
 
-def from_text(dataset: Dataset, text: str, wish: Wish) -> Collection:
+def from_text(dataset: Dataset, text: str, options: ImportOptions) -> Collection:
     """A text, which may be Markdown. Raises Unreadable when there is none."""
     text = storable(text)
     if not text.strip():
         raise Unreadable("The text is empty.")
-    name = wish.name or text.strip().partition("\n")[0][:50]
-    return create(dataset, wish, name, BytesIO(text.encode()), kind=Kind.TEXT, source_format=Format.MARKDOWN.value)
+    name = options.name or text.strip().partition("\n")[0][:50]
+    return create(dataset, options, name, BytesIO(text.encode()), kind=Kind.TEXT, source_format=Format.MARKDOWN.value)
 
 
-def from_file(dataset: Dataset, file: IO[bytes], file_name: str, wish: Wish) -> Collection:
+def from_file(dataset: Dataset, file: IO[bytes], file_name: str, options: ImportOptions) -> Collection:
     """A file, whose name and beginning tell what it is. Raises Unreadable when it cannot be imported."""
     head = file.read(HEAD_BYTES)
     format = format_of(file_name, head)
     file.seek(0)
-    return create(dataset, wish, wish.name or file_name, file, kind=Kind.FILE, source_format=format.value)
+    return create(dataset, options, options.name or file_name, file, kind=Kind.FILE, source_format=format.value)
 
 
-def from_link(dataset: Dataset, url: str, wish: Wish) -> Collection:
+def from_link(dataset: Dataset, url: str, options: ImportOptions) -> Collection:
     """A page, which the job fetches. Raises Unreadable for what is no URL of http or https."""
     url = url.strip()
     check_url(url)
-    return create(dataset, wish, wish.name or url, None, kind=Kind.LINK, url=url)
+    return create(dataset, options, options.name or url, None, kind=Kind.LINK, url=url)
 
 
-def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **columns: Any) -> Collection:
+def create(dataset: Dataset, options: ImportOptions, name: str, source: IO[bytes] | None, **columns: Any) -> Collection:
     """The collection, its source, and the job that reads it: all of them or nothing.
 
     Raises RateLimited when its team has too much waiting. That is asked before anything is written, to spare it, and
@@ -76,13 +76,13 @@ def create(dataset: Dataset, wish: Wish, name: str, source: IO[bytes] | None, **
     """
     with transaction.atomic():
         check_room(dataset.team_id, 1, size_of(source))
-        hold(dataset, wish.parent)
+        hold(dataset, options.parent)
         collection: Collection = Collection.objects.create(
             dataset=dataset,
             name=shown(name),
-            parent=wish.parent,
-            chunk_size=wish.chunk_size,
-            metadata=wish.metadata,
+            parent=options.parent,
+            chunk_size=options.chunk_size,
+            metadata=options.metadata,
             state=ImportState.WAITING,
             **columns,
         )

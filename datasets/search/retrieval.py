@@ -71,7 +71,7 @@ class Query:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class SearchResult:
     """`embedding_tokens` are those that a provider charged for the query."""
 
     quotes: list[Quote]
@@ -81,7 +81,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Base:
+class SearchableDataset:
     """A dataset as a query needs it."""
 
     dataset_id: str
@@ -92,7 +92,7 @@ class Base:
     reranker: ProviderModel | None
 
 
-async def search(query: Query) -> Found:
+async def search(query: Query) -> SearchResult:
     """Find what fits best. Datasets that are not the team's are as if absent.
 
     Raises DatasetNotFound when none is left; UpstreamError, UpstreamTimeout; ServiceUnavailable.
@@ -101,13 +101,15 @@ async def search(query: Query) -> Found:
     text = storable(query.text[:MAXIMUM_CHARACTERS]).strip()
     query = replace(query, text=text, dataset_ids=tuple(filter(is_object_id, query.dataset_ids)))
     for _ in range(ATTEMPTS):
-        bases = await readers.read(partial(_bases, query))
-        if not bases:
+        datasets = await readers.read(partial(_searchable_datasets, query))
+        if not datasets:
             raise DatasetNotFound
-        reranker = next((base.reranker for base in bases if base.reranker), None) if query.uses_rerank else None
-        nears, tokens = await _near(query, bases)
+        reranker = (
+            next((dataset.reranker for dataset in datasets if dataset.reranker), None) if query.uses_rerank else None
+        )
+        nears, tokens = await _near(query, datasets)
         least = -math.inf if reranker else query.least
-        quotes = await readers.read(partial(_find, query, bases, nears, least))
+        quotes = await readers.read(partial(_find, query, datasets, nears, least))
         if quotes is not None:
             break
     else:
@@ -115,10 +117,10 @@ async def search(query: Query) -> Found:
     if reranker is not None:
         quotes = await _reranked(reranker, query, quotes)
     quotes = await asyncio.to_thread(_within, quotes, query.limit)
-    return Found(quotes, perf_counter() - started, tokens, has_reranked=reranker is not None)
+    return SearchResult(quotes, perf_counter() - started, tokens, has_reranked=reranker is not None)
 
 
-BASES = """
+SEARCHABLE_DATASETS = """
 SELECT dataset.id, vector_set.id, vector_set.dimension, EXISTS (
         SELECT FROM pg_index WHERE indexrelid = to_regclass(%(index_name)s || vector_set.id) AND indisvalid),
     vector_set.model, embedder.base_url, embedder.encrypted_secret, embedder.connect_seconds, embedder.total_seconds,
@@ -132,12 +134,14 @@ ORDER BY array_position(%(dataset_ids)s, dataset.id::text)
 """
 
 
-def _bases(query: Query, connection: Connection) -> list[Base]:
+def _searchable_datasets(query: Query, connection: Connection) -> list[SearchableDataset]:
     values = {"team_id": query.team_id, "dataset_ids": list(query.dataset_ids), "index_name": INDEX_NAME}
-    rows = connection.execute(BASES, values).fetchall()
+    rows = connection.execute(SEARCHABLE_DATASETS, values).fetchall()
     return [
         # A set's provider cannot be removed: where there is none, the model is the static one.
-        Base(row[0], row[1], row[2], row[3], _model(*row[4:9]) or ProviderModel.of(None, ""), _model(*row[9:]))
+        SearchableDataset(
+            row[0], row[1], row[2], row[3], _model(*row[4:9]) or ProviderModel.of(None, ""), _model(*row[9:])
+        )
         for row in rows
     ]
 
@@ -165,15 +169,15 @@ def _asking(query: Query, models: Iterable[ProviderModel]) -> Iterator[None]:
         _holding.release()
 
 
-async def _near(query: Query, bases: Sequence[Base]) -> tuple[list[Near], int]:
+async def _near(query: Query, datasets: Sequence[SearchableDataset]) -> tuple[list[Near], int]:
     """Where to look by vectors, for each model once; and the tokens that providers charged."""
     if query.mode is Mode.FULL_TEXT or not query.text:
         return [], 0
-    spaces: dict[tuple[ProviderModel, int], list[Base]] = {}
-    for base in bases:
+    spaces: dict[tuple[ProviderModel, int], list[SearchableDataset]] = {}
+    for dataset in datasets:
         # Before a set's first vector nothing can be near.
-        if base.vector_set_id is not None and base.dimension is not None:
-            spaces.setdefault((base.model, base.dimension), []).append(base)
+        if dataset.vector_set_id is not None and dataset.dimension is not None:
+            spaces.setdefault((dataset.model, dataset.dimension), []).append(dataset)
     with _asking(query, [model for model, _ in spaces]):
         embedded = await asyncio.gather(*(embed(model, [query.text]) for model, _ in spaces))
     nears, tokens = [], 0
@@ -186,9 +190,9 @@ async def _near(query: Query, bases: Sequence[Base]) -> tuple[list[Near], int]:
         if any(vector):
             indexed, others = (
                 [
-                    base.vector_set_id
-                    for base in of_space
-                    if base.vector_set_id is not None and base.has_index is has_index
+                    dataset.vector_set_id
+                    for dataset in of_space
+                    if dataset.vector_set_id is not None and dataset.has_index is has_index
                 ]
                 for has_index in (True, False)
             )
@@ -197,10 +201,10 @@ async def _near(query: Query, bases: Sequence[Base]) -> tuple[list[Near], int]:
 
 
 def _find(
-    query: Query, bases: Sequence[Base], nears: Sequence[Near], least: float, connection: Connection
+    query: Query, datasets: Sequence[SearchableDataset], nears: Sequence[Near], least: float, connection: Connection
 ) -> list[Quote] | None:
     """What is found by vectors has a cosine of at least `least`. None when another model took a dataset over."""
-    dataset_ids = [base.dataset_id for base in bases]
+    dataset_ids = [dataset.dataset_id for dataset in datasets]
     lists: Lists = {}
     with connection.transaction():
         nearest.prepare(connection)

@@ -26,8 +26,8 @@ logger = logging.getLogger(__name__)
 BATCH = 256
 # What one run does at most, so that slow datasets do not hold the places of others for ever, and how long one call of a
 # provider may take in it.
-TURN_BATCHES = 40
-TURN_SECONDS = 60
+BUDGET_BATCHES = 40
+BUDGET_SECONDS = 60
 CALL_SECONDS = 60
 # What any provider takes that takes anything.
 HARMLESS = "text"
@@ -86,12 +86,12 @@ def _record(dataset: Dataset, wanted: dict[str, Any]) -> None:
         recording.record(dataset, changed)
 
 
-class Turn:
+class TimeBudget:
     """One run of the job, and what is left of it."""
 
     def __init__(self) -> None:
-        self.batches = TURN_BATCHES
-        self.end = monotonic() + TURN_SECONDS
+        self.batches = BUDGET_BATCHES
+        self.end = monotonic() + BUDGET_SECONDS
 
     def is_over(self) -> bool:
         return self.batches <= 0 or monotonic() >= self.end
@@ -100,23 +100,23 @@ class Turn:
 async def embed_pending(dataset_id: str) -> bool:
     """Make the vectors that are waited for. Run by one worker at a time; what it has made stays, however it ends.
 
-    True when its turn was over before that: then others are to have theirs, and this dataset another after them.
+    True when its budget was over before that: then others are to have theirs, and this dataset another after them.
 
     Where a provider fails, that is noted at its vector set, and the rest waits. Where it refuses a text, that is noted
     at the text, and the others go on.
     """
-    turn = Turn()
+    budget = TimeBudget()
     for vector_set in await sync_to_async(_sets)(dataset_id):
         model = ProviderModel.of(vector_set.provider, vector_set.model)
         model = replace(model, total_seconds=min(model.total_seconds, CALL_SECONDS))
         after = 0
         try:
             while batch := await sync_to_async(_next)(vector_set, after):
-                # Each turn does something, however long it waits for its first answer.
-                if (after and turn.is_over()) or not await _embed(vector_set, model, batch, turn):
+                # Each budget does something, however long it waits for its first answer.
+                if (after and budget.is_over()) or not await _embed(vector_set, model, batch, budget):
                     return True
                 after = batch[-1].pk
-                turn.batches -= 1
+                budget.batches -= 1
         except (ApiError, WrongDimension) as error:
             await sync_to_async(_note)(vector_set, str(error))
         else:
@@ -139,15 +139,15 @@ class Waiting(NamedTuple):
     text: str
 
 
-async def _embed(vector_set: VectorSet, model: ProviderModel, batch: list[Waiting], turn: Turn) -> bool:
-    """Make the vectors of a batch. A refused text is found by halving it. False when the turn was over before the end.
+async def _embed(vector_set: VectorSet, model: ProviderModel, batch: list[Waiting], budget: TimeBudget) -> bool:
+    """Make the vectors of a batch; halving it finds a refused text. False when the budget was spent before the end.
 
     Raises TextsRefused when the provider takes no text at all, without asking it for each.
     """
     parts, has_taken = [batch], False
     while parts:
-        # Not before something has come of it: the next turn would begin with the same.
-        if has_taken and turn.is_over():
+        # Not before something has come of it: the next budget would begin with the same.
+        if has_taken and budget.is_over():
             return False
         part = parts.pop()
         try:

@@ -22,7 +22,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from unfold.widgets import UnfoldAdminSelectWidget
 
-from apikeys.accounting.ledger import Ending
+from apikeys.accounting.ledger import Outcome
 from apikeys.accounting.reconciliation import Reconciliation
 from apikeys.accounting.units import MICROPOINTS
 from apikeys.admin.scope import has_many, is_searched
@@ -40,19 +40,19 @@ from fastgpt_site.observability import health
 STALE = BEHIND + timedelta(minutes=10)
 
 COLORS = {
-    Ending.COMPLETE: "var(--color-primary-600)",
-    Ending.CANCELLED: "var(--color-base-400)",
-    Ending.CUT: "var(--color-blue-500)",
-    Ending.FAILED: "var(--color-red-600)",
-    Ending.LOST: "var(--color-orange-500)",
+    Outcome.COMPLETE: "var(--color-primary-600)",
+    Outcome.CANCELLED: "var(--color-base-400)",
+    Outcome.TERMINATED: "var(--color-blue-500)",
+    Outcome.FAILED: "var(--color-red-600)",
+    Outcome.LOST: "var(--color-orange-500)",
     REFUSED: "var(--color-yellow-500)",
 }
 NAMES = {
-    Ending.COMPLETE: gettext_lazy("complete"),
-    Ending.CANCELLED: gettext_lazy("cancelled"),
-    Ending.CUT: gettext_lazy("cut"),
-    Ending.FAILED: gettext_lazy("failed"),
-    Ending.LOST: gettext_lazy("lost"),
+    Outcome.COMPLETE: gettext_lazy("complete"),
+    Outcome.CANCELLED: gettext_lazy("cancelled"),
+    Outcome.TERMINATED: gettext_lazy("terminated"),
+    Outcome.FAILED: gettext_lazy("failed"),
+    Outcome.LOST: gettext_lazy("lost"),
     REFUSED: gettext_lazy("refused"),
 }
 # Readable on white and on dark.

@@ -68,41 +68,41 @@ def open_tasks(user: Any, team: Team | None) -> Iterable[Task]:
             # By an index of the counters. A budget that was lowered since is not among them before it is met again.
             limits = limits.filter(counter__alerted__gte=ALERTED_AT_80)
         limits = attention.nearly_used_up(limits).select_related("team", "key", "counter")
-        found.append(task(_("Budgets used to 80 % or more"), limits, "apikeys_limit", "nearly_used_up", _told_of_limit))
+        found.append(task(_("Budgets used to 80 % or more"), limits, "apikeys_limit", "nearly_used_up", describe_limit))
     if user.has_perm("apikeys.view_apikey"):
         keys = of(ApiKey)
         ending = attention.ending_soon(keys)
-        found.append(task(_("Keys that end within 30 days"), ending, "apikeys_apikey", "ends_soon", _told_of_end))
+        found.append(task(_("Keys that end within 30 days"), ending, "apikeys_apikey", "ends_soon", describe_expiry))
         if not is_long(keys):
             idle = attention.unused(keys).select_related("activity").order_by("created_at")
-            found.append(task(_("Keys unused for 90 days"), idle, "apikeys_apikey", "unused", _told_of_last_use))
+            found.append(task(_("Keys unused for 90 days"), idle, "apikeys_apikey", "unused", describe_last_use))
         else:
             asked = {"unused": "yes"} | ({"team__id__exact": team.pk} if team else {})
             url = reverse("admin:apikeys_apikey_changelist") + "?" + urlencode(asked)
             found.append(Task(_("Keys unused for 90 days"), "", [], url))
     if user.has_perm("apikeys.view_alert"):
         alerts = given_up(of(Alert)).select_related("key").order_by("-pk")
-        found.append(task(_("Alerts that could not be told"), alerts, "apikeys_alert", "given_up", _told_of_alert))
+        found.append(task(_("Alerts that could not be told"), alerts, "apikeys_alert", "given_up", describe_alert))
     return [one for one in found if one is not None]
 
 
-def _told_of_limit(limit: Limit) -> tuple[str, str]:
+def describe_limit(limit: Limit) -> tuple[str, str]:
     share = limit.counter.used * 100 // limit.amount
     return f"{limit.key or limit.team}: {limit}", f"{share} %"
 
 
-def _told_of_end(key: ApiKey) -> tuple[str, str]:
+def describe_expiry(key: ApiKey) -> tuple[str, str]:
     return f"{key} ({key.team})", date_format(timezone.localtime(key.expires_at), "SHORT_DATETIME_FORMAT")
 
 
-def _told_of_last_use(key: ApiKey) -> tuple[str, str]:
+def describe_last_use(key: ApiKey) -> tuple[str, str]:
     activity = getattr(key, "activity", None)
     return f"{key} ({key.team})", (
         date_format(timezone.localtime(activity.last_used_at), "SHORT_DATE_FORMAT") if activity else _("never used")
     )
 
 
-def _told_of_alert(alert: Alert) -> tuple[str, str]:
+def describe_alert(alert: Alert) -> tuple[str, str]:
     return f"{alert.key or alert.team}: {alert.get_kind_display()}", date_format(
         timezone.localtime(alert.created_at), "SHORT_DATETIME_FORMAT"
     )

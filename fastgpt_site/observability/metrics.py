@@ -16,7 +16,7 @@ from prometheus_client import (
     disable_created_metrics,
 )
 
-from apikeys.hot_path.group_commit import Gate
+from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.listener import listener
 from apikeys.hot_path.trace import Trace
 
@@ -60,9 +60,9 @@ TOKENS = Counter("fastgpt_tokens", "Tokens charged, by whose count.", ["kind", "
 CACHE_HITS = Counter("fastgpt_cache_hits", "Look-ups answered from memory.", ["cache"], registry=own)
 CACHE_MISSES = Counter("fastgpt_cache_misses", "Look-ups that asked the database.", ["cache"], registry=own)
 QUEUE_LENGTH = Gauge(
-    "fastgpt_gate_queue_length",
+    "fastgpt_batcher_queue_length",
     "Items that wait for the database.",
-    ["gate"],
+    ["batcher"],
     registry=own,
     multiprocess_mode="livesum",
 )
@@ -126,12 +126,12 @@ class Followed:
         self._counted = now
 
 
-async def measure(gates: Sequence[Gate[Any, Any]], open_requests: set[asyncio.Task[Any]]) -> None:
+async def measure(batchers: Sequence[Batcher[Any, Any]], open_requests: set[asyncio.Task[Any]]) -> None:
     """Take over each second what this process keeps in plain numbers, until cancelled.
 
     In the event loop, and not with the listener's ping, which stops when the database does.
     """
-    queues = [(gate, QUEUE_LENGTH.labels(gate.name)) for gate in gates]
+    queues = [(batcher, QUEUE_LENGTH.labels(batcher.name)) for batcher in batchers]
     followed = [
         Followed(counter.labels(snapshots.name), read)
         for snapshots in listener.caches
@@ -143,8 +143,8 @@ async def measure(gates: Sequence[Gate[Any, Any]], open_requests: set[asyncio.Ta
     while True:
         OPEN_REQUESTS.set(len(open_requests))
         LISTENER_LAG.set(listener.lag)
-        for gate, length in queues:
-            length.set(gate.queue_length)
+        for batcher, length in queues:
+            length.set(batcher.queue_length)
         for counter in followed:
             counter.keep_up()
         await asyncio.sleep(MEASURE_SECONDS)

@@ -11,7 +11,7 @@ from django.db import connection
 from apikeys import outbound
 from apikeys.access import lookup
 from apikeys.accounting import admission, refusals
-from apikeys.accounting.recording import usage_gate
+from apikeys.accounting.recording import usage_batcher
 from apikeys.hot_path import broadcasts, servers
 from apikeys.hot_path.listener import listener
 from chat.completions import app_snapshots, histories, recorder
@@ -24,17 +24,17 @@ logger = logging.getLogger(__name__)
 Receive = Callable[[], Awaitable[dict[str, Any]]]
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 
-GATES = (
-    lookup.policy_gate,
-    lookup.site_rules_gate,
-    admission.reserve_gate,
-    admission.release_gate,
-    refusals.gate,
-    app_snapshots.gate,
-    histories.gate,
-    models.gate,
-    recorder.gate,
-    usage_gate,
+BATCHERS = (
+    lookup.policy_batcher,
+    lookup.site_rules_batcher,
+    admission.reserve_batcher,
+    admission.release_batcher,
+    refusals.batcher,
+    app_snapshots.batcher,
+    histories.batcher,
+    models.batcher,
+    recorder.batcher,
+    usage_batcher,
 )
 DRAIN_SECONDS = 5.0
 # How many synchronous requests run at the same time. Each takes a thread and a database connection.
@@ -59,7 +59,7 @@ async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]
             settle_memory()
             pool_connections()
             broadcasts.start(asyncio.get_running_loop())
-            measuring = asyncio.create_task(metrics.measure(GATES, open_requests))
+            measuring = asyncio.create_task(metrics.measure(BATCHERS, open_requests))
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
             await shut_down(open_requests)
@@ -89,8 +89,8 @@ async def shut_down(open_requests: set[asyncio.Task[Any]]) -> None:
     if open_requests:
         await asyncio.wait(set(open_requests), timeout=DRAIN_SECONDS)
     await outbound.close()
-    await asyncio.gather(*(asyncio.to_thread(gate.close) for gate in GATES))
-    unwritten = recorder.gate.queue_length + usage_gate.queue_length
+    await asyncio.gather(*(asyncio.to_thread(batcher.close) for batcher in BATCHERS))
+    unwritten = recorder.batcher.queue_length + usage_batcher.queue_length
     if unwritten:
         logger.error("%d records could not be written before the end", unwritten)
     await asyncio.to_thread(retrieval.readers.close)

@@ -17,7 +17,7 @@ from apikeys.admin.scope import MAXIMUM_CHOICES
 from apikeys.alerts.deliveries import Delivery
 from apikeys.hot_path.connections import connect
 from apikeys.hot_path.servers import ServerProcess
-from apikeys.jobs import roll_up as roll_up_and_reckon
+from apikeys.jobs import roll_up as roll_up_and_recompute
 from apikeys.object_ids import new_object_id
 from apikeys.statistics import sums
 from apikeys.statistics.leaders import Leaderboard
@@ -27,7 +27,7 @@ from fastgpt_site.admin import tasks
 from tests.commands.test_jobs import make_alert
 from tests.support import factories
 from tests.support.pages import browser, staff, text
-from tests.support.tenant_rows import make_belongings
+from tests.support.tenant_rows import make_tenant_rows
 from tests.unit.apikeys.statistics.test_rollup import record, refuse, start_over, use
 
 PAGE = "/admin/"
@@ -83,7 +83,7 @@ def just_now(api_key, count: int = 1, **fields) -> None:
 def test_it_works(team, api_key):
     app = factories.make_app(team)
     just_now(api_key, 3, prompt_tokens=1000, completion_tokens=500, cost_micropoints=1_500_000, app=app)
-    just_now(api_key, ending="failed")
+    just_now(api_key, outcome="failed")
     refuse(api_key, sums.today_begins(timezone.now()), 10)
     _, client = staff(team, *RIGHTS, "chat.view_app")
     # Read from the ledger, then from the roll-ups.
@@ -192,7 +192,7 @@ def test_leaders_are_reckoned_by_the_job(team, api_key):
     user, client = staff(team, *RIGHTS)
     Membership.objects.create(team=second, user=user)
     live = [first_ten(text(client.get(PAGE, {"range": range_})), "Keys") for range_ in sums.Span.values]
-    roll_up_and_reckon(timestamp=0)
+    roll_up_and_recompute(timestamp=0)
     assert set(Leaderboard.objects.values_list("pk", flat=True)) == set(sums.Span.values)
     pages = [text(client.get(PAGE, {"range": range_})) for range_ in sums.Span.values]
     assert [first_ten(page, "Keys") for page in pages] == live
@@ -207,8 +207,8 @@ def test_leaders_are_reckoned_by_the_job(team, api_key):
 
 def test_foreign_rows_are_nowhere(team):
     foreign = factories.make_team()
-    words = [str(row) for model, row in make_belongings(foreign).items() if model._meta.model_name != "keyactivity"]
-    make_belongings(team)
+    words = [str(row) for model, row in make_tenant_rows(foreign).items() if model._meta.model_name != "keyactivity"]
+    make_tenant_rows(team)
     key, _ = factories.make_key(foreign, expires_at=timezone.now() + timedelta(days=3))
     _, client = staff(team, *RIGHTS, "chat.view_app")
     for range_ in sums.Span.values:
@@ -242,7 +242,7 @@ def test_what_may_not_be_viewed_is_left_out(team, right, seen):
 
 
 def test_keys_that_need_a_hand(team):
-    ending, _ = factories.make_key(team, expires_at=timezone.now() + timedelta(days=29))
+    outcome, _ = factories.make_key(team, expires_at=timezone.now() + timedelta(days=29))
     factories.make_key(team, expires_at=timezone.now() + timedelta(days=31))
     idle, never_used, used = (factories.make_key(team)[0] for _ in range(3))
     long_ago = timezone.now() - timedelta(days=91)
@@ -253,7 +253,7 @@ def test_keys_that_need_a_hand(team):
     _, client = staff(team, *RIGHTS)
     page = text(client.get(PAGE))
     tasks = page.partition('id="tasks"')[2].partition("<section")[0]
-    for name, keys in (("ends_soon", [ending]), ("unused", [idle, never_used])):
+    for name, keys in (("ends_soon", [outcome]), ("unused", [idle, never_used])):
         assert f'href="/admin/apikeys/apikey/?{name}=yes"' in tasks
         shown = text(client.get(f"/admin/apikeys/apikey/?{name}=yes"))
         listed = shown.partition('id="result_list"')[2]
@@ -297,10 +297,10 @@ def test_who_sees_very_many_waits_for_no_count(team, monkeypatch):
 
 
 def test_alerts_that_were_given_up(team, api_key):
-    alert = make_alert(team, api_key, told_at=timezone.now())
+    alert = make_alert(team, api_key, delivered_at=timezone.now())
     Delivery.objects.create(alert=alert, channel="webhook", given_up_at=timezone.now())
-    told = make_alert(team, api_key, told_at=timezone.now())
-    Delivery.objects.create(alert=told, channel="webhook", told_at=timezone.now())
+    told = make_alert(team, api_key, delivered_at=timezone.now())
+    Delivery.objects.create(alert=told, channel="webhook", delivered_at=timezone.now())
     _, client = staff(team, *RIGHTS)
     page = text(client.get(PAGE))
     assert f"/admin/apikeys/alert/{alert.pk}/change/" in page

@@ -142,7 +142,7 @@ def test_counts_of_own_teams_alone(monkeypatch):
     # An id and a time of the day before yesterday.
     record(key, id=f"{1:08x}{new_object_id()[8:]}", created_at="2020-01-01T00:00:00Z").save(force_insert=True)
     refusal(key)
-    refusal(key, stands_for=10)
+    refusal(key, sample_weight=10)
     refusal(foreign_key)
     assert counts(member, COMPLETIONS) == ["3", "11"]
     assert counts(member, "app.list") == ["1", "0"]
@@ -159,7 +159,7 @@ def test_counts_are_for_those_who_may_see_what_is_counted(right, column):
     team = factories.make_team()
     key, _ = factories.make_key(team)
     record(key).save(force_insert=True)
-    refusal(key, stands_for=2)
+    refusal(key, sample_weight=2)
     _, member = staff(team, "apikeys.view_apikey", f"apikeys.view_{right}")
     assert counts(member, COMPLETIONS) == ["1" if right == "usagerecord" else "2"]
     assert re.findall(r">(\w+, 24 h)<", text(member.get(PAGE))) == [column]

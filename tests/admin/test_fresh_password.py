@@ -7,7 +7,7 @@ from django.contrib.auth.models import Group, User
 
 from apikeys.accounting.limits import Limit
 from apikeys.keys.models import ApiKey
-from apikeys.sign_in.reauthentication import ENTERED_AT, FRESH_SECONDS
+from apikeys.sign_in.reauthentication import ENTERED_AT, RECENT_SECONDS
 from tests.support import factories
 from tests.support.pages import ADD, KEY, browser, hidden, new_key_form, page_of, staff, text, url
 
@@ -16,7 +16,7 @@ NEW_PASSWORD = "another horse battery staple"
 LIMIT_RIGHTS = tuple(f"apikeys.{right}_limit" for right in ("view", "change", "delete"))
 
 
-def grow_stale(client, seconds=FRESH_SECONDS + 1):
+def grow_stale(client, seconds=RECENT_SECONDS + 1):
     session = client.session
     session[ENTERED_AT] = int(time.time()) - seconds
     session.save()

@@ -15,7 +15,7 @@ from datasets.models import Dataset, Datum
 from fastgpt_site.groups import GROUPS
 from tests.support import factories
 from tests.support.pages import KEY, app_form, browser, new_key_form, page_of, text, url
-from tests.support.tenant_rows import make_belongings
+from tests.support.tenant_rows import make_tenant_rows
 
 
 def member(team, group):
@@ -63,7 +63,7 @@ def test_app_editor_manages_knowledge():
 
 def test_auditor_reads_everything_and_changes_nothing():
     team = factories.make_team()
-    belongings = make_belongings(team)
+    belongings = make_tenant_rows(team)
     _, client = member(team, "Auditor")
     for model, row in belongings.items():
         assert url(model, "change", row.pk) in text(client.get(url(model, "changelist"))), model

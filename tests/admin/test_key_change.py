@@ -81,13 +81,13 @@ def test_page_that_was_opened_before_the_key_changed(meanwhile):
     assert ApiKey.objects.values().get(pk=api_key.pk) == before
 
 
-@pytest.mark.parametrize("seal", ["", "made up", "of another key"])
-def test_seal_that_is_not_of_this_page(seal):
+@pytest.mark.parametrize("etag", ["", "made up", "of another key"])
+def test_seal_that_is_not_of_this_page(etag):
     api_key, _ = factories.make_key()
     _, client = staff(api_key.team)
-    if seal == "of another key":
-        seal = key_form(factories.make_key(name=api_key.name)[0])["seal"]
-    assert "nothing was saved" in text(client.post(page_of(api_key), key_form(api_key, name="x", seal=seal)))
+    if etag == "of another key":
+        etag = key_form(factories.make_key(name=api_key.name)[0])["etag"]
+    assert "nothing was saved" in text(client.post(page_of(api_key), key_form(api_key, name="x", etag=etag)))
 
 
 def test_disabled_meanwhile():

@@ -8,7 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from apikeys.accounting.ledger import Ending, Refusal, SecretReuse, UsageRecord
+from apikeys.accounting.ledger import Outcome, Refusal, SecretReuse, UsageRecord
 from apikeys.accounting.limits import Limit
 from apikeys.accounting.periods import period_end
 from apikeys.object_ids import new_object_id
@@ -31,7 +31,7 @@ def make_record(api_key, **fields):
             "key": api_key,
             "endpoint": "chat.completions",
             "status": 200,
-            "ending": Ending.COMPLETE,
+            "outcome": Outcome.COMPLETE,
             "duration_ms": 7,
             "prompt_tokens": 11,
             "completion_tokens": 31,
@@ -167,7 +167,7 @@ def test_series_count_the_ledger():
     api_key, _ = factories.make_key()
     now = timezone.now()
     make_record(api_key)
-    make_record(api_key, ending=Ending.FAILED)
+    make_record(api_key, outcome=Outcome.FAILED)
     make_record(api_key, created_at=now - timedelta(days=5))
     make_record(api_key, created_at=now - timedelta(days=100))
     # As the job does each minute with what comes late.

@@ -3,7 +3,7 @@
 import pytest
 from django.contrib.admin.models import LogEntry
 
-from apikeys.accounting.ledger import Ending
+from apikeys.accounting.ledger import Outcome
 from tests.api.test_completions_leaving import open_stream, recorded
 from tests.commands.test_apikey_revoke import rest_of
 from tests.support import factories
@@ -31,13 +31,13 @@ def test_it_works():
 def test_what_is_being_answered_is_cut_when_asked(server, provider, page, reason):
     keys = [factories.make_key(app=make_app(provider, "slow")) for _ in range(2)]
     streams = [open_stream(server, key, factories.unique("cut")) for _, key in keys]
-    for (api_key, _), cut in zip(keys, ({}, {"cut_streams": "on"}), strict=True):
+    for (api_key, _), cut in zip(keys, ({}, {"terminate_streams": "on"}), strict=True):
         _, client = staff(api_key.team)
         assert client.post(page_of(api_key, page), revocation(api_key) | cut).status_code == 302
     (going, _), (cut_off, request_id) = streams
     name, body = events_of(rest_of(cut_off).replace("\r\n", "\n"))[-1]
     assert (name, body["error"]["code"]) == ("error", reason)
-    assert recorded(request_id).ending == Ending.CUT
+    assert recorded(request_id).outcome == Outcome.TERMINATED
     with going:
         assert b"data: " in going.recv(65536)
 

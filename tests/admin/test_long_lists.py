@@ -8,7 +8,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from apikeys.access.rules import EndpointRule
-from apikeys.accounting.ledger import Ending, UsageRecord
+from apikeys.accounting.ledger import Outcome, UsageRecord
 from apikeys.accounting.limits import Limit
 from apikeys.admin import long_lists
 from apikeys.admin.scope import MAXIMUM_CHOICES
@@ -52,7 +52,7 @@ def record(key, **fields):
             "app_id": key.app_id,
             "endpoint": "chat.completions",
             "status": 200,
-            "ending": Ending.COMPLETE,
+            "outcome": Outcome.COMPLETE,
             "duration_ms": 7,
             **fields,
         }
@@ -187,10 +187,10 @@ def test_searched_filter_keeps_the_others_and_names_what_is_chosen():
     team = factories.make_team()
     key, other, *_ = add_rows(team, MAXIMUM_CHOICES + 1)
     _, client = staff(team, *RIGHTS)
-    page = text(client.get(LEDGER, {"app__id__exact": key.app_id, "ending": "complete"}))
+    page = text(client.get(LEDGER, {"app__id__exact": key.app_id, "outcome": "complete"}))
     assert f'<option value="{key.app_id}" selected>{key.app.name} ({team.name})</option>' in page
     assert '<input type="hidden" name="ending__exact" value="complete">' not in page
-    assert '<input type="hidden" name="ending" value="complete">' in page
+    assert '<input type="hidden" name="outcome" value="complete">' in page
     assert UsageRecord.objects.get(key=key).pk in page
     assert UsageRecord.objects.get(key=other).pk not in page
 

@@ -9,14 +9,14 @@ from apikeys.alerts.models import Alert
 from chat.models import Conversation, Message
 from tests.support import factories
 from tests.support.pages import browser, staff, text, url
-from tests.support.tenant_rows import make_belongings
+from tests.support.tenant_rows import make_tenant_rows
 
 MODELS = [KeyActivity, UsageRecord, Refusal, DailyUsage, Conversation, Message, Alert]
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_it_works(model):
-    belongings = make_belongings(factories.make_team())
+    belongings = make_tenant_rows(factories.make_team())
     row = belongings[model]
     _, client = staff(row_team(belongings), f"{model._meta.app_label}.view_{model._meta.model_name}")
     assert url(model, "change", row.pk) in text(client.get(url(model, "changelist")))
@@ -29,7 +29,7 @@ def row_team(belongings):
 
 @pytest.mark.parametrize("model", MODELS)
 def test_nobody_changes_it(model):
-    row = make_belongings(factories.make_team())[model]
+    row = make_tenant_rows(factories.make_team())[model]
     client = browser(factories.make_user(is_superuser=True))
     before = model.objects.values().get(pk=row.pk)
     assert client.get(url(model, "add")).status_code == 403
@@ -48,7 +48,7 @@ def test_query_count_does_not_grow_with_rows(model):
     counts = []
     for rows in (2, 4):
         for _ in range(rows):
-            make_belongings(team)
+            make_tenant_rows(team)
         with CaptureQueriesContext(connection) as queries:
             assert client.get(url(model, "changelist")).status_code == 200
         counts.append(len(queries))
@@ -56,7 +56,7 @@ def test_query_count_does_not_grow_with_rows(model):
 
 
 def test_conversation_leads_to_its_messages():
-    belongings = make_belongings(factories.make_team())
+    belongings = make_tenant_rows(factories.make_team())
     conversation, message = belongings[Conversation], belongings[Message]
     _, client = staff(row_team(belongings), "chat.view_conversation", "chat.view_message")
     link = f"{url(Message, 'changelist')}?conversation__id__exact={conversation.pk}"
@@ -66,7 +66,7 @@ def test_conversation_leads_to_its_messages():
 
 
 def test_alert_shows_what_became_of_it():
-    belongings = make_belongings(factories.make_team())
+    belongings = make_tenant_rows(factories.make_team())
     alert = belongings[Alert]
     _, client = staff(row_team(belongings), "apikeys.view_alert")
     page = text(client.get(url(Alert, "change", alert.pk)))
@@ -75,7 +75,7 @@ def test_alert_shows_what_became_of_it():
 
 
 def test_usage_and_refusals_explain_themselves():
-    belongings = make_belongings(factories.make_team())
+    belongings = make_tenant_rows(factories.make_team())
     _, client = staff(row_team(belongings), "apikeys.view_usagerecord", "apikeys.view_refusal")
     usage, refusal = belongings[UsageRecord], belongings[Refusal]
     page = text(client.get(url(UsageRecord, "change", usage.pk)))

@@ -19,7 +19,7 @@ from datasets.models import Dataset
 from fastgpt_site.groups import GROUPS
 from tests.support import factories
 from tests.support.pages import ADD, KEY_RIGHTS, app_form, browser, key_form, new_key_form, page_of, staff, text, url
-from tests.support.tenant_rows import make_belongings
+from tests.support.tenant_rows import make_tenant_rows
 
 SITE_WIDE = {User, Group, EndpointRule, ProcrastinateJob}
 EVERYTHING = "every permission"
@@ -38,8 +38,8 @@ class Neighbours:
 
     def __init__(self, group=EVERYTHING):
         self.team, self.foreign_team = factories.make_team(), factories.make_team()
-        self.own = make_belongings(self.team)
-        self.foreign = make_belongings(self.foreign_team)
+        self.own = make_tenant_rows(self.team)
+        self.foreign = make_tenant_rows(self.foreign_team)
         self.foreign_owner = self.foreign[ApiKey].owner
         if group == EVERYTHING:
             self.user, self.client = staff(self.team, *RIGHTS)

@@ -68,7 +68,7 @@ def test_it_works(server, team, app):
     lines = [json.loads(line) for line in server.log().splitlines() if request_id in line]
     tried = next(line for line in lines if line["message"] == "an app was tried")
     assert (tried["user_id"], tried["app_id"], tried["prompt_tokens"]) == (user.pk, app.pk, 11)
-    assert (tried["ending"], tried["status"]) == ("complete", 200)
+    assert (tried["outcome"], tried["status"]) == ("complete", 200)
     assert 'endpoint="app.try"' in server.get("/metrics").text
 
 

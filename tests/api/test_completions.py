@@ -5,7 +5,7 @@ from typing import Any
 import openai
 import pytest
 
-from apikeys.accounting.ledger import Ending, KeyActivity, TokenSource, UsageRecord
+from apikeys.accounting.ledger import KeyActivity, Outcome, TokenSource, UsageRecord
 from chat.models import Conversation, Dialect, Message
 from tests.conftest import Server
 from tests.support import factories
@@ -163,7 +163,7 @@ def test_the_ledger_has_it_when_the_answer_is_there(server: Server, provider: Fa
     assert (record.team_id, record.key_id, record.app_id) == (app.team_id, api_key.pk, app.pk)
     assert (record.endpoint, record.model, record.status) == ("chat.completions", "echo", 200)
     assert (record.prompt_tokens, record.completion_tokens) == (11, 7)
-    assert (record.token_source, record.ending) == (TokenSource.PROVIDER, Ending.COMPLETE)
+    assert (record.token_source, record.outcome) == (TokenSource.PROVIDER, Outcome.COMPLETE)
     assert record.client_address == "127.0.0.1"
     assert record.time_to_first_byte_ms is not None
     assert KeyActivity.objects.get(key=api_key).last_used_from == "127.0.0.1"

@@ -12,7 +12,7 @@ from asgiref.sync import async_to_sync
 from django.test import override_settings
 
 from apikeys import outbound
-from apikeys.accounting.ledger import Ending, UsageRecord
+from apikeys.accounting.ledger import Outcome, UsageRecord
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.hot_path import broadcasts
 from chat.models import App, Message, Price, SearchMode
@@ -231,8 +231,8 @@ def test_nothing_found(server: Server, provider: FakeProvider, stream: bool) -> 
     assert (step["moduleType"], step["quoteList"]) == ("datasetSearchNode", [])
     assert usage == {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
     record = record_of(response)
-    assert (record.status, record.ending, record.prompt_tokens, record.completion_tokens, record.cost_micropoints) == (
-        *(200, Ending.COMPLETE),
+    assert (record.status, record.outcome, record.prompt_tokens, record.completion_tokens, record.cost_micropoints) == (
+        *(200, Outcome.COMPLETE),
         *(0, 0, 0),
     )
     assert {name: used(limit) for name, limit in limits.items()} == {"requests": 1, "tokens": 0, "micropoints": 0}
@@ -349,7 +349,7 @@ def test_a_search_that_fails(server: Server, provider: FakeProvider, behavior: s
     response = server.ask(key, question, stream=stream, detail=True, chatId="c")
     check_refusal(response, "upstream_error")
     record = record_of(response)
-    assert (record.status, record.ending, record.prompt_tokens) == (502, Ending.FAILED, 0)
+    assert (record.status, record.outcome, record.prompt_tokens) == (502, Outcome.FAILED, 0)
     assert used(limit) == 0
     assert messages_of(app, "c") == []
     assert provider.calls_about(question) == []
@@ -359,7 +359,7 @@ def test_a_search_that_takes_too_long(server: Server, provider: FakeProvider) ->
     app = make_provided_app(provider, "never", limits={"total_seconds": 1})
     response = ask(server, app, factories.unique("slow"))
     check_refusal(response, "upstream_timeout")
-    assert record_of(response).ending == Ending.FAILED
+    assert record_of(response).outcome == Outcome.FAILED
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -368,7 +368,7 @@ def test_a_caller_who_leaves_the_search(server: Server, provider: FakeProvider, 
     with searching(server, provider, app, stream=stream) as (api_key, connection):
         connection.close()
         record = wait_for(lambda: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5)
-    assert (record.ending, record.prompt_tokens, record.cost_micropoints) == (Ending.CANCELLED, 0, 0)
+    assert (record.outcome, record.prompt_tokens, record.cost_micropoints) == (Outcome.CANCELLED, 0, 0)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -376,12 +376,12 @@ def test_a_search_that_is_cut(server: Server, provider: FakeProvider, stream: bo
     app = make_provided_app(provider, "never")
     with searching(server, provider, app, stream=stream) as (_, connection):
         App.objects.filter(pk=app.pk).update(archived_at=app.created_at)
-        broadcasts.call(cut_app=app.pk)
+        broadcasts.broadcast(terminated_app=app.pk)
         answer = connection.getresponse()
         assert answer.status == 404
         assert json.loads(answer.read())["error"]["code"] == "appUnExist"
         record = recorded(answer.getheader("x-request-id") or "")
-    assert (record.ending, record.prompt_tokens) == (Ending.CUT, 0)
+    assert (record.outcome, record.prompt_tokens) == (Outcome.TERMINATED, 0)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import httpx2
 
-from apikeys.accounting.ledger import Ending, UsageRecord
+from apikeys.accounting.ledger import Outcome, UsageRecord
 from tests.conftest import Server, running_server
 from tests.support import factories
 from tests.support.conversations import content_of, make_app, messages_of, record_of
@@ -52,7 +52,7 @@ def test_a_client_that_leaves_in_the_middle(server: Server, provider: FakeProvid
     provider_left = wait_for(lambda: provider.left_at.get(question), "the provider's call is cancelled", seconds=3)
     assert provider_left - left < 1
     record = recorded(request_id)
-    assert (record.ending, record.status) == (Ending.CANCELLED, 200)
+    assert (record.outcome, record.status) == (Outcome.CANCELLED, 200)
     assert record.completion_tokens > 0
     (asked, answered) = messages_of(app, "c")
     assert asked == ("user", question, "cancelled")
@@ -74,7 +74,7 @@ def test_a_client_that_leaves_before_the_answer(server: Server, provider: FakePr
         record = wait_for(
             lambda api_key=api_key: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5
         )
-        assert record.ending == Ending.CANCELLED
+        assert record.outcome == Outcome.CANCELLED
         assert messages_of(app, "c") == []
 
 
@@ -93,7 +93,7 @@ def test_a_client_that_asked_for_more_before_it_left(server: Server, provider: F
     connection.close()
     wait_for(lambda: provider.left_at.get(question), "the call is cancelled", seconds=3)
     record = wait_for(lambda: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5)
-    assert record.ending == Ending.CANCELLED
+    assert record.outcome == Outcome.CANCELLED
 
 
 def test_a_reader_that_takes_nothing_is_ended(server: Server, provider: FakeProvider) -> None:
@@ -103,7 +103,7 @@ def test_a_reader_that_takes_nothing_is_ended(server: Server, provider: FakeProv
     connection, request_id = open_stream(server, key, "flood me")
     before = memory_of(server)
     record = recorded(request_id)
-    assert record.ending == Ending.CANCELLED
+    assert record.outcome == Outcome.CANCELLED
     assert record.duration_ms >= 2000
     assert memory_of(server) - before < 30 * 1024 * 1024
     connection.close()
@@ -164,7 +164,7 @@ def test_racing_for_one_answer_id_in_two_processes(server: Server, provider: Fak
             )
             for response in responses:
                 if response.status_code == 200:
-                    assert record_of(response).ending == Ending.COMPLETE
+                    assert record_of(response).outcome == Outcome.COMPLETE
                 else:
                     check_refusal(response, "invalid_parameter", param="responseChatItemId")
 
@@ -173,13 +173,13 @@ def test_a_server_told_to_end_records_what_is_open(provider: FakeProvider, tmp_p
     app = make_app(provider, "slow")
     _, key = factories.make_key(app=app)
     with running_server(tmp_path / "log") as server:
-        connection, request_id = open_stream(server, key, factories.unique("ending"), chatId="c")
+        connection, request_id = open_stream(server, key, factories.unique("outcome"), chatId="c")
         server.process.send_signal(signal.SIGTERM)
         # uvicorn ends by the signal that ended it, once everything is done.
         assert server.process.wait(25) in (0, -signal.SIGTERM)
     connection.close()
     record = UsageRecord.objects.get(pk=request_id)
-    assert record.ending == Ending.CANCELLED
+    assert record.outcome == Outcome.CANCELLED
     assert len(messages_of(app, "c")) == 2
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apikeys.accounting.ledger import Ending
+from apikeys.accounting.ledger import Outcome
 from chat.models import Conversation, Message
 from tests.conftest import Server
 from tests.support import factories
@@ -42,7 +42,7 @@ def test_failure_before_the_first_byte(
     assert len(provider.calls) == calls + 1, "a call that reached the provider is not repeated"
     assert not Conversation.objects.filter(app=app).exists()
     record = record_of(response)
-    assert (record.ending, record.status) == (Ending.FAILED, response.status_code)
+    assert (record.outcome, record.status) == (Outcome.FAILED, response.status_code)
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -87,7 +87,7 @@ def test_failure_within_the_stream(
     assert "[DONE]" not in response.text
     assert str(provider.port) not in response.text
     assert not Conversation.objects.filter(app=app).exists()
-    assert record_of(response).ending == Ending.FAILED
+    assert record_of(response).outcome == Outcome.FAILED
 
 
 def test_half_an_answer(server: Server, provider: FakeProvider) -> None:
@@ -115,7 +115,7 @@ def test_a_provider_that_hangs_up_after_the_end(server: Server, provider: FakePr
     events = events_of(response.text)
     assert text_of(events) == "complete"
     assert events[-1][1] == "[DONE]"
-    assert record_of(response).ending == Ending.COMPLETE
+    assert record_of(response).outcome == Outcome.COMPLETE
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -12,7 +12,7 @@ from tests.support.datasets import ABSENT, MALFORMED, Library, staff_call
 from tests.support.refusals import check_refusal
 
 # (method, path, the query's or body's field that names something, whose refusal it is, what else it needs)
-CALLS = [
+CONTROL_CHANNEL = [
     ("GET", "detail", "id", "unAuthDataset", {}),
     ("PUT", "update", "id", "unAuthDataset", {"name": "x"}),
     ("POST", "update", "id", "unAuthDataset", {"name": "x"}),
@@ -54,7 +54,7 @@ def id_of(foreign: Datum, refusal: str) -> str:
     }[refusal]
 
 
-@pytest.mark.parametrize(("method", "path", "field", "refusal", "more"), CALLS)
+@pytest.mark.parametrize(("method", "path", "field", "refusal", "more"), CONTROL_CHANNEL)
 def test_a_key(
     library: Library, foreign: Datum, method: str, path: str, field: str, refusal: str, more: dict[str, Any]
 ) -> None:

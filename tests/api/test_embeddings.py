@@ -12,7 +12,7 @@ import httpx2
 import openai
 import pytest
 
-from apikeys.accounting.ledger import Ending, TokenSource, UsageRecord
+from apikeys.accounting.ledger import Outcome, TokenSource, UsageRecord
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.hot_path import broadcasts
 from apikeys.teams import Team
@@ -85,7 +85,7 @@ def test_it_works(server: Server) -> None:
     record = record_of(response)
     assert (record.key, record.app, record.endpoint, record.model) == (api_key, None, "embeddings.create", STATIC)
     assert (record.prompt_tokens, record.completion_tokens, record.cost_micropoints) == (tokens, 0, 0)
-    assert (record.status, record.ending, record.token_source) == (200, Ending.COMPLETE, TokenSource.PROVIDER)
+    assert (record.status, record.outcome, record.token_source) == (200, Outcome.COMPLETE, TokenSource.PROVIDER)
 
 
 def test_one_string(server: Server) -> None:
@@ -263,7 +263,7 @@ def test_provider_that_fails(server: Server, provider: FakeProvider, behavior: s
     message = check_refusal(response, "upstream_error")
     assert str(provider.port) not in message
     record = record_of(response)
-    assert (record.status, record.ending, record.prompt_tokens) == (502, Ending.FAILED, 0)
+    assert (record.status, record.outcome, record.prompt_tokens) == (502, Outcome.FAILED, 0)
     assert used(limit) == 0
 
 
@@ -285,7 +285,7 @@ def test_provider_that_fails_in_the_middle(
     response = embed(server, key, ["good"] * 100 + ["poison"], behavior)
     check_refusal(response, "upstream_error")
     record = record_of(response)
-    assert (record.status, record.ending) == (502, Ending.FAILED)
+    assert (record.status, record.outcome) == (502, Outcome.FAILED)
     assert (record.prompt_tokens, record.token_source, record.cost_micropoints) == (tokens, source, tokens * 1_000)
     assert (used(limit), used(points)) == (tokens, tokens * 1_000)
 
@@ -299,7 +299,7 @@ def test_provider_that_takes_too_long(server: Server, provider: FakeProvider) ->
     _, key = factories.make_key(make_team_with(provider, "never", limits={"total_seconds": 1}))
     response = embed(server, key, "x", "never")
     check_refusal(response, "upstream_timeout")
-    assert record_of(response).ending == Ending.FAILED
+    assert record_of(response).outcome == Outcome.FAILED
 
 
 @contextlib.contextmanager
@@ -319,15 +319,15 @@ def test_a_caller_who_leaves(server: Server, provider: FakeProvider) -> None:
     with embedding(server, provider) as (api_key, connection):
         connection.close()
         record = wait_for(lambda: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5)
-    assert record.ending == Ending.CANCELLED
+    assert record.outcome == Outcome.CANCELLED
     assert (record.prompt_tokens > 0, record.token_source) == (True, TokenSource.BOUND)
 
 
 def test_a_call_that_is_cut(server: Server, provider: FakeProvider) -> None:
     with embedding(server, provider) as (api_key, connection):
-        broadcasts.call(cut_keys=[api_key.pk], is_revoked=True)
+        broadcasts.broadcast(terminated_keys=[api_key.pk], is_revoked=True)
         answer = connection.getresponse()
         assert answer.status == 401
         assert json.loads(answer.read())["error"]["code"] == "revoked_api_key"
         record = recorded(answer.getheader("x-request-id") or "")
-    assert record.ending == Ending.CUT
+    assert record.outcome == Outcome.TERMINATED

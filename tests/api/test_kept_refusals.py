@@ -28,7 +28,7 @@ def test_it_works(server: Server) -> None:
     refusal = kept(response.headers["x-request-id"])
     assert (refusal.team, refusal.key) == (api_key.team, api_key)
     assert (refusal.endpoint, refusal.status, refusal.code) == ("chat.completions", 403, "wrong_key_kind")
-    assert (refusal.message, refusal.stands_for) == (message, 1)
+    assert (refusal.message, refusal.sample_weight) == (message, 1)
     assert refusal.client_address == "127.0.0.1"
     assert (refusal.limits, refusal.refused_by, refusal.asked) == (None, None, None)
 
@@ -77,7 +77,7 @@ def test_above_a_rate_one_stands_for_many(server: Server) -> None:
     sent = 10 * KEPT_WHOLE
 
     def total() -> int:
-        return sum(Refusal.objects.filter(key=api_key).values_list("stands_for", flat=True))
+        return sum(Refusal.objects.filter(key=api_key).values_list("sample_weight", flat=True))
 
     for _ in range(sent):
         assert server.ask(key).status_code == 403
@@ -86,7 +86,7 @@ def test_above_a_rate_one_stands_for_many(server: Server) -> None:
     assert total() <= sent
     rows = Refusal.objects.filter(key=api_key)
     assert rows.count() < sent / 2
-    assert set(rows.values_list("stands_for", flat=True)) == {1, 10}
+    assert set(rows.values_list("sample_weight", flat=True)) == {1, 10}
 
 
 def test_a_rotated_secret_that_is_used_again(server: Server, provider: FakeProvider) -> None:
@@ -100,8 +100,8 @@ def test_a_rotated_secret_that_is_used_again(server: Server, provider: FakeProvi
     check_refusal(server.get("/api/v1/key", key), "rotated_api_key")
     wait_for(lambda: SecretReuse.objects.filter(secret=old, count=4).first(), "all four are counted", seconds=5)
     (alert,) = Alert.objects.filter(key=api_key)
-    assert (alert.kind, alert.team, alert.occasion) == ("reuse", api_key.team, f"reuse:{old.pk}")
-    assert (alert.facts["last_four"], alert.facts["client_address"]) == (key[-4:], "127.0.0.1")
+    assert (alert.kind, alert.team, alert.dedup_key) == ("reuse", api_key.team, f"reuse:{old.pk}")
+    assert (alert.details["last_four"], alert.details["client_address"]) == (key[-4:], "127.0.0.1")
 
 
 def test_every_reuse_counts_also_those_that_are_not_kept(server: Server) -> None:

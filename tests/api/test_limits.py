@@ -19,7 +19,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from apikeys.accounting.ledger import Ending, UsageRecord
+from apikeys.accounting.ledger import Outcome, UsageRecord
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.reservations import Reservation
 from apikeys.hot_path.servers import ServerProcess
@@ -349,7 +349,7 @@ def test_a_killed_server(server: Server, provider: FakeProvider, tmp_path: Path)
             reader.join(10)
     assert 20 <= len(complete) < 200
     records = {record.pk: record for record in UsageRecord.objects.filter(key=api_key)}
-    assert {records[request_id].ending for request_id in complete} == {Ending.COMPLETE}
+    assert {records[request_id].outcome for request_id in complete} == {Outcome.COMPLETE}
     open_ones = set(Reservation.objects.filter(key=api_key).values_list("pk", flat=True))
     assert open_ones == {request_id for _, request_id in streams} - records.keys()
     assert server.is_up()
@@ -358,7 +358,7 @@ def test_a_killed_server(server: Server, provider: FakeProvider, tmp_path: Path)
     records = {record.pk: record for record in UsageRecord.objects.filter(key=api_key)}
     assert records.keys() == {request_id for _, request_id in streams}
     lost = [record for record in records.values() if record.pk in open_ones]
-    assert {record.ending for record in lost} == {Ending.LOST}
+    assert {record.outcome for record in lost} == {Outcome.LOST}
     # Each of those is charged its prompt's bound: "killed" and the overhead of a message.
     assert {record.prompt_tokens for record in lost} == {6 + 16}
     assert counts(tokens) == (sum(record.prompt_tokens + record.completion_tokens for record in records.values()), 0)
@@ -385,11 +385,11 @@ def test_a_late_settlement_replaces_what_was_written_off(server: Server, provide
     forget("gone")
     with connection.cursor() as cursor:
         cursor.execute("SELECT apikeys_expire_reservations(interval '30 s')")
-    assert UsageRecord.objects.get(pk=request_id).ending == Ending.LOST
+    assert UsageRecord.objects.get(pk=request_id).outcome == Outcome.LOST
     assert counts(tokens) == (4 + 16, 0)
     stream.close()
     record = wait_for(
-        lambda: UsageRecord.objects.filter(pk=request_id, ending=Ending.CANCELLED).first(), "it is settled", seconds=5
+        lambda: UsageRecord.objects.filter(pk=request_id, outcome=Outcome.CANCELLED).first(), "it is settled", seconds=5
     )
     assert counts(tokens) == (record.prompt_tokens + record.completion_tokens, 0)
     assert server_id

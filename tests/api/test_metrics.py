@@ -12,7 +12,7 @@ from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from apikeys.accounting.reconciliation import reconcile_and_remember
 from fastgpt_site.observability.exposition import AllProcesses, metrics
-from fastgpt_site.process.lifespan import GATES
+from fastgpt_site.process.lifespan import BATCHERS
 from tests.conftest import Server, running_server
 from tests.support import factories
 from tests.support.conversations import content_of, make_app, make_app_key
@@ -175,8 +175,12 @@ def test_the_machinery_is_told(server: Server, provider: FakeProvider) -> None:
     wait_for(lambda: moves.by("fastgpt_cache_misses_total", cache="key-lookup") >= 1, "a miss", seconds=5)
     samples = scrape(server)
     assert 0 <= samples["fastgpt_listener_lag_seconds", frozenset()] < 3
-    gates = {dict(labels)["gate"] for name, labels in samples if name == "fastgpt_gate_queue_length"}
-    assert gates == {gate.name for gate in GATES} >= {"key-lookup", "app-lookup", "reserve", "recorder", "usage"}
+    batchers = {dict(labels)["batcher"] for name, labels in samples if name == "fastgpt_batcher_queue_length"}
+    assert (
+        batchers
+        == {batcher.name for batcher in BATCHERS}
+        >= {"key-lookup", "app-lookup", "reserve", "recorder", "usage"}
+    )
     wait_for(lambda: value_of(scrape(server), "fastgpt_server_processes") >= 1, "the heartbeat", seconds=10)
 
 

@@ -32,7 +32,7 @@ def test_it_works(server: Server, console: Console, method: str) -> None:
     check_refusal(server.get("/api/v1/key", plaintext), "revoked_api_key")
     api_key.refresh_from_db()
     assert (api_key.revoked_by, api_key.revoked_reason) == (console.user.username, "Deleted over the API.")
-    assert api_key.revocation_heard_at
+    assert api_key.revocation_acknowledged_at
     assert console.call("GET", "list").json()["data"] == []
     entry = AuditEntry.objects.get_for_object(api_key).latest("pk")
     assert (entry.actor, entry.via, entry.changes["revoked_by"]) == (console.user, "api", ["", console.user.username])

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from apikeys.accounting.ledger import DailyUsage, Ending, KeyActivity, UsageRecord
+from apikeys.accounting.ledger import DailyUsage, KeyActivity, Outcome, UsageRecord
 from apikeys.accounting.limits import Limit
 from apikeys.api.key_management import add_points_limit
 from apikeys.object_ids import new_object_id
@@ -36,7 +36,7 @@ def test_it_works(console: Console, method: str) -> None:
     Limit.objects.create(team=team, key=api_key, measure="micropoints", period="total", amount=2_500_000)
     used_at = timezone.now()
     KeyActivity.objects.create(key=api_key, last_used_at=used_at)
-    told = {"team": team, "key": api_key, "endpoint": "chat.completions", "ending": Ending.COMPLETE}
+    told = {"team": team, "key": api_key, "endpoint": "chat.completions", "outcome": Outcome.COMPLETE}
     UsageRecord.objects.create(id=new_object_id(), status=200, duration_ms=1, cost_micropoints=250_000, **told)
     sums = {"requests": 1, "prompt_tokens": 1, "completion_tokens": 1, "duration_ms": 1}
     DailyUsage.objects.create(day=used_at.date(), cost_micropoints=1_000_000, **sums, **told)

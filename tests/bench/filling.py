@@ -191,7 +191,7 @@ STATEMENTS = {
     """,
     "ledger": """
         INSERT INTO apikeys_usagerecord (id, team_id, key_id, app_id, endpoint, model, prompt_tokens,
-            completion_tokens, token_source, cost_micropoints, status, ending, time_to_first_byte_ms, duration_ms,
+            completion_tokens, token_source, cost_micropoints, status, outcome, time_to_first_byte_ms, duration_ms,
             client_address, created_at)
         SELECT lpad(to_hex(extract(epoch FROM record.created_at)::bigint), 8, '0')
                 || substr(md5('record ' || record.number), 1, 16),

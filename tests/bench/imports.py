@@ -74,7 +74,7 @@ def _imported(file: io.BytesIO, name: str, least: int) -> tuple[float, float, fl
     team, _ = Team.objects.get_or_create(name="Imports")
     dataset = Dataset.objects.create(team=team, name=name)
     sets.create(dataset, None, "")
-    collection = sources.from_file(dataset, file, name, sources.Wish())
+    collection = sources.from_file(dataset, file, name, sources.ImportOptions())
     worker = Process([sys.executable, "manage.py", "jobs"], core=machine.cores().server)
     peaks = Peaks(worker)
 

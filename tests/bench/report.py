@@ -76,13 +76,13 @@ def table(rows: Iterable[Row], direct: str = "direct") -> str:
     ]
     lines = [head]
     for row in rows:
-        verdict = "" if row.floor is None else "MISSED" if row.is_missed else "ok"
+        decision = "" if row.floor is None else "MISSED" if row.is_missed else "ok"
         numbers = [
             _number(row.server_us),
             _percent(row.server_core),
             _percent(row.other_core),
             _number(row.floor),
-            verdict,
+            decision,
         ]
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
         lines.append([row.name, row.load, _number(row.value), row.unit, _number(row.direct), ratio, *numbers])

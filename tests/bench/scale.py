@@ -137,12 +137,12 @@ def _run(large: Size, rounds: int) -> tuple[Figures, Figures, dict[str, Any]]:
 def _jobs() -> dict[str, Any]:
     """What the jobs do of themselves."""
     from apikeys.accounting.reconciliation import reconcile
-    from apikeys.statistics.leaders import reckon
+    from apikeys.statistics.leaders import recompute
     from apikeys.statistics.rollup import roll_up
 
     started = perf_counter()
     roll_up()
-    reckon()
+    recompute()
     rolled_up = perf_counter()
     limits, drifts = reconcile()
     return {
@@ -198,13 +198,13 @@ class Stage:
         self.keys_of_team, self.limits_of_team, self.limits = _belongings(member_of(team))
 
     def look_ups(self, count: int, among: Sequence[int]) -> list[dict[str, bytes]]:
-        """What the gate of policies is asked of these keys."""
+        """What the batcher of policies is asked of these keys."""
         numbers = random.choices(among, k=count)  # noqa: S311 - no secrets
         return [{self.known.pepper_id: self.known.digests.get(number) or digest_of(number)} for number in numbers]
 
     def requests(self, count: int, among: Sequence[int]) -> list[tuple[Any, Any]]:
-        """What the gates of limits and of the ledger are asked of the keys that have these limits."""
-        from apikeys.accounting.admission import Asked
+        """What the batchers of limits and of the ledger are asked of the keys that have these limits."""
+        from apikeys.accounting.admission import ReservationRequest
         from apikeys.accounting.limits import Limit
         from apikeys.accounting.recording import Usage
         from apikeys.object_ids import new_object_id
@@ -221,7 +221,7 @@ class Stage:
             }
             tokens = {"prompt_tokens": 10, "model": "bench-model"}
             usage = Usage(**whose, **tokens, completion_tokens=10, status=200, duration_ms=1)
-            asked.append((Asked(**whose, **tokens, tokens=20), usage))
+            asked.append((ReservationRequest(**whose, **tokens, tokens=20), usage))
         return asked
 
 
@@ -317,7 +317,7 @@ def _check_page(answer: Answer) -> int:
 
 
 def _by_the_gates(stage: Stage) -> list[Timed]:
-    """What the gates do in the database, without a server around it: one item alone, and a batch."""
+    """What the batchers do in the database, without a server around it: one item alone, and a batch."""
     from apikeys.access.lookup import _load_policies
     from apikeys.accounting.admission import reserve
     from apikeys.accounting.recording import write
@@ -342,12 +342,12 @@ def _by_the_gates(stage: Stage) -> list[Timed]:
             for start in range(0, len(requests), size):
                 asked, usage = zip(*requests[start : start + size], strict=True)
                 started = perf_counter()
-                verdicts = reserve(connection, asked)
+                decisions = reserve(connection, asked)
                 between = perf_counter()
                 write(connection, usage)
                 settled.append(perf_counter() - between)
                 reserved.append(between - started)
-                if any(verdict.refused_by or not verdict.limits for verdict in verdicts):
+                if any(decision.refused_by or not decision.limits for decision in decisions):
                     raise BenchError("a limit was not met, or refused")
             timed += [
                 (("look-up by digest", load), looked_up),

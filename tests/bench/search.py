@@ -20,7 +20,7 @@ from tests.bench import imports, machine, python_docs, relevance, report, vector
 from tests.bench.load import BenchError
 from tests.bench.relevance import Relevance
 from tests.bench.report import Row
-from tests.bench.vectors import Asked, Site
+from tests.bench.vectors import ReservationRequest, Site
 from tests.environment import temporary_data_dir
 
 FULL, QUICK = 1_000_000, 20_000
@@ -124,7 +124,7 @@ def _percentile(seconds: Sequence[float], part: float) -> float:
     return sorted(seconds)[min(int(len(seconds) * part), len(seconds) - 1)] * 1000
 
 
-def _nearest_row(asked: Asked) -> Row:
+def _nearest_row(asked: ReservationRequest) -> Row:
     p50, p99 = _percentile(asked.seconds, 0.5), _percentile(asked.seconds, 0.99)
     row = Row("nearest p50", f"{asked.datasets}, {asked.queries}", "ms", p50, asked.seconds)
     row.direct = _percentile(asked.bare, 0.5)
@@ -135,7 +135,7 @@ def _nearest_row(asked: Asked) -> Row:
     return row
 
 
-def _whole_row(asked: Asked) -> Row:
+def _whole_row(asked: ReservationRequest) -> Row:
     p50, p99 = _percentile(asked.seconds, 0.5), _percentile(asked.seconds, 0.99)
     return Row(f"search p50 (p99 {p99:.1f})", f"{asked.datasets}, {asked.queries}", "ms", p50, asked.seconds)
 

@@ -43,7 +43,7 @@ class Site:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReservationRequest:
     """How long a query of some datasets takes, in seconds; `recall` is of the first ten against all compared."""
 
     datasets: str
@@ -200,7 +200,7 @@ ORDER BY embedding <#> %(vector)s::vector LIMIT %(limit)s
 """
 
 
-def nearest(site: Site, documentation: Documentation, queries: int) -> Iterator[Asked]:
+def nearest(site: Site, documentation: Documentation, queries: int) -> Iterator[ReservationRequest]:
     """The statement that search runs, beside the least that pgvector can be asked; each query once."""
     from apikeys.hot_path.connections import connect
     from datasets.search import nearest as candidates
@@ -213,7 +213,7 @@ def nearest(site: Site, documentation: Documentation, queries: int) -> Iterator[
         for name, datasets, language in CASES:
             ids = [site.vector_set_ids[dataset] for dataset in datasets]
             indexed, others = ([pk for pk in ids if (pk in site.indexed) is has_index] for has_index in (True, False))
-            asked = Asked(name, language, [], [], None)
+            asked = ReservationRequest(name, language, [], [], None)
             hits = []
             texts = [question.texts[language] for question in documentation.questions[:queries]]
             for number, vector in enumerate(map(normed, static_model.embed(texts))):
@@ -227,7 +227,7 @@ def nearest(site: Site, documentation: Documentation, queries: int) -> Iterator[
                     seconds.append(_timed(connection, one))
                 if number < COMPARED:
                     hits.append(_recall(connection, near))
-            yield Asked(name, language, asked.seconds, asked.bare, sum(hits) / len(hits))
+            yield ReservationRequest(name, language, asked.seconds, asked.bare, sum(hits) / len(hits))
 
 
 def _bare(connection: Any, near: Any) -> Any:
@@ -266,7 +266,7 @@ def _recall(connection: Any, near: Any) -> float:
     return min(sum(score >= least for _, score in found), FIRST) / min(len(exact), FIRST)
 
 
-async def searches(site: Site, documentation: Documentation, queries: int) -> list[Asked]:
+async def searches(site: Site, documentation: Documentation, queries: int) -> list[ReservationRequest]:
     """Whole searches, one after the other: with the query's vector, and the quotes."""
     from datasets.search.retrieval import Mode, Query, search
 
@@ -277,5 +277,5 @@ async def searches(site: Site, documentation: Documentation, queries: int) -> li
             seconds = []
             for question in documentation.questions[:queries]:
                 seconds.append((await search(Query(site.team_id, ids, question.texts[language], mode))).seconds)
-            found.append(Asked(f"{name}, {mode.value}", language, seconds))
+            found.append(ReservationRequest(f"{name}, {mode.value}", language, seconds))
     return found

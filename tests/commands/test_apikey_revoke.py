@@ -13,7 +13,7 @@ import pytest
 from django.db import connection as django_connection
 from django.utils import timezone
 
-from apikeys.accounting.ledger import Ending, Refusal, UsageRecord
+from apikeys.accounting.ledger import Outcome, Refusal, UsageRecord
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.hot_path import broadcasts
 from apikeys.hot_path.connections import connect
@@ -81,8 +81,8 @@ def test_it_works(provider: FakeProvider, tmp_path: Path) -> None:
             assert "have acknowledged it." in out
             assert took < broadcasts.PATIENCE_SECONDS
     api_key.refresh_from_db()
-    assert api_key.revocation_heard_at is not None
-    assert api_key.revocation_unheard == []
+    assert api_key.revocation_acknowledged_at is not None
+    assert api_key.unacknowledged_servers == []
 
 
 def test_a_process_that_does_not_answer_is_named(server: Server, provider: FakeProvider, tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_a_process_that_does_not_answer_is_named(server: Server, provider: FakeP
             assert f"not within 2 s: {socket.gethostname()} process {other.process.pid}." in result.stderr
             check_refusal(one.ask(key), "revoked_api_key")
             api_key.refresh_from_db()
-            assert len(api_key.revocation_unheard) == 1
-            assert api_key.revocation_heard_at is None
+            assert len(api_key.unacknowledged_servers) == 1
+            assert api_key.revocation_acknowledged_at is None
             # It stays away for longer than it believes what it cached.
             time.sleep(max(0, began + SILENCE_SECONDS - time.monotonic()))
         finally:
@@ -116,7 +116,7 @@ def test_a_process_that_enters_in_the_meantime_is_not_waited_for(server: Server,
         while not entering.exists():
             assert time.monotonic() - began < 10, "it did not enter again"
             for _ in range(20):
-                unheard += broadcasts.call().unheard
+                unheard += broadcasts.broadcast().unheard
     assert unheard == []
 
 
@@ -156,7 +156,7 @@ def test_streams_are_cut_when_asked(server: Server, provider: FakeProvider) -> N
     connection, request_id = open_stream(server, key, question, chatId="c")
     other, _ = open_stream(server, other_key, factories.unique("other"))
     began = time.monotonic()
-    revoke(api_key, "--cut-streams")
+    revoke(api_key, "--terminate-streams")
     text = rest_of(connection)
     assert time.monotonic() - began < 1
     name, body = events_of(text.replace("\r\n", "\n"))[-1]
@@ -164,9 +164,9 @@ def test_streams_are_cut_when_asked(server: Server, provider: FakeProvider) -> N
     check_body(body, "revoked_api_key")
     assert "[DONE]" not in text
     record = recorded(request_id)
-    assert (record.ending, record.status) == (Ending.CUT, 200)
+    assert (record.outcome, record.status) == (Outcome.TERMINATED, 200)
     assert record.completion_tokens > 0
-    assert messages_of(app, "c")[1][2] == "cut"
+    assert messages_of(app, "c")[1][2] == "terminated"
     wait_for(lambda: provider.left_at.get(question), "the provider's call is ended", seconds=2)
     counter = Counter.objects.get(limit=made)
     assert (counter.used, counter.reserved) == (0, 0)
@@ -184,10 +184,10 @@ def test_what_has_not_begun_to_answer_is_cut_too(server: Server, provider: FakeP
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         connection.sendall(head.encode() + b"\r\n" + body)
         wait_for(lambda: provider.calls_about(question), "the provider is asked")
-        revoke(api_key, "--cut-streams")
+        revoke(api_key, "--terminate-streams")
         assert connection.recv(65536).startswith(b"HTTP/1.1 401 ")
     record = wait_for(lambda: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5)
-    assert (record.ending, record.status) == (Ending.CUT, 401)
+    assert (record.outcome, record.status) == (Outcome.TERMINATED, 401)
     # The prompt was used, so this was no refusal that cost nothing.
     assert record.prompt_tokens > 0
     check_refusal(server.ask(key), "revoked_api_key")
@@ -207,9 +207,11 @@ def test_what_has_not_been_asked_yet_costs_nothing(server: Server, provider: Fak
             holder.execute("SELECT 1 FROM apikeys_counter WHERE limit_id = %s FOR UPDATE", [made.pk])
             stream.sendall(head.encode() + b"\r\n" + body)
             wait_for(lambda: waiting_for_a_lock(), "it waits for its reservation", seconds=5)
-            broadcasts.call(cut_keys=[api_key.pk], is_revoked=True)
+            broadcasts.broadcast(terminated_keys=[api_key.pk], is_revoked=True)
         assert stream.recv(65536).startswith(b"HTTP/1.1 401 ")
-    record = wait_for(lambda: UsageRecord.objects.filter(key=api_key, ending="cut").first(), "it is kept", seconds=5)
+    record = wait_for(
+        lambda: UsageRecord.objects.filter(key=api_key, outcome="terminated").first(), "it is kept", seconds=5
+    )
     assert (record.prompt_tokens, record.completion_tokens) == (0, 0)
     assert not provider.calls_about(question)
 
@@ -225,9 +227,9 @@ def waiting_for_a_lock() -> bool:
 def test_a_reader_that_takes_nothing_is_cut_too(server: Server, provider: FakeProvider) -> None:
     api_key, key = factories.make_key(app=make_app(provider, "flood"))
     connection, request_id = open_stream(server, key, factories.unique("stalling"))
-    revoke(api_key, "--cut-streams")
+    revoke(api_key, "--terminate-streams")
     record = recorded(request_id)
-    assert record.ending == Ending.CUT
+    assert record.outcome == Outcome.TERMINATED
     connection.close()
 
 
@@ -263,17 +265,17 @@ def test_an_archived_app(server: Server, provider: FakeProvider) -> None:
     _, key = factories.make_key(app=app)
     connection, request_id = open_stream(server, key, factories.unique("archived"))
     App.objects.filter(pk=app.pk).update(archived_at=timezone.now())
-    broadcasts.call(cut_app=app.pk)
+    broadcasts.broadcast(terminated_app=app.pk)
     name, body = events_of(rest_of(connection).replace("\r\n", "\n"))[-1]
     assert name == "error"
     check_body(body, "appUnExist")
-    assert recorded(request_id).ending == Ending.CUT
+    assert recorded(request_id).outcome == Outcome.TERMINATED
 
 
 def test_a_disabled_key_is_cut_too(server: Server, provider: FakeProvider) -> None:
     api_key, key = factories.make_key(app=make_app(provider, "slow"))
     connection, _ = open_stream(server, key, factories.unique("disabled"))
-    out, _ = call("apikey", "disable", api_key.pk, "--cut-streams")
+    out, _ = call("apikey", "disable", api_key.pk, "--terminate-streams")
     assert "have acknowledged it." in out
     name, body = events_of(rest_of(connection).replace("\r\n", "\n"))[-1]
     assert name == "error"

@@ -132,7 +132,7 @@ def make_alert(team: Any, key: Any = None, **fields: Any) -> Alert:
         "percent": 80,
     }
     fields = {"kind": "budget", "facts": facts, **fields}
-    return Alert.objects.create(team=team, key=key, occasion=factories.unique("occasion"), **fields)
+    return Alert.objects.create(team=team, key=key, dedup_key=factories.unique("dedup_key"), **fields)
 
 
 def delivery_of(alert: Alert, channel: str = Channel.WEBHOOK) -> Delivery | None:
@@ -141,7 +141,7 @@ def delivery_of(alert: Alert, channel: str = Channel.WEBHOOK) -> Delivery | None
 
 def is_told(alert: Alert) -> bool:
     alert.refresh_from_db()
-    return alert.told_at is not None
+    return alert.delivered_at is not None
 
 
 def is_genuine(*arguments: Any) -> bool:
@@ -171,7 +171,7 @@ def test_it_works(receiver):
     assert said["data"] == {
         "team": {"id": api_key.team.pk, "name": api_key.team.name},
         "key": {"id": api_key.pk, "name": api_key.name, "last_four": plaintext[-4:]},
-        **alert.facts,
+        **alert.details,
     }
     webhook.refresh_from_db()
     assert webhook.last_success_at
@@ -240,7 +240,7 @@ def test_it_is_given_up_after_eight_attempts(receiver):
     assert len(receiver.posts) == 1
     delivery = delivery_of(alert)
     assert delivery.given_up_at
-    assert not delivery.told_at
+    assert not delivery.delivered_at
     assert delivery.last_error == "It answered HTTP 500."
     assert "is given up after attempt 8" in running.all_output
 

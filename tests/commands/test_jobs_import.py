@@ -25,7 +25,7 @@ def table(rows: int) -> bytes:
 
 
 def import_file(content: bytes, name: str = "a.csv", **wish: Any) -> Collection:
-    return sources.from_file(factories.make_dataset(), io.BytesIO(content), name, sources.Wish(**wish))
+    return sources.from_file(factories.make_dataset(), io.BytesIO(content), name, sources.ImportOptions(**wish))
 
 
 def state_of(collection: Collection) -> str:

@@ -31,7 +31,7 @@ SELECT * FROM apikeys_reserve('[{"ordinal": 0, "id": "r", "server_id": "s", "tea
 SETTLE = """
 SELECT apikeys_settle('[{"id": "r", "team_id": "t", "key_id": "k", "endpoint": "x", "status": 200, "duration_ms": 1,
     "model": "", "prompt_tokens": 3, "completion_tokens": 4, "token_source": "provider", "cost_micropoints": 0,
-    "ending": "complete"}]')
+    "outcome": "complete"}]')
 """
 COUNTER = "SELECT used, reserved FROM apikeys_counter"
 # All functions, triggers, constraints and indexes of ours, as the database spells them.

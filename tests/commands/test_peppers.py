@@ -50,10 +50,10 @@ def test_it_works():
     factories.make_key()
     result = manage("peppers", "--check")
     assert (result.returncode, result.stderr) == (0, "")
-    pepper_id, count, *verdict = result.stdout.splitlines()[0].split()
+    pepper_id, count, *decision = result.stdout.splitlines()[0].split()
     assert pepper_id == "p1"
     assert int(count) >= 1
-    assert " ".join(verdict).startswith("signs new keys")
+    assert " ".join(decision).startswith("signs new keys")
 
 
 def test_an_unused_pepper_may_be_dropped(old):

@@ -35,7 +35,7 @@ DAYS = "40"
 GROUPS = ["team", "key", "app", "model", "endpoint", "day"]
 PAST = """
 INSERT INTO apikeys_usagerecord (id, team_id, key_id, app_id, endpoint, model, prompt_tokens, completion_tokens,
-    token_source, cost_micropoints, status, ending, duration_ms, created_at)
+    token_source, cost_micropoints, status, outcome, duration_ms, created_at)
 SELECT substr(md5(%(key)s || random() || number), 1, 24), %(team)s, %(key)s,
     CASE WHEN number %% 3 = 0 THEN %(app)s END, (ARRAY['chat.completions', 'key.self'])[1 + number %% 2],
     (ARRAY['', 'm', 'n'])[1 + number %% 3], number %% 11, number %% 7, (ARRAY['', 'provider'])[1 + number %% 2],
@@ -114,9 +114,9 @@ def held_up(api_key: ApiKey, *, days_ago: int) -> Iterator[None]:
     """A prune that comes to this key's day waits, in the middle of a transaction that has deleted records."""
     with connect() as raw, raw.transaction(force_rollback=True):
         raw.execute(
-            "INSERT INTO apikeys_dailyusage (day, team_id, key_id, endpoint, model, ending, token_source, requests, "
+            "INSERT INTO apikeys_dailyusage (day, team_id, key_id, endpoint, model, outcome, token_source, requests, "
             "prompt_tokens, completion_tokens, cost_micropoints, duration_ms) "
-            "SELECT %s, %s, %s, endpoint, model, ending, token_source, 0, 0, 0, 0, 0 "
+            "SELECT %s, %s, %s, endpoint, model, outcome, token_source, 0, 0, 0, 0, 0 "
             "FROM apikeys_usagerecord WHERE key_id = %s AND app_id IS NULL GROUP BY 4, 5, 6, 7",
             [today() - timedelta(days=days_ago), api_key.team_id, api_key.pk, api_key.pk],
         )

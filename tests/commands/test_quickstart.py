@@ -48,7 +48,7 @@ def site(shared_data_dir: Path) -> Iterator[Site]:
 
 
 def test_first_line_is_all_that_a_script_needs(site):
-    assert site.facts.keys() == {
+    assert site.details.keys() == {
         "base_url",
         "admin_url",
         "admin_username",
@@ -60,16 +60,16 @@ def test_first_line_is_all_that_a_script_needs(site):
         "film_key",
         "global_key",
     }
-    assert site.facts["base_url"] == f"http://127.0.0.1:{site.port}/api"
-    assert site.facts["admin_url"] == f"http://127.0.0.1:{site.port}/admin/"
-    assert site.facts["admin_username"] == "admin"
-    assert len(site.facts["admin_password"]) >= 16
-    assert site.facts["team"] == "Demo"
-    assert re.fullmatch("[0-9a-f]{24}", site.facts["app_id"])
-    assert re.fullmatch("[0-9a-f]{24}", site.facts["film_app_id"])
-    assert re.fullmatch("fastgpt-[0-9A-Za-z]{52}", site.facts["app_key"])
-    assert re.fullmatch("fastgpt-[0-9A-Za-z]{52}", site.facts["film_key"])
-    assert re.fullmatch("fastgpt-[0-9A-Za-z]{52}", site.facts["global_key"])
+    assert site.details["base_url"] == f"http://127.0.0.1:{site.port}/api"
+    assert site.details["admin_url"] == f"http://127.0.0.1:{site.port}/admin/"
+    assert site.details["admin_username"] == "admin"
+    assert len(site.details["admin_password"]) >= 16
+    assert site.details["team"] == "Demo"
+    assert re.fullmatch("[0-9a-f]{24}", site.details["app_id"])
+    assert re.fullmatch("[0-9a-f]{24}", site.details["film_app_id"])
+    assert re.fullmatch("fastgpt-[0-9A-Za-z]{52}", site.details["app_key"])
+    assert re.fullmatch("fastgpt-[0-9A-Za-z]{52}", site.details["film_key"])
+    assert re.fullmatch("fastgpt-[0-9A-Za-z]{52}", site.details["global_key"])
     assert len(site.command.out) == 1
     assert get(site.port, "/healthz")[0] == 200
 
@@ -77,13 +77,13 @@ def test_first_line_is_all_that_a_script_needs(site):
 def test_secrets_are_in_no_log(site):
     written = "".join(site.command.err) + (site.data_dir / "postgres" / "server.log").read_text()
     for name in ("admin_password", "app_key", "film_key", "global_key"):
-        assert site.facts[name] not in written
+        assert site.details[name] not in written
 
 
 def test_documented_curl_is_answered_by_the_model(site):
     curl = (
-        f"curl --silent --location --request POST '{site.facts['base_url']}/v1/chat/completions' "
-        f"--header 'Authorization: Bearer {site.facts['app_key']}' --header 'Content-Type: application/json' "
+        f"curl --silent --location --request POST '{site.details['base_url']}/v1/chat/completions' "
+        f"--header 'Authorization: Bearer {site.details['app_key']}' --header 'Content-Type: application/json' "
         """--data-raw '{"chatId":"111","stream":false,"detail":false,"""
         """"messages":[{"content":"Who are you?","role":"user"}]}'"""
     )
@@ -98,7 +98,7 @@ def test_film_guide_quotes_the_right_passage(site, question):
     messages = [{"content": question, "role": "user"}]
     body = {"stream": False, "detail": True, "max_tokens": 16, "messages": messages}
     with closing(http.client.HTTPConnection("127.0.0.1", site.port, timeout=240)) as connection:
-        headers = {"Authorization": f"Bearer {site.facts['film_key']}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {site.details['film_key']}", "Content-Type": "application/json"}
         connection.request("POST", "/api/v1/chat/completions", json.dumps(body), headers)
         answer = json.loads(connection.getresponse().read())
     assert answer["choices"][0]["message"]["content"].strip(), answer

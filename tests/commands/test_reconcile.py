@@ -7,7 +7,7 @@ import time
 import pytest
 from django.db import OperationalError, connection
 
-from apikeys.accounting.admission import Asked, reserve
+from apikeys.accounting.admission import ReservationRequest, reserve
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.reconciliation import compare, fix, reconcile
 from apikeys.accounting.recording import Usage, write
@@ -52,7 +52,7 @@ def test_while_requests_come_and_go() -> None:
                 ids = [
                     {"id": new_object_id(), "team_id": key.team_id, "key_id": key.pk, "endpoint": "x"} for key in keys
                 ]
-                reserve(raw, [Asked(**each, tokens=5) for each in ids])
+                reserve(raw, [ReservationRequest(**each, tokens=5) for each in ids])
                 write(raw, [Usage(**each, status=200, duration_ms=1, completion_tokens=3) for each in ids])
                 written[number] += len(ids)
                 time.sleep(0.01)

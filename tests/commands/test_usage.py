@@ -10,7 +10,7 @@ import pytest
 from django.core.management.base import CommandError
 from django.utils import timezone
 
-from apikeys.accounting.ledger import Ending, UsageRecord
+from apikeys.accounting.ledger import Outcome, UsageRecord
 from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
 from apikeys.teams import Team
@@ -21,7 +21,7 @@ from tests.support.commands import call
 def record(api_key: ApiKey, **fields: Any) -> UsageRecord:
     values = {"id": new_object_id(), "team": api_key.team, "key": api_key, "endpoint": "chat.completions"}
     return UsageRecord.objects.create(
-        **{**values, "status": 200, "duration_ms": 1, "ending": Ending.COMPLETE, "model": "m", **fields}
+        **{**values, "status": 200, "duration_ms": 1, "outcome": Outcome.COMPLETE, "model": "m", **fields}
     )
 
 
@@ -33,7 +33,7 @@ def team() -> Team:
     record(one, prompt_tokens=10, completion_tokens=5, cost_micropoints=1_500_000)
     record(one, prompt_tokens=1, completion_tokens=2, cost_micropoints=500_000)
     record(one, prompt_tokens=100, model="other")
-    record(two, ending=Ending.FAILED, created_at=timezone.now() - timedelta(days=1))
+    record(two, outcome=Outcome.FAILED, created_at=timezone.now() - timedelta(days=1))
     return team
 
 

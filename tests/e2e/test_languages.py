@@ -21,7 +21,7 @@ from datasets.models import Collection, Dataset, Datum, VectorSet
 from tests.support import factories
 from tests.support.pages import LIST, url
 from tests.support.showcase import Showcase, sign_in, speak
-from tests.support.tenant_rows import make_belongings
+from tests.support.tenant_rows import make_tenant_rows
 from tests.unit.site.test_translations import entries
 
 # So many English words in a row are a sentence, not a name.
@@ -136,7 +136,7 @@ def test_pages_show_no_english(page: Page, server, showcase: Showcase):
 
 
 def test_page_of_a_usage_record(chinese: Page):
-    record = make_belongings(factories.make_team())[UsageRecord]
+    record = make_tenant_rows(factories.make_team())[UsageRecord]
     chinese.goto(url(UsageRecord, "change", record.pk))
     expect(chinese.locator("pre.explanation")).to_contain_text("请求")
     assert sentences(chinese) == []
@@ -144,7 +144,7 @@ def test_page_of_a_usage_record(chinese: Page):
 
 
 def test_page_of_a_key(chinese: Page):
-    api_key = make_belongings(factories.make_team())[ApiKey]
+    api_key = make_tenant_rows(factories.make_team())[ApiKey]
     chinese.goto(url(ApiKey, "change", api_key.pk))
     expect(chinese.locator("body")).to_contain_text("过期时间")
 

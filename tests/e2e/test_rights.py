@@ -8,7 +8,7 @@ from django.contrib.sessions.backends.db import SessionStore
 from playwright.sync_api import Page, expect
 
 from apikeys.audit.models import AuditEntry
-from apikeys.sign_in.reauthentication import ENTERED_AT, FRESH_SECONDS
+from apikeys.sign_in.reauthentication import ENTERED_AT, RECENT_SECONDS
 from tests.support import factories
 from tests.support.pages import ADD, KEY_RIGHTS, url
 
@@ -38,7 +38,7 @@ def sign_in(page: Page, name: str, password: str) -> None:
 def grow_stale(page: Page) -> None:
     (cookie,) = [cookie for cookie in page.context.cookies() if cookie["name"] == "sessionid"]
     session = SessionStore(cookie["value"])
-    session[ENTERED_AT] = int(time.time()) - FRESH_SECONDS - 1
+    session[ENTERED_AT] = int(time.time()) - RECENT_SECONDS - 1
     session.save()
 
 

@@ -34,9 +34,9 @@ def content_of(response: httpx2.Response) -> str:
 
 
 def messages_of(key_app: App, chat_id: str) -> list[tuple[str, Any, str]]:
-    """(role, content, ending) of what is stored, oldest first."""
+    """(role, content, outcome) of what is stored, oldest first."""
     found = Message.objects.filter(conversation__app=key_app, conversation__chat_id=chat_id).order_by("pk")
-    return list(found.values_list("role", "content", "ending"))
+    return list(found.values_list("role", "content", "outcome"))
 
 
 def events_of(text: str) -> list[tuple[str | None, Any]]:

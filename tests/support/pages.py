@@ -9,7 +9,7 @@ from django.db.models import Model
 from django.test import Client
 from django.urls import reverse
 
-from apikeys.admin.keys.forms import seal_of
+from apikeys.admin.keys.forms import policy_etag
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
 from tests.support import factories
@@ -112,7 +112,7 @@ def new_key_form(client: Client, **fields: Any) -> dict[str, Any]:
 def key_form(api_key: ApiKey, **fields: Any) -> dict[str, Any]:
     """The form on a key's page, unchanged but for `fields`."""
     form = {
-        "seal": seal_of(ApiKey.objects.get(pk=api_key.pk)),
+        "etag": policy_etag(ApiKey.objects.get(pk=api_key.pk)),
         "owner": api_key.owner_id,
         "name": api_key.name,
         "note": api_key.note,

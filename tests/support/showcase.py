@@ -13,7 +13,7 @@ from playwright.sync_api import BrowserContext
 from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apikeys.access.rules import EndpointRule
-from apikeys.accounting.ledger import DailyUsage, Ending, KeyActivity, Refusal, UsageRecord
+from apikeys.accounting.ledger import DailyUsage, KeyActivity, Outcome, Refusal, UsageRecord
 from apikeys.accounting.limits import Limit
 from apikeys.alerts.deliveries import Delivery
 from apikeys.alerts.models import Alert, AlertKind
@@ -58,7 +58,7 @@ class Showcase:
         self.app = factories.make_app(**make, name="Help desk", intro="Answers what customers ask.")
         self.slow_app = factories.make_app(**make, name="Report writer", model="slow")
         self.shop, shop = self.make_key("Shop", self.app)
-        _, search = self.make_key("Search", None, can_name_app=True, note="Asked by the web site.")
+        _, search = self.make_key("Search", None, can_name_app=True, note="ReservationRequest by the web site.")
         self.make_key("Import at night", None, expires_at=timezone.now() + timedelta(days=5))
         self.make_key("Trial", self.app, expires_at=timezone.now() - timedelta(days=1))
         self.partner, _ = self.make_key("Partner", self.app)
@@ -83,9 +83,9 @@ class Showcase:
             team=self.team,
             key=self.shop,
             kind=AlertKind.EXPIRY,
-            occasion=factories.unique("expiry"),
-            facts=facts,
-            told_at=timezone.now(),
+            dedup_key=factories.unique("expiry"),
+            details=facts,
+            delivered_at=timezone.now(),
         )
         # Given up, so that no worker of another test tells it.
         Delivery.objects.create(
@@ -105,7 +105,7 @@ class Showcase:
             app=self.app,
             endpoint="chat.completions",
             model="echo",
-            ending=Ending.COMPLETE,
+            outcome=Outcome.COMPLETE,
             requests=1_284,
             prompt_tokens=318_220,
             completion_tokens=96_411,

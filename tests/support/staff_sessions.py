@@ -7,7 +7,7 @@ import httpx2
 from django.contrib.sessions.backends.db import SessionStore
 from django.contrib.sessions.models import Session
 
-from apikeys.sign_in.reauthentication import ENTERED_AT, FRESH_SECONDS
+from apikeys.sign_in.reauthentication import ENTERED_AT, RECENT_SECONDS
 from tests.api.test_policy import session_of
 from tests.conftest import Server
 
@@ -34,5 +34,5 @@ class Console:
     def grow_stale(self) -> None:
         assert Session.objects.filter(pk=self.cookies["sessionid"]).exists()
         session = SessionStore(self.cookies["sessionid"])
-        session[ENTERED_AT] = int(time.time()) - FRESH_SECONDS - 1
+        session[ENTERED_AT] = int(time.time()) - RECENT_SECONDS - 1
         session.save()

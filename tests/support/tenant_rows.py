@@ -6,7 +6,7 @@ from typing import Any
 from django.db.models import Model
 from django.utils import timezone
 
-from apikeys.accounting.ledger import DailyUsage, Ending, KeyActivity, Refusal, UsageRecord
+from apikeys.accounting.ledger import DailyUsage, KeyActivity, Outcome, Refusal, UsageRecord
 from apikeys.accounting.limits import Limit
 from apikeys.alerts.deliveries import Delivery
 from apikeys.alerts.models import Alert
@@ -20,7 +20,7 @@ from datasets.models import Datum
 from tests.support import factories
 
 
-def make_belongings(team: Team) -> dict[type[Model], Any]:
+def make_tenant_rows(team: Team) -> dict[type[Model], Any]:
     app = factories.make_app(team)
     api_key, _ = factories.make_key(app=app)
     usage = UsageRecord.objects.create(
@@ -31,7 +31,7 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
         endpoint="chat.completions",
         model=factories.unique("model"),
         status=200,
-        ending=Ending.COMPLETE,
+        outcome=Outcome.COMPLETE,
         duration_ms=7,
     )
     daily = DailyUsage.objects.create(
@@ -41,7 +41,7 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
         app=app,
         endpoint="chat.completions",
         model=factories.unique("model"),
-        ending=Ending.COMPLETE,
+        outcome=Outcome.COMPLETE,
         requests=1,
         prompt_tokens=2,
         completion_tokens=3,
@@ -74,12 +74,12 @@ def make_belongings(team: Team) -> dict[type[Model], Any]:
         team=team,
         key=api_key,
         kind="expiry",
-        occasion=factories.unique("occasion"),
-        facts={"expires_at": timezone.now().isoformat(), "days": 7},
-        told_at=timezone.now(),
+        dedup_key=factories.unique("dedup_key"),
+        details={"expires_at": timezone.now().isoformat(), "days": 7},
+        delivered_at=timezone.now(),
     )
     Delivery.objects.create(
-        alert=alert, channel="webhook", told_at=timezone.now(), last_error=factories.unique("error")
+        alert=alert, channel="webhook", delivered_at=timezone.now(), last_error=factories.unique("error")
     )
     # There is one for each team.
     webhook = Webhook.objects.filter(team=team).first() or Webhook(

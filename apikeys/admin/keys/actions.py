@@ -53,7 +53,7 @@ class KeyChange:
         """Whether it would let the key do more than now."""
         return False
 
-    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         """Raises KeyStateError when the key's state does not allow it."""
         raise NotImplementedError
 
@@ -77,7 +77,7 @@ class Rotation(KeyChange):
     def initial(self, api_key: ApiKey) -> dict[str, Any]:
         return {"replacing": api_key.newest_secret_id}
 
-    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         overlap = answers["overlap"]
         plaintext = api_key.rotate(overlap, replacing=answers["replacing"])
         hours = str(int(overlap.total_seconds() // 3600))
@@ -96,12 +96,12 @@ class Disabling(KeyChange):
     def applies_to(self, api_key: ApiKey) -> bool:
         return super().applies_to(api_key) and api_key.disabled_at is None
 
-    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         api_key.disable()
         return Done(history_messages.DISABLED(reason=answers["reason"]))
 
     def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
-        return revocation.tell_servers(api_key, cut_streams=answers["cut_streams"]).told()
+        return revocation.broadcast_revocation(api_key, terminate_streams=answers["terminate_streams"]).summary()
 
 
 class Enabling(KeyChange):
@@ -115,7 +115,7 @@ class Enabling(KeyChange):
     def applies_to(self, api_key: ApiKey) -> bool:
         return super().applies_to(api_key) and api_key.disabled_at is not None
 
-    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         api_key.enable()
         return Done(history_messages.ENABLED())
 
@@ -132,14 +132,14 @@ class Revocation(KeyChange):
     def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
         return RevocationForm(data, name=api_key.name)
 
-    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         if api_key.revoked_at:
             raise KeyStateError(f"The key was revoked already, by {api_key.revoked_by}: {api_key.revoked_reason}")
         api_key.revoke(by=by, reason=answers["reason"])
         return Done(history_messages.REVOKED(reason=answers["reason"]))
 
     def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
-        return revocation.tell_servers(api_key, cut_streams=answers["cut_streams"]).told()
+        return revocation.broadcast_revocation(api_key, terminate_streams=answers["terminate_streams"]).summary()
 
 
 class Narrowing(KeyChange):
@@ -157,7 +157,7 @@ class Narrowing(KeyChange):
     def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
         return NarrowingForm(data, api_key=api_key)
 
-    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         endpoints, networks = answers["endpoints"], answers["networks"]
         api_key.narrow(endpoints=endpoints, networks=networks)
         names = ", ".join(endpoints)

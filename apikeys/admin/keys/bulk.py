@@ -78,7 +78,7 @@ class Expiry(KeyChange):
     def widens(self, api_key: ApiKey, answers: dict[str, Any]) -> bool:
         return least_privilege.widens(api_key, {"expires_at": answers["expires_at"]})
 
-    def carry_out(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
         expires_at = answers["expires_at"]
         api_key.set_end(expires_at)
         if expires_at is None:
@@ -97,7 +97,7 @@ BULK_CHANGES: dict[str, KeyChange] = {
 }
 
 
-def asked(keys_admin: KeyAdmin, request: HttpRequest, name: str, queryset: Any) -> HttpResponse | None:
+def choose_how(keys_admin: KeyAdmin, request: HttpRequest, name: str, queryset: Any) -> HttpResponse | None:
     """What a list's action answers: the page that asks how, for the keys that were chosen."""
     key_ids = list(queryset.order_by("-created_at", "-pk").values_list("pk", flat=True)[: MAXIMUM_KEYS + 1])
     if len(key_ids) > MAXIMUM_KEYS:
@@ -149,24 +149,24 @@ def portion_view(keys_admin: KeyAdmin, request: HttpRequest, name: str) -> HttpR
         return JsonResponse({"errors": [complaint]}, status=400) if wants_json else HttpResponse(complaint, status=400)
     found = {api_key.pk: api_key for api_key in keys_admin.get_queryset(request).filter(pk__in=key_ids)}
     form = change.form_class(request.POST)
-    if form.is_valid() and not reauthentication.is_fresh(request):
+    if form.is_valid() and not reauthentication.is_recent(request):
         applying = [api_key for api_key in found.values() if change.applies_to(api_key)]
         if any(change.widens(api_key, form.cleaned_data) for api_key in applying):
-            form.add_error(None, reauthentication.stale())
+            form.add_error(None, reauthentication.reauthentication_error())
     if not form.is_valid():
         if wants_json:
             # Shown as text, so the link to the page that asks for the password is left out.
             said = [strip_tags(str(message)) for field in form.errors.values() for message in field]
             return JsonResponse({"errors": said}, status=400)
         return page(keys_admin, request, change, form, key_ids)
-    lines, note = carry_out(keys_admin, request, change, key_ids, found, form.cleaned_data)
+    lines, note = apply(keys_admin, request, change, key_ids, found, form.cleaned_data)
     if wants_json:
         return JsonResponse({"lines": [asdict(line) for line in lines], "note": note})
     keys_admin.message_user(request, note, messages.SUCCESS) if note else None
     return page(keys_admin, request, change, form, [], lines)
 
 
-def carry_out(
+def apply(
     keys_admin: KeyAdmin,
     request: HttpRequest,
     change: KeyChange,
@@ -181,18 +181,18 @@ def carry_out(
         else Line(key_id, key_id, gettext("There is no such key."), False)
         for key_id in key_ids
     ]
-    if "cut_streams" not in answers:
+    if "terminate_streams" not in answers:
         return lines, ""
     is_final = change.is_final
     ended = [
         api_key
         for api_key in found.values()
         if (api_key.revoked_at if is_final else api_key.disabled_at and not api_key.revoked_at)
-        and api_key.revocation_heard_at is None
+        and api_key.revocation_acknowledged_at is None
     ]
     if not ended:
         return lines, ""
-    return lines, revocation.tell_servers_of_all(ended, cut_streams=answers["cut_streams"]).told()
+    return lines, revocation.broadcast_revocations(ended, terminate_streams=answers["terminate_streams"]).summary()
 
 
 def line_of(
@@ -204,7 +204,7 @@ def line_of(
         return Line(api_key.pk, api_key.name, state, False)
     try:
         with transaction.atomic():
-            done = change.carry_out(api_key, answers, by=user.get_username())
+            done = change.apply(api_key, answers, by=user.get_username())
             keys_admin.log_change(request, api_key, done.history)
     except KeyStateError as error:
         return Line(api_key.pk, api_key.name, str(error), False)

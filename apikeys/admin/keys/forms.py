@@ -36,7 +36,7 @@ OVERLAPS = {
     "168": _("after 7 days"),
 }
 # The columns that a key's page edits, and the one that ends all editing.
-SEALED = (
+VERSIONED = (
     *("name", "note", "owner_id", "expires_at", "can_name_app"),
     *("allowed_networks", "allowed_endpoints", "allowed_models", "revoked_at"),
 )
@@ -92,7 +92,7 @@ class KeyForm(KeyModelForm):
             self.fields["allowed_endpoints"].choices = choices  # type: ignore[attr-defined]
 
 
-class SealField(forms.CharField):
+class EtagField(forms.CharField):
     """What the page showed, in one word. Nobody edits it."""
 
     widget = forms.HiddenInput
@@ -107,17 +107,17 @@ class KeyChangeForm(KeyForm):
     Sent later, the whole form would take back what somebody else has narrowed or ended meanwhile.
     """
 
-    seal = SealField(required=False)
+    etag = EtagField(required=False)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.initial["seal"] = seal_of(self.instance)
+        self.initial["etag"] = policy_etag(self.instance)
 
     def clean(self) -> dict[str, Any]:
         answers: dict[str, Any] = super().clean() or {}
         # Locked until it is saved.
         kept = ApiKey.objects.select_for_update(no_key=True).get(pk=self.instance.pk)
-        if {answers.get("seal"), self.initial["seal"]} != {seal_of(kept)}:
+        if {answers.get("etag"), self.initial["etag"]} != {policy_etag(kept)}:
             raise ValidationError(
                 _("This key has changed since the page was opened, so nothing was saved. Open its page again."),
                 code="stale_page",
@@ -125,10 +125,10 @@ class KeyChangeForm(KeyForm):
         return answers
 
 
-def seal_of(api_key: ApiKey) -> str:
+def policy_etag(api_key: ApiKey) -> str:
     """What a key's page shows of its policy, as a signed digest."""
-    shown = [api_key.pk, *(str(getattr(api_key, column)) for column in SEALED)]
-    return salted_hmac("apikeys.admin.keys.forms.seal", json.dumps(shown), algorithm="sha256").hexdigest()
+    shown = [api_key.pk, *(str(getattr(api_key, column)) for column in VERSIONED)]
+    return salted_hmac("apikeys.key_forms.seal", json.dumps(shown), algorithm="sha256").hexdigest()
 
 
 class LateKeyForm(KeyChangeForm):
@@ -145,7 +145,7 @@ class LateKeyForm(KeyChangeForm):
         answers: dict[str, Any] = super().clean() or {}
         # What is wrong with a field is said first.
         if not self.errors and widens(self.instance, answers):
-            raise reauthentication.stale()
+            raise reauthentication.reauthentication_error()
         return answers
 
 
@@ -163,7 +163,7 @@ class ReasonForm(forms.Form):
 
 
 class EndForm(ReasonForm):
-    cut_streams = forms.BooleanField(
+    terminate_streams = forms.BooleanField(
         required=False,
         label=_("Cut what is being answered"),
         widget=UnfoldBooleanWidget,

@@ -107,11 +107,11 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if change:
-            form: type[KeyForm] = KeyChangeForm if reauthentication.is_fresh(request) else LateKeyForm
+            form: type[KeyForm] = KeyChangeForm if reauthentication.is_recent(request) else LateKeyForm
         else:
             form = LimitedNewKeyForm if self._may_limit(request) else NewKeyForm
-            if not reauthentication.is_fresh(request):
-                form = reauthentication.late(form)
+            if not reauthentication.is_recent(request):
+                form = reauthentication.requires_reauthentication(form)
         return super().get_form(request, obj, change, **{"form": form, **kwargs})
 
     @staticmethod
@@ -127,13 +127,13 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
                 (_("Limits"), {"fields": (*first, *POLICY), "classes": ("collapse",)}),
             ]
         # Of a hidden field there is nothing to read.
-        seal = ("seal",) if self.has_change_permission(request, obj) else ()
+        etag = ("etag",) if self.has_change_permission(request, obj) else ()
         limits = ("expires_at", *(name for name in POLICY if not (name == "can_name_app" and obj.app_id)))
         life: tuple[str, ...] = ("id", "team", "app", "created_at", "last_used_from")
         life += ("disabled_at",) if obj.disabled_at else ()
         life += ("revoked_at", "revoked_by", "revoked_reason", "acknowledged") if obj.revoked_at else ()
         return [
-            (_("Policy"), {"fields": ("name", "owner", "note", *limits, *seal)}),
+            (_("Policy"), {"fields": ("name", "owner", "note", *limits, *etag)}),
             (_("Life"), {"fields": life}),
         ]
 
@@ -175,7 +175,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     ) -> Any:
         # Django takes "_saveasnew" for an addition, whatever the address.
         is_opened = request.method == "GET" and object_id is None and self.has_add_permission(request)
-        if is_opened and not reauthentication.is_fresh(request):
+        if is_opened and not reauthentication.is_recent(request):
             return reauthentication.ask(request)
         is_addition = request.method == "POST" and (object_id is None or "_saveasnew" in request.POST)
         if not is_addition or not self.has_add_permission(request):
@@ -283,19 +283,19 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     @admin.action(description=gettext_lazy("Disable"), permissions=["change"])
     def bulk_disable(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        return bulk.asked(self, request, "disable", queryset)
+        return bulk.choose_how(self, request, "disable", queryset)
 
     @admin.action(description=gettext_lazy("Enable"), permissions=["change"])
     def bulk_enable(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        return bulk.asked(self, request, "enable", queryset)
+        return bulk.choose_how(self, request, "enable", queryset)
 
     @admin.action(description=gettext_lazy("Revoke"), permissions=["change"])
     def bulk_revoke(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        return bulk.asked(self, request, "revoke", queryset)
+        return bulk.choose_how(self, request, "revoke", queryset)
 
     @admin.action(description=gettext_lazy("Set the end"), permissions=["change"])
     def bulk_expire(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
-        return bulk.asked(self, request, "expire", queryset)
+        return bulk.choose_how(self, request, "expire", queryset)
 
     def key_change_view(self, request: HttpRequest, object_id: str, change: KeyChange) -> HttpResponse:
         api_key: ApiKey | None = self.get_object(request, unquote(object_id))
@@ -304,13 +304,13 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         if api_key is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[no-any-return, attr-defined]
         form = change.form(api_key, request.POST if request.method == "POST" else None)
-        is_stale = change.needs_password and not reauthentication.is_fresh(request)
+        is_stale = change.needs_password and not reauthentication.is_recent(request)
         if is_stale and request.method != "POST":
             return reauthentication.ask(request)
         if form.is_valid() and is_stale:
-            form.add_error(None, reauthentication.stale())
+            form.add_error(None, reauthentication.reauthentication_error())
         elif form.is_valid():
-            return self._carry_out(request, api_key, change, form.cleaned_data)
+            return self._apply(request, api_key, change, form.cleaned_data)
         context = {
             **self.admin_site.each_context(request),
             "title": change.title,
@@ -322,13 +322,11 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         }
         return TemplateResponse(request, change.template, context)
 
-    def _carry_out(
-        self, request: HttpRequest, api_key: ApiKey, change: KeyChange, answers: dict[str, Any]
-    ) -> HttpResponse:
+    def _apply(self, request: HttpRequest, api_key: ApiKey, change: KeyChange, answers: dict[str, Any]) -> HttpResponse:
         user: Any = request.user
         try:
             with transaction.atomic():
-                done: Done = change.carry_out(api_key, answers, by=user.get_username())
+                done: Done = change.apply(api_key, answers, by=user.get_username())
                 self.log_change(request, api_key, done.history)
         except KeyStateError as error:
             self.message_user(request, str(error), messages.ERROR)
@@ -373,9 +371,9 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     @admin.display(description=gettext_lazy("acknowledged"))
     def acknowledged(self, api_key: ApiKey) -> str:
-        if api_key.revocation_unheard:
-            return _("not by %(names)s") % {"names": ", ".join(api_key.revocation_unheard)}
-        heard_at = api_key.revocation_heard_at
+        if api_key.unacknowledged_servers:
+            return _("not by %(names)s") % {"names": ", ".join(api_key.unacknowledged_servers)}
+        heard_at = api_key.revocation_acknowledged_at
         return _("by every server process, %(when)s") % {"when": moment(heard_at)} if heard_at else "-"
 
 

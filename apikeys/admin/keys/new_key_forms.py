@@ -26,7 +26,7 @@ from apikeys.keys.kinds import AccessKind
 from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
 
-RESERVATION_SALT = "apikeys.admin.keys.forms.reservation"
+RESERVATION_SALT = "apikeys.key_forms.reservation"
 KINDS = [
     (AccessKind.APP.value, _("App key: talks to one app")),
     (AccessKind.GLOBAL.value, _("Global key: operates what the team owns")),

@@ -101,12 +101,14 @@ def overview(api_key: ApiKey, user: Any) -> dict[str, Any]:
             "looked_through": MAXIMUM_RECORDS,
         }
     if user.has_perm("apikeys.view_refusal"):
-        shown["refusals"] = Refusal.objects.filter(key=api_key).defer("limits", "asked").order_by("-created_at")[:ROWS]
+        shown["refusals"] = (
+            Refusal.objects.filter(key=api_key).defer("limits", "requested").order_by("-created_at")[:ROWS]
+        )
     return shown
 
 
 def bar(limit: Limit) -> LimitBar:
-    used, reserved, since = limit.standing()
+    used, reserved, since = limit.current_usage()
     taken = used + reserved
     return LimitBar(
         limit=limit,

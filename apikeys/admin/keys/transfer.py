@@ -24,7 +24,7 @@ from apikeys.audit import history_messages
 from apikeys.keys.models import ApiKey
 from apikeys.lifecycle.export import exported
 from apikeys.lifecycle.import_file import COLUMNS, MAXIMUM_BYTES, Unreadable, read
-from apikeys.lifecycle.import_plan import Plan, Planner, carry_out
+from apikeys.lifecycle.import_plan import Plan, Planner, apply
 from apikeys.sign_in import reauthentication
 
 # A model admin of keys. Its module imports this one.
@@ -95,7 +95,7 @@ def import_view(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
                 "shown_rows": [row for row in plan.rows if row.is_new or row.changes][:MAXIMUM_SHOWN],
                 "shown_mistakes": plan.mistakes[:MAXIMUM_SHOWN],
                 "maximum_shown": MAXIMUM_SHOWN,
-                "late": reauthentication.stale().message if is_sent_late else "",
+                "late": reauthentication.reauthentication_error().message if is_sent_late else "",
                 "has_changed": "digest" in request.POST and not is_sent_late,
             }
     context |= {
@@ -110,7 +110,7 @@ def import_view(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
 
 def is_late(request: HttpRequest, plan: Plan) -> bool:
     """Whether it widens keys, and the password was entered too long ago for that."""
-    return plan.widens and not reauthentication.is_fresh(request)
+    return plan.widens and not reauthentication.is_recent(request)
 
 
 def planned(
@@ -126,7 +126,7 @@ def planned(
         plan = Planner(user, keys, rows, may_add=may_add, may_change=may_change).plan()
         if plan.mistakes or digest != plan.digest or is_late(request, plan):
             return plan, False
-        carry_out(plan)
+        apply(plan)
         content_type = ContentType.objects.get_for_model(ApiKey)
         LogEntry.objects.bulk_create(
             LogEntry(

@@ -67,7 +67,9 @@ class Command(DataCommand):
         revocation.add_argument("--reason", type=text, required=True, help="Why; it is kept with the key.")
         for ending in (revocation, disabling):
             ending.add_argument(
-                "--cut-streams", action="store_true", help="Also end what the key is being answered at this moment."
+                "--terminate-streams",
+                action="store_true",
+                help="Also end what the key is being answered at this moment.",
             )
         revocation.add_argument("--by", type=text, help="Who revokes. Default: the login of the operating system.")
         for subparser in (showing, rotation, disabling, enabling, revocation):
@@ -163,13 +165,16 @@ class Command(DataCommand):
         self._tell_servers(api_key, options, "Revoked")
 
     def _tell_servers(self, api_key: ApiKey, options: dict[str, Any], what: str) -> None:
-        hearing = revocations.tell_servers(api_key, cut_streams=options["cut_streams"])
+        acknowledgements = revocations.broadcast_revocation(api_key, terminate_streams=options["terminate_streams"])
         if options["json"]:
             facts = summary(ApiKey.objects.with_state().get(pk=api_key.pk))
-            self.print_json(facts | {"acknowledged_by": hearing.heard, "not_acknowledged_by": hearing.unheard})
+            self.print_json(
+                facts
+                | {"acknowledged_by": acknowledgements.acknowledged, "not_acknowledged_by": acknowledgements.missing}
+            )
             return
         self._confirm(api_key.pk, options, what)
-        (self.stderr if hearing.unheard else self.stdout).write(hearing.told())
+        (self.stderr if acknowledgements.missing else self.stdout).write(acknowledgements.summary())
 
     def _import_secrets(self, options: dict[str, Any]) -> None:
         team = lookups.find_team(options["team"])

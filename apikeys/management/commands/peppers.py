@@ -40,7 +40,7 @@ class Command(DataCommand):
             self.print_json(rows)
         else:
             for row in rows:
-                self.stdout.write(f"{row['pepper_id']:<20}  {row['live_secrets']:>8}  {verdict(row)}")
+                self.stdout.write(f"{row['pepper_id']:<20}  {row['live_secrets']:>8}  {decision(row)}")
                 for key_id in row.get("keys", []):
                     self.stdout.write(f"  {key_id}")
         missing = [row for row in rows if not row["is_configured"]]
@@ -78,7 +78,7 @@ def keys_under(pepper_id: str) -> list[str]:
     return list(secrets.order_by("key_id").values_list("key_id", flat=True).distinct())
 
 
-def verdict(row: dict[str, Any]) -> str:
+def decision(row: dict[str, Any]) -> str:
     if not row["is_configured"]:
         return "NOT CONFIGURED: these keys cannot be used"
     if row["signs"]:

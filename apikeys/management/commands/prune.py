@@ -8,7 +8,7 @@ from django.conf import settings
 from django.core.management.base import CommandError
 
 from apikeys.management.command_line import DataCommand
-from apikeys.retention import MINIMUM_DAYS, foresee, prune, validate_days
+from apikeys.retention import MINIMUM_DAYS, preview, prune, validate_days
 
 
 def age(value: str) -> int:
@@ -45,7 +45,7 @@ class Command(DataCommand):
             raise CommandError("Say with --days how many days to keep; RETENTION_DAYS is 0, which keeps everything.")
         is_dry_run = options["dry_run"]
         try:
-            pruned = foresee(days) if is_dry_run else prune(days)
+            pruned = preview(days) if is_dry_run else prune(days)
         except ValueError as error:
             raise CommandError(f"RETENTION_DAYS: {error}.") from error
         if options["json"]:

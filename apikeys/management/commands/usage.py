@@ -11,7 +11,7 @@ from django.db.models import Count, F, Model, Q, QuerySet, Sum
 from django.db.models.functions import Coalesce, TruncDate
 from django.utils import timezone
 
-from apikeys.accounting.ledger import DailyUsage, Ending, UsageRecord
+from apikeys.accounting.ledger import DailyUsage, Outcome, UsageRecord
 from apikeys.accounting.units import MICROPOINTS
 from apikeys.lifecycle.reports import columns
 from apikeys.management import lookups
@@ -27,7 +27,7 @@ GROUPS: dict[str, dict[str, Any]] = {
     "endpoint": {"endpoint": F("endpoint")},
     "day": {"day": F("day")},
 }
-IS_FAILED = Q(ending__in=[Ending.FAILED, Ending.LOST])
+IS_FAILED = Q(ending__in=[Outcome.FAILED, Outcome.LOST])
 SUMS = {
     "prompt_tokens": Coalesce(Sum("prompt_tokens"), 0),
     "completion_tokens": Coalesce(Sum("completion_tokens"), 0),
@@ -131,12 +131,12 @@ def begins_a_day(moment: datetime) -> bool:
 def inexact(days: QuerySet[Any], groups: list[str], options: dict[str, Any]) -> list[str]:
     """What to say of answers that would have been other ones before detail was pruned."""
     said = []
-    for name, verdict in (("since", "left out"), ("until", "counted")):
+    for name, decision in (("since", "left out"), ("until", "counted")):
         bound = options[name]
         if bound and not begins_a_day(bound) and days.filter(day=bound.date()).exists():
             said.append(
                 f"Days older than the detail that was kept are whole UTC days: --{name} lies inside of "
-                f"{bound.date()}, which is {verdict} as a whole."
+                f"{bound.date()}, which is {decision} as a whole."
             )
     if "day" in groups and timezone.get_current_timezone_name() != "UTC" and begun(days, options).exists():
         zone = timezone.get_current_timezone_name()

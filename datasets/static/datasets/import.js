@@ -96,13 +96,13 @@ function sendNext() {
 }
 
 function body(file) {
-    const wish = { datasetId: words("dataset"), parentId: form.elements.parent.value || null };
+    const options = { datasetId: words("dataset"), parentId: form.elements.parent.value || null };
     const size = form.elements.chunk_size.valueAsNumber || Number(form.elements.chunk_size.value);
     if (size) {
-        wish.chunkSize = size;
+        options.chunkSize = size;
     }
     const made = new FormData();
-    made.append("data", JSON.stringify(wish));
+    made.append("data", JSON.stringify(options));
     made.append("file", file);
     return made;
 }

@@ -51,15 +51,15 @@ def test_a_used_dataset_stays() -> None:
 def test_every_process_is_told() -> None:
     app = factories.make_app(factories.make_team())
     dataset = factories.make_dataset(app.team)
-    with connect() as hearing:
-        hearing.execute("LISTEN policy_changed")
+    with connect() as acknowledgements:
+        acknowledgements.execute("LISTEN policy_changed")
         for change in (app.datasets.add, app.datasets.remove):
             change(dataset)
-            assert heard(hearing)
+            assert heard(acknowledgements)
 
 
-def heard(hearing: psycopg.Connection) -> bool:
-    return any(True for _ in hearing.notifies(timeout=5, stop_after=1))
+def heard(acknowledgements: psycopg.Connection) -> bool:
+    return any(True for _ in acknowledgements.notifies(timeout=5, stop_after=1))
 
 
 def test_the_audit_tells() -> None:

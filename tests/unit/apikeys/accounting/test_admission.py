@@ -1,4 +1,4 @@
-"""The database's own functions, called as the gates call them."""
+"""The database's own functions, called as the batchers call them."""
 
 import threading
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apikeys.accounting.admission import Asked, Verdict, reserve
+from apikeys.accounting.admission import Decision, ReservationRequest, reserve
 from apikeys.accounting.ledger import UsageRecord
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.recording import Usage, write
@@ -48,11 +48,13 @@ def limit(api_key: ApiKey, measure: str = "tokens", period: str = "day", amount:
     return Limit.objects.create(team=api_key.team, key=api_key, measure=measure, period=period, amount=amount)
 
 
-def asked(api_key: ApiKey, tokens: int = 0) -> Asked:
-    return Asked(id=new_object_id(), team_id=api_key.team_id, key_id=api_key.pk, endpoint="x", tokens=tokens)
+def asked(api_key: ApiKey, tokens: int = 0) -> ReservationRequest:
+    return ReservationRequest(
+        id=new_object_id(), team_id=api_key.team_id, key_id=api_key.pk, endpoint="x", tokens=tokens
+    )
 
 
-def used(ask: Asked, tokens: int = 0) -> Usage:
+def used(ask: ReservationRequest, tokens: int = 0) -> Usage:
     ids = {"id": ask.id, "team_id": ask.team_id, "key_id": ask.key_id}
     return Usage(**ids, endpoint="x", status=200, duration_ms=1, completion_tokens=tokens)
 
@@ -65,16 +67,16 @@ def counts(made: Limit) -> tuple[int, int]:
 def test_a_batch_is_taken_in_turn(raw: Connection, api_key: ApiKey) -> None:
     made = limit(api_key)
     batch = [asked(api_key, tokens) for tokens in (60, 50, 40, 1)]
-    verdicts: list[Verdict] = reserve(raw, batch)
+    decisions: list[Decision] = reserve(raw, batch)
     # What does not fit costs nothing, so a smaller one behind it fits.
-    assert [verdict.refused_by for verdict in verdicts] == [None, made.pk, None, made.pk]
+    assert [decision.refused_by for decision in decisions] == [None, made.pk, None, made.pk]
     assert counts(made) == (0, 100)
 
 
 def test_all_limits_or_none(raw: Connection, api_key: ApiKey) -> None:
     wide, narrow = limit(api_key, amount=1000), limit(api_key, "requests", "total", 1)
-    verdicts = reserve(raw, [asked(api_key, 10), asked(api_key, 10)])
-    assert [verdict.refused_by for verdict in verdicts] == [None, narrow.pk]
+    decisions = reserve(raw, [asked(api_key, 10), asked(api_key, 10)])
+    assert [decision.refused_by for decision in decisions] == [None, narrow.pk]
     assert (counts(wide), counts(narrow)) == ((0, 10), (0, 1))
 
 
@@ -241,10 +243,10 @@ def test_a_batch_is_what_its_items_one_by_one_would_be(
     reserved = admitted = 0
     for batch in batches:
         asks = [asked(api_key, tokens) for tokens in batch]
-        for verdict, tokens in zip(reserve(raw, asks), batch, strict=True):
-            assert [state.reserved for state in verdict.limits] == [reserved] * len(limits)
+        for decision, tokens in zip(reserve(raw, asks), batch, strict=True):
+            assert [state.reserved for state in decision.limits] == [reserved] * len(limits)
             fits = all(reserved + tokens <= amount for amount in amounts)
-            assert (verdict.refused_by is None) == fits
+            assert (decision.refused_by is None) == fits
             reserved += tokens if fits else 0
             admitted += fits
     assert {counts(made) for made in limits} == {(0, reserved)}
@@ -287,15 +289,15 @@ def test_a_late_record_keeps_what_the_lost_one_found(raw: Connection, api_key: A
     Reservation.objects.filter(pk=ask.id).update(prompt_tokens=9, admitted_at=timezone.now() - timedelta(hours=13))
     raw.execute("SELECT apikeys_expire_reservations('30 s')")
     lost = UsageRecord.objects.get(pk=ask.id)
-    assert (lost.ending, lost.charges) == ("lost", {str(made.pk): [9, 9, 0]})
+    assert (lost.outcome, lost.charges) == ("lost", {str(made.pk): [9, 9, 0]})
     write(raw, [used(ask, 5)])
     record = UsageRecord.objects.get(pk=ask.id)
-    assert (record.ending, record.charges) == ("complete", {str(made.pk): [5, 5, 0]})
+    assert (record.outcome, record.charges) == ("complete", {str(made.pk): [5, 5, 0]})
     assert (record.limits, record.created_at) == (lost.limits, lost.created_at)
 
 
 def percents(made: Limit) -> list[int | None]:
-    return [alert.facts.get("percent") for alert in Alert.objects.filter(key=made.key).order_by("pk")]
+    return [alert.details.get("percent") for alert in Alert.objects.filter(key=made.key).order_by("pk")]
 
 
 def test_alerts_of_a_budget(raw: Connection, api_key: ApiKey) -> None:
@@ -308,7 +310,7 @@ def test_alerts_of_a_budget(raw: Connection, api_key: ApiKey) -> None:
     assert seen == [[], [50], [50], [50, 80], [50, 80, 100]]
     alert = Alert.objects.filter(key=api_key).first()
     assert alert.team_id == api_key.team_id
-    assert (alert.facts["used"], alert.facts["amount"], alert.facts["measure"]) == (110, 100, "tokens")
+    assert (alert.details["used"], alert.details["amount"], alert.details["measure"]) == (110, 100, "tokens")
     # Raised, it may be used up once more.
     made.amount = 200
     made.save(update_fields=["amount"])
@@ -335,7 +337,7 @@ def test_a_soft_amount_alerts_and_refuses_nothing(raw: Connection, api_key: ApiK
         assert reserve(raw, [ask])[0].refused_by is None
         write(raw, [used(ask, 6)])
     (alert,) = Alert.objects.filter(key=api_key)
-    assert (alert.facts["soft_amount"], alert.facts["used"]) == (10, 12)
+    assert (alert.details["soft_amount"], alert.details["used"]) == (10, 12)
     assert made.key_id == alert.key_id
 
 
@@ -343,7 +345,7 @@ def test_a_team_s_budget_alerts_for_the_team(raw: Connection, api_key: ApiKey) -
     Limit.objects.create(team=api_key.team, measure="requests", period="day", amount=1)
     write(raw, [used(asked(api_key))])
     (alert,) = Alert.objects.for_team(api_key.team_id)
-    assert (alert.key, alert.facts["percent"]) == (None, 100)
+    assert (alert.key, alert.details["percent"]) == (None, 100)
 
 
 def test_rates_alert_nobody(raw: Connection, api_key: ApiKey) -> None:

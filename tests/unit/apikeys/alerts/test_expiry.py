@@ -21,7 +21,7 @@ def key_with(days):
 
 def days_of(api_key):
     """The thresholds that were raised for a key, in their order."""
-    return [alert.facts["days"] for alert in api_key.alerts.filter(kind="expiry").order_by("pk")]
+    return [alert.details["days"] for alert in api_key.alerts.filter(kind="expiry").order_by("pk")]
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_an_alert_holds_what_people_need():
     alert = api_key.alerts.get()
     assert alert.team == api_key.team
     assert alert.kind == "expiry"
-    assert alert.facts == {"expires_at": api_key.expires_at.isoformat(), "days": 7}
+    assert alert.details == {"expires_at": api_key.expires_at.isoformat(), "days": 7}
 
 
 def move_end(api_key, days):
@@ -47,7 +47,7 @@ def move_end(api_key, days):
     before, api_key.expires_at = api_key.expires_at, end_in(days)
     api_key.save(update_fields=["expires_at"])
     for alert in api_key.alerts.all():
-        alert.occasion = alert.occasion.replace(f"{before.timestamp():.0f}", f"{api_key.expires_at.timestamp():.0f}")
+        alert.dedup_key = alert.dedup_key.replace(f"{before.timestamp():.0f}", f"{api_key.expires_at.timestamp():.0f}")
         alert.save()
 
 

@@ -29,7 +29,7 @@ REUSE = {"last_four": "9xQz", "ended_at": "2026-12-01T00:00:00+00:00", "client_a
 def make_alert(kind, facts, **fields):
     api_key, _ = factories.make_key(name="robot")
     fields = {"team": api_key.team, "key": api_key, **fields}
-    return Alert.objects.create(kind=kind, facts=facts, occasion=factories.unique("occasion"), **fields)
+    return Alert.objects.create(kind=kind, details=facts, dedup_key=factories.unique("dedup_key"), **fields)
 
 
 @pytest.mark.parametrize(

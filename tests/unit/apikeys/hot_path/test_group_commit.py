@@ -1,4 +1,4 @@
-"""The gate, on the real database."""
+"""The batcher, on the real database."""
 
 import asyncio
 import threading
@@ -12,15 +12,15 @@ from django.core.exceptions import ImproperlyConfigured
 
 from apikeys.errors import Rejected, ServiceUnavailable
 from apikeys.hot_path.connections import Connection
-from apikeys.hot_path.group_commit import Gate, is_items_fault
+from apikeys.hot_path.group_commit import Batcher, is_items_fault
 
 
 @contextmanager
-def closing(gate: Gate[int, int]) -> Iterator[Gate[int, int]]:
+def closing(batcher: Batcher[int, int]) -> Iterator[Batcher[int, int]]:
     try:
-        yield gate
+        yield batcher
     finally:
-        gate.close()
+        batcher.close()
 
 
 class Doubler:
@@ -39,18 +39,18 @@ class Doubler:
 
 
 def test_it_works() -> None:
-    with closing(Gate("test", Doubler(), capacity=10)) as gate:
-        assert asyncio.run(gate.submit(21)) == 42
-        assert gate.submit_from_thread(4) == 8
+    with closing(Batcher("test", Doubler(), capacity=10)) as batcher:
+        assert asyncio.run(batcher.submit(21)) == 42
+        assert batcher.submit_from_thread(4) == 8
 
 
 def test_what_gathers_meanwhile_goes_in_one_batch() -> None:
     flush = Doubler()
-    with closing(Gate("test", flush, capacity=1000, max_batch=256)) as gate:
+    with closing(Batcher("test", flush, capacity=1000, max_batch=256)) as batcher:
 
         async def many() -> list[int]:
             flush.go_on.clear()
-            tasks = [asyncio.ensure_future(gate.submit(number)) for number in range(1, 301)]
+            tasks = [asyncio.ensure_future(batcher.submit(number)) for number in range(1, 301)]
             await asyncio.sleep(0)
             flush.go_on.set()
             return await asyncio.gather(*tasks)
@@ -62,18 +62,18 @@ def test_what_gathers_meanwhile_goes_in_one_batch() -> None:
 
 
 def test_each_caller_gets_its_own_from_many_threads() -> None:
-    with closing(Gate("test", Doubler(), capacity=1000)) as gate, ThreadPoolExecutor(16) as pool:
+    with closing(Batcher("test", Doubler(), capacity=1000)) as batcher, ThreadPoolExecutor(16) as pool:
         numbers = range(1, 400)
-        assert list(pool.map(gate.submit_from_thread, numbers)) == [2 * number for number in numbers]
+        assert list(pool.map(batcher.submit_from_thread, numbers)) == [2 * number for number in numbers]
 
 
 def test_one_bad_item_fails_alone() -> None:
     flush = Doubler()
-    with closing(Gate("test", flush, capacity=100)) as gate:
+    with closing(Batcher("test", flush, capacity=100)) as batcher:
 
         async def many() -> list[object]:
             flush.go_on.clear()
-            tasks = [asyncio.ensure_future(gate.submit(number)) for number in (1, 2, 0, 3, 4)]
+            tasks = [asyncio.ensure_future(batcher.submit(number)) for number in (1, 2, 0, 3, 4)]
             await asyncio.sleep(0)
             flush.go_on.set()
             return await asyncio.gather(*tasks, return_exceptions=True)
@@ -85,9 +85,9 @@ def test_one_bad_item_fails_alone() -> None:
 
 def test_what_can_be_saved_of_a_bad_item_is_carried_out() -> None:
     flush = Doubler()
-    gate = Gate("test", flush, capacity=10, salvage=lambda number: 7 if number == 0 else None)
-    with closing(gate), pytest.raises(Rejected):
-        gate.submit_from_thread(0)
+    batcher = Batcher("test", flush, capacity=10, fallback=lambda number: 7 if number == 0 else None)
+    with closing(batcher), pytest.raises(Rejected):
+        batcher.submit_from_thread(0)
     assert flush.batches[-1] == [7]
 
 
@@ -115,44 +115,44 @@ def test_who_is_to_blame(error: Exception, is_fault: bool) -> None:
 
 def test_a_full_queue_refuses() -> None:
     flush = Doubler()
-    with closing(Gate("test", flush, capacity=2)) as gate:
+    with closing(Batcher("test", flush, capacity=2)) as batcher:
 
         async def overfill() -> None:
             flush.go_on.clear()
-            waiting = [gate.begin(1), gate.begin(2)]
+            waiting = [batcher.enqueue(1), batcher.enqueue(2)]
             with pytest.raises(ServiceUnavailable):
-                gate.begin(3)
+                batcher.enqueue(3)
             flush.go_on.set()
             assert await asyncio.gather(*waiting) == [2, 4]
-            assert await gate.submit(3) == 6
+            assert await batcher.submit(3) == 6
 
         asyncio.run(overfill())
 
 
 def test_reserved_room_counts_until_it_is_used_or_given_back() -> None:
-    with closing(Gate("test", Doubler(), capacity=1)) as gate:
+    with closing(Batcher("test", Doubler(), capacity=1)) as batcher:
 
         async def reserve() -> None:
-            gate.reserve()
+            batcher.reserve()
             with pytest.raises(ServiceUnavailable):
-                gate.reserve()
+                batcher.reserve()
             with pytest.raises(ServiceUnavailable):
-                gate.begin(1)
-            assert await gate.begin(5, reserved=True) == 10
-            gate.reserve()
-            gate.release()
-            assert await gate.submit(1) == 2
+                batcher.enqueue(1)
+            assert await batcher.enqueue(5, reserved=True) == 10
+            batcher.reserve()
+            batcher.release()
+            assert await batcher.submit(1) == 2
 
         asyncio.run(reserve())
 
 
 def test_the_item_of_a_caller_that_left_is_carried_out() -> None:
     flush = Doubler()
-    with closing(Gate("test", flush, capacity=10)) as gate:
+    with closing(Batcher("test", flush, capacity=10)) as batcher:
 
         async def leave() -> None:
             flush.go_on.clear()
-            task = asyncio.ensure_future(gate.submit(7))
+            task = asyncio.ensure_future(batcher.submit(7))
             await asyncio.sleep(0)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -164,23 +164,23 @@ def test_the_item_of_a_caller_that_left_is_carried_out() -> None:
 
 
 def test_a_connection_that_died_while_idle_is_replaced() -> None:
-    with closing(Gate("test", Doubler(), capacity=10)) as gate:
-        assert gate.submit_from_thread(1) == 2
-        assert gate._connection is not None
-        gate._connection.close()
-        assert gate.submit_from_thread(2) == 4
+    with closing(Batcher("test", Doubler(), capacity=10)) as batcher:
+        assert batcher.submit_from_thread(1) == 2
+        assert batcher._connection is not None
+        batcher._connection.close()
+        assert batcher.submit_from_thread(2) == 4
 
 
 def test_a_closed_gate_has_done_everything_and_takes_nothing_more() -> None:
     flush = Doubler()
-    gate = Gate("test", flush, capacity=100)
+    batcher = Batcher("test", flush, capacity=100)
 
     async def fill() -> None:
         for number in range(1, 51):
-            gate.begin(number)
+            batcher.enqueue(number)
 
     asyncio.run(fill())
-    gate.close()
+    batcher.close()
     assert sum(len(batch) for batch in flush.batches) == 50
     with pytest.raises(ServiceUnavailable):
-        gate.submit_from_thread(1)
+        batcher.submit_from_thread(1)

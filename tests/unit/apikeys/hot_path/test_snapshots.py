@@ -11,8 +11,8 @@ from django.db import connection
 
 from apikeys.hot_path.broadcasts import Call
 from apikeys.hot_path.connections import Connection
-from apikeys.hot_path.group_commit import Gate
-from apikeys.hot_path.listener import CALLS, CHANNEL, SILENCE_SECONDS, Listener
+from apikeys.hot_path.group_commit import Batcher
+from apikeys.hot_path.listener import CHANNEL, CONTROL_CHANNEL, SILENCE_SECONDS, Listener
 from apikeys.hot_path.snapshots import MAX_ENTRIES, Snapshots
 from tests.support.processes import wait_for
 
@@ -50,15 +50,15 @@ def listener() -> Iterator[Listener]:
 
 
 @pytest.fixture
-def gate(world: World) -> Iterator[Gate[str, int | None]]:
-    gate: Gate[str, int | None] = Gate("test", world, capacity=100_000)
-    yield gate
-    gate.close()
+def batcher(world: World) -> Iterator[Batcher[str, int | None]]:
+    batcher: Batcher[str, int | None] = Batcher("test", world, capacity=100_000)
+    yield batcher
+    batcher.close()
 
 
 @pytest.fixture
-def snapshots(gate: Gate[str, int | None], listener: Listener) -> Snapshots[str, int]:
-    return Snapshots(gate, listener)
+def snapshots(batcher: Batcher[str, int | None], listener: Listener) -> Snapshots[str, int]:
+    return Snapshots(batcher, listener)
 
 
 def test_it_is_loaded_once(world: World, snapshots: Snapshots[str, int]) -> None:
@@ -104,12 +104,12 @@ def test_a_load_that_began_before_a_change_is_not_kept(
 def test_a_call_of_another_version_does_not_end_it() -> None:
     listener = Listener()
     understood: list[tuple[str, ...]] = []
-    listener.start(None, lambda _, payload: understood.append(msgspec.json.decode(payload, type=Call).cut_keys))
+    listener.start(None, lambda _, payload: understood.append(msgspec.json.decode(payload, type=Call).terminated_keys))
     try:
         wait_for(lambda: listener.is_alive, "the listener hears itself", seconds=5)
         with connection.cursor() as cursor:
-            for payload in ("nonsense", '{"number": 1, "cut_keys": ["a"]}'):
-                cursor.execute("SELECT pg_notify(%s, %s)", [CALLS, payload])
+            for payload in ("nonsense", '{"number": 1, "terminated_keys": ["a"]}'):
+                cursor.execute("SELECT pg_notify(%s, %s)", [CONTROL_CHANNEL, payload])
         wait_for(lambda: understood == [("a",)], "the next one is understood", seconds=5)
     finally:
         listener.stop()
@@ -143,7 +143,7 @@ def test_an_old_ping_is_no_sign_of_life() -> None:
         assert is_stopped.wait(5)
         time.sleep(SILENCE_SECONDS + 0.1)
         with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_notify(%s, '')", [CALLS])
+            cursor.execute("SELECT pg_notify(%s, '')", [CONTROL_CHANNEL])
         go_on.set()
         wait_for(lambda: was_believed == [False], "the ping and then the call are heard", seconds=5)
         wait_for(lambda: listener.is_alive, "the next ping is heard", seconds=5)

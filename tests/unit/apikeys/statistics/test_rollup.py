@@ -26,7 +26,7 @@ from apikeys.statistics.rollup import (
     HourlyTotal,
     HourlyUsage,
     LateHour,
-    RolledUp,
+    RollupWatermark,
     floor,
     roll_up,
     rolled_up_until,
@@ -39,10 +39,10 @@ from tests.support.processes import wait_for
 
 FILL = """
 INSERT INTO apikeys_usagerecord (id, team_id, key_id, endpoint, model, prompt_tokens, completion_tokens,
-    token_source, cost_micropoints, status, ending, duration_ms, created_at)
+    token_source, cost_micropoints, status, outcome, duration_ms, created_at)
 SELECT substr(md5(%(key)s || random() || number), 1, 24), %(team)s, %(key)s, 'chat.completions', 'm', number %% 11,
     number %% 7, '', number %% 1001, 200,
-    (ARRAY['complete', 'failed', 'lost', 'cancelled', 'cut'])[1 + number %% 5], 7,
+    (ARRAY['complete', 'failed', 'lost', 'cancelled', 'terminated'])[1 + number %% 5], 7,
     %(end)s::timestamptz - random() * %(span)s::interval
 FROM generate_series(1, %(count)s) AS number
 """
@@ -55,36 +55,36 @@ def use(api_key: ApiKey, count: int, *, end: datetime | None = None, span: timed
 
 
 def record(api_key: ApiKey, created_at: datetime, **fields: object) -> UsageRecord:
-    values = {"endpoint": "x", "status": 200, "ending": "complete", "duration_ms": 1, **fields}
+    values = {"endpoint": "x", "status": 200, "outcome": "complete", "duration_ms": 1, **fields}
     return UsageRecord.objects.create(
         id=new_object_id(), team=api_key.team, key=api_key, created_at=created_at, **values
     )
 
 
-def refuse(api_key: ApiKey | None, created_at: datetime, stands_for: int = 1) -> None:
+def refuse(api_key: ApiKey | None, created_at: datetime, sample_weight: int = 1) -> None:
     Refusal.objects.create(
         id=new_object_id(),
         team=api_key and api_key.team,
         key=api_key,
         status=429,
         code="rate_limit_exceeded",
-        stands_for=stands_for,
+        sample_weight=sample_weight,
         created_at=created_at,
     )
 
 
 def start_over() -> None:
     """As before the first run. Refusals dated back, as no server does it, are seen by that one alone."""
-    RolledUp.objects.update(until=None)
+    RollupWatermark.objects.update(until=None)
 
 
 def by_ending(api_key: ApiKey, start: datetime, end: datetime) -> dict[str, int]:
     """What the ledger itself says."""
     found: dict[str, int] = {}
-    for ending in UsageRecord.objects.filter(key=api_key, created_at__gte=start, created_at__lt=end).values_list(
-        "ending", flat=True
+    for outcome in UsageRecord.objects.filter(key=api_key, created_at__gte=start, created_at__lt=end).values_list(
+        "outcome", flat=True
     ):
-        found[ending] = found.get(ending, 0) + 1
+        found[outcome] = found.get(outcome, 0) + 1
     return found
 
 
@@ -102,7 +102,7 @@ def assert_exact(api_key: ApiKey) -> None:
     ):
         expected = by_ending(api_key, start, end)
         for scope in scopes(api_key):
-            found = {ending: count for ending, count in sums(scope, start, end).requests.items() if count}
+            found = {outcome: count for outcome, count in sums(scope, start, end).requests.items() if count}
             assert found == expected, (scope, start, end)
 
 
@@ -147,7 +147,7 @@ def test_points_of_a_day_that_was_pruned_before_its_end_was_rolled_up(api_key: A
     noon = floor(timezone.now() - timedelta(days=40)).replace(hour=12)
     record(api_key, noon - HOUR, cost_micropoints=3)
     roll_up()
-    RolledUp.objects.update(until=noon)
+    RollupWatermark.objects.update(until=noon)
     record(api_key, noon + HOUR, cost_micropoints=4)
     record(api_key, noon + timedelta(days=1), cost_micropoints=5)
     prune(35)
@@ -207,7 +207,7 @@ def test_all_teams_together(api_key: ApiKey) -> None:
     pruned = DailyUsage.objects.filter(day__gt=start.date()).values_list("requests", flat=True)
     records = UsageRecord.objects.filter(created_at__gte=start, created_at__lt=now)
     assert found.accepted == records.count() + sum(pruned)
-    refused = Refusal.objects.filter(created_at__gte=start, created_at__lt=now).values_list("stands_for", flat=True)
+    refused = Refusal.objects.filter(created_at__gte=start, created_at__lt=now).values_list("sample_weight", flat=True)
     assert found.refused == sum(refused) >= 30
 
 
@@ -223,14 +223,14 @@ def test_late_record(api_key: ApiKey) -> None:
 
 
 def test_lost_record_is_replaced(api_key: ApiKey) -> None:
-    lost = record(api_key, timezone.now() - timedelta(hours=3), ending="lost")
+    lost = record(api_key, timezone.now() - timedelta(hours=3), outcome="lost")
     roll_up()
-    assert list(HourlyUsage.objects.filter(key=api_key).values_list("ending", flat=True)) == ["lost"]
+    assert list(HourlyUsage.objects.filter(key=api_key).values_list("outcome", flat=True)) == ["lost"]
     with connect() as raw:
         ids = {"id": lost.pk, "team_id": api_key.team_id, "key_id": api_key.pk}
         write(raw, [Usage(**ids, endpoint="x", status=200, duration_ms=1, completion_tokens=7)])
     roll_up()
-    rows = list(HourlyUsage.objects.filter(key=api_key).values_list("ending", "requests", "completion_tokens"))
+    rows = list(HourlyUsage.objects.filter(key=api_key).values_list("outcome", "requests", "completion_tokens"))
     assert rows == [("complete", 1, 7)]
     assert_exact(api_key)
 
@@ -238,7 +238,7 @@ def test_lost_record_is_replaced(api_key: ApiKey) -> None:
 def test_worker_away_for_a_day(api_key: ApiKey) -> None:
     use(api_key, 500)
     roll_up()
-    RolledUp.objects.update(until=floor(timezone.now()) - timedelta(days=1))
+    RollupWatermark.objects.update(until=floor(timezone.now()) - timedelta(days=1))
     HourlyUsage.objects.filter(hour__gte=rolled_up_until()).delete()
     HourlyTotal.objects.filter(hour__gte=rolled_up_until()).delete()
     assert_exact(api_key)
@@ -261,10 +261,10 @@ def test_first_run_knows_what_was_pruned(api_key: ApiKey) -> None:
 def test_pruning_leaves_the_hours(api_key: ApiKey) -> None:
     use(api_key, 200, end=timezone.now() - timedelta(days=50), span=timedelta(days=2))
     roll_up()
-    before = sorted(HourlyUsage.objects.filter(key=api_key).values_list("hour", "ending", "requests"))
+    before = sorted(HourlyUsage.objects.filter(key=api_key).values_list("hour", "outcome", "requests"))
     prune(40)
     roll_up()
-    assert sorted(HourlyUsage.objects.filter(key=api_key).values_list("hour", "ending", "requests")) == before
+    assert sorted(HourlyUsage.objects.filter(key=api_key).values_list("hour", "outcome", "requests")) == before
     # What comes to such a day even later makes the day anew, and every request stays counted once.
     record(api_key, timezone.now() - timedelta(days=51))
     roll_up()
@@ -275,7 +275,7 @@ def test_killed_in_the_middle(api_key: ApiKey) -> None:
     use(api_key, 300)
     roll_up()
     record(api_key, timezone.now() - timedelta(hours=5))
-    RolledUp.objects.update(until=rolled_up_until() - timedelta(hours=30))
+    RollupWatermark.objects.update(until=rolled_up_until() - timedelta(hours=30))
     before = rolled_up_until()
     with held_up():
         process = subprocess.Popen(
@@ -323,7 +323,7 @@ def test_two_at_once(api_key: ApiKey) -> None:
 
 
 def test_old_hours_go(api_key: ApiKey) -> None:
-    HourlyTotal.objects.create(hour=datetime(2020, 1, 1, tzinfo=UTC), team=api_key.team, ending="complete", requests=1)
+    HourlyTotal.objects.create(hour=datetime(2020, 1, 1, tzinfo=UTC), team=api_key.team, outcome="complete", requests=1)
     roll_up()
     assert not HourlyTotal.objects.filter(team=api_key.team).exists()
 
@@ -336,7 +336,7 @@ def test_leaders_are_those_of_the_ledger() -> None:
     start_over()
     roll_up()
     leaders.Leaderboard.objects.all().delete()
-    leaders.reckon()
+    leaders.recompute()
     reckoned = {
         leader.subject_id: leader.requests
         for leader in leaders.Leader.objects.filter(board="30d", team=team, is_app=False)
@@ -353,7 +353,7 @@ def test_days_begin_at_midnight_of_the_time_zone(api_key: ApiKey, zone: str) -> 
         midnight = statistics.today_begins(timezone.now())
         before, after = midnight - timedelta(seconds=1), midnight
         record(api_key, before)
-        record(api_key, after, ending="failed")
+        record(api_key, after, outcome="failed")
         refuse(api_key, after, 10)
         start_over()
         for _ in range(2):

@@ -37,7 +37,7 @@ def app() -> App:
 def test_it_works_and_once_only(app: App) -> None:
     item = (usage_of(app), exchange("c", "a"))
     for _ in range(2):
-        recorder.gate.submit_from_thread(item)
+        recorder.batcher.submit_from_thread(item)
     assert UsageRecord.objects.filter(pk=item[0].id).count() == 1
     assert list(Message.objects.filter(conversation__app=app).values_list("role", "content")) == [
         ("user", "q"),
@@ -48,14 +48,14 @@ def test_it_works_and_once_only(app: App) -> None:
 def test_an_exchange_that_cannot_be_kept_is_charged_all_the_same(app: App) -> None:
     usage = usage_of(app, prompt_tokens=5)
     with pytest.raises(Rejected):
-        recorder.gate.submit_from_thread((usage, exchange("c", "no database takes \0")))
+        recorder.batcher.submit_from_thread((usage, exchange("c", "no database takes \0")))
     assert UsageRecord.objects.get(pk=usage.id).prompt_tokens == 5
     assert not Conversation.objects.filter(app=app).exists()
 
 
 def test_two_answers_of_one_id_at_once(app: App) -> None:
     items = [(usage_of(app), exchange("c", text, answer_id="same")) for text in ("one", "two")]
-    futures = [recorder.gate.begin_from_thread(item) for item in items]
+    futures = [recorder.batcher.enqueue_from_thread(item) for item in items]
     assert [future.result(10) for future in futures] == [None, None]
     stored = Message.objects.filter(conversation__app=app, role="assistant").order_by("pk")
     assert [message.content for message in stored] == ["one", "two"]
@@ -64,15 +64,15 @@ def test_two_answers_of_one_id_at_once(app: App) -> None:
 
 def test_metadata_is_replaced_and_does_not_grow(app: App) -> None:
     for metadata in ({"a": 1}, {"b": 2}, None):
-        recorder.gate.submit_from_thread((usage_of(app), exchange("c", "a", metadata=metadata)))
+        recorder.batcher.submit_from_thread((usage_of(app), exchange("c", "a", metadata=metadata)))
     assert Conversation.objects.get(app=app).metadata == {"b": 2}
 
 
 def test_a_history_is_bounded_in_bytes(app: App) -> None:
     for _ in range(3):
-        recorder.gate.submit_from_thread((usage_of(app), exchange("c", "x" * 600_000)))
+        recorder.batcher.submit_from_thread((usage_of(app), exchange("c", "x" * 600_000)))
     wanted = histories.Wanted(app.pk, "c", 200, None)
-    history = histories.gate.submit_from_thread(wanted)
+    history = histories.batcher.submit_from_thread(wanted)
     assert [(role, len(content)) for role, content in history.messages] == [("user", 1), ("assistant", 600_000)]
 
 

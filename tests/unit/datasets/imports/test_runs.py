@@ -13,7 +13,7 @@ from tests.support import factories
 
 
 def import_file(content: bytes, name: str = "a.csv") -> Collection:
-    return sources.from_file(factories.make_dataset(), io.BytesIO(content), name, sources.Wish())
+    return sources.from_file(factories.make_dataset(), io.BytesIO(content), name, sources.ImportOptions())
 
 
 def table(rows: int) -> bytes:
@@ -37,13 +37,13 @@ def test_two_at_once() -> None:
 def test_the_bytes_that_wait_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sources, "MAXIMUM_WAITING_BYTES", 10)
     dataset = factories.make_dataset()
-    first = sources.from_text(dataset, "0123456", sources.Wish())
+    first = sources.from_text(dataset, "0123456", sources.ImportOptions())
     with pytest.raises(RateLimited):
-        sources.from_text(dataset, "0123", sources.Wish())
-    sources.from_text(dataset, "012", sources.Wish())
+        sources.from_text(dataset, "0123", sources.ImportOptions())
+    sources.from_text(dataset, "012", sources.ImportOptions())
     assert Collection.objects.filter(dataset=dataset).count() == 2
     async_to_sync(runs.run)(first.pk)
-    sources.from_text(dataset, "0123456", sources.Wish())
+    sources.from_text(dataset, "0123456", sources.ImportOptions())
 
 
 def test_one_that_never_gets_anywhere_is_given_up() -> None:

@@ -315,8 +315,8 @@ def test_much_to_do_lets_others_have_their_turn(
     monkeypatch: pytest.MonkeyPatch, batches: int, seconds: int, counts: list[int]
 ) -> None:
     monkeypatch.setattr(sets, "BATCH", 2)
-    monkeypatch.setattr(sets, "TURN_BATCHES", batches)
-    monkeypatch.setattr(sets, "TURN_SECONDS", seconds)
+    monkeypatch.setattr(sets, "BUDGET_BATCHES", batches)
+    monkeypatch.setattr(sets, "BUDGET_SECONDS", seconds)
     collection = factories.make_collection()
     insert(collection, [NewDatum(f"text {number}") for number in range(7)])
     assert turns_of(collection) == counts
@@ -324,7 +324,7 @@ def test_much_to_do_lets_others_have_their_turn(
 
 def test_each_turn_gets_further(provider: FakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the provider is that refuses a text."""
-    monkeypatch.setattr(sets, "TURN_SECONDS", 0)
+    monkeypatch.setattr(sets, "BUDGET_SECONDS", 0)
     collection = make_collection(provider, "embed_poisoned")
     insert(collection, [NewDatum(text) for text in ("one", "two", POISON, "three")])
     assert turns_of(collection)[-1] == 3
