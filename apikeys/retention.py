@@ -101,7 +101,7 @@ def refused_before(day: date) -> QuerySet[Refusal]:
 
 
 def delivered_before(day: date) -> dict[str, datetime]:
-    return {"told_at__lt": start_of(day)}
+    return {"delivered_at__lt": start_of(day)}
 
 
 def _delete(rows: QuerySet[Any]) -> int:

@@ -2,8 +2,8 @@
 
 Up to one moment, `RollupWatermark.until`, every record is in the roll-ups; whoever wants later figures reads the ledger
 too. That moment stays some minutes behind the clock. A record that appears later than those (a long answer, one written
-off, one that replaces such) is noted by a trigger on the ledger, and its whole hour is rebuilt. Pruned detail is read
-from the daily rows.
+off, one that replaces such) is noted by a trigger on the ledger, and its whole hour is rebuilt. What is
+pruned from the ledger stays here.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def test_searched_filter_keeps_the_others_and_names_what_is_chosen():
     _, client = staff(team, *RIGHTS)
     page = text(client.get(LEDGER, {"app__id__exact": key.app_id, "outcome": "complete"}))
     assert f'<option value="{key.app_id}" selected>{key.app.name} ({team.name})</option>' in page
-    assert '<input type="hidden" name="ending__exact" value="complete">' not in page
+    assert '<input type="hidden" name="outcome__exact" value="complete">' not in page
     assert '<input type="hidden" name="outcome" value="complete">' in page
     assert UsageRecord.objects.get(key=key).pk in page
     assert UsageRecord.objects.get(key=other).pk not in page

@@ -73,7 +73,7 @@ def test_tokens_per_minute(server: Server, provider: FakeProvider) -> None:
     assert response.status_code == 200
     assert response.headers["x-ratelimit-limit-tokens"] == "1000"
     # What it reserved: its prompt's bound and the longest answer.
-    (reserved,) = (line["asked"] for line in UsageRecord.objects.get(key=api_key).limits)
+    (reserved,) = (line["requested"] for line in UsageRecord.objects.get(key=api_key).limits)
     assert int(response.headers["x-ratelimit-remaining-tokens"]) == 1000 - reserved
     assert 0 < int(response.headers["x-ratelimit-reset-tokens"].removesuffix("s")) <= 60
     assert "x-ratelimit-limit-requests" not in response.headers

@@ -91,10 +91,10 @@ def test_json(server: Server, provider: FakeProvider) -> None:
     Limit.objects.create(team=api_key.team, key=api_key, measure="requests", period="total", amount=1)
     first, second = server.ask(key), server.ask(key)
     facts = json.loads(call("explain", "--json", first.headers["x-request-id"])[0])
-    assert (facts["outcome"], facts["prompt_tokens"], facts["limits"][0]["used_after"]) == ("charged", 11, 1)
+    assert (facts["state"], facts["prompt_tokens"], facts["limits"][0]["used_after"]) == ("charged", 11, 1)
     assert kept(second.headers["x-request-id"])
     facts = json.loads(call("explain", "--json", second.headers["x-request-id"])[0])
-    assert (facts["outcome"], facts["code"], facts["limits"][0]["used"]) == ("refused", "insufficient_quota", 1)
+    assert (facts["state"], facts["code"], facts["limits"][0]["used"]) == ("refused", "insufficient_quota", 1)
 
 
 @pytest.mark.parametrize("request_id", ["0" * 24, "nonsense", "'; --"])

@@ -131,7 +131,7 @@ def make_alert(team: Any, key: Any = None, **fields: Any) -> Alert:
         "used": 812_500_000,
         "percent": 80,
     }
-    fields = {"kind": "budget", "facts": facts, **fields}
+    fields = {"kind": "budget", "details": facts, **fields}
     return Alert.objects.create(team=team, key=key, dedup_key=factories.unique("dedup_key"), **fields)
 
 
@@ -139,7 +139,7 @@ def delivery_of(alert: Alert, channel: str = Channel.WEBHOOK) -> Delivery | None
     return Delivery.objects.filter(alert=alert, channel=channel).first()
 
 
-def is_told(alert: Alert) -> bool:
+def is_delivered(alert: Alert) -> bool:
     alert.refresh_from_db()
     return alert.delivered_at is not None
 
@@ -157,7 +157,7 @@ def test_it_works(receiver):
     webhook, secret = make_webhook(api_key.team, receiver.url)
     alert = make_alert(api_key.team, api_key)
     with worker() as running:
-        wait_for(lambda: is_told(alert), "the alert is told, without being asked to")
+        wait_for(lambda: is_delivered(alert), "the alert is told, without being asked to")
         assert running.end() == 0
     ((headers, body),) = receiver.posts
     assert headers["content-type"] == "application/json"
@@ -184,7 +184,7 @@ def test_jobs_that_ended_are_gone(receiver):
     alert = make_alert(factories.make_team())
     with worker() as running:
         look()
-        wait_for(lambda: is_told(alert), "the alert is told, to nobody")
+        wait_for(lambda: is_delivered(alert), "the alert is told, to nobody")
         assert running.end() == 0
     assert not Delivery.objects.filter(alert=alert).exists()
     with connection.cursor() as cursor:
@@ -204,7 +204,7 @@ def test_failure_is_tried_again(receiver):
             wait_for(lambda count=count: len(receiver.posts) == count, f"post {count}")
             wait_for(lambda: delivery_of(alert).last_error, "the failure is noted")
             wait_for(hurried(alert), "the job waits")
-        wait_for(lambda: is_told(alert), "the alert is told")
+        wait_for(lambda: is_delivered(alert), "the alert is told")
     assert len(receiver.posts) == 3
     assert len({headers["webhook-id"] for headers, _ in receiver.posts}) == 1
     assert len({body for _, body in receiver.posts}) == 1
@@ -236,7 +236,7 @@ def test_it_is_given_up_after_eight_attempts(receiver):
     receiver.answers = [500]
     with worker() as running:
         look()
-        wait_for(lambda: is_told(alert), "it is given up")
+        wait_for(lambda: is_delivered(alert), "it is given up")
     assert len(receiver.posts) == 1
     delivery = delivery_of(alert)
     assert delivery.given_up_at
@@ -252,7 +252,7 @@ def test_worker_killed_in_the_middle(receiver):
     taken, cut_off = make_alert(team), None
     with worker() as running:
         look()
-        wait_for(lambda: is_told(taken), "the first is told")
+        wait_for(lambda: is_delivered(taken), "the first is told")
         go_on = threading.Event()
         receiver.answers = [lambda: 204 if go_on.wait(30) else 500]
         cut_off = make_alert(team)
@@ -264,11 +264,11 @@ def test_worker_killed_in_the_middle(receiver):
     dead = workers()
     # One for each queue.
     assert len(dead) == len(CONCURRENCY)
-    assert not is_told(cut_off)
+    assert not is_delivered(cut_off)
     forget(dead)
     with worker():
         look()
-        wait_for(lambda: is_told(cut_off), "the second is told")
+        wait_for(lambda: is_delivered(cut_off), "the second is told")
     ids = [headers["webhook-id"] for headers, _ in receiver.posts]
     assert ids == [delivery_of(taken).pk, delivery_of(cut_off).pk, delivery_of(cut_off).pk]
     assert delivery_of(cut_off).attempts == 2
@@ -287,7 +287,7 @@ def test_worker_ended_in_the_middle(receiver):
         running.process.send_signal(signal.SIGTERM)
         go_on.set()
         assert running.wait() == 0
-    assert is_told(alert)
+    assert is_delivered(alert)
     assert delivery_of(alert).attempts == 1
 
 
@@ -329,7 +329,7 @@ def test_webhook_that_was_disabled_meanwhile(receiver):
     Webhook.objects.filter(team=team).update(disabled_at=timezone.now())
     with worker():
         look()
-        wait_for(lambda: is_told(alert), "it is given up")
+        wait_for(lambda: is_delivered(alert), "it is given up")
     assert delivery_of(alert).last_error == "The webhook was disabled or removed."
     assert receiver.posts == []
 
@@ -357,7 +357,7 @@ def test_mail(tmp_path):
     of_key, of_team = make_alert(api_key.team, api_key), make_alert(api_key.team)
     with worker(EMAIL_URL=f"filemail:///{tmp_path}", DEFAULT_FROM_EMAIL="keys@example.org"):
         look()
-        wait_for(lambda: is_told(of_key) and is_told(of_team), "both are told")
+        wait_for(lambda: is_delivered(of_key) and is_delivered(of_team), "both are told")
     found = {str(mail["To"]): mail for mail in mails(tmp_path)}
     assert sorted(found) == ["owner@example.org", "owner@example.org, staff@example.org"]
     mail = found["owner@example.org"]
@@ -375,7 +375,7 @@ def test_mail_to_nobody(tmp_path):
     alert = make_alert(factories.make_team())
     with worker(EMAIL_URL=f"filemail:///{tmp_path}"):
         look()
-        wait_for(lambda: is_told(alert), "it is given up")
+        wait_for(lambda: is_delivered(alert), "it is given up")
     assert delivery_of(alert, Channel.MAIL).last_error == "Nobody who is to be told has a mail address."
     assert mails(tmp_path) == []
 

@@ -27,7 +27,7 @@ GROUPS: dict[str, dict[str, Any]] = {
     "endpoint": {"endpoint": F("endpoint")},
     "day": {"day": F("day")},
 }
-IS_FAILED = Q(ending__in=[Outcome.FAILED, Outcome.LOST])
+IS_FAILED = Q(outcome__in=[Outcome.FAILED, Outcome.LOST])
 SUMS = {
     "prompt_tokens": Coalesce(Sum("prompt_tokens"), 0),
     "completion_tokens": Coalesce(Sum("completion_tokens"), 0),

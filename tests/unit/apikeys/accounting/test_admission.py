@@ -134,7 +134,7 @@ def test_a_reservation_that_does_not_know_what_it_found(raw: Connection, api_key
     made = limit(api_key)
     ask = asked(api_key, 60)
     reserve(raw, [ask])
-    Reservation.objects.filter(pk=ask.id).update(found=None)
+    Reservation.objects.filter(pk=ask.id).update(limits_seen=None)
     write(raw, [used(ask, 7)])
     assert counts(made) == (7, 0)
 
@@ -263,7 +263,7 @@ def test_a_record_explains_itself(raw: Connection, api_key: ApiKey) -> None:
     reserve(raw, asks)
     write(raw, [used(asks[0], 5), used(asks[1], 7)])
     first, second = (UsageRecord.objects.get(pk=ask.id) for ask in asks)
-    told = ("id", "amount", "used", "reserved", "asked")
+    told = ("id", "amount", "used", "reserved", "requested")
     assert [[line[name] for name in told] for line in first.limits] == [[made.pk, 100, 0, 0, 30]]
     assert [[line[name] for name in told] for line in second.limits] == [[made.pk, 100, 0, 30, 40]]
     assert (first.charges, second.charges) == ({str(made.pk): [5, 5, 40]}, {str(made.pk): [7, 12, 0]})

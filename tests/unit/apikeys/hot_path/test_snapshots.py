@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from django.db import connection
 
-from apikeys.hot_path.broadcasts import Call
+from apikeys.hot_path.broadcasts import ControlMessage
 from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.listener import CHANNEL, CONTROL_CHANNEL, SILENCE_SECONDS, Listener
@@ -104,7 +104,9 @@ def test_a_load_that_began_before_a_change_is_not_kept(
 def test_a_call_of_another_version_does_not_end_it() -> None:
     listener = Listener()
     understood: list[tuple[str, ...]] = []
-    listener.start(None, lambda _, payload: understood.append(msgspec.json.decode(payload, type=Call).terminated_keys))
+    listener.start(
+        None, lambda _, payload: understood.append(msgspec.json.decode(payload, type=ControlMessage).terminated_keys)
+    )
     try:
         wait_for(lambda: listener.is_alive, "the listener hears itself", seconds=5)
         with connection.cursor() as cursor:
