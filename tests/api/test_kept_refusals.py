@@ -30,7 +30,7 @@ def test_it_works(server: Server) -> None:
     assert (refusal.endpoint, refusal.status, refusal.code) == ("chat.completions", 403, "wrong_key_kind")
     assert (refusal.message, refusal.sample_weight) == (message, 1)
     assert refusal.client_address == "127.0.0.1"
-    assert (refusal.limits, refusal.refused_by, refusal.asked) == (None, None, None)
+    assert (refusal.limits, refusal.refused_by, refusal.requested) == (None, None, None)
 
 
 def test_each_refused_key_is_named(server: Server, provider: FakeProvider) -> None:

@@ -48,7 +48,7 @@ def test_a_charge(server: Server, provider: FakeProvider) -> None:
     assert "00:00 CST" in out
     assert f"team: 1,000 tokens in all (limit {tokens.pk})" in out
     # 18 of the first; 21 for the bound of "hello" and 10 for the longest answer.
-    assert "18 used + 0 reserved + 31 asked = 49 <= 1,000: fits" in out
+    assert "18 used + 0 reserved + 31 requested = 49 <= 1,000: fits" in out
     assert "18 charged in place of 31 reserved; left with 36 used, 0 reserved" in out
 
 
@@ -64,7 +64,7 @@ def test_a_refusal(server: Server, provider: FakeProvider) -> None:
     assert "21 bound of the prompt + 10 longest answer = 31" in out
     assert f"key: 30 tokens a day (limit {made.pk})" in out
     assert "this one refused" in out
-    assert "0 used + 0 reserved + 31 asked = 31 > 30: does not fit" in out
+    assert "0 used + 0 reserved + 31 requested = 31 > 30: does not fit" in out
     assert key not in out
 
 
@@ -74,7 +74,7 @@ def test_an_open_request(server: Server, provider: FakeProvider) -> None:
     connection, request_id = open_stream(server, key, factories.unique("open"))
     out = explained(request_id)
     assert "admitted, and not ended yet" in out
-    assert "0 used + 0 reserved + 1 asked = 1 <= 2: fits" in out
+    assert "0 used + 0 reserved + 1 requested = 1 <= 2: fits" in out
     connection.close()
 
 
