@@ -95,5 +95,5 @@ async def shut_down(open_requests: set[asyncio.Task[Any]]) -> None:
         logger.error("%d records could not be written before the end", unwritten)
     await asyncio.to_thread(retrieval.readers.close)
     await asyncio.to_thread(listener.stop)
-    await asyncio.to_thread(servers.leave)
+    await asyncio.to_thread(servers.deregister)
     await asyncio.to_thread(connection.close_pool)  # type: ignore[attr-defined]
