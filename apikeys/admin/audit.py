@@ -19,7 +19,7 @@ from apikeys.admin.filters import ScopedListFilter
 from apikeys.admin.long_lists import LongList, words
 from apikeys.admin.scope import ReadOnlyAdmin
 from apikeys.audit.models import AuditEntry
-from apikeys.audit.recording import models_kept
+from apikeys.audit.recording import audited_models
 
 COLUMNS = (
     "id",
@@ -43,13 +43,13 @@ class KindFilter(admin.SimpleListFilter):
     parameter_name = "kind"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        kinds = [(model._meta.label_lower, capfirst(model._meta.verbose_name)) for model in models_kept()]
+        kinds = [(model._meta.label_lower, capfirst(model._meta.verbose_name)) for model in audited_models()]
         return sorted(kinds, key=lambda kind: str(kind[1]))
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if not self.value():
             return queryset
-        wanted = [model for model in models_kept() if model._meta.label_lower == self.value()]
+        wanted = [model for model in audited_models() if model._meta.label_lower == self.value()]
         types = ContentType.objects.get_for_models(*wanted).values() if wanted else []
         return queryset.filter(content_type__in=list(types))
 

@@ -1,4 +1,4 @@
-"""The audit: entries that nobody changes."""
+"""The audit: entries that nobody can change."""
 
 from __future__ import annotations
 
