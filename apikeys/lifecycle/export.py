@@ -1,4 +1,4 @@
-"""Keys as rows of a file, without anything secret."""
+"""Keys as rows of an export, without anything secret."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from apikeys.lifecycle.reports import iso, summary
 
 
 def exported(api_keys: Iterable[ApiKey]) -> Iterator[dict[str, Any]]:
-    """Rows of keys that were read `with_state()`."""
+    """Yield the rows of keys that were read `with_state()`."""
     for api_key in api_keys:
         row = summary(api_key)
         told = {name: row[name] for name in ("id", "team", "team_id", "app", "app_id", "owner", "last_four")}

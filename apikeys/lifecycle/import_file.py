@@ -18,7 +18,7 @@ MAXIMUM_BYTES = 5 * 1024 * 1024
 LISTS = ("allowed_networks", "allowed_endpoints", "allowed_models")
 CHANGEABLE = ("name", "note", "owner", "expires_at", "can_name_app", *LISTS)
 IDENTITY = ("id", "team", "app")
-# Told by an export, and not heeded by an import.
+# An export writes these columns, and an import ignores them.
 TOLD = (
     *("team_id", "app_id", "kind", "last_four", "state", "disabled_at", "revoked_at", "revoked_reason"),
     *("created_at", "last_used_at"),
@@ -27,11 +27,11 @@ COLUMNS = (*IDENTITY, *CHANGEABLE, *TOLD)
 
 
 class Unreadable(Exception):
-    """The file as a whole cannot be taken. The message is for the person who sent it."""
+    """The file as a whole cannot be imported. The message is for the person who sent it."""
 
 
 def read(raw: bytes) -> list[tuple[int, dict[str, Any]]]:
-    """The rows with their line or, in JSON, their number. Raises Unreadable."""
+    """Return the rows with their line or, in JSON, their number. Raise Unreadable."""
     if len(raw) > MAXIMUM_BYTES:
         raise Unreadable(_("The file is larger than 5 MB."))
     try:

@@ -1,4 +1,4 @@
-"""Keys as rows of a file: exported without anything secret, imported as a plan that is shown before it is done."""
+"""The plan of an import of keys, which is shown before it is applied."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Mistake:
 
 @dataclass(slots=True)
 class PlannedKey:
-    """What one line would do."""
+    """A key as one line would make or change it."""
 
     line: int
     api_key: ApiKey
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """What it would do, for finding out that it still would."""
+        """A digest of all that the plan would do. It shows whether the plan is still the one that was confirmed."""
         told = [
             [row.line, None if row.is_new else row.api_key.pk, row.api_key.team_id, row.api_key.app_id, row.changes]
             for row in self.rows
@@ -69,14 +69,8 @@ class Plan:
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-# Export
-
-
-# Import
-
-
 class Planner:
-    """Makes a plan of rows, from what this person may see, in the same few queries however many rows there are."""
+    """Makes a plan of rows from what this user may see, in a constant number of queries."""
 
     def __init__(
         self,
@@ -143,7 +137,7 @@ class Planner:
         return planned
 
     def _parsed(self, row: Mapping[str, Any], wrong: Any) -> dict[str, Any]:
-        """Each cell as what its column holds. CSV has text everywhere, JSON may have more."""
+        # Cells of CSV are all text; those of JSON may have other types.
         wanted: dict[str, Any] = {}
         for name in (*IDENTITY, *CHANGEABLE):
             if name not in row:
@@ -205,7 +199,7 @@ class Planner:
             decided = {"team": api_key.team, "app": api_key.app, "kind": api_key.kind.label}
             planned.changes |= {name: ("", shown(value)) for name, value in decided.items()}
         try:
-            # Rows that it points at were looked up above.
+            # The rows that it refers to were looked up above.
             api_key.clean_fields(exclude={"id", "team", "app", "owner"})
         except ValidationError as error:
             for column, messages in error.message_dict.items():
@@ -215,7 +209,7 @@ class Planner:
 
 
 def parsed(name: str, value: Any) -> Any:
-    """Raises ValueError, with words for the person who sent it."""
+    """Return a cell as its column's type. Raise ValueError with a message for the person who sent it."""
     if name in LISTS:
         items = value.splitlines() if isinstance(value, str) else value
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
@@ -249,7 +243,7 @@ def shown(value: Any) -> str:
 
 
 def apply(plan: Plan) -> None:
-    """Within a transaction that holds the rows that it changes. New keys get no secret: rotating makes one."""
+    """Write the plan, in a transaction that holds the changed rows. New keys have no secret until rotated."""
     recording.create_all([row.api_key for row in plan.new])
     columns = sorted({name for row in plan.changed for name in row.changes})
     recording.update_all([row.api_key for row in plan.changed], columns)

@@ -1,4 +1,4 @@
-"""What may be told of a key, as data and as text for people. Never a digest; a plaintext is not there to tell."""
+"""Reports of keys, as data and as text for people. They contain no digest; a plaintext is not stored at all."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -49,7 +49,7 @@ LABELS = {
     "last_used_at": "Last used",
     "last_used_from": "Last used from",
 }
-# Left out for people while they say nothing.
+# These are left out of the text while they are empty.
 ONLY_WHEN_SET = {
     *("app", "app_id", "note", "disabled_at", "revoked_at", "revoked_by", "revoked_reason"),
     *("revocation_acknowledged_at", "unacknowledged_servers"),
@@ -64,7 +64,7 @@ EMPTY = {
 
 
 def summary(api_key: ApiKey) -> dict[str, Any]:
-    """One key of a list. Costs no query when it was read `with_state()`."""
+    """Return one key of a list, without a query if it was read `with_state()`."""
     activity = getattr(api_key, "activity", None)
     why_unusable = api_key.why_unusable
     return {
@@ -85,7 +85,6 @@ def summary(api_key: ApiKey) -> dict[str, Any]:
 
 
 def details(api_key: ApiKey) -> dict[str, Any]:
-    """All of one key: its policy, its secrets and its last use."""
     activity = getattr(api_key, "activity", None)
     return summary(api_key) | {
         "note": api_key.note,
@@ -109,7 +108,7 @@ def details(api_key: ApiKey) -> dict[str, Any]:
 
 
 def limits_over(api_key: ApiKey) -> Iterable[Limit]:
-    """Its own and its team's, with their counters."""
+    """Return the key's own limits and its team's, with their counters."""
     of_team = Limit.objects.for_team(api_key.team_id).filter(Q(key=None) | Q(key=api_key))
     limits: Iterable[Limit] = of_team.select_related("counter").order_by("pk")
     return limits
@@ -141,7 +140,6 @@ def _secret(secret: KeySecret) -> dict[str, Any]:
 
 
 def sheet(facts: Mapping[str, Any]) -> str:
-    """The details for people."""
     facts = {**facts, "state": state(facts)}
     lines = [
         f"{label + ':':<17}{printable(shown(name, facts[name]))}"
@@ -169,7 +167,6 @@ def sheet(facts: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Summaries for people, in columns as wide as what stands in them."""
     cells = [list(COLUMNS.values())]
     cells += [
         [printable(shown(name, row[name])) for name in COLUMNS]
@@ -179,7 +176,6 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def columns(cells: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, each column as wide as its widest cell."""
     widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(cell + " " * (wide - width(cell)) for cell, wide in zip(line, widths, strict=True)).rstrip()
@@ -206,5 +202,5 @@ def iso(moment: datetime | None) -> str | None:
 
 
 def local(moment: str) -> str:
-    """An ISO time to the second, in the project's time zone."""
+    """Return an ISO time to the second, in the project's time zone."""
     return timezone.localtime(datetime.fromisoformat(moment)).isoformat(" ", "seconds")

@@ -21,7 +21,7 @@ from unfold.widgets import (
 
 from apikeys.access.endpoints import endpoint_names
 from apikeys.keys.models import ApiKey, validate_network
-from apikeys.lifecycle.least_privilege import lies_in, proposal, widens
+from apikeys.lifecycle.least_privilege import lies_in, propose, widens
 from apikeys.sign_in import reauthentication
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class NarrowingForm(forms.Form):
 
     def __init__(self, data: Any = None, *, api_key: ApiKey) -> None:
         self.api_key = api_key
-        self.proposal = proposal(api_key)
+        self.proposal = propose(api_key)
         initial = {
             "endpoints": self.proposal.endpoints,
             "networks": self.proposal.networks or api_key.allowed_networks,
