@@ -1,4 +1,4 @@
-"""The form by which staff sign in. How often a password may be tried is counted by `sign_in`."""
+"""The forms in which staff enter a password. `throttle` limits how often one may be tried."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class SignInForm(AnyAuthenticationForm):
 
 
 def counted(name: str, request: HttpRequest) -> Attempt:
-    """One more attempt. Raises ValidationError when there were too many: then no password is looked at."""
+    """Count one more attempt. Raise ValidationError after too many: then no password is checked."""
     attempt = Attempt(name, address_of(request))
     seconds = attempt.count()
     if seconds:
@@ -51,7 +51,7 @@ def counted(name: str, request: HttpRequest) -> Attempt:
 
 
 class PasswordForm(forms.Form):
-    """Who is signed in shows that it is still they who sit there."""
+    """Reauthenticates the signed-in user by their password."""
 
     password = forms.CharField(
         label=_("Password"),
@@ -74,8 +74,6 @@ class PasswordForm(forms.Form):
 
 
 class OwnPasswordForm(AnyPasswordChangeForm):
-    """Who is signed in changes their password."""
-
     def __init__(self, request: HttpRequest, user: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(user, *args, **kwargs)
         self.request = request
