@@ -1,10 +1,9 @@
-"""Rate limit headers, as OpenAI's clients read them."""
+"""Rate limit headers, as OpenAI's clients read them and as the IETF's draft spells them."""
 
 from apikeys.accounting.admission import Decision, LimitState
 
 
 def limit_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
-    """What is left, as OpenAI's clients read it and as the IETF's draft spells it."""
     headers: list[tuple[str, str]] = []
 
     def left(limit: LimitState) -> int:
