@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ObjectIdField(models.CharField):  # type: ignore[type-arg]
-    """A primary key of 24 hexadecimal characters, made by us."""
+    """A primary key of 24 hexadecimal characters, made by this server."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs |= {"max_length": 24, "primary_key": True, "default": new_object_id, "editable": False}
@@ -27,12 +27,11 @@ class ObjectIdField(models.CharField):  # type: ignore[type-arg]
 
 class TeamQuerySet(models.QuerySet["Team"]):
     def for_user(self, user: User) -> TeamQuerySet:
-        """The teams that a signed-in user may see: all for a superuser, otherwise their own."""
         return self if user.is_superuser else self.filter(members=user)
 
 
 class Team(models.Model):
-    """A tenant: the one owner of its keys, apps, providers and everything in them."""
+    """A tenant, which alone owns its keys, apps, providers and everything in them."""
 
     id = ObjectIdField()
     name = models.CharField(_("name"), max_length=100, unique=True)

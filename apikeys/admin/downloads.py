@@ -12,7 +12,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from apikeys.spreadsheet import cell
+from apikeys.spreadsheet import to_cell
 
 MAXIMUM_ROWS = 50_000
 CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
@@ -36,5 +36,5 @@ def download(name: str, file_format: str, columns: Sequence[str], rows: Iterable
         return response
     writer = csv.writer(response)
     writer.writerow(columns)
-    writer.writerows([cell(row[column]) for column in columns] for row in rows)
+    writer.writerows([to_cell(row[column]) for column in columns] for row in rows)
     return response

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from apikeys.spreadsheet import plain
+from apikeys.spreadsheet import from_cell
 from apikeys.storable_text import storable_json
 
 MAXIMUM_ROWS = 5_000
@@ -80,7 +80,7 @@ def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                     _("Line %(line)s has %(count)s cells, the first line %(expected)s.")
                     % {"line": begins, "count": len(cells), "expected": len(header)}
                 )
-            yield begins, {name: plain(value) for name, value in zip(header, cells, strict=True)}
+            yield begins, {name: from_cell(value) for name, value in zip(header, cells, strict=True)}
     except csv.Error as error:
         raise Unreadable(
             _("Line %(line)s is not valid CSV: %(error)s.") % {"line": reader.line_num, "error": error}
