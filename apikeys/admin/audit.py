@@ -1,4 +1,4 @@
-"""The admin's pages of the audit: who changed what, when and from where. Nobody changes an entry, not even here."""
+"""The admin's read-only pages of the audit: who changed what, when and from where."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class KindFilter(admin.SimpleListFilter):
         return queryset.filter(content_type__in=list(types))
 
 
-# auditlog brings pages of its own, which know no teams.
+# auditlog registers pages of its own, which know no teams.
 admin.site.unregister(AuditEntry)
 
 
@@ -92,7 +92,7 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Every word in some field."""
+        # Every word has to match some field.
         for word in words(search_term):
             named = Q(object_repr__icontains=word) | Q(actor_name__icontains=word)
             queryset = queryset.filter(named | Q(object_pk=word) | Q(cid=word))
@@ -111,8 +111,6 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
             return None
         entries = queryset.select_related("content_type").order_by("-id").iterator(chunk_size=2_000)
         return download("audit", file_format, COLUMNS, map(as_data, entries))
-
-    # Columns
 
     @admin.display(description=_("done by"))
     def who(self, entry: AuditEntry) -> str:
@@ -137,7 +135,7 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
 
     @admin.display(description=_("fields"))
     def fields_changed(self, entry: AuditEntry) -> str:
-        # A row that comes or goes has all of them.
+        # The creation or deletion of a row has all fields.
         is_update = entry.action == AuditEntry.Action.UPDATE
         return ", ".join(sorted(str(line[0]) for line in lines(entry))) if is_update else ""
 
@@ -151,7 +149,7 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
 
 
 def lines(entry: AuditEntry) -> list[tuple[Any, Any, Any]]:
-    """(field, before, after) as people read them; for a relation to many, (field, removed, added)."""
+    """Return (field, before, after) for people; for a many-to-many relation, (field, removed, added)."""
     model = entry.content_type.model_class()
     fields: dict[str, Any] = {field.name: field for field in model._meta.get_fields()} if model else {}
     told = []
@@ -173,7 +171,7 @@ def readable(field: Field[Any, Any] | None, value: Any) -> Any:
         return ""
     if isinstance(field, DateTimeField):
         try:
-            # auditlog leaves the zone out.
+            # auditlog stores UTC without the zone.
             return timezone.localtime(datetime.fromisoformat(value).replace(tzinfo=UTC))
         except (TypeError, ValueError, OverflowError):
             return value

@@ -1,4 +1,4 @@
-"""Rows of a list as a file to download: CSV that no spreadsheet takes for formulas, or JSON."""
+"""Downloads of a list's rows: CSV in which no spreadsheet sees formulas, or JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 
 
 def is_too_long(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> bool:
-    """Whether they do not fit in one file, which is then said."""
+    """Return whether the rows do not fit in one file, and tell the user then."""
     if rows.order_by().values("pk")[: MAXIMUM_ROWS + 1].count() <= MAXIMUM_ROWS:
         return False
     message = _("More than %(number)s rows do not fit in one file. Filter the list.")
@@ -28,7 +28,7 @@ def is_too_long(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> 
 
 
 def download(name: str, file_format: str, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> HttpResponse:
-    """`rows` as a file of that name, in one of CONTENT_TYPES."""
+    """Return `rows` as a file, in one of the formats of CONTENT_TYPES."""
     headers = {"Content-Disposition": f'attachment; filename="{name}.{file_format}"', "Cache-Control": "no-store"}
     response = HttpResponse(content_type=CONTENT_TYPES[file_format], headers=headers)
     if file_format == "json":

@@ -1,4 +1,4 @@
-"""The page of endpoints: what each route of the API takes, how much it is called, and a switch for each kind of key."""
+"""The page of endpoints: the inventory of the API with its calls, and a switch for each kind of key."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ else:
     RuleModelForm = forms.ModelForm
 
 COUNTED = timedelta(hours=24)
-# Of each table, so that the page costs the same on the busiest site.
+# So many rows of each table are counted, so that the page costs no more on the busiest site.
 MAXIMUM_COUNTED = 50_000
 SEE_ENDPOINTS = "apikeys.view_apikey"
 
 
 def declared_kinds() -> dict[str, frozenset[AccessKind]]:
-    """Which kinds of key each endpoint takes, of those that take any."""
+    """Return the kinds of key that each endpoint takes; endpoints that take none are left out."""
     return {route.view.endpoint: route.view.api_key_access for route in routes() if route.view.api_key_access}
 
 
@@ -70,7 +70,7 @@ class Endpoint:
 
 
 def inventory(calls: dict[str, int], refusals: dict[str, int]) -> list[Endpoint]:
-    """Every endpoint that is routed, with the rules in force, in the order of the URLconf."""
+    """Return every endpoint that is routed, with the rules in force, in the order of the URLconf."""
     denied = dict(EndpointRule.objects.values_list("endpoint", "denied_kinds"))
     views: dict[str, Any] = {}
     paths: dict[str, list[str]] = {}
@@ -96,7 +96,7 @@ def inventory(calls: dict[str, int], refusals: dict[str, int]) -> list[Endpoint]
 
 
 def newest(model: Any, user: Any) -> QuerySet[Any]:
-    """The rows of the last 24 hours that the user may see, at most so many: by primary key, or by team and time."""
+    # Both ways read the last 24 hours by an index: the primary key, or team and time.
     since = timezone.now() - COUNTED
     if user.is_superuser:
         rows = model.objects.filter(pk__gte=first_object_id(since)).order_by("-pk")
@@ -108,7 +108,7 @@ def newest(model: Any, user: Any) -> QuerySet[Any]:
 
 
 class SwitchForm(forms.Form):
-    """What one switch sends: where it is to stand, so that sending it twice changes nothing more."""
+    """One switch and the position it is to have, so that sending the form twice changes nothing more."""
 
     endpoint = forms.CharField()
     kind = forms.ChoiceField(choices=AccessKind.choices)

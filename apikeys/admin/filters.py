@@ -1,4 +1,4 @@
-"""Filters of lists."""
+"""Filters of the admin's lists."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     AnyModelChoiceField = forms.ModelChoiceField[Any]
     AnyModelMultipleChoiceField = forms.ModelMultipleChoiceField[Any]
 else:
-    # Unfold tells no types, so for them its pages are Django's.
+    # Unfold has no types, so type checkers see Django's classes.
     AnyModelAdmin, AnyBaseModelAdmin = UnfoldModelAdmin, BaseModelAdmin
     AnyModelChoiceField, AnyModelMultipleChoiceField = forms.ModelChoiceField, forms.ModelMultipleChoiceField
 from apikeys.admin.scope import ChoiceInTeam, has_many, is_in_team, is_searched, rows_for

@@ -31,7 +31,7 @@ else:
 
 
 class LimitForm(LimitModelForm):
-    """Points are given as people count them, with decimals; inside they are whole millionths."""
+    """Takes points with decimals, which are stored as whole millionths."""
 
     asks_password = False
 
@@ -81,13 +81,13 @@ class LimitForm(LimitModelForm):
 
 
 class StaleLimitForm(LimitForm):
-    """The same, sent by somebody who has not entered their password lately: it may lower a limit, not raise one."""
+    """The form of a user who has not entered their password lately: it may lower a limit, not raise one."""
 
     asks_password = True
 
 
 def exact_amount(name: str, measure: str, amount: Decimal) -> int:
-    """An amount as it is kept. Raises ValidationError for the field of this name."""
+    """Return an amount as it is stored. Raise ValidationError for the field `name`."""
     exact = amount * MICROPOINTS if measure == Measure.MICROPOINTS else amount
     if exact != exact.to_integral_value():
         raise ValidationError(
@@ -99,7 +99,7 @@ def exact_amount(name: str, measure: str, amount: Decimal) -> int:
 
 
 def shown(measure: str, amount: int) -> Decimal | int:
-    """An amount as people see it: points, not millionths of them."""
+    """Return an amount for people: points, not millionths of them."""
     return Decimal(amount) / MICROPOINTS if measure == Measure.MICROPOINTS else amount
 
 
@@ -118,7 +118,7 @@ class LimitAdmin(LongList, TeamScopedAdmin):
         return (*identity, "used", "reserved", "left", "counted_since")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Limit | None = None) -> tuple[str, ...]:
-        # What a limit counts stays; for something else there is another limit.
+        # A limit never changes what it counts; another limit is made for that.
         told = ("used", "reserved", "left", "counted_since")
         return () if obj is None else ("team", "key", "unit", "period", "time_zone", *told)
 
@@ -134,7 +134,7 @@ class LimitAdmin(LongList, TeamScopedAdmin):
     def get_actions(self, request: HttpRequest) -> Any:
         actions: dict[str, Any] = super().get_actions(request)
         if "delete_selected" in actions and not reauthentication.is_recent(request):
-            # Whichever of a form's fields named the action: what runs is taken from here.
+            # A list has two fields that may name the action. Whichever did, the function that runs is this one.
             _function, name, description = actions["delete_selected"]
             actions["delete_selected"] = (lambda page, asked, limits: reauthentication.ask(asked), name, description)
         return actions

@@ -1,4 +1,4 @@
-"""The admin of usage: the ledger, daily usage, refusals, and the last use of keys."""
+"""The admin's pages of usage: the ledger, daily usage, refusals, and the last use of keys."""
 
 from __future__ import annotations
 
@@ -59,18 +59,18 @@ class UsageRecordAdmin(LongList, ReadOnlyAdmin):
     fields = readonly_fields = ("explanation",)
     search_fields = ("=id", "=key__id")
     search_help_text = _("The id of a request or of a key. For a key's name there is the filter.")
-    # A ledger is too long to be sorted by anything but time.
+    # The ledger is too long to be sorted by anything but time.
     sortable_by = ()
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        """The newest first: by the index of the team, key or app that the list is of, or by the primary key."""
+        # The newest come first, by the index of the team, key or app that is filtered by, or by the primary key.
         is_of_one = any(name.startswith(("team__", "key__", "app__")) for name in request.GET)
         return ("-created_at", "-id") if is_of_one or not is_superuser(request) else ("-id",)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        # By the ids as they are: with its case folded, none is found in an index.
+        # Ids are compared exactly: a case-insensitive comparison uses no index.
         word = search_term.strip().lower()
         return queryset.filter(Q(pk=word) | Q(key=word)) if word else queryset, False
 
@@ -80,7 +80,6 @@ class UsageRecordAdmin(LongList, ReadOnlyAdmin):
 
     @admin.display(description=_("tokens"))
     def tokens(self, record: UsageRecord) -> str:
-        """Of the prompt and of the answer."""
         return f"{record.prompt_tokens:,} + {record.completion_tokens:,}"
 
     @admin.display(description=_("explanation"))

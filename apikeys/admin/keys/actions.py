@@ -1,4 +1,4 @@
-"""What can be done to a key besides editing it: each is confirmed in a form, and carried out by the key itself."""
+"""Changes of a key besides editing it. Each is confirmed in a form; the key's own methods carry it out."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Done:
-    """What came of a change: a line for the key's history, a kept text, and the plaintext if one was made."""
+    """The result of a change: a message of `history_messages` for the key's history, and any new plaintext."""
 
     history: str
     plaintext: str | None = None
 
 
 class KeyChange:
-    """One kind of change: its name in the URL, its words on the page, its form, and what it does."""
+    """One kind of change: its name in the URL, its texts on the page, its form and its effect."""
 
     name: ClassVar[str]
     label: ClassVar[StrOrPromise]
@@ -37,7 +37,7 @@ class KeyChange:
     is_final: ClassVar[bool] = False
     template: ClassVar[str] = "admin/apikeys/apikey/confirm_change.html"
     form_class: ClassVar[type[forms.Form]]
-    # Whether it gives a secret away.
+    # True if the change reveals a secret.
     needs_password: ClassVar[bool] = False
 
     def applies_to(self, api_key: ApiKey) -> bool:
@@ -50,15 +50,15 @@ class KeyChange:
         return self.form_class(data, initial=self.initial(api_key))
 
     def widens(self, api_key: ApiKey, answers: dict[str, Any]) -> bool:
-        """Whether it would let the key do more than now."""
+        """Return whether the change would let the key do more than now."""
         return False
 
     def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
-        """Raises KeyStateError when the key's state does not allow it."""
+        """Make the change. Raise KeyStateError if the key's state does not allow it."""
         raise NotImplementedError
 
     def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
-        """What is done when the change is committed; a sentence about it, or nothing."""
+        """Act once the change is committed; return a sentence about that for the user, or nothing."""
         return ""
 
 

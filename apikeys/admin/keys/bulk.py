@@ -1,4 +1,4 @@
-"""Changes of many keys at once. Each request is checked as a page of its own: who asks, and which keys they may see."""
+"""Changes of many keys at once. Each request checks anew who asks, and which keys they may see."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from apikeys.keys.models import ApiKey, KeyStateError, validate_end
 from apikeys.lifecycle import least_privilege, revocation
 from apikeys.sign_in import reauthentication
 
-# A model admin of keys. Its module imports this one.
+# The model admin of keys, whose module imports this one.
 KeyAdmin = Any
-# As many keys as one action takes, and as one request of it.
+# One action takes so many keys, and one request of it a portion.
 MAXIMUM_KEYS = 5_000
 PORTION = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What became of one key."""
+    """The result for one key."""
 
     id: str
     name: str
@@ -87,7 +87,7 @@ class Expiry(KeyChange):
 
 
 class BulkRevocation(Revocation):
-    """Of many keys nobody types the names."""
+    """A revocation without the key's name, which nobody types for many keys."""
 
     form_class = EndForm
 
@@ -98,7 +98,7 @@ BULK_CHANGES: dict[str, KeyChange] = {
 
 
 def choose_how(keys_admin: KeyAdmin, request: HttpRequest, name: str, queryset: Any) -> HttpResponse | None:
-    """What a list's action answers: the page that asks how, for the keys that were chosen."""
+    """Return the page that asks for details of the change, for the keys that were selected in the list."""
     key_ids = list(queryset.order_by("-created_at", "-pk").values_list("pk", flat=True)[: MAXIMUM_KEYS + 1])
     if len(key_ids) > MAXIMUM_KEYS:
         keys_admin.message_user(
@@ -134,7 +134,7 @@ def page(
 
 
 def portion_view(keys_admin: KeyAdmin, request: HttpRequest, name: str) -> HttpResponse:
-    """Carry a change out for a portion of keys: for a script with a line for each as JSON, otherwise as a page."""
+    """Apply a change to a portion of keys. Return a line for each, to a script as JSON, otherwise as a page."""
     if not keys_admin.has_change_permission(request):
         raise PermissionDenied
     change = BULK_CHANGES.get(name)
@@ -174,7 +174,7 @@ def apply(
     found: dict[str, ApiKey],
     answers: dict[str, Any],
 ) -> tuple[list[Line], str]:
-    """Each key in a transaction of its own. Asked for again, what is done stays as it is."""
+    # Each key has a transaction of its own. A portion that is sent again finds the keys that were changed already.
     lines = [
         line_of(keys_admin, request, change, found[key_id], answers)
         if key_id in found

@@ -1,4 +1,4 @@
-"""The forms of a key: the one that changes it, and those that confirm what ends, renews or narrows it."""
+"""The forms of a key: the one that edits it, and those that confirm that it is ended, rotated or narrowed."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ VERSIONED = (
 
 
 class LinesField(forms.CharField):
-    """A list of texts, one a line, whose items the model validates. Empty lines and repetitions are dropped."""
+    """A list of texts, one a line, whose items the model validates. Empty and repeated lines are dropped."""
 
     widget = UnfoldAdminTextareaWidget(attrs={"rows": 3})
 
     def __init__(self, *, base_field: forms.Field, **kwargs: Any) -> None:
         kwargs["help_text"] = format_lazy("{} {}", _("One a line."), kwargs.get("help_text", ""))
-        # A model's field asks for it whose default is made by a function. It would be compared as a list, and is text.
+        # Model fields with a callable default ask for a hidden copy. It is text, and would be compared as a list.
         kwargs["show_hidden_initial"] = False
         super().__init__(**kwargs)
 
@@ -68,8 +68,6 @@ class LinesField(forms.CharField):
 
 
 class KeyForm(KeyModelForm):
-    """What a person decides of a key."""
-
     allowed_endpoints = forms.MultipleChoiceField(
         label=capfirst(_("allowed endpoints")),
         required=False,
@@ -84,7 +82,7 @@ class KeyForm(KeyModelForm):
                 self.fields[name].widget.attrs["rows"] = 3
         if "allowed_endpoints" in self.fields:
             names = endpoint_names()
-            # Also those that are gone: to drop the last one silently would open all the others.
+            # Endpoints that are gone are offered too: dropping the last one silently would open all the others.
             gone = [name for name in self.instance.allowed_endpoints if name not in names]
             choices = [(name, name) for name in names] + [
                 (name, format_lazy("{} ({})", name, _("no longer exists"))) for name in gone
@@ -93,7 +91,7 @@ class KeyForm(KeyModelForm):
 
 
 class EtagField(forms.CharField):
-    """What the page showed, in one word. Nobody edits it."""
+    """The version of the key that the page showed. Nobody edits it."""
 
     widget = forms.HiddenInput
 
@@ -102,9 +100,9 @@ class EtagField(forms.CharField):
 
 
 class KeyChangeForm(KeyForm):
-    """What may be changed of a key, once made: as long as it still is what the page showed.
+    """Edits a key that is unchanged since the page was opened.
 
-    Sent later, the whole form would take back what somebody else has narrowed or ended meanwhile.
+    A stale form would undo whatever somebody else has narrowed or ended in the meantime.
     """
 
     etag = EtagField(required=False)
@@ -115,7 +113,7 @@ class KeyChangeForm(KeyForm):
 
     def clean(self) -> dict[str, Any]:
         answers: dict[str, Any] = super().clean() or {}
-        # Locked until it is saved.
+        # The lock lasts until the key is saved.
         kept = ApiKey.objects.select_for_update(no_key=True).get(pk=self.instance.pk)
         if {answers.get("etag"), self.initial["etag"]} != {policy_etag(kept)}:
             raise ValidationError(
@@ -126,13 +124,13 @@ class KeyChangeForm(KeyForm):
 
 
 def policy_etag(api_key: ApiKey) -> str:
-    """What a key's page shows of its policy, as a signed digest."""
+    """Return a signed digest of the policy that a key's page shows."""
     shown = [api_key.pk, *(str(getattr(api_key, column)) for column in VERSIONED)]
     return salted_hmac("apikeys.key_forms.seal", json.dumps(shown), algorithm="sha256").hexdigest()
 
 
 class LateKeyForm(KeyChangeForm):
-    """The same, sent by somebody who has not entered their password lately: it may narrow a key, not widen one."""
+    """The form of a user who has not entered their password lately: it may narrow a key, not widen one."""
 
     def clean_allowed_networks(self) -> list[str]:
         # The model's own check comes after `clean`, which compares them.
@@ -143,14 +141,14 @@ class LateKeyForm(KeyChangeForm):
 
     def clean(self) -> dict[str, Any]:
         answers: dict[str, Any] = super().clean() or {}
-        # What is wrong with a field is said first.
+        # Errors of single fields are shown first.
         if not self.errors and widens(self.instance, answers):
             raise reauthentication.reauthentication_error()
         return answers
 
 
 class ConfirmationForm(forms.Form):
-    """Nothing to say but yes."""
+    """A form without fields, for changes that need a confirmation alone."""
 
 
 class ReasonForm(forms.Form):
@@ -172,7 +170,7 @@ class EndForm(ReasonForm):
 
 
 class RevocationForm(EndForm):
-    """What cannot be undone is confirmed by the key's name, typed."""
+    """Asks for the key's name to be typed, since a revocation cannot be undone."""
 
     typed_name = forms.CharField(
         label=_("Type the name of the key"),
@@ -200,7 +198,7 @@ class RotationForm(forms.Form):
             "A still older one that was in its own overlap ends at once."
         ),
     )
-    # The newest secret when the form was opened: sent twice, the form finds another one the second time.
+    # The newest secret when the form was opened. Sent twice, the form finds another one the second time.
     replacing = forms.IntegerField(widget=forms.HiddenInput)
 
     def clean_overlap(self) -> timedelta:
@@ -208,7 +206,7 @@ class RotationForm(forms.Form):
 
 
 class NarrowingForm(forms.Form):
-    """What a key shall still be able to do: at most what it can do now, and proposed is what it did."""
+    """Limits a key to endpoints and networks, at most those of now; the ones that it used are proposed."""
 
     endpoints = forms.MultipleChoiceField(
         label=_("Endpoints"),

@@ -1,4 +1,4 @@
-"""The admin's pages of keys. A plaintext is on one of them only: in the answer to the POST that made it."""
+"""The admin's pages of keys. Only the response to the POST that makes a plaintext shows it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ PLOT_OPTIONS = json.dumps(
         },
     }
 )
-# The parameter of the page of a new key that is to be like another one.
+# With this parameter, the page of a new key copies another one.
 COPY_PARAMETER = "copy"
 
 
@@ -73,7 +73,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Every word in some field. Apps and owners are found first, so that no key is joined with all that it has."""
+        # Every word has to match some field. Subqueries find apps and owners, so that no key is joined with its rows.
         if LIVE in request.GET:
             queryset = queryset.filter(revoked_at=None)
         for word in words(search_term):
@@ -95,15 +95,13 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         rows = super().get_field_queryset(db, db_field, request)
         return rows.filter(archived_at=None) if db_field.name == "app" else rows
 
-    # Permissions: a revoked key is only read, and no key is ever deleted.
+    # A revoked key can only be viewed, and no key is ever deleted.
 
     def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         return (obj is None or obj.revoked_at is None) and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-    # The form
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if change:
@@ -126,7 +124,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
                 (None, {"fields": identity}),
                 (_("Limits"), {"fields": (*first, *POLICY), "classes": ("collapse",)}),
             ]
-        # Of a hidden field there is nothing to read.
+        # A user who may only view the key has no use for this hidden field.
         etag = ("etag",) if self.has_change_permission(request, obj) else ()
         limits = ("expires_at", *(name for name in POLICY if not (name == "can_name_app" and obj.app_id)))
         life: tuple[str, ...] = ("id", "team", "app", "created_at", "last_used_from")
@@ -156,7 +154,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
         api_key: ApiKey | None = kwargs.get("obj")
-        # The answer to a new key is the key itself, so there is nothing to go on to.
+        # The response to a new key shows its plaintext, so these buttons would lead nowhere.
         context |= {"show_save_and_add_another": False, "show_save_and_continue": api_key is not None}
         if api_key is not None:
             context |= overview(api_key, request.user) | {"plot_options": PLOT_OPTIONS}
@@ -168,12 +166,10 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             ]
         return super().render_change_form(request, context, **kwargs)
 
-    # Making a key
-
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
     ) -> Any:
-        # Django takes "_saveasnew" for an addition, whatever the address.
+        # Django takes "_saveasnew" for an addition, whatever the URL.
         is_opened = request.method == "GET" and object_id is None and self.has_add_permission(request)
         if is_opened and not reauthentication.is_recent(request):
             return reauthentication.ask(request)
@@ -186,21 +182,21 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
         except (IntegrityError, ValidationError):
-            # The same form, sent at the same time, was quicker.
+            # This form was sent twice at the same time, and the other request was quicker.
             if not is_made(key_id):
                 raise
             return self._used_up(request, key_id)
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if change:
-            # Only what was edited: another column may have been changed in the meantime, by a revocation say.
+            # Only edited columns are saved: another may have changed in the meantime, by a revocation say.
             obj.save(update_fields=form.changed_data)
             return
         made, plaintext = ApiKey.objects.create_key(id=self._reserved_id(request), **form.policy())
         for limit in form.first_limits(made):
             limit.save(force_insert=True)
         obj.pk = made.pk
-        # From here to `response_add`, within this one request and nowhere else.
+        # The plaintext stays within this one request, from here to `response_add`.
         request.new_plaintext = plaintext  # type: ignore[attr-defined]
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: Any = None) -> HttpResponse:
@@ -212,7 +208,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         return reserved_id(request.POST.get("reservation", ""), user.pk)
 
     def _used_up(self, request: HttpRequest, key_id: str | None) -> HttpResponse:
-        """What a form is answered that makes no key, or has made one, which its sender may no longer see."""
+        # The form's id is invalid, or has been used. Its sender may no longer see the key that was made with it.
         if not self.get_queryset(request).filter(pk=key_id).exists():
             self.message_user(request, _("That form can no longer be used. Fill in this one."), messages.ERROR)
             return HttpResponseRedirect(reverse("admin:apikeys_apikey_add"))
@@ -227,7 +223,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         return HttpResponseRedirect(self._url("change", str(key_id)))
 
     def _shown_once(self, request: HttpRequest, api_key: ApiKey, plaintext: str, done: str) -> HttpResponse:
-        """The page with the plaintext: the answer to the POST that made it, kept by no cache and no history."""
+        # The response to the POST that made the plaintext is the only page with it. No cache or history may keep it.
         context = {
             **self.admin_site.each_context(request),
             "title": _("Store the key now"),
@@ -243,8 +239,6 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
         return TemplateResponse(request, "admin/apikeys/apikey/new_key.html", context, headers=headers)
 
-    # Rotating, disabling, enabling, revoking
-
     def get_urls(self) -> list[URLPattern]:
         pages = [
             path(
@@ -254,15 +248,13 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             )
             for change in KEY_CHANGES
         ]
-        # Before the pages of one key, whose ids could be anything.
+        # These come before the pages of one key, whose paths match any id.
         many = [
             path("export/", self.admin_site.admin_view(self.export_view), name="apikeys_apikey_export"),
             path("import/", self.admin_site.admin_view(self.import_view), name="apikeys_apikey_import"),
             path("bulk/<slug:name>/", self.admin_site.admin_view(self.bulk_portion_view), name="apikeys_apikey_bulk"),
         ]
         return many + pages + super().get_urls()
-
-    # Many keys at once
 
     def bulk_portion_view(self, request: HttpRequest, name: str) -> HttpResponse:
         return bulk.portion_view(self, request, name)
@@ -341,8 +333,6 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     def _url(page: str, key_id: str) -> str:
         return reverse(f"admin:apikeys_apikey_{page}", args=[quote(key_id)])
 
-    # Columns
-
     @admin.display(description=gettext_lazy("kind"))
     def kind_(self, api_key: ApiKey) -> str:
         return api_key.kind.label.replace(" key", "")
@@ -373,8 +363,8 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     def acknowledged(self, api_key: ApiKey) -> str:
         if api_key.unacknowledged_servers:
             return _("not by %(names)s") % {"names": ", ".join(api_key.unacknowledged_servers)}
-        heard_at = api_key.revocation_acknowledged_at
-        return _("by every server process, %(when)s") % {"when": moment(heard_at)} if heard_at else "-"
+        acknowledged_at = api_key.revocation_acknowledged_at
+        return _("by every server process, %(when)s") % {"when": moment(acknowledged_at)} if acknowledged_at else "-"
 
 
 def is_made(key_id: str) -> bool:
@@ -382,5 +372,4 @@ def is_made(key_id: str) -> bool:
 
 
 def moment(when: datetime | None) -> str:
-    """Short enough for a column."""
     return f"{timezone.localtime(when):%Y-%m-%d %H:%M}" if when else _("never")

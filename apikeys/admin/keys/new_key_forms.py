@@ -1,4 +1,4 @@
-"""The form that makes a key: its kind first, then who answers for it, when it ends, and how much it may use."""
+"""The form of a new key: its kind, its owner, when it expires, and its first limits."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ENDS = [
     ("date", _("On a date")),
     ("never", _("Never")),
 ]
-# What a new key may be given at once: of each form field, what its limit counts.
+# Each of these form fields gives a new key a limit, of this measure and period.
 FIRST_LIMITS = {
     "requests_per_minute": (Measure.REQUESTS, Period.MINUTE),
     "tokens_per_minute": (Measure.TOKENS, Period.MINUTE),
@@ -53,16 +53,16 @@ BUDGET_PERIODS = [(period.value, period.label) for period in (Period.DAY, Period
 
 
 def reserve_id(user_id: int) -> str:
-    """The id that the next key of this user will have, signed.
+    """Return a signed id for the next key of this user, which a form carries.
 
-    A form carries it. That the id is a primary key, and that keys are never removed, makes the form good for one
-    key, however often and however simultaneously it is sent.
+    Since the id is a primary key, and keys are never deleted, the form makes one key, however often and however
+    simultaneously it is sent.
     """
     return signing.dumps([user_id, new_object_id()], salt=RESERVATION_SALT)
 
 
 def reserved_id(reservation: str, user_id: int) -> str | None:
-    """The id that `reserve_id` gave to this user; None when it did not."""
+    """Return the id that `reserve_id` gave to this user, or None if it did not."""
     try:
         holder, key_id = signing.loads(reservation, salt=RESERVATION_SALT)
     except signing.BadSignature:
@@ -90,7 +90,7 @@ class NewKeyForm(KeyForm):
     )
     reservation = forms.CharField(label="", widget=forms.HiddenInput)
 
-    # Which fields are needed only when another has a value; a script hides them until then.
+    # A script hides these fields until another field has the value that they depend on.
     shown_when = {"app": "kind=app", "can_name_app": "kind=global", "expires_at": "ends=date"}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -121,7 +121,7 @@ class NewKeyForm(KeyForm):
             self.add_error("expires_at", ValidationError(_("It lies in the past.")))
 
     def policy(self) -> dict[str, Any]:
-        """The arguments of `create_key`."""
+        """Return the arguments of `create_key`."""
         names = {field.name for field in ApiKey._meta.fields}
         return {name: value for name, value in self.cleaned_data.items() if name in names}
 
@@ -130,7 +130,7 @@ class NewKeyForm(KeyForm):
 
 
 class LimitedNewKeyForm(NewKeyForm):
-    """For those who may make limits too."""
+    """The form of users who may add limits too."""
 
     requests_per_minute = forms.IntegerField(
         label=_("Requests a minute"),
@@ -167,7 +167,7 @@ class LimitedNewKeyForm(NewKeyForm):
     )
 
     def clean_points(self) -> int | None:
-        """In millionths."""
+        """Return millionths of a point."""
         points = self.cleaned_data["points"]
         try:
             return None if points is None else exact_amount("points", Measure.MICROPOINTS, points)
@@ -190,7 +190,7 @@ class LimitedNewKeyForm(NewKeyForm):
 
 
 def like(api_key: ApiKey) -> dict[str, Any]:
-    """What a new key's form begins with when it is to be like this one."""
+    """Return the initial values of a new key's form that copies this key."""
     copied = ("app", "owner", "note", "can_name_app", "allowed_networks", "allowed_endpoints", "allowed_models")
     initial = {name: getattr(api_key, f"{name}_id" if name in ("app", "owner") else name) for name in copied}
     initial |= {

@@ -1,4 +1,4 @@
-"""What a key's page shows besides its form. However much the key was used, it costs the same few queries."""
+"""The overview on a key's page, beside its form. It costs the same few queries however much the key was used."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from apikeys.statistics.key_series import Series, all_series
 
 ROWS = 20
 DAYS = 30
-# So many of the newest requests are looked through for endpoints and addresses: a busy key's page stays quick.
+# Endpoints and addresses come from so many of the newest requests, so that a busy key's page stays quick.
 MAXIMUM_RECORDS = 10_000
 SPANS = {
     "day": gettext_lazy("Last 24 hours"),
@@ -43,10 +43,10 @@ SPANS = {
 
 @dataclass(frozen=True, slots=True)
 class LimitBar:
-    """One limit, how far it is used up, and when it begins anew."""
+    """One limit, how much of it is used, and when its period ends."""
 
     limit: Limit
-    # Of an amount of 0, which refuses everything, all is used.
+    # An amount of 0, which refuses everything, counts as used up.
     percent: int
     left: str
     soft: str
@@ -77,7 +77,7 @@ class EndpointUse:
 
 
 def overview(api_key: ApiKey, user: Any) -> dict[str, Any]:
-    """What this user may see of it, for the template."""
+    """Return the template's context: as much of the key as this user may see."""
     shown: dict[str, Any] = {
         "secrets": api_key.secrets.defer("digest").select_related("reuse").order_by("-pk")[:ROWS],
         "trail": trail_of(api_key, has_audit=user.has_perm("apikeys.view_auditentry")),
@@ -88,7 +88,7 @@ def overview(api_key: ApiKey, user: Any) -> dict[str, Any]:
         records = UsageRecord.objects.filter(key=api_key)
         since = timezone.now() - timedelta(days=DAYS)
         newest = records.filter(created_at__gte=since).order_by("-created_at").values("pk")[:MAXIMUM_RECORDS]
-        # Two steps in one query: the planner would otherwise group a busy key's whole month.
+        # Without this subquery the planner would group a busy key's whole month.
         recent = UsageRecord.objects.filter(pk__in=newest)
         shown |= {
             "plots": [plot(span, series) for span, series in all_series(api_key).items()],
@@ -141,7 +141,7 @@ def callable_endpoints(api_key: ApiKey) -> set[str]:
 
 
 def endpoint_uses(api_key: ApiKey, recent: QuerySet[UsageRecord]) -> list[EndpointUse]:
-    """Those that it may call, and those that it did."""
+    """Return the endpoints that the key may call, and those that it called."""
     since = timezone.now().date() - timedelta(days=DAYS)
     used = {
         row["endpoint"]: row
@@ -164,7 +164,7 @@ def endpoint_uses(api_key: ApiKey, recent: QuerySet[UsageRecord]) -> list[Endpoi
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of the key: in the words of whoever made it in the admin, or field by field from the audit."""
+    """One change of the key: a message of the admin's history, or lines of fields from the audit."""
 
     at: datetime
     who: str
@@ -173,7 +173,7 @@ class Change:
 
 
 def trail_of(api_key: ApiKey, *, has_audit: bool) -> list[Change]:
-    """Who changed it, the newest first: by whatever way, or without the audit what was done in the admin."""
+    """Return the newest changes first: all of them, or without the audit only those made in the admin."""
     kind = ContentType.objects.get_for_model(ApiKey)
     audited = AuditEntry.objects.filter(content_type=kind, object_pk=api_key.pk).select_related("content_type")
     told = LogEntry.objects.filter(content_type=kind, object_id=api_key.pk).select_related("user")

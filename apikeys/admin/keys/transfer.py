@@ -27,9 +27,9 @@ from apikeys.lifecycle.import_file import COLUMNS, MAXIMUM_BYTES, Unreadable, re
 from apikeys.lifecycle.import_plan import Plan, Planner, apply
 from apikeys.sign_in import reauthentication
 
-# A model admin of keys. Its module imports this one.
+# The model admin of keys, whose module imports this one.
 KeyAdmin = Any
-# More lines than a person reads; what they amount to is said above them.
+# Nobody reads more lines than this; a summary of all stands above them.
 MAXIMUM_SHOWN = 500
 
 
@@ -48,7 +48,7 @@ def export(keys_admin: KeyAdmin, request: HttpRequest, queryset: Any, file_forma
 
 
 def export_filtered(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
-    """All that the list shows with the same filters and search, on whichever page."""
+    """Export all keys of the list with its filters and search, whichever of its pages the user is on."""
     if not keys_admin.has_view_permission(request):
         raise PermissionDenied
     asked: Any = request.GET.copy()
@@ -58,19 +58,19 @@ def export_filtered(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
     if file_format not in CONTENT_TYPES:
         return HttpResponseRedirect(back)
     request.GET = asked
-    # Unfold's filters look for the request there, and the admin itself is every thread's.
+    # Unfold's filters read the request from the model admin, which all threads share: hence the copy.
     for_this_request = copy.copy(keys_admin)
     for_this_request.request = request
     try:
         changelist = for_this_request.get_changelist_instance(request)
     except (IncorrectLookupParameters, DataError, ValueError):
-        # The list says what is wrong with it.
+        # The list itself shows the error in its filters.
         return HttpResponseRedirect(back)
     return export(keys_admin, request, changelist.queryset, file_format) or HttpResponseRedirect(back)
 
 
 def import_view(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
-    """A file shows what it would do; sent again with what was shown, it does that."""
+    """Show the plan of a file; apply it when the file is sent again with the digest of that plan."""
     may_add, may_change = keys_admin.has_add_permission(request), keys_admin.has_change_permission(request)
     if not (may_add or may_change):
         raise PermissionDenied
@@ -109,14 +109,13 @@ def import_view(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
 
 
 def is_late(request: HttpRequest, plan: Plan) -> bool:
-    """Whether it widens keys, and the password was entered too long ago for that."""
     return plan.widens and not reauthentication.is_recent(request)
 
 
 def planned(
     keys_admin: KeyAdmin, request: HttpRequest, rows: Any, *, may_add: bool, may_change: bool
 ) -> tuple[Plan, bool]:
-    """What the rows would do, and whether it was done: only if it is what was shown, and all of it is right."""
+    """Return the plan and whether it was applied: only if it has no mistakes and is the one that was shown."""
     user: Any = request.user
     digest = request.POST.get("digest")
     with transaction.atomic():
