@@ -1,4 +1,4 @@
-"""Narrowing a key to what it uses: shown before it is made, and never a widening."""
+"""Narrowing a key to what it uses: it is proposed first, and never widens the key."""
 
 import pytest
 from django.contrib.admin.models import LogEntry

@@ -1,4 +1,4 @@
-"""The hourly roll-ups: whatever becomes of the ledger, they say what it says."""
+"""The hourly roll-ups agree with the ledger, whatever becomes of it."""
 
 import re
 import signal
@@ -74,12 +74,11 @@ def refuse(api_key: ApiKey | None, created_at: datetime, sample_weight: int = 1)
 
 
 def start_over() -> None:
-    """As before the first run. Refusals dated back, as no server does it, are seen by that one alone."""
+    """Reset to the state before the first run: only that run sees backdated refusals, which no server writes."""
     RollupWatermark.objects.update(until=None)
 
 
 def by_ending(api_key: ApiKey, start: datetime, end: datetime) -> dict[str, int]:
-    """What the ledger itself says."""
     found: dict[str, int] = {}
     for outcome in UsageRecord.objects.filter(key=api_key, created_at__gte=start, created_at__lt=end).values_list(
         "outcome", flat=True
@@ -111,8 +110,7 @@ def api_key() -> ApiKey:
     return factories.make_key()[0]
 
 
-def points_in_all(api_key: ApiKey) -> int:
-    """What the ledger and what was pruned of it say."""
+def points_in_ledger_and_daily_rows(api_key: ApiKey) -> int:
     return sum(
         sum(ledger._default_manager.filter(key=api_key).values_list("cost_micropoints", flat=True))
         for ledger in (UsageRecord, DailyUsage)
@@ -121,14 +119,14 @@ def points_in_all(api_key: ApiKey) -> int:
 
 def test_points_in_all_are_those_of_ledger_and_daily_rows(api_key: ApiKey) -> None:
     def assert_exact() -> None:
-        assert points_used([api_key.pk]) == {api_key.pk: points_in_all(api_key)}
+        assert points_used([api_key.pk]) == {api_key.pk: points_in_ledger_and_daily_rows(api_key)}
 
     assert points_used([api_key.pk]) == {}
     start_over()
     now = timezone.now()
     use(api_key, 300)
     use(api_key, 300, end=now - timedelta(days=100))
-    # From before what the roll-ups keep.
+    # These are older than the roll-ups reach back.
     use(api_key, 300, end=now - timedelta(days=500))
     assert_exact()
     roll_up()
@@ -138,8 +136,8 @@ def test_points_in_all_are_those_of_ledger_and_daily_rows(api_key: ApiKey) -> No
         cursor.execute(
             "UPDATE apikeys_usagerecord SET cost_micropoints = 0 WHERE created_at < now() - interval '1 day'"
         )
-    # Of what is rolled up the ledger is not read.
-    assert points_used([api_key.pk])[api_key.pk] > points_in_all(api_key)
+    # The ledger is not read for hours that are rolled up.
+    assert points_used([api_key.pk])[api_key.pk] > points_in_ledger_and_daily_rows(api_key)
 
 
 def test_points_of_a_day_that_was_pruned_before_its_end_was_rolled_up(api_key: ApiKey) -> None:
@@ -169,13 +167,13 @@ def test_points_of_many_keys_are_one_query_by_indexes() -> None:
         finally:
             cursor.execute("RESET enable_seqscan")
     assert len(queries) == 1
-    # Plain or by a bitmap, as the planner sees fit.
+    # The planner may choose a plain scan or a bitmap.
     assert re.search("Index Scan (using|on) usage_by_key", plan), plan
     assert not re.search("Seq Scan on apikeys_(usagerecord|dailyusage|hourlyusage)", plan)
 
 
 def test_it_works(api_key: ApiKey) -> None:
-    # The jobs' worker of another test may have rolled up what is used here only now.
+    # The jobs' worker of another test may have moved the watermark past the usage that is backdated here.
     start_over()
     use(api_key, 1000)
     assert_exact(api_key)
@@ -203,7 +201,7 @@ def test_all_teams_together(api_key: ApiKey) -> None:
     now = timezone.now()
     start = now - timedelta(days=3)
     found = sums(Scope(None), start, now)
-    # Other tests leave pruned days behind.
+    # Other tests have left pruned days behind.
     pruned = DailyUsage.objects.filter(day__gt=start.date()).values_list("requests", flat=True)
     records = UsageRecord.objects.filter(created_at__gte=start, created_at__lt=now)
     assert found.accepted == records.count() + sum(pruned)
@@ -265,7 +263,7 @@ def test_pruning_leaves_the_hours(api_key: ApiKey) -> None:
     prune(40)
     roll_up()
     assert sorted(HourlyUsage.objects.filter(key=api_key).values_list("hour", "outcome", "requests")) == before
-    # What comes to such a day even later makes the day anew, and every request stays counted once.
+    # A record that comes to such a day even later rebuilds the day, and every request is still counted once.
     record(api_key, timezone.now() - timedelta(days=51))
     roll_up()
     assert sum(HourlyUsage.objects.filter(key=api_key).values_list("requests", flat=True)) == 201
@@ -295,7 +293,7 @@ def test_killed_in_the_middle(api_key: ApiKey) -> None:
 
 @contextmanager
 def held_up() -> Iterator[None]:
-    """While this lasts, no total can be written."""
+    """Keep all totals from being written."""
     with connect() as raw, raw.transaction():
         raw.execute("LOCK TABLE apikeys_hourlytotal IN SHARE MODE")
         yield
@@ -413,8 +411,8 @@ def test_the_trigger_notes_only_what_is_late(api_key: ApiKey) -> None:
     assert LateHour.objects.count() == 1
 
 
-def test_rolling_up_is_no_reason_to_wait(api_key: ApiKey) -> None:
-    """The ledger is written to while notes are read and deleted."""
+def test_writers_do_not_wait_for_a_roll_up(api_key: ApiKey) -> None:
+    """A record is written while notes of late hours are deleted in an open transaction."""
     record(api_key, timezone.now() - timedelta(hours=3))
     with connect() as raw, raw.transaction():
         raw.execute("SET LOCAL enable_seqscan = on")
@@ -434,7 +432,7 @@ MANY = 200_000
 
 @pytest.fixture(scope="module")
 def many(database: None) -> ApiKey:
-    """Enough that reading the whole ledger would cost more than any index."""
+    """Return a key with so many records that reading the whole ledger costs more than any index."""
     api_key, _ = factories.make_key()
     use(api_key, MANY, span=timedelta(days=30))
     with connection.cursor() as cursor:
@@ -463,5 +461,5 @@ def test_nobody_reads_the_whole_ledger(many: ApiKey, whose: str) -> None:
             plan = "\n".join(row[0] for row in cursor.fetchall())
         assert "Seq Scan on apikeys_usagerecord" not in plan, plan
         assert "Index" in plan
-        # Not as rows that were thrown away, either.
+        # An index scan that discards most rows would read the whole ledger as well.
         assert not re.search(r"Rows Removed by Filter: \d{6}", plan), plan
