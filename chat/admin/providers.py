@@ -65,7 +65,7 @@ class ProviderForm(ProviderModelForm):
         return answers
 
     def validate_unique(self) -> None:
-        """Also what is unique in the team, which is set but not in the form of a provider that exists."""
+        # A provider that exists has its team, but not in the form: Django would leave out what is unique in the team.
         super().validate_unique()
         if "team" not in self.fields:
             try:

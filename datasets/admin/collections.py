@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 else:
     CollectionModelForm = forms.ModelForm
 
-# What people make here; the others come by an import.
+# People make these kinds here; the others come by an import.
 MADE_BY_HAND = (Kind.FOLDER, Kind.VIRTUAL)
 
 
@@ -55,7 +55,7 @@ class CollectionForm(CollectionModelForm):
 
 
 def check_folder(collection: Collection, parent: Collection, new_kind: str | None) -> None:
-    """Raises ValidationError when a collection cannot be put there. The dataset is held until it has been saved."""
+    """Raise ValidationError when a collection cannot be put there. Lock the dataset until it has been saved."""
     # Two folders that were put into each other at the same time would be found by nobody.
     Dataset.objects.select_for_update(no_key=True).get(pk=parent.dataset_id)
     try:
@@ -68,8 +68,7 @@ def check_folder(collection: Collection, parent: Collection, new_kind: str | Non
         raise ValidationError({"parent": said}) from None
 
 
-def with_all_below(chosen: list[str]) -> list[str]:
-    """The ids of collections and of those in them, however deep."""
+def ids_with_all_below(chosen: list[str]) -> list[str]:
     found = dict.fromkeys(chosen)
     level = list(found)
     while level and len(found) <= MAXIMUM_ROWS:
@@ -90,20 +89,18 @@ class CollectionAdmin(DatasetOwnedPages):
     ordering = ("-updated_at", "pk")
 
     def rows_of_page(self, rows: QuerySet[Any]) -> QuerySet[Any]:
-        return counts.of_collections(rows)
+        return counts.annotate_collections(rows)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        # A form's search, which names the field that it is for.
+        # A form's search names the field that it is for.
         asked_for = request.GET.get("field_name")
         if asked_for == "parent":
             queryset = queryset.filter(kind=Kind.FOLDER)
         elif asked_for == "collection":
             queryset = queryset.exclude(kind=Kind.FOLDER)
         return super().get_search_results(request, queryset, search_term)
-
-    # The form
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
@@ -156,13 +153,11 @@ class CollectionAdmin(DatasetOwnedPages):
             obj.save(update_fields=[*form.changed_data, "updated_at"])
 
     def rows_below(self, chosen: list[str]) -> list[tuple[type[Model], QuerySet[Any]]]:
-        found = with_all_below(chosen)
+        found = ids_with_all_below(chosen)
         return [
             (Collection, Collection.objects.filter(pk__in=found)),
             (Datum, Datum.objects.filter(collection__in=found)),
         ]
-
-    # Columns
 
     @admin.display(description=gettext_lazy("state"), ordering="state")
     def state_(self, collection: Collection) -> str:
@@ -179,5 +174,5 @@ class CollectionAdmin(DatasetOwnedPages):
 
 
 def waiting_for(collection: Collection) -> int:
-    """FastGPT's `trainingAmount`: texts that wait for a vector, and the source while it is still to be read."""
+    """Count as FastGPT's `trainingAmount` does: texts without a vector, and the source while it is still to be read."""
     return collection.pending.open().filter(vector_set__is_current=True).count() + (collection.state in UNREAD)

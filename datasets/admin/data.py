@@ -35,12 +35,12 @@ else:
 EMPTY_LINES = re.compile(r"\n\s*\n")
 # A search by words names at most so many datasets; of more, it looks through everybody's and leaves others' out.
 MAXIMUM_NAMED = 1_000
-# Of a text in the list, where a narrow screen has two lines for it.
+# The list shows so much of a text: a narrow screen has two lines for it.
 SHOWN_CHARACTERS = 55
 
 
 class ParagraphsField(forms.CharField):
-    """A list of texts, apart by empty lines, since a text may have lines of its own."""
+    """A list of texts, separated by empty lines, since a text may have lines of its own."""
 
     widget = UnfoldAdminTextareaWidget(attrs={"rows": 4})
 
@@ -115,7 +115,7 @@ class DatasetWords(SearchQuery):
 @admin.register(Datum)
 class DatumAdmin(DatasetOwnedPages):
     form = DatumForm
-    # By way of its collection, whose index has its data in their order.
+    # The path goes by the collection, whose index has its data in their order.
     team_path = "collection__dataset__team"
     list_display = ("text", "answer", "collection", "chunk_index", "updated_at")
     list_filter = (("collection", ScopedListFilter),)
@@ -137,25 +137,23 @@ class DatumAdmin(DatasetOwnedPages):
         if is_object_id(sought):
             return queryset.filter(pk=sought), False
         query = SearchQuery(words_of(sought), config="pg_catalog.english")
-        datasets = self._datasets(request)
+        datasets = self._datasets_to_search(request)
         found = queryset.filter(words=query)
-        # A condition of its own: with words that say nothing it would be all there is.
+        # It is a condition of its own: with words that say nothing it would be all there is.
         return found if datasets is None else found.filter(words=DatasetWords(datasets)), False
 
     @staticmethod
-    def _datasets(request: HttpRequest) -> list[str] | None:
-        """Those in which data may be; None for all of them."""
+    def _datasets_to_search(request: HttpRequest) -> list[str] | None:
         user: Any = request.user
         collection_id = request.GET.get("collection__id__exact")
         if user.is_superuser and collection_id is None:
+            # None stands for all of them.
             return None
         datasets = rows_for(Dataset, user).order_by()
         if collection_id is not None:
             datasets = datasets.filter(collections=collection_id)
         found = list(datasets.values_list("pk", flat=True)[: MAXIMUM_NAMED + 1])
         return found if 0 < len(found) <= MAXIMUM_NAMED else None
-
-    # The form
 
     def get_fieldsets(self, request: HttpRequest, obj: Datum | None = None) -> Any:
         if obj is None:
@@ -187,11 +185,9 @@ class DatumAdmin(DatasetOwnedPages):
     def response_add(self, request: HttpRequest, obj: Datum, post_url_continue: str | None = None) -> HttpResponse:
         response = super().response_add(request, obj, post_url_continue)
         if "_addanother" in request.POST:
-            # Into the same collection.
+            # The next one goes into the same collection.
             return HttpResponseRedirect(f"{request.path}?collection={obj.collection_id}")
         return response
-
-    # Columns
 
     @admin.display(description=gettext_lazy("question or text"))
     def text(self, datum: Datum) -> str:
@@ -221,7 +217,7 @@ class DatumAdmin(DatasetOwnedPages):
 
 
 def insert_one(datum: Datum, index_texts: list[str]) -> None:
-    """Raises IntegrityError when its collection has it already, by somebody who was quicker."""
+    """Raise IntegrityError when its collection has it already, by somebody who was quicker."""
     insertion = data.insert(datum.collection, [NewDatum(datum.q, datum.a, index_texts=index_texts)])
     if not insertion.ids:
         raise IntegrityError("The collection has it already.")

@@ -32,13 +32,12 @@ RERANKING = ("rerank_provider", "rerank_model")
 
 
 def wanted_set(dataset: Dataset) -> VectorSet | None:
-    """The vector set of the model that its people chose last, whether or not it is complete."""
+    # A set in the making is of the model that people chose last.
     found: VectorSet | None = dataset.vector_sets.select_related("provider").order_by("is_current").first()
     return found
 
 
-def progress_of(dataset: Dataset) -> dict[str, Any]:
-    """For the template: how far each vector set is, the one that search uses first."""
+def progress_context(dataset: Dataset) -> dict[str, Any]:
     sets = []
     for vector_set in dataset.vector_sets.select_related("provider").order_by("-is_current"):
         made, waiting, all_waiting = (
@@ -52,7 +51,7 @@ def progress_of(dataset: Dataset) -> dict[str, Any]:
 
 
 class DatasetForm(DatasetModelForm):
-    # What it offers is the user's, see `DatasetAdmin.get_form`.
+    # `DatasetAdmin.get_form` fills in what the user may choose.
     embedding_provider = ChoiceInTeam(queryset=Dataset.objects.none(), required=False)
     embedding_model = forms.CharField(
         label=gettext_lazy("Embedding model"),
@@ -96,9 +95,7 @@ class DatasetAdmin(KnowledgePages):
     search_fields = ("name", "=id", "intro")
 
     def rows_of_page(self, rows: QuerySet[Any]) -> QuerySet[Any]:
-        return counts.of_datasets(rows)
-
-    # The form
+        return counts.annotate_datasets(rows)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
@@ -112,7 +109,7 @@ class DatasetAdmin(KnowledgePages):
         identity: tuple[str, ...] = ("team", "name", "intro")
         if obj is None:
             return [(None, {"fields": identity}), (_("Models"), {"fields": (*EMBEDDING, *RERANKING)})]
-        # Which model embeds is told above the form; the form has it for who may choose another.
+        # The page says above the form which model embeds; the form has it for those who may choose another.
         models = (*EMBEDDING, *RERANKING) if self.has_change_permission(request, obj) else RERANKING
         life = ("created_at", "updated_at")
         return [
@@ -133,7 +130,7 @@ class DatasetAdmin(KnowledgePages):
     def _glance(self, request: HttpRequest, dataset: Dataset) -> dict[str, Any]:
         user: Any = request.user
         return {
-            **progress_of(dataset),
+            **progress_context(dataset),
             "collection_count": dataset.collections.count(),
             "datum_count": Datum.objects.filter(collection__dataset=dataset).count(),
             "apps": list(dataset.apps.order_by("name", "pk")[:MAXIMUM_CHOICES]),
@@ -166,8 +163,6 @@ class DatasetAdmin(KnowledgePages):
             (Datum, Datum.objects.filter(collection__dataset__in=chosen)),
         ]
 
-    # Pages beside the form
-
     def get_urls(self) -> list[URLPattern]:
         views = {
             "import": self.import_view,
@@ -192,15 +187,13 @@ class DatasetAdmin(KnowledgePages):
         return search_page.search_view(self, request, object_id)
 
     def progress_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """The part of a dataset's page that tells of its vectors, for the page to put in place of the older one."""
+        """Render the part of a dataset's page about its vectors, which the page puts in place of the older one."""
         dataset = self.get_object(request, object_id)
         if not self.has_view_permission(request):
             raise PermissionDenied
         if dataset is None:
             raise Http404
-        return TemplateResponse(request, "admin/datasets/dataset/progress.html", progress_of(dataset))
-
-    # Columns
+        return TemplateResponse(request, "admin/datasets/dataset/progress.html", progress_context(dataset))
 
     @admin.display(description=gettext_lazy("embedding model"))
     def current_model(self, dataset: Any) -> str:

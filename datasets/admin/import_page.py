@@ -42,10 +42,10 @@ from datasets.models import (
     PendingVector,
 )
 
-# A model admin of datasets. Its module imports this one.
+# It is a model admin of datasets, whose module imports this one.
 DatasetAdmin = Any
 FILE_PATH = "/api/core/dataset/collection/create/localFile"
-# Imports that the page shows when it is opened, and that it asks about at once.
+# The page shows so many imports when it is opened, and asks about so many at once.
 SHOWN, ASKED = 20, 100
 # More folders than a list should have are found by nobody: what is imported can be moved later.
 MAXIMUM_FOLDERS = 500
@@ -112,10 +112,10 @@ class ImportForm(forms.Form):
             return None
 
 
-def find(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> Dataset | None:
-    """The dataset, if there is one for this user. Raises PermissionDenied for who may not fill any."""
+def find_dataset(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> Dataset | None:
+    """Return the dataset, if there is one for this user. Raise PermissionDenied for those who may not fill any."""
     user: Any = request.user
-    # It lists collections, and what came of them.
+    # The page lists collections, and what came of them.
     has_rights = user.has_perms(("datasets.add_collection", "datasets.view_collection"))
     if not (dataset_admin.has_view_permission(request) and has_rights):
         raise PermissionDenied
@@ -124,7 +124,7 @@ def find(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> D
 
 
 def import_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
-    dataset = find(dataset_admin, request, object_id)
+    dataset = find_dataset(dataset_admin, request, object_id)
     if dataset is None:
         return dataset_admin._get_obj_does_not_exist_redirect(request, dataset_admin.opts, object_id)  # type: ignore[no-any-return]
     form = ImportForm(dataset, request.POST if request.method == "POST" else None)
@@ -152,25 +152,24 @@ def import_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: st
 
 
 def state_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
-    """How far the collections named in the query are, as JSON. Of those that are not this dataset's nothing is said."""
-    dataset = find(dataset_admin, request, object_id)
+    dataset = find_dataset(dataset_admin, request, object_id)
     if dataset is None:
         raise Http404
     asked = [one for one in request.GET.getlist("collection")[:ASKED] if is_object_id(one)]
+    # Other datasets' collections are left out.
     return JsonResponse({"collections": progress_of(dataset.collections.filter(pk__in=asked))})
 
 
 def progress_of(collections: QuerySet[Any]) -> list[dict[str, Any]]:
-    """In a few queries, however many collections."""
+    # It takes a few queries, however many collections there are.
     current = PendingVector.objects.filter(collection=OuterRef("pk"), vector_set__is_current=True)
-    rows = counts.of_collections(collections).annotate(
+    rows = counts.annotate_collections(collections).annotate(
         refused_count=counts.CountUpTo(current.filter(attempts__gte=MAXIMUM_ATTEMPTS))
     )
     return [state_of(row) for row in rows]
 
 
 def state_of(collection: Any) -> dict[str, Any]:
-    """`is_over`: nothing more will happen by itself. Counts end where people stop reading."""
     waiting = collection.waiting_count
     return {
         "id": collection.pk,
@@ -178,6 +177,7 @@ def state_of(collection: Any) -> dict[str, Any]:
         "url": reverse("admin:datasets_collection_change", args=[collection.pk]),
         "waiting": waiting,
         "is_read": collection.state == ImportState.READY,
+        # Nothing more will happen by itself.
         "is_over": collection.state == ImportState.FAILED or (collection.state == ImportState.READY and not waiting),
         "has_failed": collection.state == ImportState.FAILED,
         "text": told(collection, waiting),

@@ -20,7 +20,7 @@ from datasets.metadata import clean_metadata
 from datasets.models import Collection, Kind
 from datasets.names import CollectionName, clean_name
 
-# Collections that one call may remove.
+# One call may remove so many collections.
 MAXIMUM_REMOVED = 100
 
 
@@ -140,7 +140,7 @@ class CollectionDetailView(ApiView):
                 "repeat": collection.repeated,
                 "chunksRead": collection.chunks_read,
                 "leftOut": collection.left_out,
-                **refused_texts(collection),
+                **refusals_of(collection),
             }
         )
 
@@ -200,8 +200,7 @@ class CollectionDeleteView(ApiView):
         return success(None)
 
 
-def refused_texts(collection: Collection) -> dict[str, Any]:
-    """How many texts the dataset's model would not embed, and what it said of the last of them."""
+def refusals_of(collection: Collection) -> dict[str, Any]:
     rows = collection.pending.filter(vector_set__is_current=True).exclude(failure="").order_by("-pk")
     last = rows.first()
     return {"refused": rows.count(), "refusal": last.failure if last else ""}

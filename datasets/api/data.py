@@ -25,7 +25,7 @@ from datasets.texts import MAXIMUM_TOKENS, are_too_long
 MAXIMUM_ITEMS = 200
 
 ChunkIndex = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-# There is no other way in which pieces are made of what comes: none is made of it by a model.
+# There is no other way in which pieces are made of what comes: no model makes any.
 TrainingMode = Literal["chunk"]
 
 
@@ -127,7 +127,7 @@ class DatumInsertView(ApiView):
         check_text(wanted.new)
         insertion = inserted(collection, [wanted.new])
         if insertion.repeated:
-            raise repeat()
+            raise repeat_error()
         return success(insertion.ids[0])
 
 
@@ -213,7 +213,7 @@ class DatumUpdateView(ApiView):
                 check_text(NewDatum(q, a, index_texts=texts or ()))
                 change(datum, q=q, a=a, index_texts=texts)
         except IntegrityError:
-            raise repeat() from None
+            raise repeat_error() from None
         return success(None)
 
     post = put
@@ -238,7 +238,7 @@ class DatumDeleteView(ApiView):
         removed, _ = Datum.objects.filter(pk=datum.pk).delete()
         if not removed:
             raise DatumNotFound
-        # FastGPT's own word.
+        # FastGPT answers with this word.
         return success("success")
 
 
@@ -258,7 +258,7 @@ def inserted(collection: Collection, items: Sequence[NewDatum]) -> Insertion:
 
 
 def index_texts_of(indexes: Sequence[GivenIndex]) -> list[str]:
-    """Without the datum's own text, which follows the datum."""
+    """Leave out the datum's own text, which follows the datum. Raise InvalidParameter when there are too many."""
     texts = [index.text for index in indexes if not index.defaultIndex and index.type != "default"]
     if len(texts) > MAXIMUM_INDEX_TEXTS:
         raise InvalidParameter(f"indexes: There are more than {MAXIMUM_INDEX_TEXTS} texts.", param="indexes")
@@ -266,7 +266,6 @@ def index_texts_of(indexes: Sequence[GivenIndex]) -> list[str]:
 
 
 def have_too_long(items: Sequence[NewDatum]) -> list[bool]:
-    """Of each: whether its question with its answer, or one of its other texts, has more tokens than models take."""
     found = iter(are_too_long([text for item in items for text in texts_of(item)]))
     return [any(list(islice(found, len(texts_of(item))))) for item in items]
 
@@ -282,5 +281,5 @@ def check_text(item: NewDatum) -> None:
         raise InvalidParameter(f"q: A text has more than {MAXIMUM_TOKENS} tokens.", param="q")
 
 
-def repeat() -> InvalidParameter:
+def repeat_error() -> InvalidParameter:
     return InvalidParameter("q: The collection has this question and answer already.", param="q")

@@ -24,23 +24,23 @@ from datasets.names import DatasetName, clean_name
 from datasets.texts import STATIC_MODEL
 from datasets.vectors import sets as vector_sets
 
-# Of a team, by name. There is no more than one page in FastGPT's list.
+# A list has at most so many of a team's datasets, by name: FastGPT's has no more than one page.
 MAXIMUM_DATASETS = 1_000
 
 Intro = Annotated[str, msgspec.Meta(max_length=500)]
 ModelName = Annotated[str, msgspec.Meta(max_length=200)]
-# A dataset's fields, as requests spell them.
+# Requests spell a dataset's fields so.
 SPELLED = {"rerank_provider": "rerankProviderId", "rerank_model": "rerankModel"}
 
 
 class GivenModel(msgspec.Struct):
-    """Base: who makes a dataset's vectors. An empty `providerId` is this server itself."""
+    """Base of bodies that say who makes a dataset's vectors. An empty `providerId` is this server itself."""
 
     vectorModel: ModelName | None = None
     providerId: str | None = None
 
     def chosen(self, team_id: str, present: VectorSet | None = None) -> tuple[Any, str] | None:
-        """(provider or None, model); None where a request leaves it as it is."""
+        """Return (provider or None, model); None where a request leaves it as it is. Raise InvalidParameter."""
         model = clean_name(self.vectorModel, "vectorModel") if self.vectorModel else ""
         if self.providerId:
             if not model:
@@ -223,7 +223,7 @@ def check_root(parent_id: str | None) -> None:
 
 
 def check_model(request: Request, model: str) -> None:
-    """What a dataset's model does costs the team, whoever asks it: a key gives it only what it may use itself."""
+    # A dataset's model costs the team, whoever asks it: a key gives a dataset only a model that it may use itself.
     credential = request.auth
     allowed = credential.policy.allowed_models if isinstance(credential, ApiCredential) else ()
     if allowed and model not in allowed:
@@ -231,7 +231,7 @@ def check_model(request: Request, model: str) -> None:
 
 
 def find_provider(team_id: str, provider_id: str, param: str) -> Any:
-    """A `chat.Provider` of the team, which stays until the transaction ends."""
+    """Return a `chat.Provider` of the team, locked until the transaction ends. Raise InvalidParameter."""
     # The team's own relation: this package imports nothing of `chat`.
     providers: Any = Team(pk=team_id).providers
     rows = providers.select_for_update(no_key=True)

@@ -27,7 +27,7 @@ ChunkSize = Annotated[int, msgspec.Meta(ge=SMALLEST_CHUNK, le=LARGEST_CHUNK)]
 
 
 class Source(msgspec.Struct, kw_only=True):
-    """What the three have in common."""
+    """Base of all three bodies."""
 
     datasetId: str
     parentId: str | None = None
@@ -38,7 +38,6 @@ class Source(msgspec.Struct, kw_only=True):
     metadata: dict[str, Any] | None = None
 
     def target(self, request: Request) -> tuple[Dataset, sources.ImportOptions]:
-        """Where it goes, and how. Raises DatasetNotFound, CollectionNotFound or InvalidParameter."""
         dataset = find_dataset(team_id_of(request), self.datasetId)
         return dataset, sources.ImportOptions(
             name=clean_name(self.name) if self.name else "",
@@ -116,7 +115,7 @@ class CreateFromFileView(ApiView):
 
 
 def form_of(request: HttpRequest) -> "tuple[str, UploadedFile[Any]]":
-    """`data` and `file`. Parsing writes the file to the disk, where it is large."""
+    """Return `data` and `file`. Parsing writes a large file to the disk. Raise InvalidParameter or BodyTooLarge."""
     try:
         file, text = request.FILES.get("file"), request.POST.get("data")
     except RequestDataTooBig:
@@ -137,6 +136,6 @@ def refusal_of(error: Unreadable, param: str) -> InvalidParameter:
 
 
 def accepted(collection: Collection) -> Response:
-    """As FastGPT answers. Nothing has been read yet, so nothing is counted: the collection's detail tells."""
+    # FastGPT answers so. Nothing has been read yet, so nothing is counted: the collection's detail tells.
     results: dict[str, Any] = {"insertLen": 0, "overToken": [], "repeat": [], "error": []}
     return success({"collectionId": collection.pk, "results": results})

@@ -6,7 +6,7 @@ import msgspec
 from django.db.models import QuerySet
 
 MAXIMUM_ROWS = 100
-# Beyond what any list has, and within what PostgreSQL counts with.
+# No list is so long, and PostgreSQL counts so far.
 LAST = 1_000_000_000
 
 SearchText = Annotated[str, msgspec.Meta(max_length=1_000)]
@@ -34,7 +34,7 @@ class Page(msgspec.Struct):
         return {"list": listed, "total": total}
 
     def numbered(self, listed: list[dict[str, Any]], total: int) -> dict[str, Any]:
-        """As the lists without a version answer, which older clients read."""
+        # The lists without a version answer so, for older clients.
         return {
             "pageNum": self.start // self.size + 1,
             "pageSize": self.size,

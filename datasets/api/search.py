@@ -32,7 +32,7 @@ class SearchTestView(ApiView):
 
     endpoint = "dataset.search"
     api_key_access = frozenset({GLOBAL})
-    # It shows what the data say.
+    # The answer shows what the data say.
     staff_permission = "datasets.view_datum"
 
     def post(self, request: Request) -> Response:
