@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext
 
-from apikeys.admin.filters import EndingSoonFilter, ScopedListFilter, UnusedFilter
+from apikeys.admin.filters import ExpiringSoonFilter, ScopedListFilter, UnusedFilter
 from apikeys.admin.keys import bulk, transfer
 from apikeys.admin.keys.actions import KEY_CHANGES, Done, KeyChange
 from apikeys.admin.keys.forms import KeyChangeForm, KeyForm, LateKeyForm, LinesField
@@ -58,7 +58,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         ("team", ScopedListFilter),
         ("app", ScopedListFilter),
         ("owner", ScopedListFilter),
-        EndingSoonFilter,
+        ExpiringSoonFilter,
         UnusedFilter,
     )
     search_fields = ("name", "=id", "app__name", "owner__username", "=secrets__last_four")
