@@ -30,6 +30,11 @@ MAXIMUM_OVERLAP = timedelta(days=30)
 # Python's calendar ends with the year 9999: a year before, every time zone can still show the end of a key.
 EARLIEST_END, END_BEFORE = datetime(2000, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
+LISTS = ("allowed_networks", "allowed_endpoints", "allowed_models")
+RIGHTS = ("can_name_app", *LISTS)
+# The columns of a key that may change and that the hot path reads. A trigger tells every server process when one does.
+POLICY_COLUMNS = ("name", "owner_id", "expires_at", *RIGHTS, "disabled_at", "revoked_at")
+
 
 class KeyStateError(Exception):
     """The key's state does not allow what was asked. The message is for the person who asked."""

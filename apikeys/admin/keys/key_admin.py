@@ -30,12 +30,11 @@ from apikeys.admin.long_lists import LongList, words
 from apikeys.admin.scope import LIVE, TeamScopedAdmin, rows_for
 from apikeys.audit import history_messages
 from apikeys.keys.kinds import AccessKind
-from apikeys.keys.models import ApiKey, KeySecret, KeyStateError
+from apikeys.keys.models import RIGHTS, ApiKey, KeySecret, KeyStateError
 from apikeys.lifecycle.snippets import APP_ID, snippets
 from apikeys.sign_in import reauthentication
 from apikeys.teams import Team
 
-POLICY = ("can_name_app", "allowed_networks", "allowed_endpoints", "allowed_models")
 PLOT_OPTIONS = json.dumps(
     {
         "animation": False,
@@ -124,11 +123,11 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             first = (*FIRST_LIMITS, "points_period") if self._may_limit(request) else ()
             return [
                 (None, {"fields": identity}),
-                (_("Limits"), {"fields": (*first, *POLICY), "classes": ("collapse",)}),
+                (_("Limits"), {"fields": (*first, *RIGHTS), "classes": ("collapse",)}),
             ]
         # Of a hidden field there is nothing to read.
         etag = ("etag",) if self.has_change_permission(request, obj) else ()
-        limits = ("expires_at", *(name for name in POLICY if not (name == "can_name_app" and obj.app_id)))
+        limits = ("expires_at", *(name for name in RIGHTS if not (name == "can_name_app" and obj.app_id)))
         life: tuple[str, ...] = ("id", "team", "app", "created_at", "last_used_from")
         life += ("disabled_at",) if obj.disabled_at else ()
         life += ("revoked_at", "revoked_by", "revoked_reason", "acknowledged") if obj.revoked_at else ()
