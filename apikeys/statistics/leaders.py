@@ -107,8 +107,8 @@ def leaders(scope: Scope, span: Span, now: datetime) -> tuple[list[Used], dateti
     found = Leader.objects.filter(board=board)
     # The first of several teams are among the first of each.
     found = found.filter(is_of_all=True) if scope.teams is None else found.filter(team__in=scope.teams)
-    rows = found.values_list("is_app", "subject_id", "requests", "tokens", "cost_micropoints")
-    return [Used(*row) for row in rows], board.until
+    rows = found.values("is_app", "subject_id", "requests", "tokens", micropoints=models.F("cost_micropoints"))
+    return [Used(**row) for row in rows], board.until
 
 
 @transaction.atomic(durable=True)
