@@ -25,6 +25,26 @@ class ObjectIdField(models.CharField):  # type: ignore[type-arg]
         super().__init__(**kwargs)
 
 
+def unconstrained_key(
+    to: Any, label: Any, *, related_name: str = "+", db_index: bool = False, **options: Any
+) -> models.ForeignKey[Any, Any]:
+    """Return a foreign key that Django neither declares to the database nor follows when a row is removed.
+
+    For rows that outlive what they point at or are removed with it by SQL, and for those that are written with every
+    request: a constraint would lock the row that they point at. Most are found by an index on several columns, so
+    one of its own has to be asked for.
+    """
+    return models.ForeignKey(
+        to,
+        verbose_name=label,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=db_index,
+        related_name=related_name,
+        **options,
+    )
+
+
 class TeamQuerySet(models.QuerySet["Team"]):
     def for_user(self, user: User) -> TeamQuerySet:
         return self if user.is_superuser else self.filter(members=user)

@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from apikeys import encryption
 from apikeys.accounting.ledger import Outcome
-from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet
+from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet, unconstrained_key
 from datasets.models import Dataset
 
 
@@ -255,9 +255,7 @@ IN_QUOTE_PROMPT = (r"\{\{\s*quote\s*\}\}", r"\{\{\s*question\s*\}\}")
 class AppDataset(models.Model):
     """A dataset that an app answers from. Both are of one team, which the database fills in and insists on."""
 
-    team = models.ForeignKey(
-        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
-    )
+    team = unconstrained_key(Team, _("team"))
     app = models.ForeignKey(App, verbose_name=_("app"), on_delete=models.CASCADE, related_name="+", db_index=False)
     dataset = models.ForeignKey(Dataset, verbose_name=_("dataset"), on_delete=models.PROTECT, related_name="+")
 

@@ -1,4 +1,8 @@
-"""Knowledge of apps: datasets, the collections in them, and the data that are found by their texts."""
+"""Knowledge of apps: datasets, the collections in them, and the data that are found by their texts.
+
+The database itself removes what belongs to a row that goes: there may be millions, and Django would read them first.
+Hence the foreign keys that Django does not follow.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,12 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 from pgvector.django import VectorField
 
-from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet
+from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet, unconstrained_key
 from datasets.texts import STATIC_MODEL
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-# The database itself removes what belongs to a row that goes: there may be millions, and Django would read them first.
-OWNED: Any = {"on_delete": models.DO_NOTHING, "db_constraint": False}
 # Sizes of chunks, in tokens as `datasets.texts.token_count` counts them.
 SMALLEST_CHUNK, LARGEST_CHUNK, USUAL_CHUNK = 32, 4_096, 512
 
@@ -82,7 +84,7 @@ class DatasetOwnedQuerySet(models.QuerySet[Any]):
 class VectorSet(models.Model):
     """All vectors of a dataset that one model made. Search uses the current one; another may be in the making."""
 
-    dataset = models.ForeignKey(Dataset, verbose_name=_("dataset"), **OWNED, related_name="vector_sets")
+    dataset = unconstrained_key(Dataset, _("dataset"), db_index=True, related_name="vector_sets")
     provider = models.ForeignKey(
         "chat.Provider",
         verbose_name=_("provider"),
@@ -147,10 +149,8 @@ class Collection(models.Model):
     """Data of one source in a dataset (a file, a link, a text, or entries by hand), or a folder of collections."""
 
     id = ObjectIdField()
-    dataset = models.ForeignKey(Dataset, verbose_name=_("dataset"), **OWNED, related_name="collections", db_index=False)
-    parent = models.ForeignKey(
-        "self", verbose_name=_("parent"), **OWNED, null=True, blank=True, related_name="children"
-    )
+    dataset = unconstrained_key(Dataset, _("dataset"), related_name="collections")
+    parent = unconstrained_key("self", _("parent"), db_index=True, null=True, blank=True, related_name="children")
     kind = models.CharField(_("kind"), max_length=10, choices=Kind.choices)
     name = models.CharField(_("name"), max_length=200)
     url = models.CharField(_("URL"), max_length=2000, blank=True, help_text=_("Of a link."))
@@ -194,7 +194,7 @@ class Collection(models.Model):
 class SourcePiece(models.Model):
     """A part of the bytes that a collection is imported from. They are removed when it has been read whole."""
 
-    collection = models.ForeignKey(Collection, verbose_name=_("collection"), **OWNED, related_name="source_pieces")
+    collection = unconstrained_key(Collection, _("collection"), db_index=True, related_name="source_pieces")
     ordinal = models.PositiveIntegerField(_("ordinal"))
     content = models.BinaryField(_("content"))
 
@@ -212,10 +212,8 @@ class Datum(models.Model):
     """A question and its answer, or a piece of text. It is found by its texts, and quoted whole."""
 
     id = ObjectIdField()
-    dataset = models.ForeignKey(Dataset, verbose_name=_("dataset"), **OWNED, related_name="data", db_index=False)
-    collection = models.ForeignKey(
-        Collection, verbose_name=_("collection"), **OWNED, related_name="data", db_index=False
-    )
+    dataset = unconstrained_key(Dataset, _("dataset"), related_name="data")
+    collection = unconstrained_key(Collection, _("collection"), related_name="data")
     chunk_index = models.PositiveIntegerField(_("chunk index"), default=0, help_text=_("Its place in the source."))
     q = models.TextField(_("question or text"))
     a = models.TextField(_("answer"), blank=True)
@@ -246,8 +244,8 @@ class Datum(models.Model):
 class IndexText(models.Model):
     """A text that a datum is found by: its own, or another that its author gave it."""
 
-    datum = models.ForeignKey(Datum, verbose_name=_("datum"), **OWNED, related_name="index_texts")
-    dataset = models.ForeignKey(Dataset, verbose_name=_("dataset"), **OWNED, related_name="+", db_index=False)
+    datum = unconstrained_key(Datum, _("datum"), db_index=True, related_name="index_texts")
+    dataset = unconstrained_key(Dataset, _("dataset"))
     # Made from the datum, and made anew when that changes.
     is_default = models.BooleanField(_("is default"))
     text = models.TextField(_("text"))
@@ -273,11 +271,9 @@ class PendingVectorQuerySet(models.QuerySet[Any]):
 class PendingVector(models.Model):
     """A text that waits for its vector in one set. The row comes with the text and goes with the vector's coming."""
 
-    vector_set = models.ForeignKey(
-        VectorSet, verbose_name=_("vector set"), **OWNED, related_name="pending", db_index=False
-    )
-    index_text = models.ForeignKey(IndexText, verbose_name=_("index text"), **OWNED, related_name="pending")
-    collection = models.ForeignKey(Collection, verbose_name=_("collection"), **OWNED, related_name="pending")
+    vector_set = unconstrained_key(VectorSet, _("vector set"), related_name="pending")
+    index_text = unconstrained_key(IndexText, _("index text"), db_index=True, related_name="pending")
+    collection = unconstrained_key(Collection, _("collection"), db_index=True, related_name="pending")
     # How often its model refused this text while it took others, and why. After the last attempt it is left alone.
     attempts = models.PositiveSmallIntegerField(_("attempts"), db_default=0, editable=False)
     failure = models.CharField(_("failure"), max_length=500, blank=True, db_default="", editable=False)
@@ -297,10 +293,8 @@ class PendingVector(models.Model):
 class Vector(models.Model):
     """The place of a text in the space of one model. It has length 1, so that a product is a cosine."""
 
-    vector_set = models.ForeignKey(
-        VectorSet, verbose_name=_("vector set"), **OWNED, related_name="vectors", db_index=False
-    )
-    index_text = models.ForeignKey(IndexText, verbose_name=_("index text"), **OWNED, related_name="vectors")
+    vector_set = unconstrained_key(VectorSet, _("vector set"), related_name="vectors")
+    index_text = unconstrained_key(IndexText, _("index text"), db_index=True, related_name="vectors")
     embedding = VectorField(_("embedding"))
 
     class Meta:

@@ -7,7 +7,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from apikeys.keys.models import ApiKey
-from apikeys.teams import Team
+from apikeys.teams import Team, unconstrained_key
 
 
 class Reservation(models.Model):
@@ -19,26 +19,9 @@ class Reservation(models.Model):
     id = models.CharField(_("ID"), max_length=24, primary_key=True)
     server_id = models.CharField(_("server ID"), max_length=24)
     # Written and removed with every request, and looked for by its id: no index is kept of these.
-    team = models.ForeignKey(
-        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
-    )
-    key = models.ForeignKey(
-        ApiKey,
-        verbose_name=_("key"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        related_name="+",
-    )
-    app = models.ForeignKey(
-        "chat.App",
-        verbose_name=_("app"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
+    team = unconstrained_key(Team, _("team"))
+    key = unconstrained_key(ApiKey, _("key"))
+    app = unconstrained_key("chat.App", _("app"), null=True)
     endpoint = models.CharField(_("endpoint"), max_length=100)
     model = models.CharField(_("model"), max_length=200, blank=True)
     prompt_tokens = models.PositiveIntegerField(_("prompt tokens"))

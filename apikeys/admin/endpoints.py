@@ -22,6 +22,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminS
 
 from apikeys.access.declarations import PUBLIC
 from apikeys.access.endpoints import routes
+from apikeys.access.policy import kind_may_call
 from apikeys.access.rules import EndpointRule
 from apikeys.accounting.ledger import Refusal, UsageRecord
 from apikeys.admin.scope import CheckedList, HistoryRead, SuperusersOnly, is_superuser
@@ -48,10 +49,14 @@ def declared_kinds() -> dict[str, frozenset[AccessKind]]:
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """One kind of key at one endpoint. A kind that the endpoint's declaration leaves out cannot be opened."""
+    """One kind of key at one endpoint. Only a kind that the endpoint declares can be closed and opened by itself.
+
+    A key that may name an app is taken as a global key where its own kind is not declared.
+    """
 
     kind: AccessKind
     is_declared: bool
+    is_taken: bool
     is_open: bool
 
 
@@ -71,7 +76,7 @@ class Endpoint:
 
 def inventory(calls: dict[str, int], refusals: dict[str, int]) -> list[Endpoint]:
     """Return every endpoint that is routed, with the rules in force, in the order of the URLconf."""
-    denied = dict(EndpointRule.objects.values_list("endpoint", "denied_kinds"))
+    denied_kinds = EndpointRule.objects.denied_kinds()
     views: dict[str, Any] = {}
     paths: dict[str, list[str]] = {}
     for route in routes():
@@ -85,7 +90,12 @@ def inventory(calls: dict[str, int], refusals: dict[str, int]) -> list[Endpoint]
             staff=view.staff_permission if isinstance(view.staff_permission, str) else None,
             is_public=view.staff_permission is PUBLIC,
             switches=[
-                Switch(kind, kind in view.api_key_access, kind in view.api_key_access - set(denied.get(name, ())))
+                Switch(
+                    kind,
+                    is_declared=kind in view.api_key_access,
+                    is_taken=kind_may_call(kind, view, {}),
+                    is_open=kind_may_call(kind, view, denied_kinds),
+                )
                 for kind in AccessKind
             ],
             calls=calls.get(name, 0),

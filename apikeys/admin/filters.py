@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin as UnfoldModelAdmin
 
-from apikeys.alerts.attention import ending_soon, nearly_used_up, unused
+from apikeys.alerts.attention import expiring_soon, nearly_used_up, unused
 
 if TYPE_CHECKING:
     AnyModelAdmin = admin.ModelAdmin[Any]
@@ -44,17 +44,17 @@ class YesFilter(SimpleListFilter):
         raise NotImplementedError
 
 
-class EndingSoonFilter(YesFilter):
+class ExpiringSoonFilter(YesFilter):
     title, parameter_name, label = _("end"), "ends_soon", _("Within 30 days")
 
-    def rows(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return ending_soon(queryset)
+    def rows(self, queryset: Any) -> QuerySet[Any]:
+        return expiring_soon(queryset)
 
 
 class UnusedFilter(YesFilter):
     title, parameter_name, label = _("last use"), "unused", _("None for 90 days")
 
-    def rows(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
+    def rows(self, queryset: Any) -> QuerySet[Any]:
         return unused(queryset)
 
 

@@ -9,8 +9,7 @@ from rest_framework.response import Response
 
 from apikeys.access.declarations import APP, GLOBAL, ApiCredential
 from apikeys.access.endpoints import routes
-from apikeys.access.permissions import is_open
-from apikeys.access.policy import KeyPolicy
+from apikeys.access.policy import KeyPolicy, may_call
 from apikeys.accounting.limits import Limit
 from apikeys.accounting.periods import Measure, Period
 from apikeys.accounting.units import MICROPOINTS
@@ -32,10 +31,7 @@ class KeySelfView(ApiView):
         of_team = Limit.objects.for_team(policy.team_id)
         limits = of_team.filter(Q(key=None) | Q(key=policy.key_id)).select_related("counter")
         callable_endpoints = {
-            route.view.endpoint
-            for route in routes()
-            if is_open(policy, route.view, credential.rules)
-            and (not policy.allowed_endpoints or route.view.endpoint in policy.allowed_endpoints)
+            route.view.endpoint for route in routes() if may_call(policy, route.view, credential.rules.denied_kinds)
         }
         return success(
             {

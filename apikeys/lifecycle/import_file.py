@@ -10,13 +10,13 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
+from apikeys.keys.models import RIGHTS
 from apikeys.spreadsheet import from_cell
 from apikeys.storable_text import storable_json
 
 MAXIMUM_ROWS = 5_000
 MAXIMUM_BYTES = 5 * 1024 * 1024
-LISTS = ("allowed_networks", "allowed_endpoints", "allowed_models")
-CHANGEABLE = ("name", "note", "owner", "expires_at", "can_name_app", *LISTS)
+CHANGEABLE = ("name", "note", "owner", "expires_at", *RIGHTS)
 IDENTITY = ("id", "team", "app")
 # An export writes these columns, and an import ignores them.
 TOLD = (

@@ -18,8 +18,8 @@ from django.utils.translation import gettext as _
 
 from apikeys.access.endpoints import endpoint_names
 from apikeys.audit import recording
-from apikeys.keys.models import ApiKey
-from apikeys.lifecycle.import_file import CHANGEABLE, IDENTITY, LISTS
+from apikeys.keys.models import LISTS, ApiKey
+from apikeys.lifecycle.import_file import CHANGEABLE, IDENTITY
 from apikeys.lifecycle.least_privilege import widens
 from apikeys.teams import Membership, Team
 

@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from apikeys.accounting.limits import Limit
-from apikeys.keys.models import ApiKey, KeySecret
+from apikeys.keys.models import LISTS, RIGHTS, ApiKey, KeySecret
 from apikeys.terminal_text import printable, width
 
 COLUMNS = {
@@ -57,9 +57,7 @@ ONLY_WHEN_SET = {
 EMPTY = {
     "expires_at": "never",
     "last_used_at": "never",
-    "allowed_networks": "all",
-    "allowed_endpoints": "all",
-    "allowed_models": "all",
+    **dict.fromkeys(LISTS, "all"),
 }
 
 
@@ -89,10 +87,7 @@ def details(api_key: ApiKey) -> dict[str, Any]:
     return summary(api_key) | {
         "note": api_key.note,
         "created_at": iso(api_key.created_at),
-        "can_name_app": api_key.can_name_app,
-        "allowed_networks": api_key.allowed_networks,
-        "allowed_endpoints": api_key.allowed_endpoints,
-        "allowed_models": api_key.allowed_models,
+        **{name: getattr(api_key, name) for name in RIGHTS},
         "disabled_at": iso(api_key.disabled_at),
         "revoked_at": iso(api_key.revoked_at),
         "revoked_by": api_key.revoked_by,

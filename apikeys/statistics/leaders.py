@@ -9,7 +9,7 @@ from django.utils.translation import gettext_lazy as _
 
 from apikeys.statistics.rollup import BEHIND, rolled_up_until
 from apikeys.statistics.sums import Scope, Span, Used, top
-from apikeys.teams import Team
+from apikeys.teams import Team, unconstrained_key
 
 PLACES = 10
 # How old a reckoning may grow before the next one.
@@ -38,9 +38,7 @@ class Leader(models.Model):
     board = models.ForeignKey(
         Leaderboard, verbose_name=_("board"), on_delete=models.CASCADE, db_index=False, related_name="leaders"
     )
-    team = models.ForeignKey(
-        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
-    )
+    team = unconstrained_key(Team, _("team"))
     is_app = models.BooleanField(_("is app"))
     subject_id = models.CharField(_("subject ID"), max_length=24, help_text=_("Of the key or the app."))
     requests = models.PositiveBigIntegerField(_("requests"))
@@ -107,8 +105,8 @@ def leaders(scope: Scope, span: Span, now: datetime) -> tuple[list[Used], dateti
     found = Leader.objects.filter(board=board)
     # The first of several teams are among the first of each.
     found = found.filter(is_of_all=True) if scope.teams is None else found.filter(team__in=scope.teams)
-    rows = found.values_list("is_app", "subject_id", "requests", "tokens", "cost_micropoints")
-    return [Used(*row) for row in rows], board.until
+    rows = found.values("is_app", "subject_id", "requests", "tokens", micropoints=models.F("cost_micropoints"))
+    return [Used(**row) for row in rows], board.until
 
 
 @transaction.atomic(durable=True)

@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from apikeys.accounting import rollup
 from apikeys.accounting.ledger import Outcome
 from apikeys.keys.models import ApiKey
-from apikeys.teams import Team
+from apikeys.teams import Team, unconstrained_key
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -33,26 +33,9 @@ class HourlyUsage(models.Model):
     whole, by one process at a time. Foreign keys without a constraint, as in UsageRecord."""
 
     hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
-    team = models.ForeignKey(
-        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
-    )
-    key = models.ForeignKey(
-        ApiKey,
-        verbose_name=_("key"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        related_name="+",
-    )
-    app = models.ForeignKey(
-        "chat.App",
-        verbose_name=_("app"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
+    team = unconstrained_key(Team, _("team"))
+    key = unconstrained_key(ApiKey, _("key"))
+    app = unconstrained_key("chat.App", _("app"), null=True)
     endpoint = models.CharField(_("endpoint"), max_length=100)
     model = models.CharField(_("model"), max_length=200, blank=True)
     outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome.choices)
@@ -75,24 +58,8 @@ class HourlyRefusals(models.Model):
     """How many requests one UTC hour refused, of a key or of callers without one."""
 
     hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
-    team = models.ForeignKey(
-        Team,
-        verbose_name=_("team"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
-    key = models.ForeignKey(
-        ApiKey,
-        verbose_name=_("key"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
+    team = unconstrained_key(Team, _("team"), null=True)
+    key = unconstrained_key(ApiKey, _("key"), null=True)
     code = models.CharField(_("code"), max_length=50)
     refusals = models.PositiveBigIntegerField(_("refusals"))
 
@@ -110,15 +77,7 @@ class HourlyTotal(models.Model):
     """
 
     hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
-    team = models.ForeignKey(
-        Team,
-        verbose_name=_("team"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
+    team = unconstrained_key(Team, _("team"), null=True)
     outcome = models.CharField(_("outcome"), max_length=10, choices=[*Outcome.choices, (REFUSED, "refused")])
     requests = models.PositiveBigIntegerField(_("requests"))
     prompt_tokens = models.PositiveBigIntegerField(_("prompt tokens"), default=0)

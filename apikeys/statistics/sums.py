@@ -6,7 +6,6 @@ parts of hours at either end and for what came since.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -14,6 +13,7 @@ from typing import Any, Literal
 from django.db import connection, models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from psycopg.rows import class_row
 
 from apikeys.accounting.ledger import Outcome
 from apikeys.keys.models import ApiKey
@@ -99,6 +99,17 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """The sums of one outcome in one hour or day; `bucket` is its start, None where the whole time is summed up."""
+
+    bucket: datetime | None
+    outcome: str
+    requests: int
+    tokens: int
+    micropoints: int
+
+
+@dataclass(frozen=True, slots=True)
 class Used:
     """What one key or app used."""
 
@@ -111,7 +122,7 @@ class Used:
 
 SUMS = """
 SELECT CASE WHEN %(step)s <> '' THEN date_trunc(%(step)s, moment, %(zone)s) END AS bucket, outcome,
-    sum(requests)::bigint, sum(tokens)::bigint, sum(cost_micropoints)::bigint
+    sum(requests)::bigint AS requests, sum(tokens)::bigint AS tokens, sum(cost_micropoints)::bigint AS micropoints
 FROM ({rows}) AS part
 GROUP BY bucket, outcome
 """
@@ -237,24 +248,29 @@ def series(
     labels = _labels(start, now, step)
     places = {label: index for index, label in enumerate(labels)}
     stacks = {stack: [0] * len(labels) for stack in scope.stacks}
-    column = ("requests", "tokens", "micropoints").index(measure)
-    for bucket, outcome, *figures in _sums(scope, labels[0], now, step):
-        if bucket in places:
-            stacks[outcome][places[bucket]] += figures[column]
+    for part in _sums(scope, labels[0], now, step):
+        if part.bucket in places:
+            stacks[part.outcome][places[part.bucket]] += getattr(part, measure)
     return Series([timezone.localtime(label) for label in labels], stacks)
 
 
 def sums(scope: Scope, start: datetime, end: datetime) -> Sums:
     """What happened from `start` on and before `end`."""
-    rows = _sums(scope, start, end, "")
-    return Sums({row[1]: row[2] for row in rows}, sum(row[3] for row in rows), sum(row[4] for row in rows))
+    parts = _sums(scope, start, end, "")
+    return Sums(
+        requests={part.outcome: part.requests for part in parts},
+        tokens=sum(part.tokens for part in parts),
+        micropoints=sum(part.micropoints for part in parts),
+    )
 
 
 def top(scope: Scope, start: datetime, end: datetime, places: int) -> list[Used]:
     """The keys and apps that are among the first by requests, tokens or points, in no order. Reads all their hours."""
     with connection.cursor() as cursor:
+        cursor.cursor.row_factory = class_row(Used)
         cursor.execute(TOP, _parameters(scope, start, end) | {"places": places})
-        return [Used(*row) for row in cursor.fetchall()]
+        rows: list[Used] = cursor.fetchall()
+    return rows
 
 
 def points_used(key_ids: list[str]) -> dict[str, int]:
@@ -288,11 +304,12 @@ def _labels(start: datetime, now: datetime, step: Step) -> list[datetime]:
     return labels
 
 
-def _sums(scope: Scope, start: datetime, end: datetime, step: str) -> Sequence[tuple[Any, ...]]:
+def _sums(scope: Scope, start: datetime, end: datetime, step: str) -> list[Part]:
     parameters = _parameters(scope, start, end) | {"step": step, "zone": timezone.get_current_timezone_name()}
     with connection.cursor() as cursor:
+        cursor.cursor.row_factory = class_row(Part)
         cursor.execute(SUMS_OF_TEAMS if scope.key is None else SUMS_OF_KEY, parameters)
-        rows: Sequence[tuple[Any, ...]] = cursor.fetchall()
+        rows: list[Part] = cursor.fetchall()
     return rows
 
 

@@ -3,12 +3,15 @@
 import asyncio
 import math
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from time import perf_counter
+from typing import Any
+
+from psycopg.rows import kwargs_row
 
 from apikeys.errors import DatasetNotFound, ServiceUnavailable, UpstreamError
 from apikeys.hot_path.connections import Connection
@@ -121,10 +124,13 @@ async def search(query: Query) -> SearchResult:
 
 
 SEARCHABLE_DATASETS = """
-SELECT dataset.id, vector_set.id, vector_set.dimension, EXISTS (
-        SELECT FROM pg_index WHERE indexrelid = to_regclass(%(index_name)s || vector_set.id) AND indisvalid),
-    vector_set.model, embedder.base_url, embedder.encrypted_secret, embedder.connect_seconds, embedder.total_seconds,
-    dataset.rerank_model, reranker.base_url, reranker.encrypted_secret, reranker.connect_seconds, reranker.total_seconds
+SELECT dataset.id AS dataset_id, vector_set.id AS vector_set_id, vector_set.dimension, EXISTS (
+        SELECT FROM pg_index WHERE indexrelid = to_regclass(%(index_name)s || vector_set.id) AND indisvalid
+    ) AS has_index,
+    vector_set.model AS embed_model, embedder.base_url AS embed_url, embedder.encrypted_secret AS embed_secret,
+    embedder.connect_seconds AS embed_connect_seconds, embedder.total_seconds AS embed_total_seconds,
+    dataset.rerank_model, reranker.base_url AS rerank_url, reranker.encrypted_secret AS rerank_secret,
+    reranker.connect_seconds AS rerank_connect_seconds, reranker.total_seconds AS rerank_total_seconds
 FROM datasets_dataset AS dataset
 LEFT JOIN datasets_vectorset AS vector_set ON vector_set.dataset_id = dataset.id AND vector_set.is_current
 LEFT JOIN chat_provider AS embedder ON embedder.id = vector_set.provider_id
@@ -136,23 +142,36 @@ ORDER BY array_position(%(dataset_ids)s, dataset.id::text)
 
 def _searchable_datasets(query: Query, connection: Connection) -> list[SearchableDataset]:
     values = {"team_id": query.team_id, "dataset_ids": list(query.dataset_ids), "index_name": INDEX_NAME}
-    rows = connection.execute(SEARCHABLE_DATASETS, values).fetchall()
-    return [
+    return (
+        connection.cursor(row_factory=kwargs_row(_searchable_dataset)).execute(SEARCHABLE_DATASETS, values).fetchall()
+    )
+
+
+def _searchable_dataset(
+    *, dataset_id: str, vector_set_id: int | None, dimension: int | None, has_index: bool, **models: Any
+) -> SearchableDataset:
+    return SearchableDataset(
+        dataset_id=dataset_id,
+        vector_set_id=vector_set_id,
+        dimension=dimension,
+        has_index=has_index,
         # A set's provider cannot be removed: where there is none, the model is the static one.
-        SearchableDataset(
-            row[0], row[1], row[2], row[3], _model(*row[4:9]) or ProviderModel.of(None, ""), _model(*row[9:])
-        )
-        for row in rows
-    ]
+        model=_model("embed", models) or ProviderModel.of(None, ""),
+        reranker=_model("rerank", models),
+    )
 
 
-def _model(
-    name: str, base_url: str | None, secret: bytes | None, connect_seconds: int, total_seconds: int
-) -> ProviderModel | None:
-    """Of a provider, or None where there is none."""
-    if base_url is None:
+def _model(prefix: str, columns: Mapping[str, Any]) -> ProviderModel | None:
+    """Return the model that columns of this prefix describe; None where they name no provider."""
+    if columns[f"{prefix}_url"] is None:
         return None
-    return ProviderModel.of_columns(name, base_url, secret, connect_seconds, min(total_seconds, PROVIDER_SECONDS))
+    return ProviderModel.of_columns(
+        columns[f"{prefix}_model"],
+        base_url=columns[f"{prefix}_url"],
+        encrypted_secret=columns[f"{prefix}_secret"],
+        connect_seconds=columns[f"{prefix}_connect_seconds"],
+        total_seconds=min(columns[f"{prefix}_total_seconds"], PROVIDER_SECONDS),
+    )
 
 
 @contextmanager

@@ -45,17 +45,22 @@ class ProviderModel:
         """Take a `chat.Provider`, or None for the static model."""
         if provider is None:
             return cls(texts.STATIC_MODEL)
-        columns = (provider.base_url, provider.encrypted_secret, provider.connect_seconds, provider.total_seconds)
-        return cls.of_columns(name, *columns)
+        return cls.of_columns(
+            name,
+            base_url=provider.base_url,
+            encrypted_secret=provider.encrypted_secret,
+            connect_seconds=provider.connect_seconds,
+            total_seconds=provider.total_seconds,
+        )
 
     @classmethod
     def of_columns(
-        cls, name: str, base_url: str, sealed: bytes | None, connect_seconds: int, total_seconds: int
+        cls, name: str, *, base_url: str, encrypted_secret: bytes | None, connect_seconds: int, total_seconds: int
     ) -> "ProviderModel":
         secret, is_lost = None, False
-        if sealed is not None:
+        if encrypted_secret is not None:
             try:
-                secret = encryption.unseal(sealed, base_url)
+                secret = encryption.unseal(encrypted_secret, base_url)
             except encryption.DecryptionError:
                 is_lost = True
         return cls(name, base_url, secret, is_lost, connect_seconds, total_seconds)

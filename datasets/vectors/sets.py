@@ -185,7 +185,8 @@ def _sets(dataset_id: str) -> list[VectorSet]:
 def _next_batch(vector_set: VectorSet, after: int) -> list[Waiting]:
     # Each comes once in a run, so that what is refused does not come again at once.
     rows = vector_set.pending.open().filter(pk__gt=after).order_by("pk")
-    return [Waiting(*row) for row in rows.values_list("pk", "index_text_id", "index_text__text")[:BATCH]]
+    columns = rows.values("pk", text_id=F("index_text_id"), text=F("index_text__text"))
+    return [Waiting(**row) for row in columns[:BATCH]]
 
 
 def _note_refusal(vector_set: VectorSet, waiting: Waiting, failure: str) -> None:

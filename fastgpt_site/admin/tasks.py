@@ -44,9 +44,9 @@ def change_url(name: str) -> Callable[[Any], str]:
 def open_tasks(user: Any, team: Team | None) -> Iterable[Task]:
     """What needs a hand, of the chosen team or all of the viewer's; what they may not view is left out."""
 
-    def of(model: Any) -> QuerySet[Any]:
+    def of(model: Any) -> Any:
         rows = model.objects.for_user(user)
-        return rows.for_team(team.pk) if team else rows  # type: ignore[no-any-return]
+        return rows.for_team(team.pk) if team else rows
 
     def is_long(rows: QuerySet[Any]) -> bool:
         return rows.order_by().values("pk")[: LOOKED_THROUGH + 1].count() > LOOKED_THROUGH
@@ -71,8 +71,8 @@ def open_tasks(user: Any, team: Team | None) -> Iterable[Task]:
         found.append(task(_("Budgets used to 80 % or more"), limits, "apikeys_limit", "nearly_used_up", describe_limit))
     if user.has_perm("apikeys.view_apikey"):
         keys = of(ApiKey)
-        ending = attention.ending_soon(keys)
-        found.append(task(_("Keys that end within 30 days"), ending, "apikeys_apikey", "ends_soon", describe_expiry))
+        expiring = attention.expiring_soon(keys)
+        found.append(task(_("Keys that end within 30 days"), expiring, "apikeys_apikey", "ends_soon", describe_expiry))
         if not is_long(keys):
             idle = attention.unused(keys).select_related("activity").order_by("created_at")
             found.append(task(_("Keys unused for 90 days"), idle, "apikeys_apikey", "unused", describe_last_use))

@@ -14,6 +14,7 @@ from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.reconciliation import Reconciliation
 from apikeys.accounting.recording import Usage, write
 from apikeys.admin.scope import MAXIMUM_CHOICES
+from apikeys.alerts import expiry
 from apikeys.alerts.deliveries import Delivery
 from apikeys.hot_path.connections import connect
 from apikeys.hot_path.servers import ServerProcess
@@ -258,6 +259,27 @@ def test_keys_that_need_a_hand(team):
         assert [key for key in keys if key.name not in listed or key.name not in tasks] == []
         assert used.name not in listed
     assert used.name not in tasks
+
+
+def test_only_keys_that_work_need_a_hand(team):
+    """Those of a disabled team are refused whatever their end: neither counted here nor alerted on."""
+    disabled = factories.make_team()
+    soon, long_ago = timezone.now() + timedelta(days=3), timezone.now() - timedelta(days=91)
+    keys = {one: factories.make_key(one, expires_at=soon)[0] for one in (team, disabled)}
+    for one in (team, disabled):
+        keys[one].created_at = long_ago
+        keys[one].save(update_fields=["created_at"])
+    disabled.disabled_at = timezone.now()
+    disabled.save()
+    user, client = staff(team, *RIGHTS)
+    Membership.objects.create(team=disabled, user=user)
+    expiry.raise_alerts()
+    shown = text(client.get(PAGE)).partition('id="tasks"')[2].partition("<section")[0]
+    assert (keys[team].name in shown, keys[disabled].name in shown) == (True, False)
+    for name in ("ends_soon", "unused"):
+        rows = text(client.get(f"/admin/apikeys/apikey/?{name}=yes")).partition('id="result_list"')[2]
+        assert (keys[team].name in rows, keys[disabled].name in rows) == (True, False)
+    assert {one: keys[one].alerts.filter(kind="expiry").count() for one in keys} == {team: 1, disabled: 0}
 
 
 def test_budgets_that_need_a_hand(team, api_key):

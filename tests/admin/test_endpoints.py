@@ -58,6 +58,19 @@ def test_it_works(client, rules):
     assert "<form" not in shown["base_url"]
 
 
+def test_a_key_that_may_name_an_app_is_taken_as_a_global_key(client, rules):
+    """It has no switch of its own where the endpoint declares global keys alone, and goes with theirs."""
+
+    def cell() -> str:
+        return re.findall(
+            r'<td data-label="Global key that may name an app">\s*(.*?)\s*</td>', rows(client)["app.list"]
+        )[0]
+
+    assert cell() == "open"
+    turn(client, "app.list", "global", "no")
+    assert cell() == "<strong>closed</strong>"
+
+
 def test_switch(client, rules):
     assert turn(client, COMPLETIONS, "app", "no").url == PAGE
     assert rules.get().denied_kinds == ["app"]

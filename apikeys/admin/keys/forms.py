@@ -20,7 +20,7 @@ from unfold.widgets import (
 )
 
 from apikeys.access.endpoints import endpoint_names
-from apikeys.keys.models import ApiKey, validate_network
+from apikeys.keys.models import POLICY_COLUMNS, ApiKey, validate_network
 from apikeys.lifecycle.least_privilege import lies_in, propose, widens
 from apikeys.sign_in import reauthentication
 
@@ -35,11 +35,9 @@ OVERLAPS = {
     "24": _("after 24 hours"),
     "168": _("after 7 days"),
 }
-# The columns that a key's page edits, and the one that ends all editing.
-VERSIONED = (
-    *("name", "note", "owner_id", "expires_at", "can_name_app"),
-    *("allowed_networks", "allowed_endpoints", "allowed_models", "revoked_at"),
-)
+# The columns that a key's page edits, and the one that ends all editing. Whether the key is disabled is changed by
+# pages of its own and hinders no edit.
+VERSIONED = ("note", *(name for name in POLICY_COLUMNS if name != "disabled_at"))
 
 
 class LinesField(forms.CharField):

@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext
 
-from apikeys.admin.filters import EndingSoonFilter, ScopedListFilter, UnusedFilter
+from apikeys.admin.filters import ExpiringSoonFilter, ScopedListFilter, UnusedFilter
 from apikeys.admin.keys import bulk, transfer
 from apikeys.admin.keys.actions import KEY_CHANGES, Done, KeyChange
 from apikeys.admin.keys.forms import KeyChangeForm, KeyForm, LateKeyForm, LinesField
@@ -30,12 +30,11 @@ from apikeys.admin.long_lists import LongList, words
 from apikeys.admin.scope import LIVE, TeamScopedAdmin, rows_for
 from apikeys.audit import history_messages
 from apikeys.keys.kinds import AccessKind
-from apikeys.keys.models import ApiKey, KeySecret, KeyStateError
+from apikeys.keys.models import RIGHTS, ApiKey, KeySecret, KeyStateError
 from apikeys.lifecycle.snippets import APP_ID, snippets
 from apikeys.sign_in import reauthentication
 from apikeys.teams import Team
 
-POLICY = ("can_name_app", "allowed_networks", "allowed_endpoints", "allowed_models")
 PLOT_OPTIONS = json.dumps(
     {
         "animation": False,
@@ -58,7 +57,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         ("team", ScopedListFilter),
         ("app", ScopedListFilter),
         ("owner", ScopedListFilter),
-        EndingSoonFilter,
+        ExpiringSoonFilter,
         UnusedFilter,
     )
     search_fields = ("name", "=id", "app__name", "owner__username", "=secrets__last_four")
@@ -122,11 +121,11 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             first = (*FIRST_LIMITS, "points_period") if self._may_limit(request) else ()
             return [
                 (None, {"fields": identity}),
-                (_("Limits"), {"fields": (*first, *POLICY), "classes": ("collapse",)}),
+                (_("Limits"), {"fields": (*first, *RIGHTS), "classes": ("collapse",)}),
             ]
         # A user who may only view the key has no use for this hidden field.
         etag = ("etag",) if self.has_change_permission(request, obj) else ()
-        limits = ("expires_at", *(name for name in POLICY if not (name == "can_name_app" and obj.app_id)))
+        limits = ("expires_at", *(name for name in RIGHTS if not (name == "can_name_app" and obj.app_id)))
         life: tuple[str, ...] = ("id", "team", "app", "created_at", "last_used_from")
         life += ("disabled_at",) if obj.disabled_at else ()
         life += ("revoked_at", "revoked_by", "revoked_reason", "acknowledged") if obj.revoked_at else ()

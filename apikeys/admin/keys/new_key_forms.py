@@ -23,7 +23,7 @@ from apikeys.accounting.periods import Measure, Period
 from apikeys.admin.keys.forms import KeyForm
 from apikeys.admin.limits import exact_amount, shown
 from apikeys.keys.kinds import AccessKind
-from apikeys.keys.models import ApiKey
+from apikeys.keys.models import RIGHTS, ApiKey
 from apikeys.object_ids import new_object_id
 
 RESERVATION_SALT = "apikeys.key_forms.reservation"
@@ -191,7 +191,7 @@ class LimitedNewKeyForm(NewKeyForm):
 
 def like(api_key: ApiKey) -> dict[str, Any]:
     """Return the initial values of a new key's form that copies this key."""
-    copied = ("app", "owner", "note", "can_name_app", "allowed_networks", "allowed_endpoints", "allowed_models")
+    copied = ("app", "owner", "note", *RIGHTS)
     initial = {name: getattr(api_key, f"{name}_id" if name in ("app", "owner") else name) for name in copied}
     initial |= {
         "team": api_key.team_id,

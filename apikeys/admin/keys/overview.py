@@ -17,7 +17,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from apikeys.access.endpoints import routes
-from apikeys.access.policy import KINDS
+from apikeys.access.policy import may_call
 from apikeys.access.rules import EndpointRule
 from apikeys.accounting.ledger import DailyUsage, Refusal, UsageRecord
 from apikeys.accounting.limits import Limit
@@ -128,16 +128,8 @@ def plot(span: str, series: Series) -> Plot:
 
 
 def callable_endpoints(api_key: ApiKey) -> set[str]:
-    """What its kind may call by declaration and rule, and its own list has not taken away."""
-    denied = {rule.endpoint: set(rule.denied_kinds) for rule in EndpointRule.objects.all()}
-    own = set(api_key.allowed_endpoints)
-    found = set()
-    for route in routes():
-        endpoint = route.view.endpoint
-        lowered = denied.get(endpoint, set())
-        if api_key.kind not in lowered and KINDS[api_key.kind] & (route.view.api_key_access - lowered):
-            found.add(endpoint)
-    return found & own if own else found
+    denied_kinds = EndpointRule.objects.denied_kinds()
+    return {route.view.endpoint for route in routes() if may_call(api_key, route.view, denied_kinds)}
 
 
 def endpoint_uses(api_key: ApiKey, recent: QuerySet[UsageRecord]) -> list[EndpointUse]:

@@ -124,8 +124,11 @@ class Command(DataCommand):
         api_keys = ApiKey.objects.with_state()
         if options["team"]:
             api_keys = api_keys.for_team(lookups.find_team(options["team"]).pk)
-        wanted = options["state"]
-        rows = [row for row in map(summary, api_keys) if wanted == "all" or row["is_usable"] == (wanted == "usable")]
+        if options["state"] == "usable":
+            api_keys = api_keys.usable()
+        elif options["state"] == "unusable":
+            api_keys = api_keys.exclude(unusable_reason=None)
+        rows = [summary(api_key) for api_key in api_keys]
         if options["json"]:
             self.print_json(rows)
         elif rows:

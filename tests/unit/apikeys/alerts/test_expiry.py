@@ -108,7 +108,8 @@ def test_keys_are_found_by_their_index():
     with connection.cursor() as cursor:
         cursor.execute("SET enable_seqscan = off")
         try:
-            cursor.execute(f"EXPLAIN {expiry.SQL}", {"thresholds": expiry.THRESHOLDS, "longest": 30})
+            sql, parameters = expiry.statement()
+            cursor.execute(f"EXPLAIN {sql}", parameters)
             plan = "\n".join(row[0] for row in cursor.fetchall())
         finally:
             cursor.execute("RESET enable_seqscan")
