@@ -17,6 +17,7 @@ from apikeys.accounting.ledger import Outcome, Refusal, TokenSource, UsageRecord
 from apikeys.accounting.periods import Measure, Period
 from apikeys.accounting.reservations import Reservation
 from apikeys.accounting.units import MICROPOINTS
+from apikeys.errors import ApiError
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
 from apikeys.terminal_text import printable, width
@@ -39,36 +40,7 @@ SOURCES = {
     TokenSource.BOUND: gettext_lazy("our upper bound from the text, since the provider reported none"),
     "": gettext_lazy("this endpoint uses none"),
 }
-# What an administrator or a caller can do about it, by error.code.
-REFUSALS = {
-    "missing_api_key": gettext_lazy("Every call needs the header Authorization: Bearer <key>."),
-    "malformed_api_key": gettext_lazy("The header must be Authorization: Bearer <key>, once."),
-    "invalid_api_key": gettext_lazy("No key has this plaintext: it was mistyped, or never existed here."),
-    "revoked_api_key": gettext_lazy("The key was revoked, for good. Its holder needs a new one."),
-    "rotated_api_key": gettext_lazy(
-        "This secret ended by rotation. The key lives on under its new secret; whoever still uses the "
-        "old one was not told, or should not have it."
-    ),
-    "expired_api_key": gettext_lazy("The key's expiry has passed. An administrator can set a later one."),
-    "disabled_api_key": gettext_lazy("The key, its owner or its team is disabled, or the owner has left the team."),
-    "ip_not_allowed": gettext_lazy("The key lists networks, and the caller's address lies in none of them."),
-    "endpoint_not_allowed": gettext_lazy(
-        "The endpoint takes no such key, a rule closed it, or the key's own list lacks it."
-    ),
-    "wrong_key_kind": gettext_lazy(
-        "The other kind of key would have worked: app keys talk to their app, global keys do the rest."
-    ),
-    "model_not_allowed": gettext_lazy("The key lists models, and the app's model is not among them."),
-    "appUnExist": gettext_lazy("The key's team has no such app, or it is archived."),
-    "rate_limit_exceeded": gettext_lazy("There was no room at that moment; a later try fits, as Retry-After said."),
-    "insufficient_quota": gettext_lazy(
-        "What is left of the budget is too little for this request until its period ends."
-    ),
-    "https_required": gettext_lazy(
-        "The site is reached over HTTPS only. A key that was sent without it should be rotated."
-    ),
-}
-OTHERWISE = gettext_lazy("The request itself was wrong, as the message says. No limit was touched.")
+UNKNOWN_CODE = gettext_lazy("This version of the site does not use this code. The message says what was wrong.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +155,7 @@ def explain_refusal(refusal: Refusal) -> Explanation:
                 *kept,
             ],
         ),
-        (_("Rule"), [str(REFUSALS.get(refusal.code, OTHERWISE))]),
+        (_("Rule"), [str(ApiError.explanations.get(refusal.code, UNKNOWN_CODE))]),
     ]
     if refusal.requested:
         sections.append((_("Requested"), request_lines(refusal.requested)))

@@ -36,7 +36,7 @@ class Alert(models.Model):
     )
     kind = models.CharField(_("kind"), max_length=10, choices=AlertKind.choices)
     # What makes it once: "budget:<limit>:<period's start>:<threshold>", "expiry:<key>:<end>:<days>", "reuse:<secret>".
-    dedup_key = models.CharField(_("dedup_key"), max_length=120, unique=True)
+    dedup_key = models.CharField(_("deduplication key"), max_length=120, unique=True)
     details = models.JSONField(
         _("details"),
         help_text=_(
