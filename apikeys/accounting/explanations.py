@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,7 +15,7 @@ from django.utils.translation import gettext_lazy
 from apikeys.accounting.ledger import Outcome, Refusal, TokenSource, UsageRecord
 from apikeys.accounting.periods import Measure, Period
 from apikeys.accounting.reservations import Reservation
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting.units import decimal_text, points, points_text
 from apikeys.errors import ApiError
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
@@ -91,7 +90,11 @@ def explain_charge(record: UsageRecord) -> Explanation:
     sections = [
         (
             _("Request %(id)s: %(outcome)s, charged %(points)s points")
-            % {"id": record.pk, "outcome": Outcome(record.outcome).label, "points": points(record.cost_micropoints)},
+            % {
+                "id": record.pk,
+                "outcome": Outcome(record.outcome).label,
+                "points": points_text(record.cost_micropoints),
+            },
             [
                 *who(record.created_at, record.team, record.key, record.client_address),
                 row(_("what"), named(record.endpoint, record.app, record.model)),
@@ -221,18 +224,16 @@ def named(endpoint: str, app: Any, model: str) -> str:
 def price(record: UsageRecord) -> list[str]:
     if not record.prompt_price and not record.completion_price:
         return [row(_("price"), _("this model has none"))] if record.model else []
-    prompt = Decimal(record.prompt_tokens * record.prompt_price) / 1000 / MICROPOINTS
-    completion = Decimal(record.completion_tokens * record.completion_price) / 1000 / MICROPOINTS
+    prompt = points(record.prompt_tokens * record.prompt_price) / 1000
+    completion = points(record.completion_tokens * record.completion_price) / 1000
     rounded = _("%(exact)s, rounded up to a millionth: %(points)s points") % {
-        "exact": plain(prompt + completion),
-        "points": points(record.cost_micropoints),
+        "exact": decimal_text(prompt + completion),
+        "points": points_text(record.cost_micropoints),
     }
+    prompt_price, completion_price = points_text(record.prompt_price), points_text(record.completion_price)
     return [
-        row(_("prompt"), f"{record.prompt_tokens:,} x {points(record.prompt_price)} / 1,000 = {plain(prompt)}"),
-        row(
-            _("answer"),
-            f"{record.completion_tokens:,} x {points(record.completion_price)} / 1,000 = {plain(completion)}",
-        ),
+        row(_("prompt"), f"{record.prompt_tokens:,} x {prompt_price} / 1,000 = {decimal_text(prompt)}"),
+        row(_("answer"), f"{record.completion_tokens:,} x {completion_price} / 1,000 = {decimal_text(completion)}"),
         row(_("cost"), rounded),
     ]
 
@@ -251,8 +252,8 @@ def request_lines(most: dict[str, Any]) -> list[str]:
             row(_("tokens"), tokens),
             row(
                 _("points"),
-                f"{most['prompt_tokens']:,} x {points(most['prompt_price'])} / 1,000 + {answer:,} x "
-                f"{points(most['completion_price'])} / 1,000 = {points(most['micropoints'])}",
+                f"{most['prompt_tokens']:,} x {points_text(most['prompt_price'])} / 1,000 + {answer:,} x "
+                f"{points_text(most['completion_price'])} / 1,000 = {points_text(most['micropoints'])}",
             ),
         ]
     return lines
@@ -260,14 +261,14 @@ def request_lines(most: dict[str, Any]) -> list[str]:
 
 def decision_at(limit: dict[str, Any], refused_by: int | None) -> Iterator[str]:
     """One limit as the request found it, and whether there was room."""
-    unit = limit["measure"]
+    measure = Measure(limit["measure"])
     needed = limit["used"] + limit["reserved"] + limit["requested"]
     told = {
-        "used": amount(unit, limit["used"]),
-        "reserved": amount(unit, limit["reserved"]),
-        "requested": amount(unit, limit["requested"]),
-        "needed": amount(unit, needed),
-        "amount": amount(unit, limit["amount"]),
+        "used": measure.text(limit["used"]),
+        "reserved": measure.text(limit["reserved"]),
+        "requested": measure.text(limit["requested"]),
+        "needed": measure.text(needed),
+        "amount": measure.text(limit["amount"]),
     }
     yield title(limit) + (_(" - this one refused") if limit["id"] == refused_by else "")
     if needed <= limit["amount"]:
@@ -296,7 +297,7 @@ def charged(limit: dict[str, Any], charges: dict[str, list[int]]) -> dict[str, A
 
 
 def charge_at(limit: dict[str, Any]) -> Iterator[str]:
-    unit = limit["measure"]
+    measure = Measure(limit["measure"])
     yield from found_at(limit)
     if "charged" not in limit:
         yield "  " + _("removed before the request ended")
@@ -304,15 +305,15 @@ def charge_at(limit: dict[str, Any]) -> Iterator[str]:
     yield "  " + _(
         "%(charged)s charged in place of %(requested)s reserved; left with %(used)s used, %(reserved)s reserved"
     ) % {
-        "charged": amount(unit, limit["charged"]),
-        "requested": amount(unit, limit.get("requested", 0)),
-        "used": amount(unit, limit["used_after"]),
-        "reserved": amount(unit, limit["reserved_after"]),
+        "charged": measure.text(limit["charged"]),
+        "requested": measure.text(limit.get("requested", 0)),
+        "used": measure.text(limit["used_after"]),
+        "reserved": measure.text(limit["reserved_after"]),
     }
 
 
 def title(limit: dict[str, Any]) -> str:
-    measure, period = limit["measure"], limit["period"]
+    measure, period = Measure(limit["measure"]), limit["period"]
     since = ""
     if period not in (Period.NOW, Period.TOTAL) and limit.get("since"):
         begun = datetime.fromisoformat(limit["since"]).astimezone(ZoneInfo(limit["time_zone"]))
@@ -321,23 +322,10 @@ def title(limit: dict[str, Any]) -> str:
         _("%(whose)s: %(amount)s %(unit)s %(period)s (limit %(id)s)")
         % {
             "whose": _("team") if limit["is_team"] else _("key"),
-            "amount": amount(measure, limit["amount"]),
-            "unit": _("points") if measure == Measure.MICROPOINTS else Measure(measure).label,
+            "amount": measure.text(limit["amount"]),
+            "unit": measure.unit,
             "period": Period(period).label,
             "id": limit["id"],
         }
         + since
     )
-
-
-def amount(measure: str, value: int) -> str:
-    return points(value) if measure == Measure.MICROPOINTS else f"{value:,}"
-
-
-def points(micropoints: int) -> str:
-    return plain(Decimal(micropoints) / MICROPOINTS)
-
-
-def plain(value: Decimal) -> str:
-    """Without an exponent and without trailing zeros."""
-    return f"{value.normalize():,f}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, ClassVar, NamedTuple
 
 from django.core.exceptions import ValidationError
@@ -16,7 +15,6 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from apikeys.accounting.periods import Measure, Period, period_start, validate_time_zone
-from apikeys.accounting.units import MICROPOINTS
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team, TeamOwnedQuerySet
 
@@ -96,15 +94,14 @@ class Limit(models.Model):
         ]
 
     def __str__(self) -> str:
-        unit = gettext("points") if self.measure == Measure.MICROPOINTS else self.get_measure_display()
         soft = ""
         if self.soft_amount is not None:
-            soft = gettext(", alert at %(amount)s") % {"amount": self.shown(self.soft_amount)}
-        return f"{self.shown(self.amount)} {unit} {self.get_period_display()}{soft}"
+            soft = gettext(", alert at %(amount)s") % {"amount": self.amount_text(self.soft_amount)}
+        return f"{self.amount_text(self.amount)} {Measure(self.measure).unit} {self.get_period_display()}{soft}"
 
-    def shown(self, amount: int) -> str:
-        """An amount of this limit as people read it: points, not millionths of them."""
-        return f"{Decimal(amount) / MICROPOINTS if self.measure == Measure.MICROPOINTS else amount:,}"
+    def amount_text(self, amount: int) -> str:
+        """Return an amount of this limit's measure as people read it: points, not millionths of them."""
+        return Measure(self.measure).text(amount)
 
     def clean(self) -> None:
         if self.measure and self.period and (self.measure == Measure.OPEN) != (self.period == Period.NOW):
@@ -166,5 +163,5 @@ class Counter(models.Model):
         indexes = [models.Index(fields=["limit"], condition=Q(alerted__gte=ALERTED_AT_80), name="counter_alerted")]
 
     def __str__(self) -> str:
-        told = {"used": self.used, "reserved": self.reserved, "moment": f"{self.period_start:%Y-%m-%d %H:%M %Z}"}
-        return gettext("%(used)s used and %(reserved)s reserved since %(moment)s") % told
+        values = {"used": self.used, "reserved": self.reserved, "moment": f"{self.period_start:%Y-%m-%d %H:%M %Z}"}
+        return gettext("%(used)s used and %(reserved)s reserved since %(moment)s") % values

@@ -4,19 +4,39 @@ from __future__ import annotations
 
 import zoneinfo
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+
+from apikeys.accounting import units
 
 
 class Measure(models.TextChoices):
-    """What a limit counts."""
+    """What a limit counts. Amounts are integers; people give and read points where millionths of them are counted."""
 
     REQUESTS = "requests", _("requests")
     TOKENS = "tokens", _("tokens")
     MICROPOINTS = "micropoints", _("millionths of a point")
     OPEN = "open", _("requests at the same time")
+
+    @property
+    def unit(self) -> str:
+        """The name of the unit in which people read amounts."""
+        return gettext("points") if self is Measure.MICROPOINTS else str(self.label)
+
+    def to_unit(self, amount: int) -> Decimal | int:
+        return units.points(amount) if self is Measure.MICROPOINTS else amount
+
+    def from_unit(self, number: Decimal) -> int:
+        """Return the amount to count. Raise ValueError when it is not whole."""
+        return units.micropoints(number) if self is Measure.MICROPOINTS else units.whole(number)
+
+    def text(self, amount: int) -> str:
+        """Return an amount as people read it, without its unit."""
+        return units.points_text(amount) if self is Measure.MICROPOINTS else f"{amount:,}"
 
 
 class Period(models.TextChoices):

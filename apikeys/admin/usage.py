@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
@@ -14,7 +13,7 @@ from unfold.admin import TabularInline as UnfoldTabularInline
 
 from apikeys.accounting import explanations
 from apikeys.accounting.ledger import DailyUsage, KeyActivity, Refusal, UsageRecord
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting.units import points_text
 from apikeys.admin.filters import ScopedListFilter
 from apikeys.admin.keys.key_admin import moment
 from apikeys.admin.long_lists import LongList
@@ -114,7 +113,7 @@ class DailyUsageAdmin(LongList, ReadOnlyAdmin):
 
     @admin.display(description=_("points"))
     def points(self, row: DailyUsage) -> str:
-        return f"{Decimal(row.cost_micropoints) / MICROPOINTS:,}"
+        return points_text(row.cost_micropoints)
 
 
 @admin.register(Refusal)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,7 +11,6 @@ from django.utils import timezone
 from django.utils.translation import gettext, ngettext, pgettext
 
 from apikeys.accounting.periods import Measure, Period
-from apikeys.accounting.units import MICROPOINTS
 from apikeys.alerts.models import Alert, AlertKind
 from apikeys.terminal_text import width
 
@@ -100,9 +98,8 @@ def payload(alert: Alert) -> bytes:
 
 
 def amount(measure: str, number: int) -> str:
-    if measure == Measure.MICROPOINTS:
-        return f"{Decimal(number) / MICROPOINTS:,} {gettext('points')}"
-    return f"{number:,} {Measure(measure).label}"
+    """Return an amount and its unit, such as "1.5 points"."""
+    return f"{Measure(measure).text(number)} {Measure(measure).unit}"
 
 
 def moment(when: str, time_zone: str = "") -> str:

@@ -122,8 +122,8 @@ def limit_of(limit: Limit) -> dict[str, Any]:
         "scope": "team" if limit.key_id is None else "key",
         **state,
         "text": str(limit),
-        "used_text": limit.shown(state["used"]),
-        "left_text": limit.shown(state["left"]),
+        "used_text": limit.amount_text(state["used"]),
+        "left_text": limit.amount_text(state["left"]),
     }
 
 

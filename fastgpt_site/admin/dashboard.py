@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
@@ -24,7 +23,7 @@ from unfold.widgets import UnfoldAdminSelectWidget
 
 from apikeys.accounting.ledger import Outcome
 from apikeys.accounting.reconciliation import Reconciliation
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting.units import points
 from apikeys.admin.scope import has_many, is_searched
 from apikeys.hot_path.broadcasts import LIVE_SECONDS
 from apikeys.hot_path.servers import ServerProcess
@@ -172,10 +171,6 @@ def _figures(scope: Scope, now: datetime) -> list[Figure]:
     if scope.has_usage:
         figures.append(Figure(_("Error rate"), _percent(today), _percent(before), is_share=True))
     return figures
-
-
-def points(micropoints: int) -> Decimal:
-    return Decimal(micropoints) / MICROPOINTS
 
 
 def _percent(found: Sums) -> float | None:

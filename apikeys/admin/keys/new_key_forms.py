@@ -21,7 +21,7 @@ from unfold.widgets import (
 from apikeys.accounting.limits import MAXIMUM_AMOUNT, Limit
 from apikeys.accounting.periods import Measure, Period
 from apikeys.admin.keys.forms import KeyForm
-from apikeys.admin.limits import exact_amount, shown
+from apikeys.admin.limits import count_amount
 from apikeys.keys.kinds import AccessKind
 from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
@@ -170,7 +170,7 @@ class LimitedNewKeyForm(NewKeyForm):
         """In millionths."""
         points = self.cleaned_data["points"]
         try:
-            return None if points is None else exact_amount("points", Measure.MICROPOINTS, points)
+            return None if points is None else count_amount("points", Measure.MICROPOINTS, points)
         except ValidationError as error:
             raise ValidationError(error.messages) from error
 
@@ -203,7 +203,7 @@ def like(api_key: ApiKey) -> dict[str, Any]:
     for limit in api_key.limits.all():
         for name, (measure, period) in FIRST_LIMITS.items():
             if limit.measure == measure and limit.period in ([period] if period else dict(BUDGET_PERIODS)):
-                initial[name] = shown(limit.measure, limit.amount)
+                initial[name] = Measure(limit.measure).to_unit(limit.amount)
                 if name == "points":
                     initial["points_period"] = limit.period
     return initial

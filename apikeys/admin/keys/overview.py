@@ -19,10 +19,10 @@ from django.utils.translation import gettext_lazy
 from apikeys.access.endpoints import routes
 from apikeys.access.policy import KINDS
 from apikeys.access.rules import EndpointRule
+from apikeys.accounting import units
 from apikeys.accounting.ledger import DailyUsage, Refusal, UsageRecord
 from apikeys.accounting.limits import Limit
 from apikeys.accounting.periods import period_end
-from apikeys.accounting.units import MICROPOINTS
 from apikeys.admin.audit import lines
 from apikeys.audit import history_messages
 from apikeys.audit.models import AuditEntry
@@ -65,7 +65,7 @@ class Plot:
 
     @property
     def points(self) -> Decimal:
-        return Decimal(self.series.micropoints) / MICROPOINTS
+        return units.points(self.series.micropoints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +113,8 @@ def bar(limit: Limit) -> LimitBar:
     return LimitBar(
         limit=limit,
         percent=min(100, taken * 100 // limit.amount) if limit.amount else 100,
-        left=limit.shown(max(0, limit.amount - taken)),
-        soft="" if limit.soft_amount is None else limit.shown(limit.soft_amount),
+        left=limit.amount_text(max(0, limit.amount - taken)),
+        soft="" if limit.soft_amount is None else limit.amount_text(limit.soft_amount),
         ends_at=None if since is None else period_end(limit.period, since, limit.time_zone),
     )
 

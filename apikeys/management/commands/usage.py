@@ -3,7 +3,6 @@
 import csv
 from argparse import ArgumentParser, ArgumentTypeError
 from datetime import UTC, datetime, time
-from decimal import Decimal
 from typing import Any
 
 from django.db import connection, transaction
@@ -12,7 +11,7 @@ from django.db.models.functions import Coalesce, TruncDate
 from django.utils import timezone
 
 from apikeys.accounting.ledger import DailyUsage, Outcome, UsageRecord
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting.units import points
 from apikeys.lifecycle.reports import columns
 from apikeys.management import lookups
 from apikeys.management.command_line import DataCommand, text
@@ -170,7 +169,7 @@ def grouped(records: QuerySet[Any], days: QuerySet[Any], groups: list[str]) -> l
 def in_words(row: dict[str, Any]) -> dict[str, str]:
     """For people: names rather than ids, points rather than millionths."""
     shown = {name: value for name, value in row.items() if not name.endswith("_id")}
-    shown["points"] = Decimal(shown.pop("micropoints")) / MICROPOINTS
+    shown["points"] = points(shown.pop("micropoints"))
     return {
         name.replace("_", " "): printable("-" if value in (None, "") else f"{value:,}" if name in NUMBERS else value)
         for name, value in shown.items()
