@@ -45,13 +45,13 @@ def allowed_networks(setting: str) -> tuple[Network, ...]:
 
 def is_allowed(address: Address, setting: str = OUTBOUND) -> bool:
     """Whether a call may go to this address: a public one, or one in an allowed network."""
-    address = _unwrapped(address)
+    address = _unwrap(address)
     if is_in(address, allowed_networks(setting)):
         return True
     return address.is_global and not address.is_multicast and not is_in(address, REFUSED)
 
 
-def _unwrapped(address: Address) -> Address:
+def _unwrap(address: Address) -> Address:
     """The IPv4 address that an IPv6 one leads to by mapping, 6to4 or NAT64; otherwise the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
@@ -60,7 +60,7 @@ def _unwrapped(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or address
 
 
-def _checked_socket(setting: str, address_info: Any) -> socket.socket:
+def _open_socket(setting: str, address_info: Any) -> socket.socket:
     family, kind, protocol, _, destination = address_info
     if not is_allowed(ipaddress.ip_address(destination[0].partition("%")[0]), setting):
         raise AddressRefused(f"This address may not be called. See {setting}.")
@@ -75,7 +75,7 @@ def session(setting: str = OUTBOUND) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=0,
             keepalive_timeout=KEEPALIVE_SECONDS,
-            socket_factory=partial(_checked_socket, setting),
+            socket_factory=partial(_open_socket, setting),
             ttl_dns_cache=30,
         )
         found = aiohttp.ClientSession(

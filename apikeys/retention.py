@@ -85,17 +85,17 @@ def preview(days: int) -> Pruned:
     with connection.cursor() as cursor:
         cursor.execute(PREVIEW, {"before": start_of(before)})
         records, daily_rows, counters = cursor.fetchone()
-    refusals = refused_before(first_day_kept(min(days, REFUSAL_DAYS))).count()
+    refusals = refusals_before(first_day_kept(min(days, REFUSAL_DAYS))).count()
     alerts = Alert.objects.filter(**delivered_before(before)).count()
     return Pruned(before, records, daily_rows, counters, refusals, alerts)
 
 
 def prune_refusals(days: int = REFUSAL_DAYS) -> int:
     """Delete those of more than so many UTC days ago."""
-    return _delete(refused_before(first_day_kept(days)))
+    return _delete(refusals_before(first_day_kept(days)))
 
 
-def refused_before(day: date) -> QuerySet[Refusal]:
+def refusals_before(day: date) -> QuerySet[Refusal]:
     """By the time in their ids, which their primary key has in order."""
     return Refusal.objects.filter(pk__lt=f"{int(start_of(day).timestamp()):08x}")
 

@@ -84,10 +84,10 @@ def complete_groups(apps: Any, using: str = DEFAULT_DB_ALIAS, verbosity: int = 0
         .filter(content_type__app_label__in=LABELS)
         .values_list("content_type__app_label", "codename", "pk")
     }
-    for name, wanted in GROUPS.items():
+    for name, names in GROUPS.items():
         group, _ = group_model.objects.using(using).get_or_create(name=name)
         held = set(group.permissions.values_list("pk", flat=True))
-        lacking = [permissions[one] for one in wanted if one in permissions and permissions[one] not in held]
+        lacking = [permissions[one] for one in names if one in permissions and permissions[one] not in held]
         if lacking:
             group.permissions.add(*lacking)
 

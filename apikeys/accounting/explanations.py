@@ -66,7 +66,7 @@ def explain(request_id: str) -> Explanation | None:
 
 
 def explain_charge(record: UsageRecord) -> Explanation:
-    limits = [charged(limit, record.charges or {}) for limit in record.limits or []]
+    limits = [with_charge(limit, record.charges or {}) for limit in record.limits or []]
     facts = {
         "id": record.pk,
         "state": "charged",
@@ -96,8 +96,8 @@ def explain_charge(record: UsageRecord) -> Explanation:
                 "points": points_text(record.cost_micropoints),
             },
             [
-                *who(record.created_at, record.team, record.key, record.client_address),
-                row(_("what"), named(record.endpoint, record.app, record.model)),
+                *caller_rows(record.created_at, record.team, record.key, record.client_address),
+                row(_("what"), target_text(record.endpoint, record.app, record.model)),
                 row(
                     _("answer"),
                     _("status %(status)s after %(ms)s ms") % {"status": record.status, "ms": f"{record.duration_ms:,}"}
@@ -119,10 +119,10 @@ def explain_charge(record: UsageRecord) -> Explanation:
                         "source": SOURCES[record.token_source],
                     },
                 ),
-                *price(record),
+                *price_rows(record),
             ],
         ),
-        (_("Limits"), [line for limit in limits for line in charge_at(limit)] or [_("None applied.")]),
+        (_("Limits"), [line for limit in limits for line in charge_lines(limit)] or [_("None applied.")]),
     ]
     return Explanation(facts, sections)
 
@@ -152,7 +152,7 @@ def explain_refusal(refusal: Refusal) -> Explanation:
             _("Request %(id)s: refused with %(status)s %(code)s, cost nothing")
             % {"id": refusal.pk, "status": refusal.status, "code": refusal.code},
             [
-                *who(refusal.created_at, refusal.team, refusal.key, refusal.client_address),
+                *caller_rows(refusal.created_at, refusal.team, refusal.key, refusal.client_address),
                 row(_("what"), refusal.endpoint or "-"),
                 row(_("message"), printable(refusal.message)),
                 *kept,
@@ -163,7 +163,7 @@ def explain_refusal(refusal: Refusal) -> Explanation:
     if refusal.requested:
         sections.append((_("Requested"), request_lines(refusal.requested)))
     if limits:
-        sections.append((_("Limits"), [line for limit in limits for line in decision_at(limit, refusal.refused_by)]))
+        sections.append((_("Limits"), [line for limit in limits for line in decision_lines(limit, refusal.refused_by)]))
     return Explanation(facts, sections)
 
 
@@ -185,13 +185,13 @@ def explain_open(reservation: Reservation) -> Explanation:
         (
             _("Request %(id)s: admitted, and not ended yet") % {"id": reservation.pk},
             [
-                *who(reservation.admitted_at, reservation.team, reservation.key, None),
-                row(_("what"), named(reservation.endpoint, reservation.app, reservation.model)),
+                *caller_rows(reservation.admitted_at, reservation.team, reservation.key, None),
+                row(_("what"), target_text(reservation.endpoint, reservation.app, reservation.model)),
                 row(_("server"), _("process %(id)s") % {"id": reservation.server_id}),
             ],
         ),
         (_("Rule"), [_("The most that it may use is reserved. When it ends, what it used is charged in its place.")]),
-        (_("Limits"), [line for limit in limits for line in found_at(limit)]),
+        (_("Limits"), [line for limit in limits for line in limit_lines(limit)]),
     ]
     return Explanation(facts, sections)
 
@@ -201,7 +201,7 @@ def row(label: str, text: str) -> str:
     return label + " " * max(1, 10 - width(label)) + text
 
 
-def who(moment: datetime, team: Team | None, key: ApiKey | None, address: str | None) -> list[str]:
+def caller_rows(moment: datetime, team: Team | None, key: ApiKey | None, address: str | None) -> list[str]:
     caller = _("no known key")
     if key is not None:
         caller = _("key %(key)s, team %(team)s") % {"key": f"{key.name!r} ({key.pk})", "team": f"{str(team or '-')!r}"}
@@ -212,16 +212,16 @@ def who(moment: datetime, team: Team | None, key: ApiKey | None, address: str | 
     ]
 
 
-def named(endpoint: str, app: Any, model: str) -> str:
-    told = endpoint
+def target_text(endpoint: str, app: Any, model: str) -> str:
+    text = endpoint
     if app:
-        told += _(", app %(app)s") % {"app": f"{app.name!r} ({app.pk})"}
+        text += _(", app %(app)s") % {"app": f"{app.name!r} ({app.pk})"}
     if model:
-        told += _(", model %(model)s") % {"model": model}
-    return printable(told)
+        text += _(", model %(model)s") % {"model": model}
+    return printable(text)
 
 
-def price(record: UsageRecord) -> list[str]:
+def price_rows(record: UsageRecord) -> list[str]:
     if not record.prompt_price and not record.completion_price:
         return [row(_("price"), _("this model has none"))] if record.model else []
     prompt = points(record.prompt_tokens * record.prompt_price) / 1000
@@ -259,36 +259,36 @@ def request_lines(most: dict[str, Any]) -> list[str]:
     return lines
 
 
-def decision_at(limit: dict[str, Any], refused_by: int | None) -> Iterator[str]:
+def decision_lines(limit: dict[str, Any], refused_by: int | None) -> Iterator[str]:
     """One limit as the request found it, and whether there was room."""
     measure = Measure(limit["measure"])
     needed = limit["used"] + limit["reserved"] + limit["requested"]
-    told = {
+    amounts = {
         "used": measure.text(limit["used"]),
         "reserved": measure.text(limit["reserved"]),
         "requested": measure.text(limit["requested"]),
         "needed": measure.text(needed),
         "amount": measure.text(limit["amount"]),
     }
-    yield title(limit) + (_(" - this one refused") if limit["id"] == refused_by else "")
+    yield limit_title(limit) + (_(" - this one refused") if limit["id"] == refused_by else "")
     if needed <= limit["amount"]:
         sentence = _("%(used)s used + %(reserved)s reserved + %(requested)s requested = %(needed)s <= %(amount)s: fits")
     else:
         sentence = _(
             "%(used)s used + %(reserved)s reserved + %(requested)s requested = %(needed)s > %(amount)s: does not fit"
         )
-    yield "  " + sentence % told
+    yield "  " + sentence % amounts
 
 
-def found_at(limit: dict[str, Any]) -> Iterator[str]:
+def limit_lines(limit: dict[str, Any]) -> Iterator[str]:
     """As the request found it; nothing is known of that where it was made while the request ran."""
     if "used" in limit:
-        yield from decision_at(limit, None)
+        yield from decision_lines(limit, None)
     else:
-        yield title(limit)
+        yield limit_title(limit)
 
 
-def charged(limit: dict[str, Any], charges: dict[str, list[int]]) -> dict[str, Any]:
+def with_charge(limit: dict[str, Any], charges: dict[str, list[int]]) -> dict[str, Any]:
     """A limit as the request found it, with what came of it there; nothing did where it was removed meanwhile."""
     charge = charges.get(str(limit["id"]))
     return (
@@ -296,9 +296,9 @@ def charged(limit: dict[str, Any], charges: dict[str, list[int]]) -> dict[str, A
     )
 
 
-def charge_at(limit: dict[str, Any]) -> Iterator[str]:
+def charge_lines(limit: dict[str, Any]) -> Iterator[str]:
     measure = Measure(limit["measure"])
-    yield from found_at(limit)
+    yield from limit_lines(limit)
     if "charged" not in limit:
         yield "  " + _("removed before the request ended")
         return
@@ -312,7 +312,7 @@ def charge_at(limit: dict[str, Any]) -> Iterator[str]:
     }
 
 
-def title(limit: dict[str, Any]) -> str:
+def limit_title(limit: dict[str, Any]) -> str:
     measure, period = Measure(limit["measure"]), limit["period"]
     since = ""
     if period not in (Period.NOW, Period.TOTAL) and limit.get("since"):

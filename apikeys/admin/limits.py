@@ -134,7 +134,11 @@ class LimitAdmin(LongList, TeamScopedAdmin):
         if "delete_selected" in actions and not reauthentication.is_recent(request):
             # Whichever of a form's fields named the action: what runs is taken from here.
             _function, name, description = actions["delete_selected"]
-            actions["delete_selected"] = (lambda page, asked, limits: reauthentication.ask(asked), name, description)
+            actions["delete_selected"] = (
+                lambda page, posted, limits: reauthentication.ask(posted),
+                name,
+                description,
+            )
         return actions
 
     def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> QuerySet[Any]:

@@ -84,7 +84,7 @@ class UsageRecordAdmin(LongList, ReadOnlyAdmin):
 
     @admin.display(description=_("explanation"))
     def explanation(self, record: UsageRecord) -> str:
-        return explained(explanations.explain_charge(record))
+        return render_explanation(explanations.explain_charge(record))
 
 
 @admin.register(DailyUsage)
@@ -132,8 +132,8 @@ class RefusalAdmin(LongList, ReadOnlyAdmin):
 
     @admin.display(description=_("explanation"))
     def explanation(self, refusal: Refusal) -> str:
-        return explained(explanations.explain_refusal(refusal))
+        return render_explanation(explanations.explain_refusal(refusal))
 
 
-def explained(explanation: explanations.Explanation) -> str:
+def render_explanation(explanation: explanations.Explanation) -> str:
     return format_html('<pre class="explanation">{}</pre>', explanation.text())

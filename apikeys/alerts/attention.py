@@ -21,7 +21,7 @@ def ending_soon(keys: QuerySet[Any]) -> QuerySet[Any]:
     )
 
 
-def unused(keys: QuerySet[Any]) -> QuerySet[Any]:
+def unused_keys(keys: QuerySet[Any]) -> QuerySet[Any]:
     """Keys that work, are older than 90 days, and were not used for as long."""
     long_ago = Now() - LONG_AGO
     return keys.filter(revoked_at=None, disabled_at=None, created_at__lt=long_ago).filter(

@@ -113,7 +113,7 @@ class Delivery(models.Model):
             Webhook.objects.for_team(self.alert.team_id).update(**columns)
 
 
-def given_up(alerts: models.QuerySet[Any]) -> models.QuerySet[Any]:
+def undelivered_alerts(alerts: models.QuerySet[Any]) -> models.QuerySet[Any]:
     """Those that somebody was not told of."""
     return alerts.filter(Exists(Delivery.objects.filter(alert=OuterRef("pk"), given_up_at__isnull=False)))
 

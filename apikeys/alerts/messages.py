@@ -38,19 +38,19 @@ def headline(alert: Alert) -> str:
     details = alert.details
     match alert.kind:
         case AlertKind.BUDGET:
-            said = gettext("%(who)s has used %(share)s %(period)s") % {
+            sentence = gettext("%(who)s has used %(share)s %(period)s") % {
                 "who": who,
                 "share": _share(details),
                 "period": _per(details),
             }
         case AlertKind.EXPIRY:
             days = details["days"]
-            told = ngettext("%(who)s ends within %(days)s day", "%(who)s ends within %(days)s days", days)
-            said = told % {"who": who, "days": days}
+            template = ngettext("%(who)s ends within %(days)s day", "%(who)s ends within %(days)s days", days)
+            sentence = template % {"who": who, "days": days}
         case _:
-            said = gettext("%(who)s: a secret was used after its end") % {"who": who}
+            sentence = gettext("%(who)s: a secret was used after its end") % {"who": who}
     # Names may hold line breaks, which no header can.
-    return " ".join(said.split())
+    return " ".join(sentence.split())
 
 
 def text(alert: Alert) -> str:

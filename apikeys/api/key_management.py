@@ -125,8 +125,8 @@ class KeyCreateView(KeyView):
     staff_permission = "apikeys.add_apikey"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, NEW_KEY)
-        limit = wanted.limit or GivenLimit()
+        body = decode(request._request.body, NEW_KEY)
+        limit = body.limit or GivenLimit()
         amount, end = limit.amount, limit.end
         team = Team.objects.get(pk=team_id_of(request))
         if amount is not None:
@@ -138,8 +138,8 @@ class KeyCreateView(KeyView):
                 api_key, plaintext = ApiKey.objects.create_key(
                     team=team,
                     owner=user,
-                    name=storable_name(wanted.name),
-                    app=find_app(team, wanted.appId) if wanted.appId else None,
+                    name=storable_name(body.name),
+                    app=find_app(team, body.appId) if body.appId else None,
                     expires_at=end,
                 )
                 if amount is not None:
@@ -166,7 +166,7 @@ class KeyListView(KeyView):
         key_ids = [api_key.pk for api_key in api_keys]
         used = sums.points_used(key_ids) if request.user.has_perm("apikeys.view_usagerecord") else None
         allowed = points_allowed(key_ids) if request.user.has_perm("apikeys.view_limit") else None
-        return success([listed(api_key, used, allowed) for api_key in api_keys])
+        return success([represent_key(api_key, used, allowed) for api_key in api_keys])
 
     post = get
 
@@ -178,15 +178,15 @@ class KeyUpdateView(KeyView):
     staff_permission = "apikeys.change_apikey"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, CHANGED_KEY)
-        limit = wanted.limit or GivenLimit()
+        body = decode(request._request.body, CHANGED_KEY)
+        limit = body.limit or GivenLimit()
         amount, end = limit.amount, limit.end
-        api_key = self.find(request, wanted.id)
-        if wanted.appId and wanted.appId != api_key.app_id:
+        api_key = self.find(request, body.id)
+        if body.appId and body.appId != api_key.app_id:
             raise InvalidParameter("The app of a key never changes. Create another key.", param="appId")
         columns: dict[str, Any] = {}
-        if wanted.name is not None:
-            columns["name"] = storable_name(wanted.name)
+        if body.name is not None:
+            columns["name"] = storable_name(body.name)
         if limit.expiredTime is not msgspec.UNSET:
             columns["expires_at"] = end
         if widens(api_key, columns):
@@ -311,7 +311,7 @@ def change_points_limit(request: Request, api_key: ApiKey, amount: int | None) -
     first.save(update_fields=["amount", "soft_amount"])
 
 
-def listed(api_key: ApiKey, used: dict[str, int] | None, allowed: dict[str, int] | None) -> dict[str, Any]:
+def represent_key(api_key: ApiKey, used: dict[str, int] | None, allowed: dict[str, int] | None) -> dict[str, Any]:
     """As FastGPT lists it. None for what the user may not see, which is null then."""
     activity = getattr(api_key, "activity", None)
     largest: float | None = None

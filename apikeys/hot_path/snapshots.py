@@ -37,7 +37,7 @@ class Snapshots(Generic[Key, Snapshot]):
         self._found = {}
         self._absent = {}
 
-    def cached(self, key: Key) -> tuple[bool, Snapshot | None]:
+    def look_up(self, key: Key) -> tuple[bool, Snapshot | None]:
         """(whether it is known, what is known)."""
         entry = self._found.get(key) or self._absent.get(key)
         if entry is None or entry[0] < time.monotonic() or not self._listener.is_alive:
@@ -46,7 +46,7 @@ class Snapshots(Generic[Key, Snapshot]):
 
     async def get(self, key: Key, item: Any) -> Snapshot | None:
         """The snapshot of `key`, loaded by submitting `item` when it is not cached. Raises ServiceUnavailable."""
-        is_known, snapshot = self.cached(key)
+        is_known, snapshot = self.look_up(key)
         if is_known:
             self.hits += 1
             return snapshot
@@ -58,7 +58,7 @@ class Snapshots(Generic[Key, Snapshot]):
 
     def get_from_thread(self, key: Key, item: Any) -> Snapshot | None:
         """The same as `get`, for synchronous callers."""
-        is_known, snapshot = self.cached(key)
+        is_known, snapshot = self.look_up(key)
         if is_known:
             self.hits += 1
             return snapshot

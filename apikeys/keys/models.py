@@ -247,23 +247,23 @@ class ApiKey(models.Model):
             return gettext("Its team is disabled.")
         if not self.owner.is_active:
             return gettext("Its owner is inactive.")
-        if not self._told("owner_is_member", self.team.members.filter(pk=self.owner_id).exists):
+        if not self._annotated_or("owner_is_member", self.team.members.filter(pk=self.owner_id).exists):
             return gettext("Its owner has left the team.")
-        if not self._told("has_live_secret", self.secrets.live().exists):
+        if not self._annotated_or("has_live_secret", self.secrets.live().exists):
             return gettext("It has no secret; rotate it to make one.")
         return None
 
     @property
     def last_four(self) -> str:
         newest = self.secrets.order_by("-pk").values_list("last_four", flat=True)
-        return str(self._told("newest_last_four", newest.first) or "")
+        return str(self._annotated_or("newest_last_four", newest.first) or "")
 
     @property
     def newest_secret_id(self) -> int:
         """0 when the key never had one."""
         return self.secrets.order_by("-pk").values_list("pk", flat=True).first() or 0
 
-    def _told(self, name: str, ask: Callable[[], Any]) -> Any:
+    def _annotated_or(self, name: str, ask: Callable[[], Any]) -> Any:
         """What `with_state()` brought along; without it, what the database answers."""
         return self.__dict__[name] if name in self.__dict__ else ask()
 
@@ -294,8 +294,8 @@ class ApiKey(models.Model):
             secret.end(now + overlap)
         plaintext = crypto.generate()
         KeySecret.objects.create_for(self, plaintext)
-        for told in ("has_live_secret", "newest_last_four"):
-            self.__dict__.pop(told, None)
+        for name in ("has_live_secret", "newest_last_four"):
+            self.__dict__.pop(name, None)
         return plaintext
 
     def disable(self) -> None:

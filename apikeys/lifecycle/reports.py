@@ -144,7 +144,7 @@ def sheet(facts: Mapping[str, Any]) -> str:
     """The details for people."""
     facts = {**facts, "state": state(facts)}
     lines = [
-        f"{label + ':':<17}{printable(shown(name, facts[name]))}"
+        f"{label + ':':<17}{printable(value_text(name, facts[name]))}"
         for name, label in LABELS.items()
         if facts[name] or name not in ONLY_WHEN_SET
     ]
@@ -172,7 +172,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Summaries for people, in columns as wide as what stands in them."""
     cells = [list(COLUMNS.values())]
     cells += [
-        [printable(shown(name, row[name])) for name in COLUMNS]
+        [printable(value_text(name, row[name])) for name in COLUMNS]
         for row in ({**row, "state": state(row)} for row in rows)
     ]
     return columns(cells)
@@ -191,7 +191,7 @@ def state(facts: Mapping[str, Any]) -> str:
     return "usable" if facts["is_usable"] else str(facts["why_unusable"])
 
 
-def shown(name: str, value: Any) -> str:
+def value_text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

@@ -61,7 +61,7 @@ class DataCommand(BaseCommand):
             error.args = (one_line(str(error)),)
             raise
         except (KeyStateError, ValidationError) as error:
-            raise CommandError(one_line(said(error))) from error
+            raise CommandError(one_line(error_text(error))) from error
         except (OperationalError, InterfaceError, ImproperlyConfigured) as error:
             raise CommandError(f"The database cannot be used: {one_line(str(error))}") from error
         except ProgrammingError as error:
@@ -92,7 +92,7 @@ def one_line(text: str) -> str:
     return KEY_LIKE.sub("******", " ".join(text.split()))
 
 
-def said(error: KeyStateError | ValidationError, names: dict[str, str] | None = None) -> str:
+def error_text(error: KeyStateError | ValidationError, names: dict[str, str] | None = None) -> str:
     """What the exception says, each field under its name from `names`."""
     if not isinstance(error, ValidationError):
         return str(error)

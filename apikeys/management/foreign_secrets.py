@@ -13,7 +13,7 @@ from django.db import IntegrityError, transaction
 
 from apikeys.keys.models import ApiKey
 from apikeys.management import lookups
-from apikeys.management.command_line import said
+from apikeys.management.command_line import error_text
 from apikeys.teams import Team
 
 REQUIRED = frozenset({"name", "plaintext"})
@@ -96,7 +96,7 @@ def import_rows(rows: list[Row], team: Team, default_owner: User | None) -> list
                 api_key, _ = ApiKey.objects.create_key(team=team, name=row.name, secret=row.plaintext, **policy)
                 made.append(api_key)
     except ValidationError as error:
-        raise ImportRefused(f"Line {row.line}: {said(error, {'secret': 'plaintext'})}") from None
+        raise ImportRefused(f"Line {row.line}: {error_text(error, {'secret': 'plaintext'})}") from None
     except IntegrityError:
         raise ImportRefused(f"Line {row.line} met another change that was made at the same time. Try again.") from None
     return made

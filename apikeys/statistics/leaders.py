@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from django.db import connection, models, transaction
 from django.utils.translation import gettext_lazy as _
 
-from apikeys.statistics.rollup import BEHIND, rolled_up_until
-from apikeys.statistics.sums import Scope, Span, Used, top
+from apikeys.statistics.rollup import BEHIND, rollup_watermark
+from apikeys.statistics.sums import Span, UsageScope, Used, top
 from apikeys.teams import Team
 
 PLACES = 10
@@ -87,7 +87,7 @@ WHERE in_team <= %(places)s
 
 def recompute() -> None:
     """Reckon those ranges anew whose leaders have grown old."""
-    until = rolled_up_until()
+    until = rollup_watermark()
     if until is None:
         return
     boards = Leaderboard.objects.in_bulk()
@@ -96,7 +96,7 @@ def recompute() -> None:
             _recompute(span, until)
 
 
-def leaders(scope: Scope, span: Span, now: datetime) -> tuple[list[Used], datetime]:
+def leaders(scope: UsageScope, span: Span, now: datetime) -> tuple[list[Used], datetime]:
     """The keys and apps among the first of the scope's teams, in no order, and up to when they were counted.
 
     Where nobody has reckoned lately, they are counted now, which takes as long as it takes.

@@ -225,7 +225,7 @@ def roll_up() -> None:
     _delete_old()
 
 
-def rolled_up_until() -> datetime | None:
+def rollup_watermark() -> datetime | None:
     """None before the first run."""
     return RollupWatermark.objects.values_list("until", flat=True).get()
 

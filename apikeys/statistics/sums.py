@@ -17,12 +17,12 @@ from django.utils.translation import gettext_lazy as _
 
 from apikeys.accounting.ledger import Outcome
 from apikeys.keys.models import ApiKey
-from apikeys.statistics.rollup import HOUR, REFUSED, floor, oldest_kept, rolled_up_until
+from apikeys.statistics.rollup import HOUR, REFUSED, floor, oldest_kept, rollup_watermark
 
 # In the order in which plots stack them.
 STACKS = [*Outcome.values, REFUSED]
 Step = Literal["hour", "day"]
-Measure = Literal["requests", "tokens", "micropoints"]
+Quantity = Literal["requests", "tokens", "micropoints"]
 
 
 class Span(models.TextChoices):
@@ -45,7 +45,7 @@ class Span(models.TextChoices):
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class UsageScope:
     """Whose requests are counted: of these teams, None for all, or of one key."""
 
     teams: tuple[str, ...] | None = ()
@@ -55,7 +55,7 @@ class Scope:
     has_refusals: bool = True
 
     @classmethod
-    def of_key(cls, api_key: ApiKey, **seen: bool) -> Scope:
+    def of_key(cls, api_key: ApiKey, **seen: bool) -> UsageScope:
         return cls((api_key.team_id,), api_key.pk, **seen)
 
     @property
@@ -225,7 +225,7 @@ SELECT key_id, sum(cost_micropoints)::bigint FROM part GROUP BY key_id
 
 
 def series(
-    scope: Scope, span: Span, *, step: Step, measure: Measure = "requests", now: datetime | None = None
+    scope: UsageScope, span: Span, *, step: Step, quantity: Quantity = "requests", now: datetime | None = None
 ) -> Series:
     """What happened in the range by hours or by days, each of which has a label whether anything happened or not.
 
@@ -237,20 +237,20 @@ def series(
     labels = _labels(start, now, step)
     places = {label: index for index, label in enumerate(labels)}
     stacks = {stack: [0] * len(labels) for stack in scope.stacks}
-    column = ("requests", "tokens", "micropoints").index(measure)
+    column = ("requests", "tokens", "micropoints").index(quantity)
     for bucket, outcome, *figures in _sums(scope, labels[0], now, step):
         if bucket in places:
             stacks[outcome][places[bucket]] += figures[column]
     return Series([timezone.localtime(label) for label in labels], stacks)
 
 
-def sums(scope: Scope, start: datetime, end: datetime) -> Sums:
+def sums(scope: UsageScope, start: datetime, end: datetime) -> Sums:
     """What happened from `start` on and before `end`."""
     rows = _sums(scope, start, end, "")
     return Sums({row[1]: row[2] for row in rows}, sum(row[3] for row in rows), sum(row[4] for row in rows))
 
 
-def top(scope: Scope, start: datetime, end: datetime, places: int) -> list[Used]:
+def top(scope: UsageScope, start: datetime, end: datetime, places: int) -> list[Used]:
     """The keys and apps that are among the first by requests, tokens or points, in no order. Reads all their hours."""
     with connection.cursor() as cursor:
         cursor.execute(TOP, _parameters(scope, start, end) | {"places": places})
@@ -288,7 +288,7 @@ def _labels(start: datetime, now: datetime, step: Step) -> list[datetime]:
     return labels
 
 
-def _sums(scope: Scope, start: datetime, end: datetime, step: str) -> Sequence[tuple[Any, ...]]:
+def _sums(scope: UsageScope, start: datetime, end: datetime, step: str) -> Sequence[tuple[Any, ...]]:
     parameters = _parameters(scope, start, end) | {"step": step, "zone": timezone.get_current_timezone_name()}
     with connection.cursor() as cursor:
         cursor.execute(SUMS_OF_TEAMS if scope.key is None else SUMS_OF_KEY, parameters)
@@ -296,8 +296,8 @@ def _sums(scope: Scope, start: datetime, end: datetime, step: str) -> Sequence[t
     return rows
 
 
-def _parameters(scope: Scope, start: datetime, end: datetime) -> dict[str, Any]:
-    first, last, pieces = _whole_hours(start, end, rolled_up_until())
+def _parameters(scope: UsageScope, start: datetime, end: datetime) -> dict[str, Any]:
+    first, last, pieces = _whole_hours(start, end, rollup_watermark())
     return {
         "is_all": scope.teams is None,
         "teams": list(scope.teams or ()),

@@ -149,11 +149,11 @@ class ProviderAdmin(TeamScopedAdmin):
         return not lookup.startswith("encrypted_secret") and super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
 
     def save_model(self, request: HttpRequest, obj: Provider, form: Any, change: bool) -> None:
-        answers = form.cleaned_data
+        cleaned = form.cleaned_data
         # Only what was edited, so that a secret stored in the meantime is not written over.
         edited = [name for name in form.changed_data if name not in ("secret", "clear_secret")]
-        if answers["secret"] or answers.get("clear_secret"):
-            obj.set_secret(answers["secret"])
+        if cleaned["secret"] or cleaned.get("clear_secret"):
+            obj.set_secret(cleaned["secret"])
             edited.append("encrypted_secret")
         had_secret = change and Provider.objects.filter(pk=obj.pk).exclude(encrypted_secret=None).exists()
         if not change:

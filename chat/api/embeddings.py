@@ -67,7 +67,7 @@ class EmbeddingsView(AsyncApiView):
             flight.close()
             if trace.decision is not None:
                 trace.headers += limit_headers(trace.decision)
-        return HttpResponse(written(call), content_type="application/json")
+        return HttpResponse(encode_response(call), content_type="application/json")
 
     @staticmethod
     async def model_of(credential: ApiCredential, body: EmbeddingRequest) -> TeamModel:
@@ -100,7 +100,7 @@ async def check_lengths(body: EmbeddingRequest, texts: list[str]) -> None:
             raise InvalidParameter(f"{param}: It has more than {MAXIMUM_TOKENS} tokens.", param=param)
 
 
-def written(call: EmbeddingCall) -> bytes:
+def encode_response(call: EmbeddingCall) -> bytes:
     """The answer's body, of the pieces that are JSON already."""
     facts = {
         "object": "list",

@@ -99,11 +99,11 @@ def text_blocks(file: IO[bytes], *, is_html: bool = False) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     file.seek(0)
     while block := file.read(BLOCK_BYTES):
-        yield checked(decoder.decode(block))
-    yield checked(decoder.decode(b"", final=True))
+        yield check_text(decoder.decode(block))
+    yield check_text(decoder.decode(b"", final=True))
 
 
-def checked(text: str) -> str:
+def check_text(text: str) -> str:
     if "\0" in text:
         raise Unreadable("The file holds NUL characters: it is no text.")
     return text

@@ -63,7 +63,7 @@ class Conversion:
         from datasets.conversion.chunks import split
 
         is_markdown = self.format not in (Format.TEXT, Format.PDF, Format.XLSX)
-        for chunk in split(bounded(self.texts()), self.chunk_size, is_markdown=is_markdown):
+        for chunk in split(bound_texts(self.texts()), self.chunk_size, is_markdown=is_markdown):
             yield Item(chunk)
 
     def texts(self) -> Iterator[str]:
@@ -99,7 +99,7 @@ class Conversion:
                     self.left_out += 1
 
 
-def bounded(texts: Iterable[str]) -> Iterator[str]:
+def bound_texts(texts: Iterable[str]) -> Iterator[str]:
     size = 0
     for text in texts:
         size += len(text)

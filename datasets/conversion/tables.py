@@ -34,7 +34,7 @@ def csv_rows(file: IO[bytes]) -> Iterator[Row]:
     # Spreadsheets write semicolons where a comma is the decimal point.
     delimiter = max(",;\t", key=first.count)
     try:
-        for number, row in enumerate(csv.reader(chained(first, lines), delimiter=delimiter), 1):
+        for number, row in enumerate(csv.reader(prepend(first, lines), delimiter=delimiter), 1):
             check_row(number, len(row))
             q, a, *others = [*row, "", ""][: max(2, len(row))]
             if number == 1 and q.strip().lower() in QUESTIONS and a.strip().lower() in ANSWERS:
@@ -54,7 +54,7 @@ def check_row(number: int, columns: int) -> None:
         )
 
 
-def chained(first: str, lines: Iterable[str]) -> Iterator[str]:
+def prepend(first: str, lines: Iterable[str]) -> Iterator[str]:
     yield first
     yield from lines
 
@@ -82,7 +82,7 @@ def xlsx_rows(file: IO[bytes]) -> Iterator[str]:
         sheet.reset_dimensions()
         names: list[str] | None = None
         for row in sheet.iter_rows(values_only=True, max_col=MAXIMUM_CELLS):
-            cells = [told(cell) for cell in row]
+            cells = [cell_text(cell) for cell in row]
             if not any(cells):
                 continue
             count += 1
@@ -95,7 +95,7 @@ def xlsx_rows(file: IO[bytes]) -> Iterator[str]:
                 yield line_of(names, cells) + "\n"
 
 
-def told(cell: Any) -> str:
+def cell_text(cell: Any) -> str:
     return "" if cell is None else " ".join(str(cell).split())
 
 

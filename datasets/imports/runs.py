@@ -20,7 +20,7 @@ from datasets.conversion.formats import Format, Unreadable
 from datasets.conversion.items import Frame, Item
 from datasets.conversion.process import frames
 from datasets.imports import links
-from datasets.imports.sources import copy_source, keep_source, shown
+from datasets.imports.sources import copy_source, displayed_name, keep_source
 from datasets.models import UNREAD, Collection, ImportState, Kind, SourcePiece
 
 logger = logging.getLogger(__name__)
@@ -76,8 +76,8 @@ def keep_page(collection: Collection, page: links.Page) -> None:
 
 async def read(collection: Collection, file: IO[bytes]) -> None:
     format = Format(collection.source_format)
-    async with aclosing(frames(file, format, collection.chunk_size, collection.chunks_read)) as said:
-        async for frame in said:
+    async with aclosing(frames(file, format, collection.chunk_size, collection.chunks_read)) as stream:
+        async for frame in stream:
             await sync_to_async(keep)(collection, frame)
 
 
@@ -89,8 +89,8 @@ def keep(collection: Collection, frame: Frame) -> None:
         "left_out": frame.left_out,
         "attempts": 0,
     }
-    if frame.title and collection.name == shown(collection.url):
-        columns["name"] = shown(frame.title)
+    if frame.title and collection.name == displayed_name(collection.url):
+        columns["name"] = displayed_name(frame.title)
     with transaction.atomic():
         # In the order in which all take them: who removes a dataset takes its collections after it.
         with connection.cursor() as cursor:

@@ -79,7 +79,7 @@ def create(dataset: Dataset, options: ImportOptions, name: str, source: IO[bytes
         hold(dataset, options.parent)
         collection: Collection = Collection.objects.create(
             dataset=dataset,
-            name=shown(name),
+            name=displayed_name(name),
             parent=options.parent,
             chunk_size=options.chunk_size,
             metadata=options.metadata,
@@ -117,7 +117,7 @@ def size_of(source: IO[bytes] | None) -> int:
     return size
 
 
-def shown(name: str) -> str:
+def displayed_name(name: str) -> str:
     """A name that a source has, as it can be shown in a list."""
     return CONTROLS.sub(" ", storable(name)).strip()[:MAXIMUM_NAME] or "-"
 

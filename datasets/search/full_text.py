@@ -22,8 +22,8 @@ COUNTS = """
 SELECT (
     SELECT count(*) FROM (
         SELECT FROM datasets_datum AS datum
-        WHERE datum.words @@ word.wanted AND datum.dataset_id = ANY (%(dataset_ids)s) LIMIT %(common)s) AS datum)
-FROM unnest(%(wanted)s::text[]::tsquery[]) WITH ORDINALITY AS word(wanted, number) ORDER BY word.number
+        WHERE datum.words @@ word.query AND datum.dataset_id = ANY (%(dataset_ids)s) LIMIT %(common)s) AS datum)
+FROM unnest(%(queries)s::text[]::tsquery[]) WITH ORDINALITY AS word(query, number) ORDER BY word.number
 """
 # Whether there are COMMON vectors, which an index tells at once; what all data are about, so many rows.
 SIZES = """
@@ -42,9 +42,9 @@ ESTIMATED = "SELECT 1 FROM datasets_datum WHERE words @@ %s::tsquery"
 # vector is read once, and not for each word anew.
 WEIGHED = """
 WITH datum AS MATERIALIZED (
-    SELECT datum.* FROM unnest(%(wanted)s::text[]::tsquery[]) AS part(wanted) CROSS JOIN LATERAL (
+    SELECT datum.* FROM unnest(%(queries)s::text[]::tsquery[]) AS part(query) CROSS JOIN LATERAL (
         SELECT id, words || '' AS words, length(q) + length(a) AS length FROM datasets_datum
-        WHERE words @@ part.wanted AND dataset_id = ANY (%(dataset_ids)s) LIMIT %(weighed)s) AS datum
+        WHERE words @@ part.query AND dataset_id = ANY (%(dataset_ids)s) LIMIT %(weighed)s) AS datum
 ),
 word AS MATERIALIZED (SELECT * FROM unnest(%(words)s::text[]::tsquery[], %(weights)s::float8[]) AS word(word, weight))
 SELECT datum.id, (
@@ -68,20 +68,20 @@ class Word:
 def with_words(connection: Connection, dataset_ids: Sequence[str], words: str) -> Scored:
     """(datum, weight), best first: of data that have a rare word of these, or several of the common ones."""
     row = connection.execute(LEXEMES, [words]).fetchone()
-    lexemes = [quoted(lexeme) for lexeme in row[0][:MAXIMUM_WORDS]] if row else []
+    lexemes = [quote_lexeme(lexeme) for lexeme in row[0][:MAXIMUM_WORDS]] if row else []
     if not lexemes:
         return []
     texts = Texts(connection, dataset_ids)
-    total, found = texts.counted(lexemes)
+    total, found = texts.count_words(lexemes)
     rare, common = _apart(found, total)
-    wanted = [" | ".join(word.lexeme for word in rare)] if rare else []
+    queries = [" | ".join(word.lexeme for word in rare)] if rare else []
     weighed: Scored | None = None
     for several in _several(common, has_rare=bool(rare)):
-        wanted.append(several)
-        weighed = texts.weighed(wanted, found, total)
+        queries.append(several)
+        weighed = texts.weigh(queries, found, total)
         if len(weighed) >= ENOUGH:
             break
-    return texts.weighed(wanted, found, total) if weighed is None else weighed
+    return texts.weigh(queries, found, total) if weighed is None else weighed
 
 
 class Texts:
@@ -91,14 +91,14 @@ class Texts:
         self._connection = connection
         self._dataset_ids = list(dataset_ids)
         # As datasets_dataset_word() of the database spells it.
-        self._own = "(" + " | ".join(quoted(f" {dataset_id}") for dataset_id in dataset_ids) + ")"
+        self._own = "(" + " | ".join(quote_lexeme(f" {dataset_id}") for dataset_id in dataset_ids) + ")"
 
-    def counted(self, lexemes: Sequence[str]) -> tuple[float, list[Word]]:
+    def count_words(self, lexemes: Sequence[str]) -> tuple[float, list[Word]]:
         """How many texts there are, and the words that any of them has, the rarest first."""
         values = {"dataset_ids": self._dataset_ids, "common": COMMON}
         ((is_large, of_all),) = self._connection.execute(SIZES, values).fetchall()
         if is_large:
-            total, known = self._estimated(lexemes, of_all)
+            total, known = self._estimate(lexemes, of_all)
         else:
             total, known = self._counts([self._own])[0], {}
         counted = [lexeme for lexeme in lexemes if known.get(lexeme, 0) < COMMON]
@@ -106,12 +106,12 @@ class Texts:
         words = [Word(lexeme, count) for lexeme, count in known.items() if count]
         return total, sorted(words, key=lambda word: (word.count, word.lexeme))
 
-    def _counts(self, wanted: Sequence[str]) -> list[float]:
+    def _counts(self, queries: Sequence[str]) -> list[float]:
         """Of texts that fit each query, COMMON at most."""
-        values = {"wanted": list(wanted), "dataset_ids": self._dataset_ids, "common": COMMON}
-        return [count for (count,) in self._connection.execute(COUNTS, values).fetchall()] if wanted else []
+        values = {"queries": list(queries), "dataset_ids": self._dataset_ids, "common": COMMON}
+        return [count for (count,) in self._connection.execute(COUNTS, values).fetchall()] if queries else []
 
-    def _estimated(self, lexemes: Sequence[str], of_all: float) -> tuple[float, dict[str, float]]:
+    def _estimate(self, lexemes: Sequence[str], of_all: float) -> tuple[float, dict[str, float]]:
         """The same of large datasets, by what the planner knows of all data. Only of common words it knows much."""
         queries = [self._own, *lexemes]
         statement = "EXPLAIN (FORMAT JSON) " + " UNION ALL ".join([ESTIMATED] * len(queries))
@@ -122,15 +122,15 @@ class Texts:
             lexeme: min(count, of_all) * total / of_all for lexeme, count in zip(lexemes, counts, strict=True)
         }
 
-    def weighed(self, wanted: Sequence[str], words: Sequence[Word], total: float) -> Scored:
+    def weigh(self, queries: Sequence[str], words: Sequence[Word], total: float) -> Scored:
         """Of texts that fit one of these tsqueries, so many of each as can be weighed: the best by all words."""
         # Each text once: what fits an earlier one is left out.
         parts = [
-            " & ".join([self._own, f"({query})", *(f"!({earlier})" for earlier in wanted[:number])])
-            for number, query in enumerate(wanted)
+            " & ".join([self._own, f"({query})", *(f"!({earlier})" for earlier in queries[:number])])
+            for number, query in enumerate(queries)
         ]
         values = {
-            "wanted": parts,
+            "queries": parts,
             "dataset_ids": self._dataset_ids,
             "words": [word.lexeme for word in words],
             "weights": [math.log(1 + (total - word.count + 0.5) / (word.count + 0.5)) for word in words],
@@ -158,6 +158,6 @@ def _several(common: Sequence[Word], *, has_rare: bool) -> Iterator[str]:
         yield " | ".join(f"({' & '.join(together)})" for together in combinations(lexemes, size))
 
 
-def quoted(lexeme: str) -> str:
+def quote_lexeme(lexeme: str) -> str:
     """As a tsquery has it."""
     return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"

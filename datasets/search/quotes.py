@@ -60,13 +60,13 @@ class Quote:
 Lists = dict[str, Scored]
 
 
-def _interleaved(lists: Sequence[Scored]) -> Scored:
+def _interleave(lists: Sequence[Scored]) -> Scored:
     """Of several models first the best of each: their cosines cannot be compared."""
     ranked = [(rank, pair) for scored in lists for rank, pair in enumerate(scored)]
     return [pair for _, pair in sorted(ranked, key=lambda one: (one[0], -one[1][1]))]
 
 
-def _fused(lists: Lists) -> dict[str, tuple[Score, ...]]:
+def _fuse(lists: Lists) -> dict[str, tuple[Score, ...]]:
     """The scores of each datum, best datum first."""
     lists = {kind: scored for kind, scored in lists.items() if scored}
     scores: dict[str, tuple[Score, ...]] = {}

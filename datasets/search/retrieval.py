@@ -17,7 +17,7 @@ from apikeys.object_ids import is_object_id
 from apikeys.storable_text import storable
 from datasets.search import full_text, nearest
 from datasets.search.nearest import Near
-from datasets.search.quotes import Lists, Quote, Score, _fused, _interleaved, _quotes, _within
+from datasets.search.quotes import Lists, Quote, Score, _fuse, _interleave, _quotes, _within
 from datasets.search.rerank import rerank
 from datasets.texts import words_of
 from datasets.vectors.embeddings import embed
@@ -115,7 +115,7 @@ async def search(query: Query) -> SearchResult:
     else:
         raise ServiceUnavailable
     if reranker is not None:
-        quotes = await _reranked(reranker, query, quotes)
+        quotes = await _rerank(reranker, query, quotes)
     quotes = await asyncio.to_thread(_within, quotes, query.limit)
     return SearchResult(quotes, perf_counter() - started, tokens, has_reranked=reranker is not None)
 
@@ -210,12 +210,12 @@ def _find(
         nearest.prepare(connection)
         if query.mode is not Mode.FULL_TEXT:
             found = [nearest.nearest(connection, near) for near in nears]
-            lists["embedding"] = [pair for pair in _interleaved(found) if pair[1] >= least]
+            lists["embedding"] = [pair for pair in _interleave(found) if pair[1] >= least]
         if query.mode is not Mode.EMBEDDING:
             lists["fullText"] = full_text.with_words(connection, dataset_ids, words_of(query.text))
         if not _are_there(connection, nears):
             return None
-        return _quotes(connection, dataset_ids, _fused(lists))
+        return _quotes(connection, dataset_ids, _fuse(lists))
 
 
 def _are_there(connection: Connection, nears: Iterable[Near]) -> bool:
@@ -225,7 +225,7 @@ def _are_there(connection: Connection, nears: Iterable[Near]) -> bool:
     return row is not None and row[0] == len(ids)
 
 
-async def _reranked(model: ProviderModel, query: Query, quotes: list[Quote]) -> list[Quote]:
+async def _rerank(model: ProviderModel, query: Query, quotes: list[Quote]) -> list[Quote]:
     with _asking(query, [model]):
         values = await rerank(model, query.text, [quote.text for quote in quotes])
     order = sorted(range(len(quotes)), key=lambda number: -values[number])

@@ -39,7 +39,7 @@ class _Usage(msgspec.Struct):
     prompt_tokens: int | None = None
 
 
-class _Answer(msgspec.Struct):
+class _EmbeddingsBody(msgspec.Struct):
     data: list[_Embedding]
     usage: _Usage | None = None
 
@@ -52,7 +52,7 @@ class Embedded:
     prompt_tokens: int | None = None
 
 
-_answers = msgspec.json.Decoder(_Answer)
+_decoder = msgspec.json.Decoder(_EmbeddingsBody)
 
 
 async def embed(model: ProviderModel, texts: Sequence[str]) -> Embedded:
@@ -104,22 +104,22 @@ def _slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _static_vectors(texts: Sequence[str]) -> list[list[float]]:
-    return [normed(vector) for vector in static_model.embed(texts)]
+    return [normalize(vector) for vector in static_model.embed(texts)]
 
 
-def normed(vector: list[float]) -> list[float]:
+def normalize(vector: list[float]) -> list[float]:
     length = math.hypot(*vector)
     return vector if length == 0 else [number / length for number in vector]
 
 
 async def _ask(model: ProviderModel, texts: Sequence[str]) -> Embedded:
     body = {"model": model.name, "input": list(texts), "encoding_format": "float"}
-    answer = await model.ask("embeddings", body, _answers)
+    answer = await model.ask("embeddings", body, _decoder)
     tokens = None if answer.usage is None else answer.usage.prompt_tokens
-    return Embedded(_checked(model, answer, len(texts)), tokens)
+    return Embedded(_check_vectors(model, answer, len(texts)), tokens)
 
 
-def _checked(model: ProviderModel, answer: _Answer, count: int) -> list[list[float]]:
+def _check_vectors(model: ProviderModel, answer: _EmbeddingsBody, count: int) -> list[list[float]]:
     """In the order of the texts: one for each, all of one dimension, of finite numbers, none of length 0."""
     by_index = {one.index: one.embedding for one in answer.data}
     if len(answer.data) != count or by_index.keys() != set(range(count)):
@@ -132,4 +132,4 @@ def _checked(model: ProviderModel, answer: _Answer, count: int) -> list[list[flo
         length = math.hypot(*vector)
         if not math.isfinite(length) or length == 0:
             raise model.refusal("a vector without a direction")
-    return [normed(vector) for vector in vectors]
+    return [normalize(vector) for vector in vectors]

@@ -33,11 +33,11 @@ def _mean(embedding: Any, ids: Sequence[int]) -> list[float]:
 def _embedding() -> Any:
     """A NumPy array of each token's vector."""
     with loading:
-        return _loaded_embedding()
+        return _load_embedding()
 
 
 @cache
-def _loaded_embedding() -> Any:
+def _load_embedding() -> Any:
     import wordllama
 
     # The package's own folder is where its weights are; nothing is fetched.

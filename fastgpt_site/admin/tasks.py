@@ -15,7 +15,7 @@ from django.utils.translation import gettext as _
 
 from apikeys.accounting.limits import ALERTED_AT_80, Limit
 from apikeys.alerts import attention
-from apikeys.alerts.deliveries import given_up
+from apikeys.alerts.deliveries import undelivered_alerts
 from apikeys.alerts.models import Alert
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
@@ -56,10 +56,10 @@ def open_tasks(user: Any, team: Team | None) -> Iterable[Task]:
     ) -> Task | None:
         count = len(rows.order_by().values_list("pk", flat=True)[: COUNTED + 1])
         named = [(*tell(row), change_url(name)(row.pk)) for row in rows.select_related("team")[:NAMED]] if count else []
-        told = _("more than {count}").format(count=COUNTED) if count > COUNTED else str(count)
-        asked = {query: "yes"} | ({"team__id__exact": team.pk} if team else {})
-        url = reverse(f"admin:{name}_changelist") + "?" + urlencode(asked)
-        return Task(title, told, named, url) if count else None
+        shown = _("more than {count}").format(count=COUNTED) if count > COUNTED else str(count)
+        parameters = {query: "yes"} | ({"team__id__exact": team.pk} if team else {})
+        url = reverse(f"admin:{name}_changelist") + "?" + urlencode(parameters)
+        return Task(title, shown, named, url) if count else None
 
     found: list[Task | None] = []
     if user.has_perm("apikeys.view_limit"):
@@ -74,14 +74,14 @@ def open_tasks(user: Any, team: Team | None) -> Iterable[Task]:
         ending = attention.ending_soon(keys)
         found.append(task(_("Keys that end within 30 days"), ending, "apikeys_apikey", "ends_soon", describe_expiry))
         if not is_long(keys):
-            idle = attention.unused(keys).select_related("activity").order_by("created_at")
+            idle = attention.unused_keys(keys).select_related("activity").order_by("created_at")
             found.append(task(_("Keys unused for 90 days"), idle, "apikeys_apikey", "unused", describe_last_use))
         else:
-            asked = {"unused": "yes"} | ({"team__id__exact": team.pk} if team else {})
-            url = reverse("admin:apikeys_apikey_changelist") + "?" + urlencode(asked)
+            parameters = {"unused": "yes"} | ({"team__id__exact": team.pk} if team else {})
+            url = reverse("admin:apikeys_apikey_changelist") + "?" + urlencode(parameters)
             found.append(Task(_("Keys unused for 90 days"), "", [], url))
     if user.has_perm("apikeys.view_alert"):
-        alerts = given_up(of(Alert)).select_related("key").order_by("-pk")
+        alerts = undelivered_alerts(of(Alert)).select_related("key").order_by("-pk")
         found.append(task(_("Alerts that could not be told"), alerts, "apikeys_alert", "given_up", describe_alert))
     return [one for one in found if one is not None]
 

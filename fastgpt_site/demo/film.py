@@ -54,7 +54,7 @@ FACTS = (
 
 def data() -> list[NewDatum]:
     return [
-        NewDatum(*said, index_texts=[other[0]])
+        NewDatum(*pair, index_texts=[other[0]])
         for english, chinese in FACTS
-        for said, other in ((english, chinese), (chinese, english))
+        for pair, other in ((english, chinese), (chinese, english))
     ]

@@ -23,7 +23,7 @@ class Uploads:
         self.by_team: Counter[str] = Counter()
 
     @contextmanager
-    def held(self, team_id: str) -> Iterator[None]:
+    def reserve(self, team_id: str) -> Iterator[None]:
         """Room for one. Raises TooManyUploads."""
         if self.by_team.total() >= MAX_UPLOADS or self.by_team[team_id] >= MAX_UPLOADS_OF_TEAM:
             raise TooManyUploads

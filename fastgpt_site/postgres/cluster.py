@@ -69,7 +69,7 @@ def ensure(data_dir: Path, password: str, database: str | None) -> None:
     if data_dir in _ensured and is_running(data_dir):
         return
     _refuse_long_path(data_dir)
-    with _locked(data_dir):
+    with _lock(data_dir):
         remove_drafts(data_dir)
         if not (folder(data_dir) / "PG_VERSION").exists():
             initialize(data_dir, folder(data_dir), USER, password)
@@ -81,7 +81,7 @@ def ensure(data_dir: Path, password: str, database: str | None) -> None:
 
 def stop(data_dir: Path) -> None:
     """End the server, also one that is still starting; its clients are disconnected. Nothing runs: nothing happens."""
-    with _locked(data_dir):
+    with _lock(data_dir):
         if _postmaster_pid(data_dir) is None:
             return
         result = programs.run(
@@ -113,7 +113,7 @@ def _refuse_long_path(data_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
+def _lock(data_dir: Path) -> Iterator[None]:
     """One process at a time makes, starts or stops the server. The kernel lets go when the holder dies."""
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "postgres.lock").open("a") as file:

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from django.db import connection
@@ -17,12 +16,10 @@ from apikeys.hot_path.listener import listener
 from chat.completions import app_snapshots, histories, recorder
 from chat.embeddings import models
 from datasets.search import retrieval
+from fastgpt_site.http.asgi_types import Receive, Send
 from fastgpt_site.observability import metrics
 
 logger = logging.getLogger(__name__)
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 BATCHERS = (
     lookup.policy_batcher,

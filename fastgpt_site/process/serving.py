@@ -14,7 +14,7 @@ from django.db import connection, connections
 from prometheus_client.multiprocess import mark_process_dead
 
 from fastgpt_site.process import worker
-from fastgpt_site.process.supervisor import Supervisor, answers
+from fastgpt_site.process.supervisor import Supervisor, responds
 
 # Any number: it keeps two nodes that start at once from migrating side by side.
 MIGRATION_LOCK = 0x66677074
@@ -45,7 +45,7 @@ def embedded_data_dir() -> Path | None:
 
 def migrate(supervisor: Supervisor) -> None:
     supervisor.say("Starting the database and migrating it.")
-    with supervisor.deferred():
+    with supervisor.defer_signals():
         connection.ensure_connection()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
@@ -78,7 +78,7 @@ def start_workers(
             when_ended=forget_gauges,
         )
     host, number = listener.getsockname()[:2]
-    supervisor.wait_until(lambda: answers(WILDCARDS.get(host, host), number, "/healthz"), "The server")
+    supervisor.wait_until(lambda: responds(WILDCARDS.get(host, host), number, "/healthz"), "The server")
 
 
 def start_jobs(supervisor: Supervisor, environment: Mapping[str, str] | None = None) -> None:

@@ -139,7 +139,7 @@ class Supervisor:
         return self._signals > 0
 
     @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
+    def defer_signals(self) -> Iterator[None]:
         """Let a signal wait for the end of the block: what is half started could not be found and stopped."""
         self._is_deferring = True
         try:
@@ -167,12 +167,12 @@ class Supervisor:
         """`when_ended` is called with the process id of a child that ended by itself, before it is started again."""
         child = Child(name, command, environment or {}, stop_seconds, descriptors, when_ended)
         self._children.append(child)
-        with self.deferred():
+        with self.defer_signals():
             child.start()
 
     def temporary_folder(self, prefix: str) -> Path:
         """A new folder that only this user may enter, removed when all children have ended."""
-        with self.deferred():
+        with self.defer_signals():
             folder = Path(tempfile.mkdtemp(prefix=prefix))
             self._folders.append(folder)
         return folder
@@ -201,7 +201,7 @@ class Supervisor:
         now = time.monotonic()
         if child.restart_at is not None:
             if now >= child.restart_at:
-                with self.deferred():
+                with self.defer_signals():
                     child.start()
         elif child.process and child.exit_code is not None:
             if child.when_ended:
@@ -274,7 +274,7 @@ def free_port() -> int:
         return port
 
 
-def answers(host: str, port: int, path: str) -> bool:
+def responds(host: str, port: int, path: str) -> bool:
     """Whether an HTTP server has anything but an error of its own to say."""
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:

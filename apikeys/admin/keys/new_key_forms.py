@@ -100,17 +100,17 @@ class NewKeyForm(KeyForm):
                 self.fields[name].widget.attrs["data-shown-when"] = condition
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        kind, app, ends = (answers.get(name) for name in ("kind", "app", "ends"))
+        cleaned: dict[str, Any] = super().clean() or {}
+        kind, app, ends = (cleaned.get(name) for name in ("kind", "app", "ends"))
         if kind == AccessKind.APP and app is None and "app" not in self.errors:
             self.add_error("app", ValidationError(_("Choose the app that the key talks to.")))
         if kind == AccessKind.GLOBAL and app is not None:
             self.add_error("kind", ValidationError(_("A global key has no app.")))
         if ends == "date":
-            self._check_date(answers.get("expires_at"))
+            self._check_date(cleaned.get("expires_at"))
         elif ends is not None:
-            answers["expires_at"] = timezone.now() + timedelta(days=int(ends)) if ends != "never" else None
-        return answers
+            cleaned["expires_at"] = timezone.now() + timedelta(days=int(ends)) if ends != "never" else None
+        return cleaned
 
     def _check_date(self, expires_at: Any) -> None:
         if "expires_at" in self.errors:
@@ -175,17 +175,17 @@ class LimitedNewKeyForm(NewKeyForm):
             raise ValidationError(error.messages) from error
 
     def first_limits(self, api_key: ApiKey) -> list[Limit]:
-        answers = self.cleaned_data
+        cleaned = self.cleaned_data
         return [
             Limit(
                 team_id=api_key.team_id,
                 key=api_key,
                 measure=measure,
-                period=period or answers["points_period"] or Period.MONTH,
-                amount=answers[name],
+                period=period or cleaned["points_period"] or Period.MONTH,
+                amount=cleaned[name],
             )
             for name, (measure, period) in FIRST_LIMITS.items()
-            if answers.get(name) is not None
+            if cleaned.get(name) is not None
         ]
 
 

@@ -28,7 +28,7 @@ from apikeys.audit import history_messages
 from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from apikeys.lifecycle.reports import limits_over
-from apikeys.statistics.key_series import Series, all_series
+from apikeys.statistics.key_series import KeySeries, all_series
 
 ROWS = 20
 DAYS = 30
@@ -60,7 +60,7 @@ class LimitBar:
 @dataclass(frozen=True, slots=True)
 class Plot:
     title: Any
-    series: Series
+    series: KeySeries
     data: str
 
     @property
@@ -119,7 +119,7 @@ def bar(limit: Limit) -> LimitBar:
     )
 
 
-def plot(span: str, series: Series) -> Plot:
+def plot(span: str, series: KeySeries) -> Plot:
     stacks = [
         {"label": _("Complete"), "data": series.complete, "backgroundColor": "#2563eb", "stack": "requests"},
         {"label": _("Others"), "data": series.others, "backgroundColor": "#d97706", "stack": "requests"},
@@ -176,7 +176,7 @@ def trail_of(api_key: ApiKey, *, has_audit: bool) -> list[Change]:
     """Who changed it, the newest first: by whatever way, or without the audit what was done in the admin."""
     kind = ContentType.objects.get_for_model(ApiKey)
     audited = AuditEntry.objects.filter(content_type=kind, object_pk=api_key.pk).select_related("content_type")
-    told = LogEntry.objects.filter(content_type=kind, object_id=api_key.pk).select_related("user")
+    entries = LogEntry.objects.filter(content_type=kind, object_id=api_key.pk).select_related("user")
     changes = []
     if has_audit:
         changes += [
@@ -185,6 +185,6 @@ def trail_of(api_key: ApiKey, *, has_audit: bool) -> list[Change]:
         ]
     changes += [
         Change(entry.action_time, entry.user.get_username(), history_messages.read(entry.get_change_message()))
-        for entry in told.order_by("-action_time", "-pk")[:ROWS]
+        for entry in entries.order_by("-action_time", "-pk")[:ROWS]
     ]
     return sorted(changes, key=lambda change: change.at, reverse=True)[:ROWS]

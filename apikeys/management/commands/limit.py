@@ -93,7 +93,7 @@ class Command(DataCommand):
         limits = Limit.objects.select_related("team", "key", "counter").order_by("team__name", "key__name", "pk")
         if options["team"]:
             limits = limits.filter(team=lookups.find_team(options["team"]))
-        rows = [described(limit) for limit in limits]
+        rows = [describe_limit(limit) for limit in limits]
         if options["json"]:
             self.print_json(rows)
         else:
@@ -105,7 +105,7 @@ class Command(DataCommand):
                 self.stdout.write("There are no limits.")
 
     def _tell(self, limit: Limit, options: dict[str, Any], done: str) -> None:
-        facts = described(Limit.objects.select_related("team", "key", "counter").get(pk=limit.pk))
+        facts = describe_limit(Limit.objects.select_related("team", "key", "counter").get(pk=limit.pk))
         if options["json"]:
             self.print_json(facts)
         else:
@@ -126,5 +126,5 @@ def count_amount(limit: Limit, number: Decimal) -> int:
         raise CommandError(f"{number} cannot be counted: points have at most six decimals, all else none.") from None
 
 
-def described(limit: Limit) -> dict[str, Any]:
+def describe_limit(limit: Limit) -> dict[str, Any]:
     return {"id": limit.pk, "team": limit.team.name, "key": limit.key.name if limit.key else None, **limit.state()}

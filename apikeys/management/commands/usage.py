@@ -79,24 +79,24 @@ class Command(DataCommand):
         with transaction.atomic(durable=True), connection.cursor() as cursor:
             # One view of both tables: what a prune moves meanwhile is counted once.
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            records, days = owned(UsageRecord, options), owned(DailyUsage, options)
-            for line in inexact(days, groups, options):
+            records, days = filter_owner(UsageRecord, options), filter_owner(DailyUsage, options)
+            for line in inexact_bounds(days, groups, options):
                 self.stderr.write(line)
-            rows = grouped(admitted(records, options), begun(days, options), groups)
+            rows = sum_groups(filter_records(records, options), filter_days(days, options), groups)
         if options["json"]:
             self.print_json([{**row, "day": row["day"].isoformat()} if "day" in row else row for row in rows])
         elif options["csv"]:
-            writer = csv.DictWriter(self.stdout, [*names_of(groups), *NAMES], lineterminator="\n")
+            writer = csv.DictWriter(self.stdout, [*group_columns(groups), *NAMES], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         elif rows:
-            lines = [in_words(row) for row in rows]
+            lines = [row_texts(row) for row in rows]
             self.stdout.write(columns([[name.upper() for name in lines[0]], *(list(line.values()) for line in lines)]))
         else:
             self.stdout.write("Nothing was used.")
 
 
-def owned(model: type[Model], options: dict[str, Any]) -> QuerySet[Any]:
+def filter_owner(model: type[Model], options: dict[str, Any]) -> QuerySet[Any]:
     rows: QuerySet[Any] = model._default_manager.all()
     if options["team"]:
         rows = rows.filter(team=lookups.find_team(options["team"]))
@@ -105,7 +105,7 @@ def owned(model: type[Model], options: dict[str, Any]) -> QuerySet[Any]:
     return rows
 
 
-def admitted(records: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
+def filter_records(records: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
     if options["since"]:
         records = records.filter(created_at__gte=options["since"])
     if options["until"]:
@@ -114,43 +114,43 @@ def admitted(records: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
     return by_day
 
 
-def begun(days: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
+def filter_days(days: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
     """Those that begin in the range: of a day, either all is counted or nothing."""
     if since := options["since"]:
-        days = days.filter(**{"day__gte" if begins_a_day(since) else "day__gt": since.date()})
+        days = days.filter(**{"day__gte" if starts_day(since) else "day__gt": since.date()})
     if until := options["until"]:
-        days = days.filter(**{"day__lt" if begins_a_day(until) else "day__lte": until.date()})
+        days = days.filter(**{"day__lt" if starts_day(until) else "day__lte": until.date()})
     return days
 
 
-def begins_a_day(moment: datetime) -> bool:
+def starts_day(moment: datetime) -> bool:
     return moment.time() == time()
 
 
-def inexact(days: QuerySet[Any], groups: list[str], options: dict[str, Any]) -> list[str]:
+def inexact_bounds(days: QuerySet[Any], groups: list[str], options: dict[str, Any]) -> list[str]:
     """What to say of answers that would have been other ones before detail was pruned."""
-    said = []
+    remarks = []
     for name, decision in (("since", "left out"), ("until", "counted")):
         bound = options[name]
-        if bound and not begins_a_day(bound) and days.filter(day=bound.date()).exists():
-            said.append(
+        if bound and not starts_day(bound) and days.filter(day=bound.date()).exists():
+            remarks.append(
                 f"Days older than the detail that was kept are whole UTC days: --{name} lies inside of "
                 f"{bound.date()}, which is {decision} as a whole."
             )
-    if "day" in groups and timezone.get_current_timezone_name() != "UTC" and begun(days, options).exists():
+    if "day" in groups and timezone.get_current_timezone_name() != "UTC" and filter_days(days, options).exists():
         zone = timezone.get_current_timezone_name()
-        said.append(f"Days older than the detail that was kept are UTC days, later ones are days of {zone}.")
-    return said
+        remarks.append(f"Days older than the detail that was kept are UTC days, later ones are days of {zone}.")
+    return remarks
 
 
-def names_of(groups: list[str]) -> dict[str, str]:
+def group_columns(groups: list[str]) -> dict[str, str]:
     """What tells the rows of these groups apart, and the columns that it is read from."""
     return {name: column for group in groups for name, column in GROUPS[group].items()}
 
 
-def grouped(records: QuerySet[Any], days: QuerySet[Any], groups: list[str]) -> list[dict[str, Any]]:
+def sum_groups(records: QuerySet[Any], days: QuerySet[Any], groups: list[str]) -> list[dict[str, Any]]:
     """One row for each group: what names it, and its totals over both."""
-    names = names_of(groups)
+    names = group_columns(groups)
     # Django takes no alias that is the name of a column.
     aliases = {f"by_{name}": column for name, column in names.items()}
     totals: dict[tuple[Any, ...], list[int]] = {}
@@ -166,7 +166,7 @@ def grouped(records: QuerySet[Any], days: QuerySet[Any], groups: list[str]) -> l
     ]
 
 
-def in_words(row: dict[str, Any]) -> dict[str, str]:
+def row_texts(row: dict[str, Any]) -> dict[str, str]:
     """For people: names rather than ids, points rather than millionths."""
     shown = {name: value for name, value in row.items() if not name.endswith("_id")}
     shown["points"] = points(shown.pop("micropoints"))

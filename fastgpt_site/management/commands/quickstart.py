@@ -19,7 +19,7 @@ from django.db import OperationalError, connections
 
 from fastgpt_site.demo import seed
 from fastgpt_site.process import serving
-from fastgpt_site.process.supervisor import StartError, Supervisor, answers, bind, free_port
+from fastgpt_site.process.supervisor import StartError, Supervisor, bind, free_port, responds
 
 LOOPBACK = "127.0.0.0/8"
 
@@ -143,7 +143,7 @@ def start_model(supervisor: Supervisor) -> str:
     port = free_port()
     manage = str(settings.BASE_DIR / "manage.py")
     supervisor.start("the local model", [sys.executable, manage, "localmodel", "--port", str(port)])
-    supervisor.wait_until(lambda: answers("127.0.0.1", port, "/health"), "The local model")
+    supervisor.wait_until(lambda: responds("127.0.0.1", port, "/health"), "The local model")
     return f"http://127.0.0.1:{port}/v1"
 
 

@@ -20,7 +20,7 @@ from datasets.data import NewDatum, insert
 from datasets.models import Collection, PendingVector, Vector, VectorSet
 from datasets.texts import LONGEST_TOKEN, token_counts, tokenizer
 from datasets.vectors import sets, static_model
-from datasets.vectors.embeddings import MAXIMUM_WAITING, Embedded, count_tokens, embed, normed
+from datasets.vectors.embeddings import MAXIMUM_WAITING, Embedded, count_tokens, embed, normalize
 from datasets.vectors.provider_models import ProviderModel, TextsRefused
 from tests.environment import PROJECT
 from tests.support import factories
@@ -247,7 +247,7 @@ def test_long_and_many_texts_in_their_order() -> None:
         return (await embed(ProviderModel.of(None, ""), texts)).vectors, await count_tokens(texts)
 
     vectors, counts = asyncio.run(ask())
-    assert vectors == [normed(vector) for text in texts for vector in static_model.embed([text])]
+    assert vectors == [normalize(vector) for text in texts for vector in static_model.embed([text])]
     assert counts == [token_counts([text])[0] for text in texts]
 
 
