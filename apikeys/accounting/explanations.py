@@ -1,4 +1,4 @@
-"""Why a request was charged what it was, or refused: the rule, the counters before and after, the arithmetic."""
+"""Explanations of charges and refusals: the rule, the counters before and after, the arithmetic."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Explanation:
 
 
 def explain(request_id: str) -> Explanation | None:
-    """What is known of the request with this X-Request-Id; None when nothing is."""
+    """Return all that is known of the request with this X-Request-Id; None when nothing is."""
     record = UsageRecord.objects.select_related("team", "key", "app").filter(pk=request_id).first()
     if record is not None:
         return explain_charge(record)
@@ -197,7 +197,7 @@ def explain_open(reservation: Reservation) -> Explanation:
 
 
 def row(label: str, text: str) -> str:
-    """A label and what it is, the texts of all rows below each other; Chinese characters take two places."""
+    """Return a label and its text, aligned with other rows; Chinese characters take two columns."""
     return label + " " * max(1, 10 - width(label)) + text
 
 
@@ -239,7 +239,6 @@ def price_rows(record: UsageRecord) -> list[str]:
 
 
 def request_lines(most: dict[str, Any]) -> list[str]:
-    """The most that a request may use, which is what its limits were asked for."""
     lines = [row(_("requests"), "1")]
     if most["tokens"]:
         answer = most["tokens"] - most["prompt_tokens"]
@@ -260,7 +259,6 @@ def request_lines(most: dict[str, Any]) -> list[str]:
 
 
 def decision_lines(limit: dict[str, Any], refused_by: int | None) -> Iterator[str]:
-    """One limit as the request found it, and whether there was room."""
     measure = Measure(limit["measure"])
     needed = limit["used"] + limit["reserved"] + limit["requested"]
     amounts = {
@@ -281,7 +279,7 @@ def decision_lines(limit: dict[str, Any], refused_by: int | None) -> Iterator[st
 
 
 def limit_lines(limit: dict[str, Any]) -> Iterator[str]:
-    """As the request found it; nothing is known of that where it was made while the request ran."""
+    """Explain a limit as the request found it; one that was made while the request ran has no such state."""
     if "used" in limit:
         yield from decision_lines(limit, None)
     else:
@@ -289,7 +287,6 @@ def limit_lines(limit: dict[str, Any]) -> Iterator[str]:
 
 
 def with_charge(limit: dict[str, Any], charges: dict[str, list[int]]) -> dict[str, Any]:
-    """A limit as the request found it, with what came of it there; nothing did where it was removed meanwhile."""
     charge = charges.get(str(limit["id"]))
     return (
         limit if charge is None else limit | dict(zip(("charged", "used_after", "reserved_after"), charge, strict=True))

@@ -1,4 +1,4 @@
-"""How much a key and a team may use: limits, what counts against them, and what is reserved for requests under way."""
+"""Limits of keys and teams, and the counters of what counts against them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MAXIMUM_AMOUNT = 2**53
 
 
 class LimitUsage(NamedTuple):
-    """What counts against a limit at this moment. `since` is None for what has no beginning."""
+    """The amounts that count against a limit at this moment. `since` is None for what has no beginning."""
 
     used: int
     reserved: int
@@ -100,7 +100,6 @@ class Limit(models.Model):
         return f"{self.amount_text(self.amount)} {Measure(self.measure).unit} {self.get_period_display()}{soft}"
 
     def amount_text(self, amount: int) -> str:
-        """Return an amount of this limit's measure as people read it: points, not millionths of them."""
         return Measure(self.measure).text(amount)
 
     def clean(self) -> None:
@@ -119,7 +118,7 @@ class Limit(models.Model):
                 raise ValidationError({"soft_amount": _("It lies above the amount, so it would never be reached.")})
 
     def current_usage(self) -> LimitUsage:
-        """Nothing counts of a period that has passed. Its counter stands in it until the next request."""
+        """Return what counts now: nothing of a period that has passed, though its counter still stands in it."""
         begun = period_start(self.period, self.time_zone, timezone.now())
         counter = self.counter
         if begun is None:
@@ -129,7 +128,7 @@ class Limit(models.Model):
         return LimitUsage(counter.used, counter.reserved, counter.period_start)
 
     def state(self) -> dict[str, Any]:
-        """What it allows and what is left, as its holder and operators see it. Points in millionths."""
+        """Return what it allows and what is left, for its holder and operators. Points are in millionths."""
         used, reserved, since = self.current_usage()
         return {
             "measure": self.measure,
@@ -145,7 +144,7 @@ class Limit(models.Model):
 
 
 class Counter(models.Model):
-    """What counts against one limit in its current period. Changed by the database's own functions only."""
+    """The usage of one limit in its current period. Only the database's own functions change it."""
 
     limit = models.OneToOneField(
         Limit, verbose_name=_("limit"), on_delete=models.CASCADE, primary_key=True, related_name="counter"
@@ -153,13 +152,13 @@ class Counter(models.Model):
     period_start = models.DateTimeField(_("period start"))
     used = models.BigIntegerField(_("used"), default=0)
     reserved = models.BigIntegerField(_("reserved"), default=0)
-    # Which alerts of this period were raised: 1, 2 and 4 for 50, 80 and 100 %, 8 for the soft amount.
+    # The bits say which alerts of this period were raised: 1, 2 and 4 for 50, 80 and 100 %, 8 for the soft amount.
     alerted = models.PositiveSmallIntegerField(_("alerted"), db_default=0)
 
     class Meta:
         verbose_name = _("counter")
         verbose_name_plural = _("counters")
-        # Which budgets were used up that far is asked of all of them; the column is hardly ever written to.
+        # Pages look through all budgets for those used up that far; the column is hardly ever written to.
         indexes = [models.Index(fields=["limit"], condition=Q(alerted__gte=ALERTED_AT_80), name="counter_alerted")]
 
     def __str__(self) -> str:

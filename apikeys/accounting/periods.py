@@ -15,7 +15,7 @@ from apikeys.accounting import units
 
 
 class Measure(models.TextChoices):
-    """What a limit counts. Amounts are integers; people give and read points where millionths of them are counted."""
+    """Which quantity a limit counts, in integers. People give and read points, where millionths are counted."""
 
     REQUESTS = "requests", _("requests")
     TOKENS = "tokens", _("tokens")
@@ -24,7 +24,6 @@ class Measure(models.TextChoices):
 
     @property
     def unit(self) -> str:
-        """The name of the unit in which people read amounts."""
         return gettext("points") if self is Measure.MICROPOINTS else str(self.label)
 
     def to_unit(self, amount: int) -> Decimal | int:
@@ -35,7 +34,6 @@ class Measure(models.TextChoices):
         return units.micropoints(number) if self is Measure.MICROPOINTS else units.whole(number)
 
     def text(self, amount: int) -> str:
-        """Return an amount as people read it, without its unit."""
         return units.points_text(amount) if self is Measure.MICROPOINTS else f"{amount:,}"
 
 
@@ -74,7 +72,7 @@ def period_start(period: str, time_zone: str, moment: datetime) -> datetime | No
 
 
 def period_end(period: str, start: datetime, time_zone: str) -> datetime | None:
-    """When a period that began at `start` ends; None for one that has no end."""
+    """Return when a period that began at `start` ends; None for one without an end."""
     local = start.astimezone(zoneinfo.ZoneInfo(time_zone))
     match period:
         case Period.MINUTE:

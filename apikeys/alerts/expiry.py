@@ -1,11 +1,11 @@
-"""Keys that end soon."""
+"""Alerts about keys that expire soon."""
 
 from django.db import connection
 
-# In days. A key raises the nearest of them that it is within, and each at most once for one end.
+# Thresholds are in days. A key raises the nearest of them that it is within, and each at most once for one end.
 THRESHOLDS = [1, 7, 30]
 
-# The usable keys, as authentication would have them, whose end is near.
+# A key is usable here as it is to authentication.
 SQL = """
 INSERT INTO apikeys_alert (team_id, key_id, kind, dedup_key, details)
 SELECT key.team_id, key.id, 'expiry',

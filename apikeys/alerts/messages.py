@@ -1,4 +1,4 @@
-"""Who is told of an alert, and in which words."""
+"""Messages about alerts: their recipients and their words."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from apikeys.accounting.periods import Measure, Period
 from apikeys.alerts.models import Alert, AlertKind
 from apikeys.terminal_text import width
 
-# What a webhook's receiver tells alerts apart by.
+# A webhook's receiver tells alerts apart by these.
 TYPES = {
     AlertKind.BUDGET: "budget.threshold_reached",
     AlertKind.EXPIRY: "key.expires_soon",
@@ -23,14 +23,13 @@ TYPES = {
 
 
 def recipients(alert: Alert) -> list[str]:
-    """Addresses: of the key's owner, or of the team's staff. Nobody who has left the team hears of it."""
+    """Return addresses of the key's owner, or of the team's staff. Nobody who has left the team hears of it."""
     members = alert.team.members.filter(is_active=True).exclude(email="")
     people = members.filter(is_staff=True) if alert.key is None else members.filter(pk=alert.key.owner_id)
     return sorted(set(people.values_list("email", flat=True)))
 
 
 def headline(alert: Alert) -> str:
-    """What happened, in one line."""
     if alert.key is None:
         who = gettext('Team "%(name)s"') % {"name": alert.team.name}
     else:
@@ -54,7 +53,6 @@ def headline(alert: Alert) -> str:
 
 
 def text(alert: Alert) -> str:
-    """The whole notice, for people."""
     details = alert.details
     about = [(gettext("Team"), alert.team.name)]
     if alert.key is not None:
@@ -87,7 +85,7 @@ def text(alert: Alert) -> str:
 
 
 def payload(alert: Alert) -> bytes:
-    """The same for programs. Points are in millionths, as everywhere in the API."""
+    """Return the alert for programs. Points are in millionths, as everywhere in the API."""
     key = None
     if alert.key is not None:
         key = {"id": alert.key.pk, "name": alert.key.name, "last_four": alert.key.last_four}
@@ -98,7 +96,6 @@ def payload(alert: Alert) -> bytes:
 
 
 def amount(measure: str, number: int) -> str:
-    """Return an amount and its unit, such as "1.5 points"."""
     return f"{Measure(measure).text(number)} {Measure(measure).unit}"
 
 

@@ -1,4 +1,4 @@
-"""Keys of another system, read once from a stream. What is said of a line never repeats what stands in it."""
+"""Import of keys from another system, read once from a stream. No message repeats what a line holds."""
 
 import csv
 import io
@@ -37,7 +37,7 @@ class Row:
 
 
 def read_rows(stream: IO[bytes]) -> list[Row]:
-    """Read CSV in UTF-8 whose first line names its columns. Raises ImportRefused."""
+    """Read CSV in UTF-8 whose first line names its columns. Raise ImportRefused."""
     data = stream.read(MAXIMUM_BYTES + 1)
     if len(data) > MAXIMUM_BYTES:
         raise ImportRefused(f"The input is longer than {MAXIMUM_BYTES} bytes. Import it in parts.")
@@ -74,7 +74,6 @@ def _parse(content: str) -> Iterator[Row]:
 
 
 def _records(content: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not blank, with the number of the line on which it begins."""
     reader = csv.reader(io.StringIO(content, newline=""), strict=True)
     begin = 1
     try:
@@ -87,7 +86,7 @@ def _records(content: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def import_rows(rows: list[Row], team: Team, default_owner: User | None) -> list[ApiKey]:
-    """Make one key of the team from each row: all of them, or none. Raises ImportRefused."""
+    """Make one key of the team from each row: all of them, or none. Raise ImportRefused."""
     made = []
     try:
         with transaction.atomic():

@@ -1,4 +1,4 @@
-"""How much one key was used over time, for the plots of its page."""
+"""The usage of one key over time, for the plots of its page."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class KeySeries:
 
 
 def all_series(api_key: ApiKey) -> dict[str, KeySeries]:
-    """24 hours by the hour, 30 days by the day and 12 months by the week, in the viewer's time zone."""
+    """Return 24 hours by the hour, 30 days by the day and 12 months by the week, in the viewer's time zone."""
     now = timezone.now()
     return {
         "day": _series(api_key, Span.DAY, "hour", now, lambda bar: f"{bar:%H:%M}"),
@@ -40,7 +40,7 @@ def all_series(api_key: ApiKey) -> dict[str, KeySeries]:
 
 
 def _series(api_key: ApiKey, span: Span, step: Step, now: datetime, label: Callable[[datetime], str]) -> KeySeries:
-    """Neighbors with one label are one bar."""
+    """Return bars; neighbors with one label become one bar."""
     scope = UsageScope.of_key(api_key, has_refusals=False)
     series = statistics.series(scope, span, step=step, now=now)
     sums = statistics.sums(scope, span.start(now), now)

@@ -1,4 +1,4 @@
-"""The admin's first page: what was asked, who asked most, and what needs a hand; of the viewer's teams alone."""
+"""The admin's first page: figures, leaders and open tasks, of the viewer's teams alone."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ NAMES = {
     Outcome.LOST: gettext_lazy("lost"),
     REFUSED: gettext_lazy("refused"),
 }
-# Readable on white and on dark.
+# These colors are readable on white and on dark.
 TICKS = "#778195"
 PLOT_OPTIONS = {
     "animation": False,
@@ -91,12 +91,11 @@ class Figure:
 
     @property
     def places(self) -> str:
-        """As the template's floatformat wants it: grouped, points and shares with the decimals that they have."""
         return "1g" if self.is_share else "-2g"
 
     @property
     def change(self) -> float | None:
-        """In percent of what it was; of a share in points."""
+        """Return the change in percent; for a share, in percentage points."""
         if self.now is None or self.before is None:
             return None
         if self.is_share:
@@ -105,7 +104,6 @@ class Figure:
 
 
 def add_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """What the page shows, added to what every page of the admin has."""
     user: Any = request.user
     teams = Team.objects.for_user(user)
     picker = TeamPicker(request, teams)
@@ -228,7 +226,6 @@ def _tick(label: datetime, span: Span, step: Step) -> str:
 
 
 def _first(used: Iterable[Used], is_app: bool, attribute: str) -> list[tuple[str, int]]:
-    """(id, figure) of the first ten by one measure; those of nothing are none."""
     figures = [(row.subject_id, getattr(row, attribute)) for row in used if row.is_app == is_app]
     figures = [(pk, points(figure) if attribute == "micropoints" else figure) for pk, figure in figures if figure]
     return sorted(figures, key=lambda figure: (-figure[1], figure[0]))[:PLACES]
@@ -268,7 +265,6 @@ def _leaders(user: Any, scope: UsageScope, span: Span, now: datetime) -> dict[st
 
 
 def _site(now: datetime) -> dict[str, Any]:
-    """What concerns all teams, and so superusers."""
     until = rollup_watermark()
     processes = ServerProcess.objects.filter(heartbeat_at__gt=Now() - timedelta(seconds=LIVE_SECONDS))
     count = len(found := list(processes.order_by("host", "pid")))

@@ -1,4 +1,4 @@
-"""What needs attention: keys, limits and alerts that the dashboard lists."""
+"""Open tasks: keys, limits and alerts that need attention, as the dashboard lists them."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from apikeys.alerts.models import Alert
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
 
-# So many rows of what needs a hand are named; of more there is the list.
+# So many rows that need attention are named; the list shows the rest.
 NAMED = 5
 COUNTED = 100
-# Of more keys or limits than that, not all are looked through while somebody waits for this page.
+# Among more keys or limits than that, not all are looked through while somebody waits for this page.
 LOOKED_THROUGH = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Something that needs a hand: some of its rows by name, and the list that shows all."""
+    """One kind of row that needs attention: some by name, and the list that shows all."""
 
     title: str
     count: str
@@ -42,8 +42,6 @@ def change_url(name: str) -> Callable[[Any], str]:
 
 
 def open_tasks(user: Any, team: Team | None) -> Iterable[Task]:
-    """What needs a hand, of the chosen team or all of the viewer's; what they may not view is left out."""
-
     def of(model: Any) -> QuerySet[Any]:
         rows = model.objects.for_user(user)
         return rows.for_team(team.pk) if team else rows  # type: ignore[no-any-return]
@@ -65,7 +63,7 @@ def open_tasks(user: Any, team: Team | None) -> Iterable[Task]:
     if user.has_perm("apikeys.view_limit"):
         limits = of(Limit)
         if is_long(limits):
-            # By an index of the counters. A budget that was lowered since is not among them before it is met again.
+            # An index of the counters finds them. A budget that was lowered since comes in when it is met again.
             limits = limits.filter(counter__alerted__gte=ALERTED_AT_80)
         limits = attention.nearly_used_up(limits).select_related("team", "key", "counter")
         found.append(task(_("Budgets used to 80 % or more"), limits, "apikeys_limit", "nearly_used_up", describe_limit))

@@ -11,7 +11,6 @@ from fastgpt_site.observability.logs import access_logger
 
 
 def client_of(scope: Scope) -> str | None:
-    """Return the client's address, by the one rule of `client_address`."""
     remote = scope.get("client")
     address = client_address(remote[0] if remote else None, header_of(scope, b"x-forwarded-for"))
     return None if address is None else str(address)

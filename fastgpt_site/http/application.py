@@ -71,7 +71,7 @@ class Application(ASGIHandler):
                     await read_body(receive, body)
                     await self.serve_by_django(scope, receive, outgoing, body)
         except ApiError as error:
-            # Of the body only: what a view raises is answered by its own exception handler.
+            # Only the body raises these: what a view raises is answered by its own exception handler.
             outgoing.close_connection = True
             await send_whole(outgoing, respond(error, trace))
         except ClientGone:
@@ -85,7 +85,7 @@ class Application(ASGIHandler):
     async def serve_hot(
         self, scope: Scope, receive: Receive, outgoing: OutgoingResponse, view_class: type[AsyncApiView], view: Any
     ) -> None:
-        """The short way: who asks is known before a body is read, so that nobody without a key fills the memory."""
+        """Look the key up before a body is read, so that nobody without a key fills the memory."""
         body = BytesIO()
         request = ASGIRequest(scope, body)
         attach(request, outgoing.trace)
@@ -103,7 +103,7 @@ class Application(ASGIHandler):
     async def serve_upload(
         self, scope: Scope, receive: Receive, outgoing: OutgoingResponse, view_class: type[ApiView]
     ) -> None:
-        """Who asks is known before a body is read, so that nobody without a right to it fills the disk."""
+        """Ask who calls before a body is read, so that nobody without a right to it fills the disk."""
         request = ASGIRequest(without_body(scope), BytesIO())
         attach(request, outgoing.trace)
         with ExitStack() as held:
@@ -126,7 +126,7 @@ class Application(ASGIHandler):
             await super().__call__(scope, BodyRead(body, receive), outgoing.send)  # type: ignore[arg-type]
 
     async def read_body(self, receive: Any) -> Any:
-        """Django's hook. The body has been read already."""
+        """Return the body, which has been read already. Django calls this."""
         return receive.body
 
     def create_request(self, scope: Any, body_file: Any) -> Any:
@@ -137,12 +137,11 @@ class Application(ASGIHandler):
 
 
 class NoApiView(ApiView):
-    """Stands for all that is no view of the API."""
+    """The view that stands for every path outside of the API."""
 
 
 @lru_cache(maxsize=256)
 def api_view(path: str) -> tuple[type[ApiView], Callable[..., Any]]:
-    """The API's view that this path leads to, and how to call it."""
     try:
         match = get_resolver().resolve(path)
     except Resolver404:
@@ -154,7 +153,7 @@ def api_view(path: str) -> tuple[type[ApiView], Callable[..., Any]]:
 
 
 def drop_forged_scheme(scope: Scope) -> None:
-    """Only a trusted proxy may say that its client came over HTTPS."""
+    """Drop the header by which only a trusted proxy may say that its client came over HTTPS."""
     if not settings.SECURE_PROXY_SSL_HEADER:
         return
     peer = client_address(scope["client"][0], "") if scope.get("client") else None

@@ -1,4 +1,4 @@
-"""The three things that an ASGI application is called with, as this project types them."""
+"""The types of the three arguments that an ASGI application is called with."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any

@@ -12,13 +12,11 @@ EXPOSED = ", ".join(
 
 
 def header_of(scope: Scope, name: bytes) -> str:
-    """All values of a request header, joined as one."""
     values: list[str] = [value.decode("latin1") for key, value in scope["headers"] if key == name]
     return ",".join(values)
 
 
 def cors_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    """What a browser at a configured origin may read. Never with credentials: a key is not a cookie."""
     headers = [(b"vary", b"Origin")]
     origin = header_of(scope, b"origin")
     if origin in settings.CORS_ALLOWED_ORIGINS:
@@ -30,7 +28,6 @@ def cors_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
 
 
 def preflight(scope: Scope) -> HttpResponse:
-    """The answer to OPTIONS, whoever asks: what could be sent here."""
     response = HttpResponse(status=204, headers={"Allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
     if header_of(scope, b"origin") in settings.CORS_ALLOWED_ORIGINS:
         response["Access-Control-Allow-Methods"] = "GET, POST, PUT, DELETE"

@@ -21,7 +21,7 @@ class ClientGone(Exception):
 
 
 class BodyRead:
-    """A `receive` for Django whose body has been read; what comes after it is still to be heard."""
+    """A `receive` for Django whose body has been read; messages after it still arrive."""
 
     def __init__(self, body: IO[bytes], receive: Receive) -> None:
         self.body, self.receive = body, receive
@@ -31,13 +31,12 @@ class BodyRead:
 
 
 def without_body(scope: Scope) -> Scope:
-    """The same request as if it had no body, for whoever would look into it."""
     dropped = (b"content-type", b"content-length", b"transfer-encoding")
     return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name not in dropped]}
 
 
 async def read_body(receive: Receive, body: IO[bytes], *, is_file: bool = False) -> None:
-    """The whole body, into a file that is then at its beginning. Raises BodyTooLarge, BodyTooSlow or ClientGone."""
+    """Read the whole body into a file and rewind it. Raise BodyTooLarge, BodyTooSlow or ClientGone."""
     limit, seconds = settings.API_MAX_BODY_BYTES, settings.API_BODY_SECONDS
     if is_file:
         limit += settings.DATASET_MAX_FILE_BYTES
@@ -66,7 +65,6 @@ async def read_body(receive: Receive, body: IO[bytes], *, is_file: bool = False)
 
 
 async def drain(receive: Receive, limit: int = 0) -> None:
-    """Read and drop the rest of a body, within bounds."""
     dropped = 0
     try:
         async with asyncio.timeout(DRAIN_SECONDS):

@@ -1,4 +1,4 @@
-"""Answers on their way out: each carries its request id and CORS headers, and is logged and counted when it ends."""
+"""Responses on their way out: each carries its request id and CORS headers, and is logged and counted at its end."""
 
 import asyncio
 from collections.abc import Callable
@@ -22,7 +22,7 @@ LOOK_SECONDS = 0.8
 
 
 class OutgoingResponse:
-    """One answer on its way out. `send` stands in for the server's own."""
+    """One response on its way out. `send` stands in for the server's own."""
 
     def __init__(self, scope: Scope, send: Send, trace: Trace) -> None:
         self.scope = scope
@@ -42,12 +42,11 @@ class OutgoingResponse:
 
     @property
     def _transport(self) -> asyncio.Transport | None:
-        """uvicorn's connection, for what ASGI has no message for."""
+        """Return uvicorn's connection, for what ASGI has no message for."""
         transport: asyncio.Transport | None = getattr(getattr(self._send, "__self__", None), "transport", None)
         return transport
 
     def abort(self) -> None:
-        """Drop the connection, with all that a stalled reader has not taken."""
         self.is_gone = True
         if self._transport is not None:
             self._transport.abort()
@@ -80,7 +79,7 @@ class OutgoingResponse:
         return headers
 
     def end(self) -> None:
-        """Log and count an answer that has ended, however it did, and keep why it was a refusal."""
+        """Log and count a response that has ended, however it did, and keep why it was a refusal."""
         client = access_log.client_of(self.scope)
         access_log.write(self.scope, self.trace, self.status, client, is_api=self.is_api, is_gone=self.is_gone)
         if self.is_api and self.trace.refusal is not None:
@@ -112,7 +111,7 @@ async def serve_until_gone(request: ASGIRequest, view: Any, receive: Receive, ou
         else:
             await send_whole(outgoing, response)
     except asyncio.CancelledError:
-        # Ours, because the client went: the request ends here. Any other, the server's own end, goes on.
+        # The watcher cancels when the client goes: the request ends here. A cancellation by the server goes on.
         if not outgoing.is_gone or task.uncancel() > 0:
             raise
     finally:
@@ -149,7 +148,7 @@ async def send_stream(outgoing: OutgoingResponse, response: EventStream) -> None
 
     async def keep_awake() -> None:
         while True:
-            # Asleep for no longer than either limit: a send may begin to stall in the meantime.
+            # It sleeps no longer than either limit: a send may begin to stall in the meantime.
             limit = min(settings.STREAM_STALL_SECONDS, response.silence_seconds)
             await asyncio.sleep(max(last_sent + limit - loop.time(), 0.05 if not is_sending else 0.5))
             quiet = loop.time() - last_sent

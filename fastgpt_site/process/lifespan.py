@@ -1,4 +1,4 @@
-"""What a server process starts before its first request, and ends after its last."""
+"""The life of a server process: what it starts before its first request, and ends after its last."""
 
 import asyncio
 import gc
@@ -34,9 +34,9 @@ BATCHERS = (
     usage_batcher,
 )
 DRAIN_SECONDS = 5.0
-# How many synchronous requests run at the same time. Each takes a thread and a database connection.
+# So many synchronous requests run at the same time. Each takes a thread and a database connection.
 MAX_SYNC_REQUESTS = 32
-# Of connections for Django's threads: what is not of requests takes some too. Seconds. While the database cannot be
+# Connections of Django's threads: some are not of requests. Times are in seconds. While the database cannot be
 # reached, each request tries anew: the pool's own attempts come ever more seldom, so it must give them up soon.
 POOL = {
     "min_size": 1,
@@ -48,7 +48,6 @@ POOL = {
 
 
 async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]]) -> None:
-    """Speak the ASGI lifespan protocol until shutdown."""
     measuring: asyncio.Task[None] | None = None
     while True:
         message = await receive()

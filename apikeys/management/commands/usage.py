@@ -1,4 +1,4 @@
-"""What was used, by key, app, model or day."""
+"""Report usage by team, key, app, model, endpoint or day."""
 
 import csv
 from argparse import ArgumentParser, ArgumentTypeError
@@ -17,7 +17,7 @@ from apikeys.management import lookups
 from apikeys.management.command_line import DataCommand, text
 from apikeys.terminal_text import printable
 
-# What can be grouped by, and the columns that name a group.
+# Each group is named by these columns.
 GROUPS: dict[str, dict[str, Any]] = {
     "team": {"team": F("team__name")},
     "key": {"key": F("key__name"), "key_id": F("key_id")},
@@ -44,7 +44,7 @@ NAMES = list(TOTALS[UsageRecord])
 
 
 def moment(value: str) -> datetime:
-    """An ISO date, its first moment, or an ISO time; in the project's time zone unless it names another."""
+    """Parse an ISO date, meaning its first moment, or an ISO time; in the project's time zone unless one is named."""
     try:
         parsed = datetime.fromisoformat(value)
         return (parsed if parsed.tzinfo else timezone.make_aware(parsed)).astimezone(UTC)
@@ -77,7 +77,7 @@ class Command(DataCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         groups = list(dict.fromkeys(options["by"] or ["key", "model"]))
         with transaction.atomic(durable=True), connection.cursor() as cursor:
-            # One view of both tables: what a prune moves meanwhile is counted once.
+            # One snapshot shows both tables, so what a prune moves meanwhile is counted once.
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
             records, days = filter_owner(UsageRecord, options), filter_owner(DailyUsage, options)
             for line in inexact_bounds(days, groups, options):
@@ -115,7 +115,7 @@ def filter_records(records: QuerySet[Any], options: dict[str, Any]) -> QuerySet[
 
 
 def filter_days(days: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
-    """Those that begin in the range: of a day, either all is counted or nothing."""
+    """Keep days that begin in the range: either all of a day is counted or nothing."""
     if since := options["since"]:
         days = days.filter(**{"day__gte" if starts_day(since) else "day__gt": since.date()})
     if until := options["until"]:
@@ -128,7 +128,6 @@ def starts_day(moment: datetime) -> bool:
 
 
 def inexact_bounds(days: QuerySet[Any], groups: list[str], options: dict[str, Any]) -> list[str]:
-    """What to say of answers that would have been other ones before detail was pruned."""
     remarks = []
     for name, decision in (("since", "left out"), ("until", "counted")):
         bound = options[name]
@@ -144,12 +143,10 @@ def inexact_bounds(days: QuerySet[Any], groups: list[str], options: dict[str, An
 
 
 def group_columns(groups: list[str]) -> dict[str, str]:
-    """What tells the rows of these groups apart, and the columns that it is read from."""
     return {name: column for group in groups for name, column in GROUPS[group].items()}
 
 
 def sum_groups(records: QuerySet[Any], days: QuerySet[Any], groups: list[str]) -> list[dict[str, Any]]:
-    """One row for each group: what names it, and its totals over both."""
     names = group_columns(groups)
     # Django takes no alias that is the name of a column.
     aliases = {f"by_{name}": column for name, column in names.items()}
@@ -167,7 +164,6 @@ def sum_groups(records: QuerySet[Any], days: QuerySet[Any], groups: list[str]) -
 
 
 def row_texts(row: dict[str, Any]) -> dict[str, str]:
-    """For people: names rather than ids, points rather than millionths."""
     shown = {name: value for name, value in row.items() if not name.endswith("_id")}
     shown["points"] = points(shown.pop("micropoints"))
     return {
