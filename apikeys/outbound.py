@@ -59,7 +59,7 @@ def _unwrap(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or address
 
 
-def _checked_socket(setting: str, address_info: Any) -> socket.socket:
+def _open_socket(setting: str, address_info: Any) -> socket.socket:
     family, kind, protocol, _, destination = address_info
     if not is_allowed(ipaddress.ip_address(destination[0].partition("%")[0]), setting):
         raise AddressRefused(f"This address may not be called. See {setting}.")
@@ -74,7 +74,7 @@ def session(setting: str = OUTBOUND) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(
             limit=0,
             keepalive_timeout=KEEPALIVE_SECONDS,
-            socket_factory=partial(_checked_socket, setting),
+            socket_factory=partial(_open_socket, setting),
             ttl_dns_cache=30,
         )
         found = aiohttp.ClientSession(

@@ -84,16 +84,16 @@ def preview(days: int) -> Pruned:
     with connection.cursor() as cursor:
         cursor.execute(PREVIEW, {"before": start_of(before)})
         records, daily_rows, counters = cursor.fetchone()
-    refusals = refused_before(first_day_kept(min(days, REFUSAL_DAYS))).count()
+    refusals = refusals_before(first_day_kept(min(days, REFUSAL_DAYS))).count()
     alerts = Alert.objects.filter(**delivered_before(before)).count()
     return Pruned(before, records, daily_rows, counters, refusals, alerts)
 
 
 def prune_refusals(days: int = REFUSAL_DAYS) -> int:
-    return _delete(refused_before(first_day_kept(days)))
+    return _delete(refusals_before(first_day_kept(days)))
 
 
-def refused_before(day: date) -> QuerySet[Refusal]:
+def refusals_before(day: date) -> QuerySet[Refusal]:
     # Ids begin with their time, so the primary key's index has them in order.
     return Refusal.objects.filter(pk__lt=f"{int(start_of(day).timestamp()):08x}")
 

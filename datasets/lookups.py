@@ -18,8 +18,8 @@ def find_dataset(team_id: str, dataset_id: str | None) -> Dataset:
     return dataset
 
 
-def find_collection(team_id: str, collection_id: str | None, **wanted: Any) -> Collection:
-    rows = Collection.objects.for_team(team_id).filter(**wanted).select_related("dataset")
+def find_collection(team_id: str, collection_id: str | None, **filters: Any) -> Collection:
+    rows = Collection.objects.for_team(team_id).filter(**filters).select_related("dataset")
     collection: Collection | None = _find(rows, collection_id)
     if collection is None:
         raise CollectionNotFound
@@ -44,14 +44,14 @@ def lock_dataset(team_id: str, dataset_id: str | None, *, for_removal: bool = Fa
 
 def lock_collections(team_id: str, collection_ids: list[str], *, for_removal: bool = False) -> list[Collection]:
     """Lock all of them, or raise CollectionNotFound. For a removal, lock their datasets before them."""
-    wanted = set(collection_ids)
-    if not all(map(is_object_id, wanted)):
+    ids = set(collection_ids)
+    if not all(map(is_object_id, ids)):
         raise CollectionNotFound
     if for_removal:
-        lock_datasets_of(Collection.objects.for_team(team_id).filter(pk__in=wanted))
-    rows = Collection.objects.for_team(team_id).filter(pk__in=wanted).select_related("dataset")
+        lock_datasets_of(Collection.objects.for_team(team_id).filter(pk__in=ids))
+    rows = Collection.objects.for_team(team_id).filter(pk__in=ids).select_related("dataset")
     found = list(rows.select_for_update(of=("self",), no_key=not for_removal).order_by("pk"))
-    if len(found) != len(wanted):
+    if len(found) != len(ids):
         raise CollectionNotFound
     return found
 

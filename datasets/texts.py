@@ -61,11 +61,11 @@ loading = threading.Lock()
 def tokenizer() -> Any:
     """Return a `tokenizers.Tokenizer` without padding: its encodings are as long as their texts."""
     with loading:
-        return _loaded_tokenizer()
+        return _load_tokenizer()
 
 
 @cache
-def _loaded_tokenizer() -> Any:
+def _load_tokenizer() -> Any:
     from tokenizers import Tokenizer
 
     return Tokenizer.from_file(str(wordllama_folder() / "tokenizers" / "l2_supercat_tokenizer_config.json"))

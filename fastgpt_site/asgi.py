@@ -17,7 +17,7 @@ from fastgpt_site.http.application import Application  # noqa: E402
 
 
 def get_application() -> Application:
-    """The application of this process. A route that does not declare its policy stops it here."""
+    """Return the application of this process. Raise ImproperlyConfigured while a system check fails."""
     errors = [error for error in run_checks() if error.level >= ERROR]
     if errors:
         raise ImproperlyConfigured("\n".join(str(error) for error in errors))

@@ -54,7 +54,7 @@ class UsageRecord(models.Model):
     """
 
     id = models.CharField(_("ID"), max_length=24, primary_key=True)
-    # Indexed together with the time, below.
+    # It is indexed together with the time, below.
     team = unconstrained_key(Team, _("team"))
     key = unconstrained_key(ApiKey, _("key"), related_name="usage")
     app = unconstrained_key("chat.App", _("app"), null=True)
@@ -104,13 +104,13 @@ class UsageRecord(models.Model):
 
 
 class DailyUsage(models.Model):
-    """What is left of usage records when they are pruned: the sums of one UTC day, for each way to tell them apart.
+    """The sums that are left of one UTC day's usage records once they are pruned, for each way to tell them apart.
 
     A request is either here or a usage record, never both: `retention` moves it in one transaction.
     """
 
     day = models.DateField(_("day"), help_text=_("In UTC."))
-    # Indexed together with the day, below; foreign keys without a constraint as in UsageRecord.
+    # It is indexed together with the day, below; foreign keys have no constraint, as in UsageRecord.
     team = unconstrained_key(Team, _("team"))
     key = unconstrained_key(ApiKey, _("key"), related_name="daily_usage")
     app = unconstrained_key("chat.App", _("app"), null=True)

@@ -59,7 +59,7 @@ class Reconciliation(models.Model):
 KEPT = 100
 LOCK_SECONDS = 5
 
-# One statement, so one moment: whatever changes one side of the comparison changes the other in its transaction.
+# One statement sees one moment: whatever changes one side of the comparison changes the other in its transaction.
 SQL = """
 WITH held AS MATERIALIZED (
     SELECT part.limit_id, part.period_start, sum(part.amount)::bigint AS amount
@@ -87,7 +87,7 @@ DRIFTED = SQL + "WHERE (used, reserved) <> (used_in_records + used_in_days, rese
 
 
 def reconcile() -> tuple[int, list[Balance]]:
-    """(limits compared, those that drifted). Nobody waits for it."""
+    """Return how many limits were compared, and those that drifted. Nobody waits for it."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM apikeys_counter")
         (limits,) = cursor.fetchone()
@@ -96,7 +96,6 @@ def reconcile() -> tuple[int, list[Balance]]:
 
 
 def compare() -> list[Balance]:
-    """Every limit's balance, for who wants to see the sums."""
     with connection.cursor() as cursor:
         cursor.execute(SQL + "ORDER BY limit_id")
         return _balances(cursor)
@@ -104,14 +103,14 @@ def compare() -> list[Balance]:
 
 @transaction.atomic
 def fix(drifts: Iterable[Balance]) -> None:
-    """Set right what has drifted still. Requests under these limits wait meanwhile; all others do not.
+    """Set right what still drifts. Requests under these limits wait meanwhile; all others do not.
 
-    Raises django.db.OperationalError when somebody else holds the counters for five seconds.
+    Raise django.db.OperationalError when somebody else holds the counters for five seconds.
     """
     ids = [balance.limit.pk for balance in drifts]
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
-        # In the order in which all others lock them.
+        # All others lock them in this order.
         cursor.execute("SELECT 1 FROM apikeys_counter WHERE limit_id = ANY (%s) ORDER BY limit_id FOR UPDATE", [ids])
         cursor.execute(REPAIR, [ids])
 
@@ -125,7 +124,7 @@ def _balances(cursor: Any) -> list[Balance]:
 
 
 def reconcile_and_remember() -> Reconciliation:
-    """Compare, set nothing right, and keep the result; the newest hundred stay."""
+    """Compare, repair nothing, and keep the result; the newest hundred results stay."""
     began = time.monotonic()
     limits, drifts = reconcile()
     made = Reconciliation.objects.create(limits=limits, drifted=len(drifts), seconds=time.monotonic() - began)

@@ -11,14 +11,14 @@ from apikeys.teams import Team, unconstrained_key
 
 
 class Reservation(models.Model):
-    """What one admitted request may still use: its prompt's bound and the longest answer, at every limit it met.
+    """The most that one admitted request may still use, at every limit it met: its prompt's bound and longest answer.
 
     Its foreign keys have no constraint and no index: the row comes and goes with a request, found by its id.
     """
 
     id = models.CharField(_("ID"), max_length=24, primary_key=True)
     server_id = models.CharField(_("server ID"), max_length=24)
-    # Written and removed with every request, and looked for by its id: no index is kept of these.
+    # The row is written and removed with every request and found by its id, so no index is kept of these.
     team = unconstrained_key(Team, _("team"))
     key = unconstrained_key(ApiKey, _("key"))
     app = unconstrained_key("chat.App", _("app"), null=True)
@@ -28,7 +28,7 @@ class Reservation(models.Model):
     prompt_micropoints = models.PositiveBigIntegerField(_("prompt micropoints"))
     prompt_price = models.PositiveBigIntegerField(_("prompt price"), db_default=0)
     completion_price = models.PositiveBigIntegerField(_("completion price"), db_default=0)
-    # Each limit as the request found it, and what it asked for: for the ledger, where it explains the record.
+    # The ledger explains the record by each limit as the request found it, and by what was requested there.
     limits_seen = models.JSONField(_("limits seen"), null=True)
     limit_ids = ArrayField(models.BigIntegerField(), verbose_name=_("limit ids"))
     amounts = ArrayField(models.BigIntegerField(), verbose_name=_("amounts"))

@@ -19,7 +19,7 @@ from unfold.admin import TabularInline as UnfoldTabularInline
 from apikeys.admin.filters import ScopedListFilter, YesFilter
 from apikeys.admin.scope import ReadOnlyAdmin, TeamScopedAdmin
 from apikeys.alerts import messages as notices
-from apikeys.alerts.deliveries import Delivery, given_up
+from apikeys.alerts.deliveries import Delivery, undelivered_alerts
 from apikeys.alerts.models import Alert
 from apikeys.alerts.webhooks import Webhook
 from apikeys.audit import history_messages, recording
@@ -58,7 +58,7 @@ class GivenUpFilter(YesFilter):
     title, parameter_name, label = _("deliveries"), "given_up", _("Given up")
 
     def rows(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return given_up(queryset)
+        return undelivered_alerts(queryset)
 
 
 @admin.register(Alert)
@@ -90,8 +90,8 @@ class WebhookAdmin(TeamScopedAdmin):
     search_fields = ("team__name", "url")
 
     def get_fields(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
-        told = ("secret_made_at", "last_success_at", "last_failure_at", "failure")
-        return ("team", "url", "disabled_at", *(told if obj else ()))
+        facts = ("secret_made_at", "last_success_at", "last_failure_at", "failure")
+        return ("team", "url", "disabled_at", *(facts if obj else ()))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Webhook | None = None) -> tuple[str, ...]:
         # A webhook of one team is not given to another.
@@ -125,13 +125,13 @@ class WebhookAdmin(TeamScopedAdmin):
             obj.save(force_insert=True)
 
     def response_add(self, request: HttpRequest, obj: Webhook, post_url_continue: Any = None) -> HttpResponse:
-        return self._shown_once(request, obj, request.new_secret, gettext("Created."))  # type: ignore[attr-defined]
+        return self._show_once(request, obj, request.new_secret, gettext("Created."))  # type: ignore[attr-defined]
 
     def response_change(self, request: HttpRequest, obj: Webhook) -> HttpResponse:
         secret: str | None = getattr(request, "new_secret", None)
         if secret is None:
             return super().response_change(request, obj)
-        return self._shown_once(request, obj, secret, gettext("The URL changed, so there is a new secret."))
+        return self._show_once(request, obj, secret, gettext("The URL changed, so there is a new secret."))
 
     def get_urls(self) -> list[URLPattern]:
         page = path(
@@ -179,9 +179,9 @@ class WebhookAdmin(TeamScopedAdmin):
             )
             return HttpResponseRedirect(self._url("change", webhook))
         self.log_change(request, webhook, history_messages.NEW_WEBHOOK_SECRET())
-        return self._shown_once(request, webhook, secret, gettext("Replaced."))
+        return self._show_once(request, webhook, secret, gettext("Replaced."))
 
-    def _shown_once(self, request: HttpRequest, webhook: Webhook, secret: str, done: Any) -> HttpResponse:
+    def _show_once(self, request: HttpRequest, webhook: Webhook, secret: str, done: Any) -> HttpResponse:
         # The response to the POST that made the secret is the only page with it. No cache or history may keep it.
         context = {
             **self.admin_site.each_context(request),

@@ -49,8 +49,8 @@ class KindFilter(admin.SimpleListFilter):
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if not self.value():
             return queryset
-        wanted = [model for model in audited_models() if model._meta.label_lower == self.value()]
-        types = ContentType.objects.get_for_models(*wanted).values() if wanted else []
+        chosen = [model for model in audited_models() if model._meta.label_lower == self.value()]
+        types = ContentType.objects.get_for_models(*chosen).values() if chosen else []
         return queryset.filter(content_type__in=list(types))
 
 
@@ -152,18 +152,18 @@ def lines(entry: AuditEntry) -> list[tuple[Any, Any, Any]]:
     """Return (field, before, after) for people; for a many-to-many relation, (field, removed, added)."""
     model = entry.content_type.model_class()
     fields: dict[str, Any] = {field.name: field for field in model._meta.get_fields()} if model else {}
-    told = []
+    changes = []
     for name, change in (entry.changes or {}).items():
         field = fields.get(name)
         label = capfirst(str(getattr(field, "verbose_name", name)))
         if isinstance(change, dict):
             objects = ", ".join(change["objects"])
-            told.append((label, "", objects) if change["operation"] == "add" else (label, objects, ""))
+            changes.append((label, "", objects) if change["operation"] == "add" else (label, objects, ""))
         else:
             before, after = (readable(field, value) for value in change)
             if (before, after) != ("", ""):
-                told.append((label, before, after))
-    return told
+                changes.append((label, before, after))
+    return changes
 
 
 def readable(field: Field[Any, Any] | None, value: Any) -> Any:

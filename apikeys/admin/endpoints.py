@@ -125,10 +125,10 @@ class SwitchForm(forms.Form):
     is_open = forms.TypedChoiceField(choices=[("yes", ""), ("no", "")], coerce=lambda value: value == "yes")
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        if answers.get("kind") not in declared_kinds().get(answers.get("endpoint", ""), frozenset()):
+        cleaned: dict[str, Any] = super().clean() or {}
+        if cleaned.get("kind") not in declared_kinds().get(cleaned.get("endpoint", ""), frozenset()):
             raise ValidationError(_("This endpoint never takes keys of that kind."))
-        return answers
+        return cleaned
 
 
 class EndpointRuleForm(RuleModelForm):
@@ -161,15 +161,15 @@ class EndpointRuleForm(RuleModelForm):
             ]
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        if "endpoint" in answers:
-            taken = self.declared[answers["endpoint"]]
-            denied = answers.get("denied_kinds", [])
+        cleaned: dict[str, Any] = super().clean() or {}
+        if "endpoint" in cleaned:
+            taken = self.declared[cleaned["endpoint"]]
+            denied = cleaned.get("denied_kinds", [])
             never = [str(kind.label) for kind in AccessKind if kind in denied and kind not in taken]
             if never:
                 complaint = _("This endpoint never takes: %(kinds)s.") % {"kinds": ", ".join(never)}
                 raise ValidationError({"denied_kinds": complaint})
-        return answers
+        return cleaned
 
 
 @admin.register(EndpointRule)

@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin as UnfoldModelAdmin
 
-from apikeys.alerts.attention import expiring_soon, nearly_used_up, unused
+from apikeys.alerts.attention import expiring_soon, nearly_used_up, unused_keys
 
 if TYPE_CHECKING:
     AnyModelAdmin = admin.ModelAdmin[Any]
@@ -55,7 +55,7 @@ class UnusedFilter(YesFilter):
     title, parameter_name, label = _("last use"), "unused", _("None for 90 days")
 
     def rows(self, queryset: Any) -> QuerySet[Any]:
-        return unused(queryset)
+        return unused_keys(queryset)
 
 
 class NearlyUsedUpFilter(YesFilter):

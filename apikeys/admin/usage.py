@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
@@ -14,7 +13,7 @@ from unfold.admin import TabularInline as UnfoldTabularInline
 
 from apikeys.accounting import explanations
 from apikeys.accounting.ledger import DailyUsage, KeyActivity, Refusal, UsageRecord
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting.units import points_text
 from apikeys.admin.filters import ScopedListFilter
 from apikeys.admin.keys.key_admin import moment
 from apikeys.admin.long_lists import LongList
@@ -84,7 +83,7 @@ class UsageRecordAdmin(LongList, ReadOnlyAdmin):
 
     @admin.display(description=_("explanation"))
     def explanation(self, record: UsageRecord) -> str:
-        return explained(explanations.explain_charge(record))
+        return render_explanation(explanations.explain_charge(record))
 
 
 @admin.register(DailyUsage)
@@ -113,7 +112,7 @@ class DailyUsageAdmin(LongList, ReadOnlyAdmin):
 
     @admin.display(description=_("points"))
     def points(self, row: DailyUsage) -> str:
-        return f"{Decimal(row.cost_micropoints) / MICROPOINTS:,}"
+        return points_text(row.cost_micropoints)
 
 
 @admin.register(Refusal)
@@ -132,8 +131,8 @@ class RefusalAdmin(LongList, ReadOnlyAdmin):
 
     @admin.display(description=_("explanation"))
     def explanation(self, refusal: Refusal) -> str:
-        return explained(explanations.explain_refusal(refusal))
+        return render_explanation(explanations.explain_refusal(refusal))
 
 
-def explained(explanation: explanations.Explanation) -> str:
+def render_explanation(explanation: explanations.Explanation) -> str:
     return format_html('<pre class="explanation">{}</pre>', explanation.text())

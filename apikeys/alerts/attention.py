@@ -1,4 +1,4 @@
-"""Keys and limits that somebody should look at: what the dashboard counts, and filters of their lists that show it."""
+"""Querysets of keys and limits that need attention, for the dashboard and for filters of their lists."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def expiring_soon(keys: ApiKeyQuerySet) -> QuerySet[Any]:
     return keys.usable().filter(expires_at__gt=Now(), expires_at__lte=Now() + SOON).order_by("expires_at")
 
 
-def unused(keys: ApiKeyQuerySet) -> QuerySet[Any]:
+def unused_keys(keys: ApiKeyQuerySet) -> QuerySet[Any]:
     """Keys that work, are older than 90 days, and were not used for as long."""
     long_ago = Now() - LONG_AGO
     return (
@@ -30,7 +30,7 @@ def unused(keys: ApiKeyQuerySet) -> QuerySet[Any]:
 
 
 def nearly_used_up(limits: QuerySet[Any]) -> QuerySet[Any]:
-    """Budgets of whose present period 80 % is used, or more. A counter nobody has met lately stands in an older one."""
+    """Return budgets whose present period is used to 80 % or more; a counter may still stand in an older period."""
     begun = Func("period", "time_zone", Now(), function="apikeys_period_start", output_field=DateTimeField())
     return limits.exclude(period__in=[Period.NOW, Period.MINUTE]).filter(
         amount__gt=0, counter__used__gte=F("amount") - F("amount") / 5, counter__period_start__gte=begun

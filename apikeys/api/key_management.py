@@ -14,9 +14,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apikeys.access.declarations import team_id_of
+from apikeys.accounting import units
 from apikeys.accounting.limits import MAXIMUM_AMOUNT
 from apikeys.accounting.points_limit import add_points_limit, plan_change, points_allowed
-from apikeys.accounting.units import MICROPOINTS
 from apikeys.api.bodies import decode
 from apikeys.api.views import ApiView, success
 from apikeys.audit import recording
@@ -51,17 +51,20 @@ class GivenLimit(msgspec.Struct):
         points = self.maxUsagePoints
         if points is None or isinstance(points, msgspec.UnsetType):
             return None
-        # Neither what is no number nor what is too large for any context may be calculated with.
-        is_amount = points.is_finite() and UNLIMITED <= points <= MAXIMUM_AMOUNT
-        if is_amount and points == UNLIMITED:
+        # An invalid number cannot be compared, and one of a million digits must not become an integer.
+        is_in_range = points.is_finite() and UNLIMITED <= points <= MAXIMUM_AMOUNT
+        if is_in_range and points == UNLIMITED:
             return None
-        exact = points * MICROPOINTS if is_amount else Decimal(UNLIMITED)
-        if not 0 <= exact <= MAXIMUM_AMOUNT or exact != exact.to_integral_value() or exact / MICROPOINTS != points:
+        try:
+            amount = units.micropoints(points) if is_in_range else UNLIMITED
+        except ValueError:
+            amount = UNLIMITED
+        if not 0 <= amount <= MAXIMUM_AMOUNT:
             raise InvalidParameter(
                 "limit.maxUsagePoints: -1 for no limit, or points with at most six decimals.",
                 param="limit.maxUsagePoints",
             )
-        return int(exact)
+        return amount
 
     @property
     def end(self) -> datetime | None:
@@ -162,7 +165,7 @@ class KeyListView(KeyView):
         key_ids = [api_key.pk for api_key in api_keys]
         used = sums.points_used(key_ids) if request.user.has_perm("apikeys.view_usagerecord") else None
         allowed = points_allowed(key_ids) if request.user.has_perm("apikeys.view_limit") else None
-        return success([fastgpt_key(api_key, used, allowed) for api_key in api_keys])
+        return success([represent_key(api_key, used, allowed) for api_key in api_keys])
 
     post = get
 
@@ -260,10 +263,13 @@ def refusal_of(error: ValidationError) -> InvalidParameter:
     return InvalidParameter(f"{param}: {' '.join(messages)}", param=param)
 
 
-def fastgpt_key(api_key: ApiKey, used: dict[str, int] | None, allowed: dict[str, int] | None) -> dict[str, Any]:
+def represent_key(api_key: ApiKey, used: dict[str, int] | None, allowed: dict[str, int] | None) -> dict[str, Any]:
     """As FastGPT lists it. None for what the user may not see, which is null then."""
     activity = getattr(api_key, "activity", None)
-    maximum = None if allowed is None else allowed.get(api_key.pk)
+    largest: float | None = None
+    if allowed is not None:
+        amount = allowed.get(api_key.pk)
+        largest = UNLIMITED if amount is None else float(units.points(amount))
     return {
         "_id": api_key.pk,
         "name": api_key.name,
@@ -271,9 +277,9 @@ def fastgpt_key(api_key: ApiKey, used: dict[str, int] | None, allowed: dict[str,
         "appId": api_key.app_id,
         "createTime": api_key.created_at,
         "lastUsedTime": activity.last_used_at if activity else None,
-        "usagePoints": None if used is None else used.get(api_key.pk, 0) / MICROPOINTS,
+        "usagePoints": None if used is None else float(units.points(used.get(api_key.pk, 0))),
         "limit": {
             "expiredTime": api_key.expires_at,
-            "maxUsagePoints": maximum / MICROPOINTS if maximum is not None else None if allowed is None else UNLIMITED,
+            "maxUsagePoints": largest,
         },
     }

@@ -12,7 +12,7 @@ from apikeys.access.endpoints import routes
 from apikeys.access.policy import KeyPolicy, may_call
 from apikeys.accounting.limits import Limit
 from apikeys.accounting.periods import Measure, Period
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting.units import points
 from apikeys.api.views import ApiView, success
 from apikeys.keys.models import ApiKey
 
@@ -59,14 +59,14 @@ class KeySelfView(ApiView):
 
 def fastgpt_limit(policy: KeyPolicy, limits: Iterable[Limit]) -> dict[str, Any]:
     """The two limits that FastGPT knows, in its own words: the key's end, and its points in all (-1: no limit)."""
-    of_points = [
+    amounts = [
         limit.amount
         for limit in limits
         if limit.key_id is not None and (limit.measure, limit.period) == (Measure.MICROPOINTS, Period.TOTAL)
     ]
     return {
         "expiredTime": policy.expires_at,
-        "maxUsagePoints": min(of_points) / MICROPOINTS if of_points else -1,
+        "maxUsagePoints": float(points(min(amounts))) if amounts else -1,
     }
 
 

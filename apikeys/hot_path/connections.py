@@ -42,13 +42,13 @@ def parameters(*, direct: bool = False) -> dict[str, Any]:
         }
     else:
         found = connections["default"].get_connection_params()
-    wanted = {
+    parameters = {
         name: value
         for name, value in found.items()
         if name not in {"cursor_factory", "context", "prepare_threshold", "server_side_binding", "pool"}
         and value not in (None, "")
     }
-    return {**NETWORK, **wanted}
+    return {**NETWORK, **parameters}
 
 
 def connect(*, direct: bool = False) -> Connection:

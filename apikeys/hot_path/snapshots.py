@@ -37,7 +37,7 @@ class Snapshots(Generic[Key, Snapshot]):
         self._present = {}
         self._absent = {}
 
-    def cached(self, key: Key) -> tuple[bool, Snapshot | None]:
+    def look_up(self, key: Key) -> tuple[bool, Snapshot | None]:
         """Return whether an answer is cached, and the answer: None if the key does not exist."""
         entry = self._present.get(key) or self._absent.get(key)
         if entry is None or entry[0] < time.monotonic() or not self._listener.is_alive:
@@ -46,7 +46,7 @@ class Snapshots(Generic[Key, Snapshot]):
 
     async def get(self, key: Key, item: Any) -> Snapshot | None:
         """Return the snapshot of `key`, loaded by submitting `item` if not cached. Raise ServiceUnavailable."""
-        is_cached, snapshot = self.cached(key)
+        is_cached, snapshot = self.look_up(key)
         if is_cached:
             self.hits += 1
             return snapshot
@@ -57,7 +57,7 @@ class Snapshots(Generic[Key, Snapshot]):
         return snapshot
 
     def get_from_thread(self, key: Key, item: Any) -> Snapshot | None:
-        is_cached, snapshot = self.cached(key)
+        is_cached, snapshot = self.look_up(key)
         if is_cached:
             self.hits += 1
             return snapshot

@@ -281,13 +281,13 @@ class ApiKey(models.Model):
     def why_unusable(self) -> str | None:
         """Why the key would be refused whoever calls, in one sentence; None exactly for those that are `usable()`."""
         state = ApiKey.objects.filter(pk=self.pk).values_list(unusable_reason(), flat=True)
-        reason: str | None = self._annotated("unusable_reason", state.get)
+        reason: str | None = self._annotated_or("unusable_reason", state.get)
         return None if reason is None else str(WHY_UNUSABLE[reason])
 
     @property
     def last_four(self) -> str:
         newest = self.secrets.order_by("-pk").values_list("last_four", flat=True)
-        return str(self._annotated("newest_last_four", newest.first) or "")
+        return str(self._annotated_or("newest_last_four", newest.first) or "")
 
     @property
     def newest_secret_id(self) -> int:
@@ -298,7 +298,7 @@ class ApiKey(models.Model):
         self._forget_annotations()
         super().refresh_from_db(*args, **kwargs)
 
-    def _annotated(self, name: str, ask: Callable[[], Any]) -> Any:
+    def _annotated_or(self, name: str, ask: Callable[[], Any]) -> Any:
         """Return what `with_state()` read; without it, what the database answers now."""
         return self.__dict__[name] if name in self.__dict__ else ask()
 

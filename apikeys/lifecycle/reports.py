@@ -116,8 +116,8 @@ def limit_of(limit: Limit) -> dict[str, Any]:
         "scope": "team" if limit.key_id is None else "key",
         **state,
         "text": str(limit),
-        "used_text": limit.shown(state["used"]),
-        "left_text": limit.shown(state["left"]),
+        "used_text": limit.amount_text(state["used"]),
+        "left_text": limit.amount_text(state["left"]),
     }
 
 
@@ -137,7 +137,7 @@ def _secret(secret: KeySecret) -> dict[str, Any]:
 def sheet(facts: Mapping[str, Any]) -> str:
     facts = {**facts, "state": state(facts)}
     lines = [
-        f"{label + ':':<17}{printable(shown(name, facts[name]))}"
+        f"{label + ':':<17}{printable(value_text(name, facts[name]))}"
         for name, label in LABELS.items()
         if facts[name] or name not in ONLY_WHEN_SET
     ]
@@ -164,7 +164,7 @@ def sheet(facts: Mapping[str, Any]) -> str:
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
     cells = [list(COLUMNS.values())]
     cells += [
-        [printable(shown(name, row[name])) for name in COLUMNS]
+        [printable(value_text(name, row[name])) for name in COLUMNS]
         for row in ({**row, "state": state(row)} for row in rows)
     ]
     return columns(cells)
@@ -182,7 +182,7 @@ def state(facts: Mapping[str, Any]) -> str:
     return "usable" if facts["is_usable"] else str(facts["why_unusable"])
 
 
-def shown(name: str, value: Any) -> str:
+def value_text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):

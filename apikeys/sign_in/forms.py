@@ -30,13 +30,13 @@ class SignInForm(AnyAuthenticationForm):
         name = self.cleaned_data.get("username")
         if name is None or self.request is None or "password" not in self.cleaned_data:
             return self.cleaned_data
-        attempt = counted(name, self.request)
-        answers = super().clean()
+        attempt = count_attempt(name, self.request)
+        cleaned = super().clean()
         attempt.succeed()
-        return answers
+        return cleaned
 
 
-def counted(name: str, request: HttpRequest) -> Attempt:
+def count_attempt(name: str, request: HttpRequest) -> Attempt:
     """Count one more attempt. Raise ValidationError after too many: then no password is checked."""
     attempt = Attempt(name, address_of(request))
     seconds = attempt.count()
@@ -66,7 +66,7 @@ class PasswordForm(forms.Form):
     def clean_password(self) -> str:
         user: Any = self.request.user
         password: str = self.cleaned_data["password"]
-        attempt = counted(user.get_username(), self.request)
+        attempt = count_attempt(user.get_username(), self.request)
         if not user.check_password(password):
             raise ValidationError(_("This is not your password."), code="wrong")
         attempt.succeed()
@@ -79,7 +79,7 @@ class OwnPasswordForm(AnyPasswordChangeForm):
         self.request = request
 
     def clean_old_password(self) -> str:
-        attempt = counted(self.user.get_username(), self.request)
+        attempt = count_attempt(self.user.get_username(), self.request)
         password: str = super().clean_old_password()
         attempt.succeed()
         return password

@@ -1,4 +1,4 @@
-"""The keys and apps that used most, reckoned in advance: among a million keys that takes seconds, or a minute."""
+"""The keys and apps that used most, computed in advance: among a million keys that takes seconds, or a minute."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from django.db import connection, models, transaction
 from django.utils.translation import gettext_lazy as _
 
-from apikeys.statistics.rollup import BEHIND, rolled_up_until
-from apikeys.statistics.sums import Scope, Span, Used, top
+from apikeys.statistics.rollup import BEHIND, rollup_watermark
+from apikeys.statistics.sums import Span, UsageScope, Used, top
 from apikeys.teams import Team, unconstrained_key
 
 PLACES = 10
-# How old a reckoning may grow before the next one.
+# A board may grow so old before it is computed again.
 EVERY = {
     Span.DAY: timedelta(minutes=5),
     Span.WEEK: timedelta(minutes=30),
@@ -22,7 +22,7 @@ EVERY = {
 
 
 class Leaderboard(models.Model):
-    """When the leaders of a range were reckoned, and from which time."""
+    """When the leaders of a range were computed, and from which time."""
 
     span = models.CharField(_("span"), max_length=4, primary_key=True, choices=Span.choices)
     since = models.DateTimeField(_("since"))
@@ -84,8 +84,7 @@ WHERE in_team <= %(places)s
 
 
 def recompute() -> None:
-    """Reckon those ranges anew whose leaders have grown old."""
-    until = rolled_up_until()
+    until = rollup_watermark()
     if until is None:
         return
     boards = Leaderboard.objects.in_bulk()
@@ -94,10 +93,10 @@ def recompute() -> None:
             _recompute(span, until)
 
 
-def leaders(scope: Scope, span: Span, now: datetime) -> tuple[list[Used], datetime]:
-    """The keys and apps among the first of the scope's teams, in no order, and up to when they were counted.
+def leaders(scope: UsageScope, span: Span, now: datetime) -> tuple[list[Used], datetime]:
+    """Return the keys and apps among the first of the scope's teams, in no order, and when they were counted.
 
-    Where nobody has reckoned lately, they are counted now, which takes as long as it takes.
+    Where nobody has computed them lately, they are counted now, which takes as long as it takes.
     """
     board = Leaderboard.objects.filter(pk=span).first()
     if board is None or now - board.until > 2 * EVERY[span] + BEHIND:

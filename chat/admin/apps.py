@@ -64,11 +64,11 @@ class AppForm(AppModelForm):
             field.queryset = field.queryset.filter(team=self.instance.team_id)
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        team_id = answers["team"].pk if answers.get("team") else self.instance.team_id
-        if team_id and any(dataset.team_id != team_id for dataset in answers.get("datasets") or ()):
+        cleaned: dict[str, Any] = super().clean() or {}
+        team_id = cleaned["team"].pk if cleaned.get("team") else self.instance.team_id
+        if team_id and any(dataset.team_id != team_id for dataset in cleaned.get("datasets") or ()):
             self.add_error("datasets", _("A dataset belongs to another team."))
-        return answers
+        return cleaned
 
 
 class SearchOfSeveral(AutocompleteSelectMultiple):

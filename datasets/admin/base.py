@@ -53,7 +53,7 @@ class KnowledgePages(LongList, TeamScopedAdmin):
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         rows, models, lacking, protected = super().get_deleted_objects(objs, request)
         for model, found in self.rows_below([row.pk for row in objs]):
-            models[model._meta.verbose_name_plural] = counts.shown(counts.up_to(found))
+            models[model._meta.verbose_name_plural] = counts.text_of(counts.up_to(found))
         return rows, models, lacking, protected
 
     def rows_below(self, chosen: list[str]) -> list[tuple[type[Model], QuerySet[Any]]]:

@@ -41,14 +41,14 @@ class CollectionForm(CollectionModelForm):
         return super().add_prefix("its_dataset" if field_name == "dataset" else field_name)
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        dataset = answers.get("dataset") or (self.instance.dataset if self.instance.dataset_id else None)
-        parent = answers.get("parent")
+        cleaned: dict[str, Any] = super().clean() or {}
+        dataset = cleaned.get("dataset") or (self.instance.dataset if self.instance.dataset_id else None)
+        parent = cleaned.get("parent")
         if parent is not None and dataset is not None:
             if parent.dataset_id != dataset.pk:
                 raise ValidationError({"parent": _("The folder belongs to another dataset.")})
-            check_folder(self.instance, parent, answers.get("kind"))
-        return answers
+            check_folder(self.instance, parent, cleaned.get("kind"))
+        return cleaned
 
     def clean_name(self) -> str:
         return readable_name(self.cleaned_data["name"])
@@ -64,8 +64,8 @@ def check_folder(collection: Collection, parent: Collection, new_kind: str | Non
         else:
             check_place(Collection(pk=collection.pk, parent_id=parent.pk))
     except InvalidParameter:
-        said = _("A folder lies neither in itself nor deeper than %(depth)s others.") % {"depth": MAXIMUM_DEPTH}
-        raise ValidationError({"parent": said}) from None
+        message = _("A folder lies neither in itself nor deeper than %(depth)s others.") % {"depth": MAXIMUM_DEPTH}
+        raise ValidationError({"parent": message}) from None
 
 
 def ids_with_all_below(chosen: list[str]) -> list[str]:
@@ -166,11 +166,11 @@ class CollectionAdmin(DatasetOwnedPages):
 
     @admin.display(description=gettext_lazy("data"))
     def data(self, collection: Any) -> str:
-        return counts.shown(collection.datum_count)
+        return counts.text_of(collection.datum_count)
 
     @admin.display(description=gettext_lazy("still to do"))
     def waiting(self, collection: Any) -> str:
-        return counts.shown(collection.waiting_count + (collection.state in UNREAD))
+        return counts.text_of(collection.waiting_count + (collection.state in UNREAD))
 
 
 def waiting_for(collection: Collection) -> int:

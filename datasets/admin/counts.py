@@ -22,7 +22,7 @@ def up_to(rows: QuerySet[Any]) -> int:
     return rows.order_by().values("pk")[: MAXIMUM_ROWS + 1].count()
 
 
-def shown(count: int) -> str:
+def text_of(count: int) -> str:
     return str(MoreThan(MAXIMUM_ROWS)) if count > MAXIMUM_ROWS else f"{count:,}"
 
 

@@ -84,11 +84,11 @@ class DatumForm(DatumModelForm):
         return texts
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        q, a = clean(answers.get("q") or ""), clean(answers.get("a") or "")
-        collection = answers.get("collection") or (self.instance.collection if self.instance.collection_id else None)
+        cleaned: dict[str, Any] = super().clean() or {}
+        q, a = clean(cleaned.get("q") or ""), clean(cleaned.get("a") or "")
+        collection = cleaned.get("collection") or (self.instance.collection if self.instance.collection_id else None)
         if not q or collection is None:
-            return answers
+            return cleaned
         if any(are_too_long([f"{q}\n{a}"])):
             raise ValidationError(
                 {"q": _("Question and answer together are longer than %(number)s tokens.") % {"number": MAXIMUM_TOKENS}}
@@ -96,7 +96,7 @@ class DatumForm(DatumModelForm):
         same = Datum.objects.filter(collection=collection, digest=digest_of(q, a)).exclude(pk=self.instance.pk)
         if same.exists():
             raise ValidationError({"q": _("The collection has this question with this answer already.")})
-        return answers
+        return cleaned
 
 
 def other_texts(datum: Datum) -> list[str]:
@@ -163,8 +163,8 @@ class DatumAdmin(DatasetOwnedPages):
         return [(None, {"fields": ("q", "a", texts)}), (_("Place"), {"fields": place})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Datum | None = None) -> tuple[str, ...]:
-        told = ("id", "collection", "chunk_index", "found_by", "created_at", "updated_at")
-        return (*told, "its_texts") if obj else ()
+        facts = ("id", "collection", "chunk_index", "found_by", "created_at", "updated_at")
+        return (*facts, "its_texts") if obj else ()
 
     def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_field_queryset(db, db_field, request)
@@ -175,12 +175,12 @@ class DatumAdmin(DatasetOwnedPages):
         return {"collection": collections.filter(pk=request.GET.get("collection", "")).first()}
 
     def save_model(self, request: HttpRequest, obj: Datum, form: Any, change: bool) -> None:
-        answers = form.cleaned_data
+        cleaned = form.cleaned_data
         if not change:
-            insert_one(obj, answers["index_texts"])
+            insert_one(obj, cleaned["index_texts"])
         elif form.changed_data:
-            texts = answers["index_texts"] if "index_texts" in form.changed_data else None
-            data.change(obj, q=answers["q"], a=answers["a"], index_texts=texts)
+            texts = cleaned["index_texts"] if "index_texts" in form.changed_data else None
+            data.change(obj, q=cleaned["q"], a=cleaned["a"], index_texts=texts)
 
     def response_add(self, request: HttpRequest, obj: Datum, post_url_continue: str | None = None) -> HttpResponse:
         response = super().response_add(request, obj, post_url_continue)
@@ -206,14 +206,14 @@ class DatumAdmin(DatasetOwnedPages):
         texts = IndexText.objects.filter(datum=datum).count()
         pending = PendingVector.objects.filter(index_text__datum=datum, vector_set__is_current=True)
         waiting = pending.open().count()
-        said = ngettext("%(count)s text", "%(count)s texts", texts) % {"count": texts}
+        text = ngettext("%(count)s text", "%(count)s texts", texts) % {"count": texts}
         if waiting:
-            said += "; " + ngettext("%(count)s waits for its vector", "%(count)s wait for their vectors", waiting) % {
+            text += "; " + ngettext("%(count)s waits for its vector", "%(count)s wait for their vectors", waiting) % {
                 "count": waiting
             }
         if refused := pending.filter(attempts__gte=MAXIMUM_ATTEMPTS).exclude(failure="").first():
-            said += "; " + _("refused by the model: %(reason)s") % {"reason": refused.failure}
-        return said
+            text += "; " + _("refused by the model: %(reason)s") % {"reason": refused.failure}
+        return text
 
 
 def insert_one(datum: Datum, index_texts: list[str]) -> None:

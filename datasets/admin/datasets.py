@@ -31,7 +31,7 @@ EMBEDDING = ("embedding_provider", "embedding_model")
 RERANKING = ("rerank_provider", "rerank_model")
 
 
-def wanted_set(dataset: Dataset) -> VectorSet | None:
+def chosen_set(dataset: Dataset) -> VectorSet | None:
     # A set in the making is of the model that people chose last.
     found: VectorSet | None = dataset.vector_sets.select_related("provider").order_by("is_current").first()
     return found
@@ -66,9 +66,9 @@ class DatasetForm(DatasetModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         dataset = kwargs.get("instance")
-        wanted = wanted_set(dataset) if dataset is not None and dataset.pk else None
-        if wanted is not None and wanted.provider is not None:
-            chosen = {"embedding_provider": wanted.provider_id, "embedding_model": wanted.model}
+        vector_set = chosen_set(dataset) if dataset is not None and dataset.pk else None
+        if vector_set is not None and vector_set.provider is not None:
+            chosen = {"embedding_provider": vector_set.provider_id, "embedding_model": vector_set.model}
             kwargs["initial"] = chosen | (kwargs.get("initial") or {})
         super().__init__(*args, **kwargs)
 
@@ -76,14 +76,14 @@ class DatasetForm(DatasetModelForm):
         return readable_name(self.cleaned_data["name"])
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        provider, model = (answers.get(name) for name in EMBEDDING)
-        team_id = answers["team"].pk if answers.get("team") else self.instance.team_id
+        cleaned: dict[str, Any] = super().clean() or {}
+        provider, model = (cleaned.get(name) for name in EMBEDDING)
+        team_id = cleaned["team"].pk if cleaned.get("team") else self.instance.team_id
         if provider is not None and team_id and provider.team_id != team_id:
             self.add_error("embedding_provider", _("The provider belongs to another team."))
         if bool(provider) != bool(model) and not self.errors.keys() & set(EMBEDDING):
             self.add_error("embedding_model", _("An embedding provider and its model are given together."))
-        return answers
+        return cleaned
 
 
 @admin.register(Dataset)
@@ -154,8 +154,8 @@ class DatasetAdmin(KnowledgePages):
 
     def _change_model(self, request: HttpRequest, dataset: Dataset, provider: Any, model: str) -> None:
         if vector_sets.change_model(dataset, provider, model) is not None:
-            said = _("All vectors are being made anew. Search goes on with those there are until that is done.")
-            self.message_user(request, said, messages.INFO)
+            message = _("All vectors are being made anew. Search goes on with those there are until that is done.")
+            self.message_user(request, message, messages.INFO)
 
     def rows_below(self, chosen: list[str]) -> list[tuple[type[Model], QuerySet[Any]]]:
         return [
@@ -201,12 +201,12 @@ class DatasetAdmin(KnowledgePages):
 
     @admin.display(description=gettext_lazy("collections"))
     def collections(self, dataset: Any) -> str:
-        return counts.shown(dataset.collection_count)
+        return counts.text_of(dataset.collection_count)
 
     @admin.display(description=gettext_lazy("data"))
     def data(self, dataset: Any) -> str:
-        return counts.shown(dataset.datum_count)
+        return counts.text_of(dataset.datum_count)
 
     @admin.display(description=gettext_lazy("waiting vectors"))
     def waiting(self, dataset: Any) -> str:
-        return counts.shown(dataset.waiting_count)
+        return counts.text_of(dataset.waiting_count)

@@ -98,15 +98,15 @@ class ImportForm(forms.Form):
 
     def apply(self) -> Collection | None:
         """The collection that is being imported; None when the form says what is wrong."""
-        answers = self.cleaned_data
+        cleaned = self.cleaned_data
         is_link = "import_link" in self.data
         options = sources.ImportOptions(
-            name="" if is_link else answers["name"], parent=answers["parent"], chunk_size=answers["chunk_size"]
+            name="" if is_link else cleaned["name"], parent=cleaned["parent"], chunk_size=cleaned["chunk_size"]
         )
         try:
             if is_link:
-                return sources.from_link(self.dataset, answers["link"], options)
-            return sources.from_text(self.dataset, answers["text"], options)
+                return sources.from_link(self.dataset, cleaned["link"], options)
+            return sources.from_text(self.dataset, cleaned["text"], options)
         except (Unreadable, RateLimited) as error:
             self.add_error("link" if is_link else "text", str(error))
             return None
@@ -131,8 +131,8 @@ def import_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: st
     if form.is_valid():
         collection = form.apply()
         if collection is not None:
-            said = _("“%(name)s” is being imported.") % {"name": collection.name}
-            dataset_admin.message_user(request, said, messages.SUCCESS)
+            message = _("“%(name)s” is being imported.") % {"name": collection.name}
+            dataset_admin.message_user(request, message, messages.SUCCESS)
             return HttpResponseRedirect(request.path)
     latest = dataset.collections.filter(kind__in=(Kind.FILE, Kind.LINK, Kind.TEXT)).order_by("-pk")
     context = {
@@ -155,9 +155,9 @@ def state_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str
     dataset = find_dataset(dataset_admin, request, object_id)
     if dataset is None:
         raise Http404
-    asked = [one for one in request.GET.getlist("collection")[:ASKED] if is_object_id(one)]
+    collection_ids = [one for one in request.GET.getlist("collection")[:ASKED] if is_object_id(one)]
     # Other datasets' collections are left out.
-    return JsonResponse({"collections": progress_of(dataset.collections.filter(pk__in=asked))})
+    return JsonResponse({"collections": progress_of(dataset.collections.filter(pk__in=collection_ids))})
 
 
 def progress_of(collections: QuerySet[Any]) -> list[dict[str, Any]]:
@@ -180,11 +180,11 @@ def state_of(collection: Any) -> dict[str, Any]:
         # Nothing more will happen by itself.
         "is_over": collection.state == ImportState.FAILED or (collection.state == ImportState.READY and not waiting),
         "has_failed": collection.state == ImportState.FAILED,
-        "text": told(collection, waiting),
+        "text": progress_text(collection, waiting),
     }
 
 
-def told(collection: Any, waiting: int) -> str:
+def progress_text(collection: Any, waiting: int) -> str:
     """How far it is, in words."""
     if collection.state == ImportState.WAITING:
         return _("waits to be read")
@@ -192,15 +192,15 @@ def told(collection: Any, waiting: int) -> str:
         return _("failed: %(reason)s") % {"reason": collection.failure}
     parts = [
         ngettext("%(count)s piece", "%(count)s pieces", collection.datum_count)
-        % {"count": counts.shown(collection.datum_count)}
+        % {"count": counts.text_of(collection.datum_count)}
     ]
     if collection.state == ImportState.READING:
         parts.insert(0, _("is being read"))
-    told_counts = (
+    counts_and_texts = (
         (waiting, _("%(count)s wait for their vectors")),
         (collection.refused_count, _("%(count)s refused by the model")),
         (collection.repeated, _("%(count)s there before")),
         (collection.left_out, _("%(count)s left out")),
     )
-    parts += [text % {"count": counts.shown(count)} for count, text in told_counts if count]
+    parts += [text % {"count": counts.text_of(count)} for count, text in counts_and_texts if count]
     return ", ".join(parts)

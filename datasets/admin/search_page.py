@@ -150,16 +150,16 @@ def search_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: st
     return TemplateResponse(request, "admin/datasets/dataset/search.html", context)
 
 
-def columns_of(dataset: Dataset, answers: dict[str, Any]) -> list[Column]:
+def columns_of(dataset: Dataset, cleaned: dict[str, Any]) -> list[Column]:
     queries = [
         Query(
             team_id=dataset.team_id,
             dataset_ids=(dataset.pk,),
-            text=answers["text"],
+            text=cleaned["text"],
             mode=mode,
-            limit=answers["limit"],
-            similarity=float(answers["similarity"]),
-            uses_rerank=answers["uses_rerank"],
+            limit=cleaned["limit"],
+            similarity=float(cleaned["similarity"]),
+            uses_rerank=cleaned["uses_rerank"],
             holds_thread=True,
         )
         for mode in MODES

@@ -95,12 +95,12 @@ class DatasetCreateView(ApiView):
     staff_permission = "datasets.add_dataset"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, NEW_DATASET)
-        check_root(wanted.parentId)
+        body = decode(request._request.body, NEW_DATASET)
+        check_root(body.parentId)
         team_id = team_id_of(request)
-        dataset = Dataset(team_id=team_id, name=clean_name(wanted.name), intro=storable(wanted.intro or "").strip())
+        dataset = Dataset(team_id=team_id, name=clean_name(body.name), intro=storable(body.intro or "").strip())
         with transaction.atomic():
-            provider, model = wanted.chosen(team_id) or (None, STATIC_MODEL)
+            provider, model = body.chosen(team_id) or (None, STATIC_MODEL)
             check_model(request, model)
             dataset.save(force_insert=True)
             vector_sets.create(dataset, provider, model)
@@ -120,11 +120,11 @@ class DatasetListView(ApiView):
     def post(self, request: Request) -> Response:
         return self._list(request, decode(request._request.body or b"{}", LISTED_DATASETS))
 
-    def _list(self, request: Request, wanted: ListedDatasets) -> Response:
-        check_root(wanted.parentId)
+    def _list(self, request: Request, body: ListedDatasets) -> Response:
+        check_root(body.parentId)
         rows = Dataset.objects.for_team(team_id_of(request))
-        if wanted.searchKey:
-            rows = rows.filter(name__icontains=storable(wanted.searchKey))
+        if body.searchKey:
+            rows = rows.filter(name__icontains=storable(body.searchKey))
         datasets: list[Dataset] = list(rows.prefetch_related("vector_sets")[:MAXIMUM_DATASETS])
         return success([represent_dataset(dataset) for dataset in datasets])
 
@@ -174,15 +174,15 @@ class DatasetUpdateView(ApiView):
     staff_permission = "datasets.change_dataset"
 
     def put(self, request: Request) -> Response:
-        wanted = decode(request._request.body, CHANGED_DATASET)
-        check_root(wanted.parentId)
+        body = decode(request._request.body, CHANGED_DATASET)
+        check_root(body.parentId)
         team_id = team_id_of(request)
         with transaction.atomic():
-            dataset = lock_dataset(team_id, wanted.id)
-            chosen = wanted.chosen(team_id, next_set(dataset) or current_set(dataset))
+            dataset = lock_dataset(team_id, body.id)
+            chosen = body.chosen(team_id, next_set(dataset) or current_set(dataset))
             if chosen is not None:
                 check_model(request, chosen[1])
-            columns = columns_of(dataset, wanted)
+            columns = columns_of(dataset, body)
             if dataset.rerank_model and not {"rerank_provider", "rerank_model"}.isdisjoint(columns):
                 check_model(request, dataset.rerank_model)
             if columns:
@@ -241,20 +241,20 @@ def find_provider(team_id: str, provider_id: str, param: str) -> Any:
     return provider
 
 
-def columns_of(dataset: Dataset, wanted: ChangedDataset) -> list[str]:
+def columns_of(dataset: Dataset, body: ChangedDataset) -> list[str]:
     """Set what a body names on the row; return the names of those columns. Empty texts take a rerank model away."""
     given: dict[str, Any] = {}
-    if wanted.name is not None:
-        given["name"] = clean_name(wanted.name)
-    if wanted.intro is not None:
-        given["intro"] = storable(wanted.intro).strip()
-    if wanted.rerankProviderId is not None:
-        provider_id = wanted.rerankProviderId
+    if body.name is not None:
+        given["name"] = clean_name(body.name)
+    if body.intro is not None:
+        given["intro"] = storable(body.intro).strip()
+    if body.rerankProviderId is not None:
+        provider_id = body.rerankProviderId
         given["rerank_provider"] = (
             find_provider(dataset.team_id, provider_id, "rerankProviderId") if provider_id else None
         )
-    if wanted.rerankModel is not None:
-        given["rerank_model"] = clean_name(wanted.rerankModel, "rerankModel") if wanted.rerankModel else ""
+    if body.rerankModel is not None:
+        given["rerank_model"] = clean_name(body.rerankModel, "rerankModel") if body.rerankModel else ""
     for name, value in given.items():
         setattr(dataset, name, value)
     if given.keys() & SPELLED.keys():

@@ -69,10 +69,10 @@ class CreateFromTextView(ApiView):
     staff_permission = "datasets.add_collection"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, TEXT_SOURCE)
-        dataset, options = wanted.target(request)
+        body = decode(request._request.body, TEXT_SOURCE)
+        dataset, options = body.target(request)
         try:
-            return accepted(sources.from_text(dataset, wanted.text, options))
+            return respond_accepted(sources.from_text(dataset, body.text, options))
         except Unreadable as error:
             raise refusal_of(error, "text") from None
 
@@ -85,10 +85,10 @@ class CreateFromLinkView(ApiView):
     staff_permission = "datasets.add_collection"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, LINK_SOURCE)
-        dataset, options = wanted.target(request)
+        body = decode(request._request.body, LINK_SOURCE)
+        dataset, options = body.target(request)
         try:
-            return accepted(sources.from_link(dataset, wanted.link, options))
+            return respond_accepted(sources.from_link(dataset, body.link, options))
         except Unreadable as error:
             raise refusal_of(error, "link") from None
 
@@ -104,12 +104,12 @@ class CreateFromFileView(ApiView):
     def post(self, request: Request) -> Response:
         text, file = form_of(request._request)
         try:
-            wanted = decode(text.encode(errors="replace"), FILE_SOURCE)
+            body = decode(text.encode(errors="replace"), FILE_SOURCE)
         except InvalidParameter as error:
             raise InvalidParameter(error.message, param=error.param or "data") from None
-        dataset, options = wanted.target(request)
+        dataset, options = body.target(request)
         try:
-            return accepted(sources.from_file(dataset, file, file.name or "", options))
+            return respond_accepted(sources.from_file(dataset, file, file.name or "", options))
         except Unreadable as error:
             raise refusal_of(error, "file") from None
 
@@ -135,7 +135,7 @@ def refusal_of(error: Unreadable, param: str) -> InvalidParameter:
     return InvalidParameter(f"{param}: {error}", param=param)
 
 
-def accepted(collection: Collection) -> Response:
+def respond_accepted(collection: Collection) -> Response:
     # FastGPT answers so. Nothing has been read yet, so nothing is counted: the collection's detail tells.
     results: dict[str, Any] = {"insertLen": 0, "overToken": [], "repeat": [], "error": []}
     return success({"collectionId": collection.pk, "results": results})

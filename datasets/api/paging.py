@@ -30,15 +30,15 @@ class Page(msgspec.Struct):
     def of(self, rows: QuerySet[Any]) -> list[Any]:
         return list(rows[self.start : self.start + self.size])
 
-    def answer(self, listed: list[dict[str, Any]], total: int) -> dict[str, Any]:
-        return {"list": listed, "total": total}
+    def represent(self, items: list[dict[str, Any]], total: int) -> dict[str, Any]:
+        return {"list": items, "total": total}
 
-    def numbered(self, listed: list[dict[str, Any]], total: int) -> dict[str, Any]:
+    def represent_numbered(self, items: list[dict[str, Any]], total: int) -> dict[str, Any]:
         # The lists without a version answer so, for older clients.
         return {
             "pageNum": self.start // self.size + 1,
             "pageSize": self.size,
-            "data": listed,
-            "list": listed,
+            "data": items,
+            "list": items,
             "total": total,
         }

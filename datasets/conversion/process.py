@@ -43,8 +43,8 @@ async def frames(file: IO[bytes], format: Format, chunk_size: int, skip: int) ->
         env=ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     try:
-        async with aclosing(heard(process)) as said:
-            async for frame in said:
+        async with aclosing(read_frames(process)) as stream:
+            async for frame in stream:
                 yield frame
     finally:
         if process.returncode is None:
@@ -53,7 +53,7 @@ async def frames(file: IO[bytes], format: Format, chunk_size: int, skip: int) ->
         await process.communicate()
 
 
-async def heard(process: asyncio.subprocess.Process) -> AsyncGenerator[Frame, None]:
+async def read_frames(process: asyncio.subprocess.Process) -> AsyncGenerator[Frame, None]:
     assert process.stdout is not None  # noqa: S101 - it was asked for
     while True:
         try:

@@ -82,7 +82,7 @@ def xlsx_rows(file: IO[bytes]) -> Iterator[str]:
         sheet.reset_dimensions()
         names: list[str] | None = None
         for row in sheet.iter_rows(values_only=True, max_col=MAXIMUM_CELLS):
-            cells = [told(cell) for cell in row]
+            cells = [cell_text(cell) for cell in row]
             if not any(cells):
                 continue
             count += 1
@@ -95,7 +95,7 @@ def xlsx_rows(file: IO[bytes]) -> Iterator[str]:
                 yield line_of(names, cells) + "\n"
 
 
-def told(cell: Any) -> str:
+def cell_text(cell: Any) -> str:
     return "" if cell is None else " ".join(str(cell).split())
 
 

@@ -77,8 +77,8 @@ def keep_page(collection: Collection, page: links.Page) -> None:
 
 async def read(collection: Collection, file: IO[bytes]) -> None:
     format = Format(collection.source_format)
-    async with aclosing(frames(file, format, collection.chunk_size, collection.chunks_read)) as said:
-        async for frame in said:
+    async with aclosing(frames(file, format, collection.chunk_size, collection.chunks_read)) as stream:
+        async for frame in stream:
             await sync_to_async(keep)(collection, frame)
 
 

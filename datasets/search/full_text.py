@@ -22,8 +22,8 @@ COUNTS = """
 SELECT (
     SELECT count(*) FROM (
         SELECT FROM datasets_datum AS datum
-        WHERE datum.words @@ word.wanted AND datum.dataset_id = ANY (%(dataset_ids)s) LIMIT %(common)s) AS datum)
-FROM unnest(%(wanted)s::text[]::tsquery[]) WITH ORDINALITY AS word(wanted, number) ORDER BY word.number
+        WHERE datum.words @@ word.query AND datum.dataset_id = ANY (%(dataset_ids)s) LIMIT %(common)s) AS datum)
+FROM unnest(%(queries)s::text[]::tsquery[]) WITH ORDINALITY AS word(query, number) ORDER BY word.number
 """
 # It tells whether there are COMMON vectors, which an index knows at once, and about how many rows all data have.
 SIZES = """
@@ -42,9 +42,9 @@ ESTIMATED = "SELECT 1 FROM datasets_datum WHERE words @@ %s::tsquery"
 # vector is read once, and not for each word anew.
 WEIGHED = """
 WITH datum AS MATERIALIZED (
-    SELECT datum.* FROM unnest(%(wanted)s::text[]::tsquery[]) AS part(wanted) CROSS JOIN LATERAL (
+    SELECT datum.* FROM unnest(%(queries)s::text[]::tsquery[]) AS part(query) CROSS JOIN LATERAL (
         SELECT id, words || '' AS words, length(q) + length(a) AS length FROM datasets_datum
-        WHERE words @@ part.wanted AND dataset_id = ANY (%(dataset_ids)s) LIMIT %(weighed)s) AS datum
+        WHERE words @@ part.query AND dataset_id = ANY (%(dataset_ids)s) LIMIT %(weighed)s) AS datum
 ),
 word AS MATERIALIZED (SELECT * FROM unnest(%(words)s::text[]::tsquery[], %(weights)s::float8[]) AS word(word, weight))
 SELECT datum.id, (
@@ -74,14 +74,14 @@ def find_by_words(connection: Connection, dataset_ids: Sequence[str], words: str
     texts = Texts(connection, dataset_ids)
     total, found = texts.count_words(lexemes)
     rare, common = _apart(found, total)
-    wanted = [" | ".join(word.lexeme for word in rare)] if rare else []
+    queries = [" | ".join(word.lexeme for word in rare)] if rare else []
     weighed: Scored | None = None
     for several in _several(common, has_rare=bool(rare)):
-        wanted.append(several)
-        weighed = texts.weighed(wanted, found, total)
+        queries.append(several)
+        weighed = texts.weigh(queries, found, total)
         if len(weighed) >= ENOUGH:
             break
-    return texts.weighed(wanted, found, total) if weighed is None else weighed
+    return texts.weigh(queries, found, total) if weighed is None else weighed
 
 
 class Texts:
@@ -106,10 +106,10 @@ class Texts:
         words = [Word(lexeme, count) for lexeme, count in known.items() if count]
         return total, sorted(words, key=lambda word: (word.count, word.lexeme))
 
-    def _counts(self, wanted: Sequence[str]) -> list[float]:
+    def _counts(self, queries: Sequence[str]) -> list[float]:
         """Of texts that fit each query, COMMON at most."""
-        values = {"wanted": list(wanted), "dataset_ids": self._dataset_ids, "common": COMMON}
-        return [count for (count,) in self._connection.execute(COUNTS, values).fetchall()] if wanted else []
+        values = {"queries": list(queries), "dataset_ids": self._dataset_ids, "common": COMMON}
+        return [count for (count,) in self._connection.execute(COUNTS, values).fetchall()] if queries else []
 
     def _estimate(self, lexemes: Sequence[str], of_all: float) -> tuple[float, dict[str, float]]:
         """Estimate counts in large datasets by what the planner knows of all data: much of common words alone."""
@@ -122,15 +122,15 @@ class Texts:
             lexeme: min(count, of_all) * total / of_all for lexeme, count in zip(lexemes, counts, strict=True)
         }
 
-    def weighed(self, wanted: Sequence[str], words: Sequence[Word], total: float) -> Scored:
+    def weigh(self, queries: Sequence[str], words: Sequence[Word], total: float) -> Scored:
         """Of texts that fit one of these tsqueries, so many of each as can be weighed: the best by all words."""
         # Each text comes once: one that fits an earlier query is left out.
         parts = [
-            " & ".join([self._own, f"({query})", *(f"!({earlier})" for earlier in wanted[:number])])
-            for number, query in enumerate(wanted)
+            " & ".join([self._own, f"({query})", *(f"!({earlier})" for earlier in queries[:number])])
+            for number, query in enumerate(queries)
         ]
         values = {
-            "wanted": parts,
+            "queries": parts,
             "dataset_ids": self._dataset_ids,
             "words": [word.lexeme for word in words],
             "weights": [math.log(1 + (total - word.count + 0.5) / (word.count + 0.5)) for word in words],

@@ -13,11 +13,11 @@ class _Result(msgspec.Struct):
     relevance_score: float
 
 
-class _Answer(msgspec.Struct):
+class _RerankBody(msgspec.Struct):
     results: list[_Result]
 
 
-_answers = msgspec.json.Decoder(_Answer)
+_decoder = msgspec.json.Decoder(_RerankBody)
 
 
 async def rerank(model: ProviderModel, query: str, documents: Sequence[str]) -> list[float]:
@@ -25,10 +25,10 @@ async def rerank(model: ProviderModel, query: str, documents: Sequence[str]) -> 
     if not documents:
         return []
     body = {"model": model.name, "query": query, "documents": list(documents)}
-    return _scores_of(model, await model.ask("rerank", body, _answers), len(documents))
+    return _scores_of(model, await model.ask("rerank", body, _decoder), len(documents))
 
 
-def _scores_of(model: ProviderModel, answer: _Answer, count: int) -> list[float]:
+def _scores_of(model: ProviderModel, answer: _RerankBody, count: int) -> list[float]:
     scores = {result.index: result.relevance_score for result in answer.results}
     if len(answer.results) != count or scores.keys() != set(range(count)):
         raise model.refusal(f"{len(answer.results)} scores for {count} documents")

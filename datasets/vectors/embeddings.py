@@ -39,7 +39,7 @@ class _Usage(msgspec.Struct):
     prompt_tokens: int | None = None
 
 
-class _Answer(msgspec.Struct):
+class _EmbeddingsBody(msgspec.Struct):
     data: list[_Embedding]
     usage: _Usage | None = None
 
@@ -52,7 +52,7 @@ class Embedded:
     prompt_tokens: int | None = None
 
 
-_answers = msgspec.json.Decoder(_Answer)
+_decoder = msgspec.json.Decoder(_EmbeddingsBody)
 
 
 async def embed(model: ProviderModel, texts: Sequence[str]) -> Embedded:
@@ -112,12 +112,12 @@ def normalize(vector: list[float]) -> list[float]:
 
 async def _ask(model: ProviderModel, texts: Sequence[str]) -> Embedded:
     body = {"model": model.name, "input": list(texts), "encoding_format": "float"}
-    answer = await model.ask("embeddings", body, _answers)
+    answer = await model.ask("embeddings", body, _decoder)
     tokens = None if answer.usage is None else answer.usage.prompt_tokens
     return Embedded(_vectors_of(model, answer, len(texts)), tokens)
 
 
-def _vectors_of(model: ProviderModel, answer: _Answer, count: int) -> list[list[float]]:
+def _vectors_of(model: ProviderModel, answer: _EmbeddingsBody, count: int) -> list[list[float]]:
     """Return one vector for each text, in order. Raise TextsRefused unless all are finite, of one dimension, not 0."""
     by_index = {one.index: one.embedding for one in answer.data}
     if len(answer.data) != count or by_index.keys() != set(range(count)):

@@ -66,9 +66,9 @@ def build_missing(large: int = LARGE, most: int = MAXIMUM_INDEXES) -> list[int]:
         connection.execute(f"SET maintenance_work_mem = {settings.VECTOR_INDEX_MEMORY_BYTES // 1024}".encode())
         there = _remove_useless(connection)
         values = {"most": MAXIMUM_HALVED, "large": large, "attempts": MAXIMUM_ATTEMPTS}
-        wanted = [row for row in connection.execute(LARGE_SETS, values).fetchall() if row[0] not in there]
+        missing = [row for row in connection.execute(LARGE_SETS, values).fetchall() if row[0] not in there]
         room = max(most - len(there), 0)
-        return [pk for pk, dimension in wanted[:room] if _build(connection, pk, dimension)]
+        return [pk for pk, dimension in missing[:room] if _build(connection, pk, dimension)]
 
 
 def existing_indexes(connection: Connection) -> list[tuple[str, int, bool]]:

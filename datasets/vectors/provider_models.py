@@ -14,7 +14,7 @@ from datasets import texts
 
 logger = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
+Body = TypeVar("Body")
 
 # It has room for 64 vectors of 4,096 numbers, written out; some rerankers answer with the documents too.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
@@ -69,7 +69,7 @@ class ProviderModel:
     def is_static(self) -> bool:
         return self.base_url is None
 
-    async def ask(self, path: str, body: dict[str, Any], decoder: msgspec.json.Decoder[Answer]) -> Answer:
+    async def ask(self, path: str, body: dict[str, Any], decoder: msgspec.json.Decoder[Body]) -> Body:
         """POST to the base URL's `path`. Raise UpstreamError, its subclass TextsRefused, or UpstreamTimeout."""
         if self.is_secret_lost:
             raise self.failure("no secret that ENCRYPTION_KEYS can decrypt")

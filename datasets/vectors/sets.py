@@ -54,12 +54,12 @@ def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | Non
         # The dataset is locked whole, so that no text is inserted between: see `data.HOLD`.
         Dataset.objects.select_for_update().get(pk=dataset.pk)
         columns = columns_of(provider, model)
-        wanted = {name: columns[name] for name in ("provider", "model")}
-        _record(dataset, wanted)
-        if dataset.vector_sets.filter(**wanted, is_current=False).exists():
+        chosen = {name: columns[name] for name in ("provider", "model")}
+        _record(dataset, chosen)
+        if dataset.vector_sets.filter(**chosen, is_current=False).exists():
             return None
         dataset.vector_sets.filter(is_current=False).delete()
-        if dataset.vector_sets.filter(**wanted, is_current=True).exists():
+        if dataset.vector_sets.filter(**chosen, is_current=True).exists():
             return None
         vector_set: VectorSet = dataset.vector_sets.create(**columns, is_current=False)
         with connection.cursor() as cursor:
@@ -73,13 +73,13 @@ def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | Non
     return vector_set
 
 
-def _record(dataset: Dataset, wanted: dict[str, Any]) -> None:
+def _record(dataset: Dataset, chosen: dict[str, Any]) -> None:
     """In the audit, whoever wants it: a provider gets to see every text."""
     # The one in the making, if there is one, is what was wanted last.
     before = dataset.vector_sets.order_by("is_current")[0]
     changes = {
-        "vector_model": (before.model, wanted["model"]),
-        "vector_provider": (before.provider_id, wanted["provider"] and wanted["provider"].pk),
+        "vector_model": (before.model, chosen["model"]),
+        "vector_provider": (before.provider_id, chosen["provider"] and chosen["provider"].pk),
     }
     changed = {name: pair for name, pair in changes.items() if pair[0] != pair[1]}
     if changed:

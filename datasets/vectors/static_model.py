@@ -31,11 +31,11 @@ def _mean(embedding: Any, ids: Sequence[int]) -> list[float]:
 
 def _token_vectors() -> Any:
     with loading:
-        return _loaded_embedding()
+        return _load_embedding()
 
 
 @cache
-def _loaded_embedding() -> Any:
+def _load_embedding() -> Any:
     import wordllama
 
     # The package's own folder is where its weights are; nothing is fetched.

@@ -49,15 +49,15 @@ class KeyChange:
     def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
         return self.form_class(data, initial=self.initial(api_key))
 
-    def widens(self, api_key: ApiKey, answers: dict[str, Any]) -> bool:
+    def widens(self, api_key: ApiKey, cleaned: dict[str, Any]) -> bool:
         """Return whether the change would let the key do more than now."""
         return False
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
         """Make the change. Raise KeyStateError if the key's state does not allow it."""
         raise NotImplementedError
 
-    def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
+    def after(self, api_key: ApiKey, cleaned: dict[str, Any]) -> str:
         """Act once the change is committed; return a sentence about that for the user, or nothing."""
         return ""
 
@@ -77,9 +77,9 @@ class Rotation(KeyChange):
     def initial(self, api_key: ApiKey) -> dict[str, Any]:
         return {"replacing": api_key.newest_secret_id}
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
-        overlap = answers["overlap"]
-        plaintext = api_key.rotate(overlap, replacing=answers["replacing"])
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
+        overlap = cleaned["overlap"]
+        plaintext = api_key.rotate(overlap, replacing=cleaned["replacing"])
         hours = str(int(overlap.total_seconds() // 3600))
         with override("en"):
             return Done(history_messages.ROTATED(when=OVERLAPS[hours]), plaintext)
@@ -96,12 +96,12 @@ class Disabling(KeyChange):
     def applies_to(self, api_key: ApiKey) -> bool:
         return super().applies_to(api_key) and api_key.disabled_at is None
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
         api_key.disable()
-        return Done(history_messages.DISABLED(reason=answers["reason"]))
+        return Done(history_messages.DISABLED(reason=cleaned["reason"]))
 
-    def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
-        return revocation.broadcast_revocation(api_key, terminate_streams=answers["terminate_streams"]).summary()
+    def after(self, api_key: ApiKey, cleaned: dict[str, Any]) -> str:
+        return revocation.broadcast_revocation(api_key, terminate_streams=cleaned["terminate_streams"]).summary()
 
 
 class Enabling(KeyChange):
@@ -115,7 +115,7 @@ class Enabling(KeyChange):
     def applies_to(self, api_key: ApiKey) -> bool:
         return super().applies_to(api_key) and api_key.disabled_at is not None
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
         api_key.enable()
         return Done(history_messages.ENABLED())
 
@@ -132,14 +132,14 @@ class Revocation(KeyChange):
     def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
         return RevocationForm(data, name=api_key.name)
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
         if api_key.revoked_at:
             raise KeyStateError(f"The key was revoked already, by {api_key.revoked_by}: {api_key.revoked_reason}")
-        api_key.revoke(by=by, reason=answers["reason"])
-        return Done(history_messages.REVOKED(reason=answers["reason"]))
+        api_key.revoke(by=by, reason=cleaned["reason"])
+        return Done(history_messages.REVOKED(reason=cleaned["reason"]))
 
-    def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
-        return revocation.broadcast_revocation(api_key, terminate_streams=answers["terminate_streams"]).summary()
+    def after(self, api_key: ApiKey, cleaned: dict[str, Any]) -> str:
+        return revocation.broadcast_revocation(api_key, terminate_streams=cleaned["terminate_streams"]).summary()
 
 
 class Narrowing(KeyChange):
@@ -157,8 +157,8 @@ class Narrowing(KeyChange):
     def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
         return NarrowingForm(data, api_key=api_key)
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
-        endpoints, networks = answers["endpoints"], answers["networks"]
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
+        endpoints, networks = cleaned["endpoints"], cleaned["networks"]
         api_key.narrow(endpoints=endpoints, networks=networks)
         names = ", ".join(endpoints)
         if not networks:

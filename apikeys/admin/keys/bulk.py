@@ -55,16 +55,16 @@ class ExpiryForm(forms.Form):
     )
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        ends = answers.get("ends")
+        cleaned: dict[str, Any] = super().clean() or {}
+        ends = cleaned.get("ends")
         if ends == "date" and not self.errors:
-            if answers["expires_at"] is None:
+            if cleaned["expires_at"] is None:
                 self.add_error("expires_at", ValidationError(_("Say on which date.")))
         elif ends is not None:
-            answers["expires_at"] = (
+            cleaned["expires_at"] = (
                 timezone.now() + timedelta(days=int(ends)) if ends not in ("never", "date") else None
             )
-        return answers
+        return cleaned
 
 
 class Expiry(KeyChange):
@@ -75,11 +75,11 @@ class Expiry(KeyChange):
     explanation = _("The keys will be refused from then on. A date that has passed ends them at once.")
     form_class = ExpiryForm
 
-    def widens(self, api_key: ApiKey, answers: dict[str, Any]) -> bool:
-        return least_privilege.widens(api_key, {"expires_at": answers["expires_at"]})
+    def widens(self, api_key: ApiKey, cleaned: dict[str, Any]) -> bool:
+        return least_privilege.widens(api_key, {"expires_at": cleaned["expires_at"]})
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
-        expires_at = answers["expires_at"]
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
+        expires_at = cleaned["expires_at"]
         api_key.set_end(expires_at)
         if expires_at is None:
             return Done(history_messages.ENDLESS())
@@ -156,8 +156,8 @@ def portion_view(keys_admin: KeyAdmin, request: HttpRequest, name: str) -> HttpR
     if not form.is_valid():
         if wants_json:
             # Shown as text, so the link to the page that asks for the password is left out.
-            said = [strip_tags(str(message)) for field in form.errors.values() for message in field]
-            return JsonResponse({"errors": said}, status=400)
+            errors = [strip_tags(str(message)) for field in form.errors.values() for message in field]
+            return JsonResponse({"errors": errors}, status=400)
         return page(keys_admin, request, change, form, key_ids)
     lines, note = apply(keys_admin, request, change, key_ids, found, form.cleaned_data)
     if wants_json:
@@ -172,16 +172,16 @@ def apply(
     change: KeyChange,
     key_ids: list[str],
     found: dict[str, ApiKey],
-    answers: dict[str, Any],
+    cleaned: dict[str, Any],
 ) -> tuple[list[Line], str]:
     # Each key has a transaction of its own. A portion that is sent again finds the keys that were changed already.
     lines = [
-        line_of(keys_admin, request, change, found[key_id], answers)
+        line_of(keys_admin, request, change, found[key_id], cleaned)
         if key_id in found
         else Line(key_id, key_id, gettext("There is no such key."), False)
         for key_id in key_ids
     ]
-    if "terminate_streams" not in answers:
+    if "terminate_streams" not in cleaned:
         return lines, ""
     is_final = change.is_final
     ended = [
@@ -192,11 +192,11 @@ def apply(
     ]
     if not ended:
         return lines, ""
-    return lines, revocation.broadcast_revocations(ended, terminate_streams=answers["terminate_streams"]).summary()
+    return lines, revocation.broadcast_revocations(ended, terminate_streams=cleaned["terminate_streams"]).summary()
 
 
 def line_of(
-    keys_admin: KeyAdmin, request: HttpRequest, change: KeyChange, api_key: ApiKey, answers: dict[str, Any]
+    keys_admin: KeyAdmin, request: HttpRequest, change: KeyChange, api_key: ApiKey, cleaned: dict[str, Any]
 ) -> Line:
     user: Any = request.user
     if not change.applies_to(api_key):
@@ -204,7 +204,7 @@ def line_of(
         return Line(api_key.pk, api_key.name, state, False)
     try:
         with transaction.atomic():
-            done = change.apply(api_key, answers, by=user.get_username())
+            done = change.apply(api_key, cleaned, by=user.get_username())
             keys_admin.log_change(request, api_key, done.history)
     except KeyStateError as error:
         return Line(api_key.pk, api_key.name, str(error), False)

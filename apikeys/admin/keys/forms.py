@@ -110,15 +110,15 @@ class KeyChangeForm(KeyForm):
         self.initial["etag"] = policy_etag(self.instance)
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
+        cleaned: dict[str, Any] = super().clean() or {}
         # The lock lasts until the key is saved.
         kept = ApiKey.objects.select_for_update(no_key=True).get(pk=self.instance.pk)
-        if {answers.get("etag"), self.initial["etag"]} != {policy_etag(kept)}:
+        if {cleaned.get("etag"), self.initial["etag"]} != {policy_etag(kept)}:
             raise ValidationError(
                 _("This key has changed since the page was opened, so nothing was saved. Open its page again."),
                 code="stale_page",
             )
-        return answers
+        return cleaned
 
 
 def policy_etag(api_key: ApiKey) -> str:
@@ -138,11 +138,11 @@ class LateKeyForm(KeyChangeForm):
         return networks
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
+        cleaned: dict[str, Any] = super().clean() or {}
         # Errors of single fields are shown first.
-        if not self.errors and widens(self.instance, answers):
+        if not self.errors and widens(self.instance, cleaned):
             raise reauthentication.reauthentication_error()
-        return answers
+        return cleaned
 
 
 class ConfirmationForm(forms.Form):

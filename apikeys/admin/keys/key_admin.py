@@ -137,8 +137,8 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         if obj is None:
             return ()
-        told = ("id", "team", "app", "created_at", "last_used_from")
-        return (*told, "disabled_at", "revoked_at", "revoked_by", "revoked_reason", "acknowledged")
+        facts = ("id", "team", "app", "created_at", "last_used_from")
+        return (*facts, "disabled_at", "revoked_at", "revoked_by", "revoked_reason", "acknowledged")
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         user: Any = request.user
@@ -200,7 +200,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: Any = None) -> HttpResponse:
         made = self.get_queryset(request).get(pk=obj.pk)
-        return self._shown_once(request, made, request.new_plaintext, _("Created."))  # type: ignore[attr-defined]
+        return self._show_once(request, made, request.new_plaintext, _("Created."))  # type: ignore[attr-defined]
 
     def _reserved_id(self, request: HttpRequest) -> str | None:
         user: Any = request.user
@@ -221,7 +221,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         )
         return HttpResponseRedirect(self._url("change", str(key_id)))
 
-    def _shown_once(self, request: HttpRequest, api_key: ApiKey, plaintext: str, done: str) -> HttpResponse:
+    def _show_once(self, request: HttpRequest, api_key: ApiKey, plaintext: str, done: str) -> HttpResponse:
         # The response to the POST that made the plaintext is the only page with it. No cache or history may keep it.
         context = {
             **self.admin_site.each_context(request),
@@ -313,19 +313,19 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         }
         return TemplateResponse(request, change.template, context)
 
-    def _apply(self, request: HttpRequest, api_key: ApiKey, change: KeyChange, answers: dict[str, Any]) -> HttpResponse:
+    def _apply(self, request: HttpRequest, api_key: ApiKey, change: KeyChange, cleaned: dict[str, Any]) -> HttpResponse:
         user: Any = request.user
         try:
             with transaction.atomic():
-                done: Done = change.apply(api_key, answers, by=user.get_username())
+                done: Done = change.apply(api_key, cleaned, by=user.get_username())
                 self.log_change(request, api_key, done.history)
         except KeyStateError as error:
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(self._url("change", api_key.pk))
-        said = history_messages.read(done.history)
+        message = history_messages.read(done.history)
         if done.plaintext is not None:
-            return self._shown_once(request, api_key, done.plaintext, said)
-        self.message_user(request, f"{said} {change.after(api_key, answers)}".rstrip(), messages.SUCCESS)
+            return self._show_once(request, api_key, done.plaintext, message)
+        self.message_user(request, f"{message} {change.after(api_key, cleaned)}".rstrip(), messages.SUCCESS)
         return HttpResponseRedirect(self._url("change", api_key.pk))
 
     @staticmethod

@@ -21,7 +21,7 @@ from unfold.widgets import (
 from apikeys.accounting.limits import MAXIMUM_AMOUNT, Limit
 from apikeys.accounting.periods import Measure, Period
 from apikeys.admin.keys.forms import KeyForm
-from apikeys.admin.limits import exact_amount, shown
+from apikeys.admin.limits import count_amount
 from apikeys.keys.kinds import AccessKind
 from apikeys.keys.models import RIGHTS, ApiKey
 from apikeys.object_ids import new_object_id
@@ -100,17 +100,17 @@ class NewKeyForm(KeyForm):
                 self.fields[name].widget.attrs["data-shown-when"] = condition
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        kind, app, ends = (answers.get(name) for name in ("kind", "app", "ends"))
+        cleaned: dict[str, Any] = super().clean() or {}
+        kind, app, ends = (cleaned.get(name) for name in ("kind", "app", "ends"))
         if kind == AccessKind.APP and app is None and "app" not in self.errors:
             self.add_error("app", ValidationError(_("Choose the app that the key talks to.")))
         if kind == AccessKind.GLOBAL and app is not None:
             self.add_error("kind", ValidationError(_("A global key has no app.")))
         if ends == "date":
-            self._check_date(answers.get("expires_at"))
+            self._check_date(cleaned.get("expires_at"))
         elif ends is not None:
-            answers["expires_at"] = timezone.now() + timedelta(days=int(ends)) if ends != "never" else None
-        return answers
+            cleaned["expires_at"] = timezone.now() + timedelta(days=int(ends)) if ends != "never" else None
+        return cleaned
 
     def _check_date(self, expires_at: Any) -> None:
         if "expires_at" in self.errors:
@@ -170,22 +170,22 @@ class LimitedNewKeyForm(NewKeyForm):
         """Return millionths of a point."""
         points = self.cleaned_data["points"]
         try:
-            return None if points is None else exact_amount("points", Measure.MICROPOINTS, points)
+            return None if points is None else count_amount("points", Measure.MICROPOINTS, points)
         except ValidationError as error:
             raise ValidationError(error.messages) from error
 
     def first_limits(self, api_key: ApiKey) -> list[Limit]:
-        answers = self.cleaned_data
+        cleaned = self.cleaned_data
         return [
             Limit(
                 team_id=api_key.team_id,
                 key=api_key,
                 measure=measure,
-                period=period or answers["points_period"] or Period.MONTH,
-                amount=answers[name],
+                period=period or cleaned["points_period"] or Period.MONTH,
+                amount=cleaned[name],
             )
             for name, (measure, period) in FIRST_LIMITS.items()
-            if answers.get(name) is not None
+            if cleaned.get(name) is not None
         ]
 
 
@@ -203,7 +203,7 @@ def like(api_key: ApiKey) -> dict[str, Any]:
     for limit in api_key.limits.all():
         for name, (measure, period) in FIRST_LIMITS.items():
             if limit.measure == measure and limit.period in ([period] if period else dict(BUDGET_PERIODS)):
-                initial[name] = shown(limit.measure, limit.amount)
+                initial[name] = Measure(limit.measure).to_unit(limit.amount)
                 if name == "points":
                     initial["points_period"] = limit.period
     return initial

@@ -19,16 +19,16 @@ from django.utils.translation import gettext_lazy
 from apikeys.access.endpoints import routes
 from apikeys.access.policy import may_call
 from apikeys.access.rules import EndpointRule
+from apikeys.accounting import units
 from apikeys.accounting.ledger import DailyUsage, Refusal, UsageRecord
 from apikeys.accounting.limits import Limit
 from apikeys.accounting.periods import period_end
-from apikeys.accounting.units import MICROPOINTS
 from apikeys.admin.audit import lines
 from apikeys.audit import history_messages
 from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from apikeys.lifecycle.reports import limits_over
-from apikeys.statistics.key_series import Series, all_series
+from apikeys.statistics.key_series import KeySeries, all_series
 
 ROWS = 20
 DAYS = 30
@@ -60,12 +60,12 @@ class LimitBar:
 @dataclass(frozen=True, slots=True)
 class Plot:
     title: Any
-    series: Series
+    series: KeySeries
     data: str
 
     @property
     def points(self) -> Decimal:
-        return Decimal(self.series.micropoints) / MICROPOINTS
+        return units.points(self.series.micropoints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +113,13 @@ def bar(limit: Limit) -> LimitBar:
     return LimitBar(
         limit=limit,
         percent=min(100, taken * 100 // limit.amount) if limit.amount else 100,
-        left=limit.shown(max(0, limit.amount - taken)),
-        soft="" if limit.soft_amount is None else limit.shown(limit.soft_amount),
+        left=limit.amount_text(max(0, limit.amount - taken)),
+        soft="" if limit.soft_amount is None else limit.amount_text(limit.soft_amount),
         ends_at=None if since is None else period_end(limit.period, since, limit.time_zone),
     )
 
 
-def plot(span: str, series: Series) -> Plot:
+def plot(span: str, series: KeySeries) -> Plot:
     stacks = [
         {"label": _("Complete"), "data": series.complete, "backgroundColor": "#2563eb", "stack": "requests"},
         {"label": _("Others"), "data": series.others, "backgroundColor": "#d97706", "stack": "requests"},
@@ -168,7 +168,7 @@ def trail_of(api_key: ApiKey, *, has_audit: bool) -> list[Change]:
     """Return the newest changes first: all of them, or without the audit only those made in the admin."""
     kind = ContentType.objects.get_for_model(ApiKey)
     audited = AuditEntry.objects.filter(content_type=kind, object_pk=api_key.pk).select_related("content_type")
-    told = LogEntry.objects.filter(content_type=kind, object_id=api_key.pk).select_related("user")
+    entries = LogEntry.objects.filter(content_type=kind, object_id=api_key.pk).select_related("user")
     changes = []
     if has_audit:
         changes += [
@@ -177,6 +177,6 @@ def trail_of(api_key: ApiKey, *, has_audit: bool) -> list[Change]:
         ]
     changes += [
         Change(entry.action_time, entry.user.get_username(), history_messages.read(entry.get_change_message()))
-        for entry in told.order_by("-action_time", "-pk")[:ROWS]
+        for entry in entries.order_by("-action_time", "-pk")[:ROWS]
     ]
     return sorted(changes, key=lambda change: change.at, reverse=True)[:ROWS]

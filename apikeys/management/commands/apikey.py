@@ -14,7 +14,7 @@ from apikeys.keys.models import ApiKey
 from apikeys.lifecycle import revocation as revocations
 from apikeys.lifecycle.reports import details, sheet, state, summary, table
 from apikeys.management import lookups
-from apikeys.management.command_line import DataCommand, duration, future_moment, said, text
+from apikeys.management.command_line import DataCommand, duration, error_text, future_moment, text
 from apikeys.management.foreign_secrets import ImportRefused, import_rows, read_rows
 
 OPTIONS = {
@@ -117,7 +117,7 @@ class Command(DataCommand):
                 note=options["note"] or "",
             )
         except ValidationError as error:
-            raise CommandError(said(error, OPTIONS)) from None
+            raise CommandError(error_text(error, OPTIONS)) from None
         self._hand_over(api_key.pk, plaintext, options, "Created")
 
     def _list(self, options: dict[str, Any]) -> None:

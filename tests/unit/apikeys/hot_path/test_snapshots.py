@@ -97,7 +97,7 @@ def test_a_load_that_began_before_a_change_is_not_kept(
     listener.invalidate()
     world.go_on.set()
     reader.join(5)
-    assert snapshots.cached("a") == (False, None)
+    assert snapshots.look_up("a") == (False, None)
     assert snapshots.get_from_thread("a", "a") == 2
 
 
@@ -163,5 +163,5 @@ def test_garbage_cannot_evict_good_entries(world: World, snapshots: Snapshots[st
             await asyncio.gather(*(snapshots.get(name, name) for name in names))
 
     asyncio.run(flood())
-    assert snapshots.cached("good") == (True, 1)
+    assert snapshots.look_up("good") == (True, 1)
     assert len(snapshots._absent) <= MAX_ENTRIES

@@ -29,9 +29,9 @@ from apikeys.statistics.rollup import (
     RollupWatermark,
     floor,
     roll_up,
-    rolled_up_until,
+    rollup_watermark,
 )
-from apikeys.statistics.sums import Scope, Span, points_used, series, sums, top
+from apikeys.statistics.sums import Span, UsageScope, points_used, series, sums, top
 from tests.environment import PROJECT
 from tests.support import factories
 from tests.support.commands import variables
@@ -87,8 +87,8 @@ def by_ending(api_key: ApiKey, start: datetime, end: datetime) -> dict[str, int]
     return found
 
 
-def scopes(api_key: ApiKey) -> list[Scope]:
-    return [Scope((api_key.team_id,)), Scope.of_key(api_key)]
+def scopes(api_key: ApiKey) -> list[UsageScope]:
+    return [UsageScope((api_key.team_id,)), UsageScope.of_key(api_key)]
 
 
 def assert_exact(api_key: ApiKey) -> None:
@@ -178,14 +178,14 @@ def test_it_works(api_key: ApiKey) -> None:
     use(api_key, 1000)
     assert_exact(api_key)
     roll_up()
-    assert timedelta(minutes=5) < timezone.now() - rolled_up_until() < timedelta(minutes=8)
+    assert timedelta(minutes=5) < timezone.now() - rollup_watermark() < timedelta(minutes=8)
     assert_exact(api_key)
     hourly = HourlyUsage.objects.filter(key=api_key)
-    ledger = UsageRecord.objects.filter(key=api_key, created_at__lt=rolled_up_until())
+    ledger = UsageRecord.objects.filter(key=api_key, created_at__lt=rollup_watermark())
     for column in ("prompt_tokens", "completion_tokens", "cost_micropoints"):
         assert sum(hourly.values_list(column, flat=True)) == sum(ledger.values_list(column, flat=True))
     assert sum(hourly.values_list("requests", flat=True)) == ledger.count()
-    assert sums(Scope((api_key.team_id,)), timezone.now() - timedelta(days=3), timezone.now()).tokens == sum(
+    assert sums(UsageScope((api_key.team_id,)), timezone.now() - timedelta(days=3), timezone.now()).tokens == sum(
         prompt + completion
         for prompt, completion in UsageRecord.objects.filter(key=api_key).values_list(
             "prompt_tokens", "completion_tokens"
@@ -200,7 +200,7 @@ def test_all_teams_together(api_key: ApiKey) -> None:
     roll_up()
     now = timezone.now()
     start = now - timedelta(days=3)
-    found = sums(Scope(None), start, now)
+    found = sums(UsageScope(None), start, now)
     # Other tests have left pruned days behind.
     pruned = DailyUsage.objects.filter(day__gt=start.date()).values_list("requests", flat=True)
     records = UsageRecord.objects.filter(created_at__gte=start, created_at__lt=now)
@@ -237,8 +237,8 @@ def test_worker_away_for_a_day(api_key: ApiKey) -> None:
     use(api_key, 500)
     roll_up()
     RollupWatermark.objects.update(until=floor(timezone.now()) - timedelta(days=1))
-    HourlyUsage.objects.filter(hour__gte=rolled_up_until()).delete()
-    HourlyTotal.objects.filter(hour__gte=rolled_up_until()).delete()
+    HourlyUsage.objects.filter(hour__gte=rollup_watermark()).delete()
+    HourlyTotal.objects.filter(hour__gte=rollup_watermark()).delete()
     assert_exact(api_key)
     roll_up()
     assert_exact(api_key)
@@ -273,8 +273,8 @@ def test_killed_in_the_middle(api_key: ApiKey) -> None:
     use(api_key, 300)
     roll_up()
     record(api_key, timezone.now() - timedelta(hours=5))
-    RollupWatermark.objects.update(until=rolled_up_until() - timedelta(hours=30))
-    before = rolled_up_until()
+    RollupWatermark.objects.update(until=rollup_watermark() - timedelta(hours=30))
+    before = rollup_watermark()
     with held_up():
         process = subprocess.Popen(
             [sys.executable, "manage.py", "shell", "-c", "from apikeys.statistics import rollup as h; h.roll_up()"],
@@ -286,7 +286,7 @@ def test_killed_in_the_middle(api_key: ApiKey) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     wait_for(lambda: not is_rolling_up(), "its transaction is over")
-    assert rolled_up_until() == before
+    assert rollup_watermark() == before
     roll_up()
     assert_exact(api_key)
 
@@ -340,7 +340,7 @@ def test_leaders_are_those_of_the_ledger() -> None:
         for leader in leaders.Leader.objects.filter(board="30d", team=team, is_app=False)
     }
     now = timezone.now()
-    live = {used.subject_id: used.requests for used in top(Scope((team.pk,)), Span.MONTH.start(now), now, 10)}
+    live = {used.subject_id: used.requests for used in top(UsageScope((team.pk,)), Span.MONTH.start(now), now, 10)}
     assert set(reckoned) == set(live) >= {api_key.pk for api_key in keys[4:]}
     assert live == {api_key.pk: number + 1 for number, api_key in enumerate(keys) if api_key.pk in live}
 
@@ -375,15 +375,15 @@ def test_days_begin_at_midnight_of_the_time_zone(api_key: ApiKey, zone: str) -> 
 @pytest.mark.parametrize(("span", "days"), [(Span.WEEK, 7), (Span.MONTH, 30), (Span.YEAR, 365)])
 def test_ranges(span: Span, days: int) -> None:
     now = datetime(2026, 11, 24, 15, 30, tzinfo=UTC)
-    assert len(series(Scope(()), span, step="day", now=now).labels) == days
+    assert len(series(UsageScope(()), span, step="day", now=now).labels) == days
 
 
 def test_a_day_of_the_clock_change() -> None:
     now = datetime(2026, 10, 25, 20, 0, tzinfo=UTC)
     with timezone.override("Europe/Berlin"):
-        labels = series(Scope(()), Span.WEEK, step="day", now=now).labels
+        labels = series(UsageScope(()), Span.WEEK, step="day", now=now).labels
         assert [label.hour for label in labels] == [0] * 7
-        assert len(series(Scope(()), Span.WEEK, step="hour", now=now).labels) == 6 * 24 + 23
+        assert len(series(UsageScope(()), Span.WEEK, step="hour", now=now).labels) == 6 * 24 + 23
         assert statistics.a_week_before(now).hour == 21
 
 
@@ -393,11 +393,14 @@ def test_what_may_not_be_seen_is_left_out(api_key: ApiKey) -> None:
     start_over()
     for _ in range(2):
         start, end = timezone.now() - timedelta(days=1), timezone.now()
-        for scope in (Scope.of_key(api_key, has_usage=False), Scope((api_key.team_id,), has_usage=False)):
+        for scope in (UsageScope.of_key(api_key, has_usage=False), UsageScope((api_key.team_id,), has_usage=False)):
             found = sums(scope, start, end)
             assert (found.accepted, found.refused) == (0, 1)
             assert list(series(scope, Span.DAY, step="hour").stacks) == ["refused"]
-        for scope in (Scope.of_key(api_key, has_refusals=False), Scope((api_key.team_id,), has_refusals=False)):
+        for scope in (
+            UsageScope.of_key(api_key, has_refusals=False),
+            UsageScope((api_key.team_id,), has_refusals=False),
+        ):
             found = sums(scope, start, end)
             assert (found.accepted, found.refused) == (1, 0)
         roll_up()
@@ -446,7 +449,7 @@ def many(database: None) -> ApiKey:
 
 @pytest.mark.parametrize("whose", ["all", "team", "key"])
 def test_nobody_reads_the_whole_ledger(many: ApiKey, whose: str) -> None:
-    scope = {"all": Scope(None), "team": Scope((many.team_id,)), "key": Scope.of_key(many)}[whose]
+    scope = {"all": UsageScope(None), "team": UsageScope((many.team_id,)), "key": UsageScope.of_key(many)}[whose]
     now = timezone.now()
     with CaptureQueriesContext(connection) as queries:
         sums(scope, statistics.today_begins(now), now)
