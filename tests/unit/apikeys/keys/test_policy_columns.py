@@ -10,7 +10,7 @@ from apikeys.access.lookup import LOOKUP_SQL
 from apikeys.access.policy import KeyPolicy
 from apikeys.admin.keys.forms import VERSIONED
 from apikeys.keys.models import LISTS, POLICY_COLUMNS, RIGHTS, ApiKey
-from apikeys.lifecycle.export import exported
+from apikeys.lifecycle.export import export_rows
 from apikeys.lifecycle.import_file import CHANGEABLE
 from apikeys.lifecycle.import_file import COLUMNS as FILE_COLUMNS
 from apikeys.lifecycle.reports import details
@@ -67,6 +67,6 @@ def test_exports_and_reports_tell_them():
     api_key, _ = factories.make_key()
     read = ApiKey.objects.with_state().get(pk=api_key.pk)
     names = {"owner" if name == "owner_id" else name for name in POLICY_COLUMNS}
-    (row,) = exported([read])
+    (row,) = export_rows([read])
     assert names <= row.keys()
     assert names <= details(read).keys()
