@@ -1,4 +1,4 @@
-"""Staff talk to an app of their teams from the admin: in their session, with no key, and charged to none."""
+"""Conversations of staff with an app of their teams, in the admin: in their session, and charged to no key."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from apikeys.errors import AppNotFound, InvalidParameter, RateLimited, ServiceUn
 from apikeys.hot_path import in_flight
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.trace import trace_of
-from chat.api.completions import streamed
+from chat.api.completions import start_stream
 from chat.completions import request as payloads
 from chat.completions.app_snapshots import AppSnapshot, find_app
 from chat.completions.completion import Caller, Completion
@@ -32,12 +32,12 @@ from chat.completions.request import CompletionRequest, StreamOptions
 from chat.models import App
 
 TRY_APPS = ("chat.view_app", "chat.try_app")
-# Of one user at the same time, in one server process.
-MAXIMUM_TRIALS = 4
+# How many answers one user may have under way at the same time, in one server process.
+MAXIMUM_ANSWERS = 4
 
 
 def apps_to_try(user: Any) -> Any:
-    """The apps that this user may talk to here: of their teams and not archived."""
+    """Return the apps that this user may talk to here: those of their teams that are not archived."""
     apps = App.objects.for_user(user).filter(archived_at=None)
     return apps if user.has_perms(TRY_APPS) else apps.none()
 
@@ -45,7 +45,7 @@ def apps_to_try(user: Any) -> Any:
 class PlaygroundView(AsyncApiView):
     """`POST admin/chat/app/try/answer/`: one question to one app, always streamed and with `detail`.
 
-    It has the hot path's manner: it waits for the provider without a thread and without a database connection.
+    As on the hot path, it waits for the provider without a thread and without a database connection.
     """
 
     endpoint = "app.try"
@@ -62,25 +62,25 @@ class PlaygroundView(AsyncApiView):
                 request.get_host()
             except DisallowedHost:
                 raise InvalidParameter("The request names a host that is not served here.") from None
-            request.user = await asyncio.to_thread(_signed_in, request)
+            request.user = await asyncio.to_thread(_authenticate, request)
 
     async def post(self, request: Request) -> EventStream:
         http_request = request._request
         user: Any = request.user
-        body = _trial(payloads.parse_request(http_request.body))
-        if in_flight.count_of_user(user.pk) >= MAXIMUM_TRIALS:
-            raise RateLimited(f"You may have {MAXIMUM_TRIALS} answers under way at the same time.", 1)
+        body = _without_chat(payloads.parse_request(http_request.body))
+        if in_flight.count_of_user(user.pk) >= MAXIMUM_ANSWERS:
+            raise RateLimited(f"You may have {MAXIMUM_ANSWERS} answers under way at the same time.", 1)
         trace, address = trace_of(http_request), address_of(http_request)
-        # From here on an app's cut ends it, so that what is looked up below cannot be older than the cut.
-        flight = InFlight(None, trace.abort, user_id=user.pk)
+        caller = Caller(trace, None, self.endpoint, None if address is None else str(address))
+        # From here on a termination of the app's calls ends it, so that what is looked up below cannot be older.
+        flight = InFlight(None, caller.trace.abort, user_id=user.pk)
         flight.app_id = body.appId
         is_streaming = False
         try:
-            app = await _find(user, body.appId or "")
-            caller = Caller(trace, None, self.endpoint, None if address is None else str(address))
+            app = await _find_app(user, body.appId or "")
             completion = Completion(body, app, caller, flight)
             await completion.prepare()
-            response = await streamed(completion, trace)
+            response = await start_stream(completion, caller.trace)
             is_streaming = True
         finally:
             if not is_streaming:
@@ -88,8 +88,8 @@ class PlaygroundView(AsyncApiView):
         return response
 
 
-def _trial(body: CompletionRequest) -> CompletionRequest:
-    """Without a chat: a trial reads and keeps no conversation."""
+def _without_chat(body: CompletionRequest) -> CompletionRequest:
+    """Return the request as the playground asks it: it reads and keeps no conversation."""
     return msgspec.structs.replace(
         body,
         chatId=None,
@@ -100,23 +100,23 @@ def _trial(body: CompletionRequest) -> CompletionRequest:
     )
 
 
-async def _find(user: Any, app_id: str) -> AppSnapshot:
-    team_id = await asyncio.to_thread(_team_of, user, app_id)
+async def _find_app(user: Any, app_id: str) -> AppSnapshot:
+    team_id = await asyncio.to_thread(_find_team, user, app_id)
     app = await find_app(app_id, team_id) if team_id is not None else None
     if app is None:
         raise AppNotFound
     return app
 
 
-def _team_of(user: Any, app_id: str) -> str | None:
-    """The team of an app that this user may try. In a thread, and leaves no connection behind."""
+def _find_team(user: Any, app_id: str) -> str | None:
+    """Return the team of an app that this user may try. Runs in a thread, and leaves no connection behind."""
     with _connection():
         team_id: str | None = apps_to_try(user).filter(pk=app_id).values_list("team_id", flat=True).first()
         return team_id
 
 
-def _signed_in(request: HttpRequest) -> Any:
-    """The member of staff whose session this is, with their permissions at hand. In a thread, likewise."""
+def _authenticate(request: HttpRequest) -> Any:
+    """Return the member of staff whose session this is, with their permissions at hand. Runs in a thread likewise."""
     with _connection():
         request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
         user: Any = get_user(request)
@@ -128,7 +128,7 @@ def _signed_in(request: HttpRequest) -> Any:
 
 @contextmanager
 def _connection() -> Iterator[None]:
-    """Django's connection of this thread, closed at the end; a database that cannot be reached is a 503."""
+    """Close this thread's connection of Django at the end. A database that cannot be reached is a 503."""
     try:
         yield
     except (OperationalError, InterfaceError):

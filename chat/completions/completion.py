@@ -367,14 +367,14 @@ class Completion:
             charged = {"prompt_tokens": 0, "completion_tokens": 0}
         if self.caller.policy is None:
             admission.drop()
-            self._log_trial(outcome, status, charged)
+            self._log_playground(outcome, status, charged)
             return None
         self.caller.trace.usage = record = self._usage(outcome, status, charged)
         is_kept = outcome == Outcome.COMPLETE or (outcome in (Outcome.CANCELLED, Outcome.TERMINATED) and self.texts)
         future: asyncio.Future[None] = admission.record((record, self._exchange() if is_kept else None))
         return future
 
-    def _log_trial(self, outcome: Outcome, status: int, tokens: dict[str, int]) -> None:
+    def _log_playground(self, outcome: Outcome, status: int, tokens: dict[str, int]) -> None:
         fields = {
             "request_id": self.caller.request_id,
             "user_id": self.caller.trace.user_id,
