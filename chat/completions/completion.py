@@ -18,6 +18,7 @@ from apikeys.access.policy import KeyPolicy
 from apikeys.accounting.admission import Admission, ReservationRequest
 from apikeys.accounting.ledger import Outcome, TokenSource
 from apikeys.accounting.recording import Usage
+from apikeys.accounting.units import MICROPOINTS, cost_micropoints
 from apikeys.errors import ApiError, InvalidParameter, UpstreamError
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.trace import Trace
@@ -232,7 +233,7 @@ class Completion:
             "moduleName": MODULE_NAME,
             "moduleType": "chatNode",
             "runningTime": round(seconds, 2),
-            "totalPoints": self.app.cost(usage["prompt_tokens"], usage["completion_tokens"]) / 1_000_000,
+            "totalPoints": self._cost(usage["prompt_tokens"], usage["completion_tokens"]) / MICROPOINTS,
             "model": self.app.model,
             "inputTokens": usage["prompt_tokens"],
             "outputTokens": usage["completion_tokens"],
@@ -287,8 +288,8 @@ class Completion:
             model=app.model,
             prompt_tokens=prompt,
             tokens=prompt + self.max_tokens,
-            prompt_micropoints=app.cost(prompt, 0),
-            micropoints=app.cost(prompt, self.max_tokens),
+            prompt_micropoints=self._cost(prompt, 0),
+            micropoints=self._cost(prompt, self.max_tokens),
             prompt_price=app.prompt_price,
             completion_price=app.completion_price,
         )
@@ -296,6 +297,9 @@ class Completion:
         decision = await admission.reserve(request, lambda: (self._usage(Outcome.CANCELLED, 503, nothing), None))
         caller.trace.request, caller.trace.decision = request, decision
         decision.check(policy)
+
+    def _cost(self, prompt_tokens: int, completion_tokens: int) -> int:
+        return cost_micropoints(prompt_tokens, completion_tokens, self.app.prompt_price, self.app.completion_price)
 
     def _prompt_bound(self) -> int:
         """Before the datasets are searched: a key that has used up its limits searches nothing either."""
@@ -402,7 +406,7 @@ class Completion:
             prompt_tokens=tokens["prompt_tokens"],
             completion_tokens=tokens["completion_tokens"],
             token_source=self.token_source,
-            cost_micropoints=self.app.cost(tokens["prompt_tokens"], tokens["completion_tokens"]),
+            cost_micropoints=self._cost(tokens["prompt_tokens"], tokens["completion_tokens"]),
             prompt_price=self.app.prompt_price,
             completion_price=self.app.completion_price,
             status=status,

@@ -17,6 +17,7 @@ from apikeys.access.policy import KeyPolicy
 from apikeys.accounting.admission import Admission, ReservationRequest
 from apikeys.accounting.ledger import Outcome, TokenSource
 from apikeys.accounting.recording import Usage, usage_batcher
+from apikeys.accounting.units import cost_micropoints
 from apikeys.errors import ApiError, UpstreamError
 from apikeys.hot_path.in_flight import InFlight
 from chat.completions.completion import Caller
@@ -103,8 +104,7 @@ class EmbeddingCall:
         return msgspec.json.encode({"object": "embedding", "index": len(self.vectors), "embedding": written})
 
     def _cost(self, tokens: int) -> int:
-        """Millionths of a point, rounded up."""
-        return -(-tokens * self.model.price // 1000)
+        return cost_micropoints(tokens, 0, self.model.price, 0)
 
     async def _reserve(self, admission: Admission) -> None:
         """Ask the limits, if there are any. Nothing is recorded of what they refuse."""
