@@ -24,6 +24,7 @@ from chat.completions import request as payloads
 from chat.completions.app_selection import select_app
 from chat.completions.app_snapshots import AppSnapshot
 from chat.completions.completion import Caller, Completion
+from chat.completions.fastgpt_steps import response_data
 from chat.completions.request import CompletionRequest
 from chat.completions.stream_format import StreamFormat
 
@@ -91,7 +92,7 @@ def build_body(completion: Completion) -> dict[str, Any]:
         usage=completion.usage,
     )
     if completion.request.detail:
-        body |= {"responseData": completion.response_data(), "newVariables": completion.variables}
+        body |= {"responseData": response_data(completion), "newVariables": completion.variables}
     return body
 
 

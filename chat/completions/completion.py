@@ -18,14 +18,15 @@ from apikeys.access.policy import KeyPolicy
 from apikeys.accounting.admission import Admission, ReservationRequest
 from apikeys.accounting.ledger import Outcome, TokenSource
 from apikeys.accounting.recording import Usage
-from apikeys.accounting.units import MICROPOINTS, cost_micropoints
+from apikeys.accounting.units import cost_micropoints
 from apikeys.errors import ApiError, InvalidParameter, UpstreamError
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.trace import Trace
 from apikeys.object_ids import new_object_id
 from apikeys.storable_text import storable
-from chat.completions import histories, provider_calls, recorder
+from chat.completions import fastgpt_steps, histories, provider_calls, recorder
 from chat.completions.app_snapshots import AppSnapshot
+from chat.completions.fastgpt_steps import Step
 from chat.completions.knowledge import Search, words_of
 from chat.completions.provider_messages import (
     ProviderAnswer,
@@ -35,13 +36,9 @@ from chat.completions.provider_messages import (
     reported_tokens,
     token_bound,
 )
-from chat.completions.request import ChatMessage, CompletionRequest, Content, text_of
+from chat.completions.request import ChatMessage, CompletionRequest, Content
 
 logger = logging.getLogger(__name__)
-
-MODULE_NAME = "AI Chat"
-SEARCH_MODULE_NAME = "Dataset Search"
-PREVIEW_LENGTH = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +69,8 @@ class Completion:
     messages: list[dict[str, Any]] = field(default_factory=list)
     # What the app's datasets say, once they were searched.
     search: Search | None = None
-    # The names of the steps that have begun.
-    steps: list[str] = field(default_factory=list)
+    # Those that have begun.
+    steps: list[Step] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     length: int = 0
     finish_reason: str = "stop"
@@ -214,39 +211,12 @@ class Completion:
                     flight.waiting = asyncio.current_task()
             flight.waiting = None
 
-    def response_data(self) -> list[dict[str, Any]]:
-        """What each step did, as `detail` shows it and as it is stored with the answer."""
-        steps = []
-        if self.search is not None:
-            steps.append({"moduleName": SEARCH_MODULE_NAME, "moduleType": "datasetSearchNode", **self.search.step()})
-        if self.is_asked:
-            steps.append(self._chat_step())
-        return steps
-
-    def _chat_step(self) -> dict[str, Any]:
-        usage = self.usage
-        preview = [
-            {"obj": OBJECTS[message["role"]], "value": _preview(message["content"])} for message in self.messages
-        ]
-        seconds = time.monotonic() - self.started - (self.search.seconds if self.search else 0)
-        return {
-            "moduleName": MODULE_NAME,
-            "moduleType": "chatNode",
-            "runningTime": round(seconds, 2),
-            "totalPoints": self._cost(usage["prompt_tokens"], usage["completion_tokens"]) / MICROPOINTS,
-            "model": self.app.model,
-            "inputTokens": usage["prompt_tokens"],
-            "outputTokens": usage["completion_tokens"],
-            "query": text_of(self.question.content),
-            "historyPreview": [*preview, {"obj": "AI", "value": _preview(self.content)}],
-        }
-
     async def _search(self) -> None:
         """Search the app's datasets, if it has any, and put what they say into what the model is asked."""
         knowledge, flight = self.app.knowledge, self.flight
         if knowledge is None:
             return
-        self.steps.append(SEARCH_MODULE_NAME)
+        self.steps.append(Step.SEARCH)
         flight.waiting = asyncio.current_task()
         self.search = await knowledge.search(words_of(self.question.content))
         flight.waiting = None
@@ -270,7 +240,7 @@ class Completion:
         return self.search is not None and not self.search.quotes and bool(self._empty_answer)
 
     def _begin_chat(self) -> None:
-        self.steps.append(MODULE_NAME)
+        self.steps.append(Step.CHAT)
         self.is_asked = True
 
     async def _reserve(self, admission: Admission) -> None:
@@ -426,7 +396,7 @@ class Completion:
             question=self.question.content,
             answer_id=request.responseChatItemId or new_object_id(),
             answer=self.content,
-            response_data=self.response_data(),
+            response_data=fastgpt_steps.response_data(self),
             custom_uid=request.customUid or "",
             metadata=request.metadata,
             variables=request.variables,
@@ -436,16 +406,9 @@ class Completion:
         return None if moment is None else round((moment - self.started) * 1000)
 
 
-OBJECTS = {"system": "System", "user": "Human", "assistant": "AI"}
 OVERRIDABLE = ("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty", "user")
 
 
 def _stored(content: Any) -> Content:
     """A message's content as it was kept. Nearly all are plain text, which needs no conversion."""
     return content if isinstance(content, str) else msgspec.convert(content, Content)
-
-
-def _preview(content: Any) -> str:
-    """Enough to recognize a message by. Whole ones are in the conversation."""
-    text = content if isinstance(content, str) else text_of(content)
-    return text if len(text) <= PREVIEW_LENGTH else text[: PREVIEW_LENGTH - 1] + "\u2026"

@@ -36,20 +36,6 @@ class Search:
     embedding_tokens: int = 0
     has_reranked: bool = False
 
-    def step(self) -> dict[str, Any]:
-        """As FastGPT has it."""
-        return {
-            "runningTime": round(self.seconds, 2),
-            "totalPoints": 0,
-            "query": self.query.text,
-            "inputTokens": self.embedding_tokens,
-            "quoteList": [quote.json() for quote in self.quotes],
-            "similarity": self.query.similarity,
-            "limit": self.query.limit,
-            "searchMode": self.query.mode.value,
-            "searchUsingReRank": self.has_reranked,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class Knowledge:
