@@ -27,7 +27,7 @@ from apikeys.storable_text import storable
 from chat.completions import fastgpt_steps, histories, provider_calls, recorder
 from chat.completions.app_snapshots import AppSnapshot
 from chat.completions.fastgpt_steps import Step
-from chat.completions.knowledge import Search, words_of
+from chat.completions.knowledge import Knowledge, Search
 from chat.completions.provider_messages import (
     ProviderAnswer,
     fill_variables,
@@ -36,6 +36,7 @@ from chat.completions.provider_messages import (
     reported_tokens,
     token_bound,
 )
+from chat.completions.quotes import words_of
 from chat.completions.request import ChatMessage, CompletionRequest, Content
 
 logger = logging.getLogger(__name__)
@@ -221,12 +222,11 @@ class Completion:
         self.search = await knowledge.search(words_of(self.question.content))
         flight.waiting = None
         if self.search.quotes:
-            self.messages = self._quoting(knowledge.written(self.search.quotes))
+            self.messages = self._insert_quotes(knowledge, knowledge.render(self.search.quotes))
 
-    def _quoting(self, quotes: str) -> list[dict[str, Any]]:
-        """The messages with these quotes around the question. The app has datasets."""
-        assert self.app.knowledge is not None  # noqa: S101 - see above
-        prompt = self.app.knowledge.prompt(self.question.content, quotes, self.variables)
+    def _insert_quotes(self, knowledge: Knowledge, quotes: str) -> list[dict[str, Any]]:
+        """Return the messages with these quotes around the question."""
+        prompt = knowledge.build_prompt(self.question.content, quotes, self.variables)
         place = max(number for number, message in enumerate(self.messages) if message["role"] == "user")
         return [*self.messages[:place], for_provider("user", prompt), *self.messages[place + 1 :]]
 
@@ -272,10 +272,11 @@ class Completion:
         return cost_micropoints(prompt_tokens, completion_tokens, self.app.prompt_price, self.app.completion_price)
 
     def _prompt_bound(self) -> int:
-        """Before the datasets are searched: a key that has used up its limits searches nothing either."""
-        if self.app.knowledge is None:
+        # It is asked before the datasets are searched: a key that has used up its limits searches nothing either.
+        knowledge = self.app.knowledge
+        if knowledge is None:
             return token_bound(self.messages)
-        return token_bound(self._quoting("")) + self.app.knowledge.max_bytes
+        return token_bound(self._insert_quotes(knowledge, "")) + knowledge.max_bytes
 
     def _payload(self, *, stream: bool) -> dict[str, Any]:
         payload: dict[str, Any] = {
