@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,9 +19,9 @@ from django.http import HttpRequest
 from rest_framework.request import Request
 
 from apikeys.access.authentication import StaffSessionAuthentication
+from apikeys.accounting.ledger import Outcome
 from apikeys.api.streams import EventStream
 from apikeys.api.views import AsyncApiView
-from apikeys.client_address import address_of
 from apikeys.errors import AppNotFound, InvalidParameter, RateLimited, ServiceUnavailable, SignInNeeded
 from apikeys.hot_path import in_flight
 from apikeys.hot_path.in_flight import InFlight
@@ -27,9 +29,11 @@ from apikeys.hot_path.trace import trace_of
 from chat.api.completions import start_stream
 from chat.completions import request as payloads
 from chat.completions.app_snapshots import AppSnapshot, find_app
-from chat.completions.completion import Caller, Completion
+from chat.completions.completion import Completion
 from chat.completions.request import CompletionRequest, StreamOptions
 from chat.models import App
+
+logger = logging.getLogger(__name__)
 
 TRY_APPS = ("chat.view_app", "chat.try_app")
 # How many answers one user may have under way at the same time, in one server process.
@@ -40,6 +44,32 @@ def apps_to_try(user: Any) -> Any:
     """Return the apps that this user may talk to here: those of their teams that are not archived."""
     apps = App.objects.for_user(user).filter(archived_at=None)
     return apps if user.has_perms(TRY_APPS) else apps.none()
+
+
+@dataclass(slots=True)
+class PlaygroundCompletion(Completion):
+    """One that no key is charged for: it has no limits, and the log has what it came to."""
+
+    def hand_over(self, outcome: Outcome, status: int) -> None:
+        if self.has_room:
+            self._log(outcome, status)
+            self.drop_room()
+
+    def _log(self, outcome: Outcome, status: int) -> None:
+        charge = self.compute_charge(outcome)
+        fields = {
+            "request_id": self.caller.request_id,
+            "user_id": self.caller.trace.user_id,
+            "team_id": self.app.team_id,
+            "app_id": self.app.app_id,
+            "model": self.app.model,
+            "prompt_tokens": charge.prompt_tokens,
+            "completion_tokens": charge.completion_tokens,
+            "token_source": self.token_source.value,
+            "status": status,
+            "outcome": outcome.value,
+        }
+        logger.info("an app was tried", extra={"fields": fields})
 
 
 class PlaygroundView(AsyncApiView):
@@ -70,15 +100,14 @@ class PlaygroundView(AsyncApiView):
         body = _without_chat(payloads.parse_request(http_request.body))
         if in_flight.count_of_user(user.pk) >= MAXIMUM_ANSWERS:
             raise RateLimited(f"You may have {MAXIMUM_ANSWERS} answers under way at the same time.", 1)
-        trace, address = trace_of(http_request), address_of(http_request)
-        caller = Caller(trace, None, self.endpoint, None if address is None else str(address))
+        caller = self.caller_of(http_request, None)
         # From here on a termination of the app's calls ends it, so that what is looked up below cannot be older.
         flight = InFlight(None, caller.trace.abort, user_id=user.pk)
         flight.app_id = body.appId
         is_streaming = False
         try:
             app = await _find_app(user, body.appId or "")
-            completion = Completion(body, app, caller, flight)
+            completion = PlaygroundCompletion(body, app, caller=caller, flight=flight)
             await completion.prepare()
             response = await start_stream(completion, caller.trace)
             is_streaming = True

@@ -14,16 +14,15 @@ from apikeys.access.declarations import APP, GLOBAL_NAMING_APP, ApiCredential
 from apikeys.api.limit_headers import limit_headers
 from apikeys.api.streams import EventStream
 from apikeys.api.views import AsyncApiView
-from apikeys.client_address import address_of
 from apikeys.errors import ApiError, InternalError
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.listener import listener
-from apikeys.hot_path.trace import Trace, trace_of
+from apikeys.hot_path.trace import Trace
 from chat.completions import openai_objects
 from chat.completions import request as payloads
 from chat.completions.app_selection import select_app
 from chat.completions.app_snapshots import AppSnapshot
-from chat.completions.completion import Caller, Completion
+from chat.completions.completion import Completion
 from chat.completions.fastgpt_steps import response_data
 from chat.completions.request import CompletionRequest
 from chat.completions.stream_format import StreamFormat
@@ -43,13 +42,13 @@ class CompletionsView(AsyncApiView):
         http_request = request._request
         body = payloads.parse_request(http_request.body)
         credential: ApiCredential = request.auth  # type: ignore[assignment]
-        trace, address = trace_of(http_request), address_of(http_request)
-        caller = Caller(trace, credential.policy, self.endpoint, None if address is None else str(address))
+        caller = self.caller_of(http_request, credential.policy)
+        trace = caller.trace
         flight = InFlight(credential.policy.key_id, trace.abort)
         is_streaming = False
         try:
             app = await self.select_app(credential, body, flight)
-            completion = Completion(body, app, caller, flight)
+            completion = Completion(body, app, caller=caller, flight=flight)
             await completion.prepare()
             response = await self.respond(completion, trace)
             is_streaming = isinstance(response, EventStream)
