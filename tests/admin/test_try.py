@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from chat.models import App
-from chat.playground import MAXIMUM_TRIALS
+from chat.playground import MAXIMUM_ANSWERS
 from tests.support import factories
 from tests.support.pages import browser, staff, text, url
 from tests.support.processes import wait_for
@@ -188,7 +188,7 @@ def test_so_many_at_once_and_no_connection_held(server, team, provider):
     body = {"appId": app.pk, "messages": [{"role": "user", "content": factories.unique("many")}]}
     with httpx2.Client(base_url=server.url, timeout=30, trust_env=False) as client:
         try:
-            for _ in range(MAXIMUM_TRIALS):
+            for _ in range(MAXIMUM_ANSWERS):
                 request = client.build_request("POST", ANSWER, headers=headers_of(user), json=body)
                 streams.append(client.send(request, stream=True))
                 assert streams[-1].status_code == 200
