@@ -25,7 +25,7 @@ class Site:
     command: Running
     data_dir: Path
     port: int
-    facts: dict[str, str]
+    details: dict[str, str]
 
 
 def read_facts(command: Running) -> dict[str, str]:

@@ -11,7 +11,7 @@ from datasets.data import NewDatum, insert
 from datasets.models import Collection, IndexText, Vector, VectorSet
 from datasets.search import nearest as candidates
 from datasets.search.nearest import Near, Scored
-from datasets.search.retrieval import BASES, Query, search
+from datasets.search.retrieval import SEARCHABLE_DATASETS, Query, search
 from datasets.vectors import sets
 from datasets.vectors.indexes import LARGE, NAME, build_missing, existing, name_of
 from tests.support import factories
@@ -92,9 +92,9 @@ def test_search_learns_of_an_index() -> None:
     vector_set = set_of(41, 3)
     values = {"team_id": vector_set.dataset.team_id, "dataset_ids": [vector_set.dataset_id], "index_name": NAME}
     with connect() as own:
-        assert [row[3] for row in own.execute(BASES, values)] == [False]
+        assert [row[3] for row in own.execute(SEARCHABLE_DATASETS, values)] == [False]
         build_missing(large=3)
-        assert [row[3] for row in own.execute(BASES, values)] == [True]
+        assert [row[3] for row in own.execute(SEARCHABLE_DATASETS, values)] == [True]
 
 
 def test_one_that_was_cut_off_is_built_anew() -> None:
