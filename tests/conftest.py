@@ -19,7 +19,7 @@ from django.test.utils import setup_databases, teardown_databases
 from django.utils import timezone, translation
 
 from tests.support.fake_provider import FakeProvider
-from tests.support.processes import wait_for
+from tests.support.processes import end, wait_for
 
 # Users of tests need no slow password hash.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
@@ -119,8 +119,7 @@ def running_server(
             yield server
         finally:
             server.client.close()
-            process.terminate()
-            process.wait(20)
+            end(process)
 
 
 @pytest.fixture(scope="session")
