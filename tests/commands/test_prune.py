@@ -246,7 +246,7 @@ def test_while_a_server_takes_requests(server: Server, provider: FakeProvider) -
             statuses.append(server.ask(key).status_code)
     assert (process.returncode, old(api_key.team)) == (0, 0)
     assert set(statuses) == {200}
-    wait_for(lambda: not drifts(), "the last request is settled", seconds=5)
+    wait_for(lambda: not drifts(), "the last request is settled")
     used = [Counter.objects.get(limit=limit).used for limit in limits]
     assert used == [3 * RECORDS_PER_BATCH + len(statuses), len(statuses)]
 
