@@ -21,7 +21,7 @@ FLAGS = [
 ]
 
 
-# No longer than a module: Playwright keeps an event loop running in this thread, where other tests use the ORM.
+# It ends with its module: Playwright keeps an event loop running in this thread, where other tests use the ORM.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -42,7 +42,7 @@ def chromium() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(chromium: Browser, server) -> Iterator[Page]:
-    """A fresh browser window on the server, 1440 pixels wide. What goes wrong in its scripts fails the test."""
+    """Open a fresh window on the server, 1440 pixels wide. An error in its scripts fails the test."""
     context = chromium.new_context(
         base_url=server.url, viewport={"width": 1440, "height": 900}, permissions=["clipboard-read", "clipboard-write"]
     )

@@ -61,7 +61,7 @@ def environment(data_dir: Path, **variables: str) -> dict[str, str]:
 
 
 def manage(
-    *arguments: str, data_dir: Path, seconds: float = 60.0, **variables: str
+    *arguments: str, data_dir: Path, seconds: float = 120.0, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
@@ -104,7 +104,7 @@ class Running:
         with stream:
             lines.extend(iter(stream.readline, ""))
 
-    def wait_for_output(self, text: str, seconds: float = 60.0) -> None:
+    def wait_for_output(self, text: str, seconds: float = 120.0) -> None:
         def is_there() -> bool:
             if self.process.poll() is not None:
                 raise AssertionError(f"ended with code {self.process.returncode} before {text!r}:\n{self.all_output}")
@@ -156,7 +156,8 @@ def processes_of(data_dir: Path, containing: str = "") -> dict[int, str]:
         try:
             command = (entry / "cmdline").read_bytes()
             if not command:
-                continue  # a zombie
+                # It is a zombie.
+                continue
             belongs = marker in command or marker in (entry / "environ").read_bytes()
             belongs = belongs or os.fsencode(os.readlink(entry / "cwd")).startswith(marker)
         except OSError:
