@@ -64,7 +64,7 @@ def test_it_works(server, team, app):
     assert '"prompt_tokens":11' in response.text
     assert not app.conversations.exists()
     request_id = response.headers["x-request-id"]
-    wait_for(lambda: request_id in server.log(), "the log line", seconds=5)
+    wait_for(lambda: request_id in server.log(), "the log line")
     lines = [json.loads(line) for line in server.log().splitlines() if request_id in line]
     tried = next(line for line in lines if line["message"] == "an app was tried")
     assert (tried["user_id"], tried["app_id"], tried["prompt_tokens"]) == (user.pk, app.pk, 11)
@@ -204,7 +204,7 @@ def test_so_many_at_once_and_no_connection_held(server, team, provider):
             for stream in streams:
                 stream.close()
     echo = factories.make_app(team, factories.make_provider(team, provider.url))
-    wait_for(lambda: ask(server, user, echo.pk).status_code == 200, "there is room again", seconds=5)
+    wait_for(lambda: ask(server, user, echo.pk).status_code == 200, "there is room again")
 
 
 def test_archived_and_cut(server, team, provider):
