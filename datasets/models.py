@@ -22,7 +22,7 @@ from datasets.texts import STATIC_MODEL
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-# Sizes of chunks, in tokens as `datasets.texts.token_count` counts them.
+# Chunks have these sizes, in tokens as `datasets.texts.token_counts` counts them.
 SMALLEST_CHUNK, LARGEST_CHUNK, USUAL_CHUNK = 32, 4_096, 512
 
 
@@ -246,7 +246,7 @@ class IndexText(models.Model):
 
     datum = unconstrained_key(Datum, _("datum"), db_index=True, related_name="index_texts")
     dataset = unconstrained_key(Dataset, _("dataset"))
-    # Made from the datum, and made anew when that changes.
+    # A default text is made from the datum, and made anew when that changes.
     is_default = models.BooleanField(_("is default"))
     text = models.TextField(_("text"))
 
@@ -274,7 +274,7 @@ class PendingVector(models.Model):
     vector_set = unconstrained_key(VectorSet, _("vector set"), related_name="pending")
     index_text = unconstrained_key(IndexText, _("index text"), db_index=True, related_name="pending")
     collection = unconstrained_key(Collection, _("collection"), db_index=True, related_name="pending")
-    # How often its model refused this text while it took others, and why. After the last attempt it is left alone.
+    # They say how often its model refused this text while it took others, and why. After the last it is left alone.
     attempts = models.PositiveSmallIntegerField(_("attempts"), db_default=0, editable=False)
     failure = models.CharField(_("failure"), max_length=500, blank=True, db_default="", editable=False)
 

@@ -150,7 +150,7 @@ class ProviderAdmin(TeamScopedAdmin):
 
     def save_model(self, request: HttpRequest, obj: Provider, form: Any, change: bool) -> None:
         cleaned = form.cleaned_data
-        # Only what was edited, so that a secret stored in the meantime is not written over.
+        # Only edited columns are written, so that a secret stored in the meantime is not written over.
         edited = [name for name in form.changed_data if name not in ("secret", "clear_secret")]
         if cleaned["secret"] or cleaned.get("clear_secret"):
             obj.set_secret(cleaned["secret"])

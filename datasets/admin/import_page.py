@@ -97,7 +97,7 @@ class ImportForm(forms.Form):
         return readable_name(self.cleaned_data["name"])
 
     def apply(self) -> Collection | None:
-        """The collection that is being imported; None when the form says what is wrong."""
+        """Return the collection that is being imported; None when the form says what is wrong."""
         cleaned = self.cleaned_data
         is_link = "import_link" in self.data
         options = sources.ImportOptions(
@@ -185,7 +185,6 @@ def state_of(collection: Any) -> dict[str, Any]:
 
 
 def progress_text(collection: Any, waiting: int) -> str:
-    """How far it is, in words."""
     if collection.state == ImportState.WAITING:
         return _("waits to be read")
     if collection.state == ImportState.FAILED:

@@ -39,7 +39,7 @@ class GivenModel(msgspec.Struct):
     vectorModel: ModelName | None = None
     providerId: str | None = None
 
-    def chosen(self, team_id: str, present: VectorSet | None = None) -> tuple[Any, str] | None:
+    def choose_model(self, team_id: str, present: VectorSet | None = None) -> tuple[Any, str] | None:
         """Return (provider or None, model); None where a request leaves it as it is. Raise InvalidParameter."""
         model = clean_name(self.vectorModel, "vectorModel") if self.vectorModel else ""
         if self.providerId:
@@ -100,7 +100,7 @@ class DatasetCreateView(ApiView):
         team_id = team_id_of(request)
         dataset = Dataset(team_id=team_id, name=clean_name(body.name), intro=storable(body.intro or "").strip())
         with transaction.atomic():
-            provider, model = body.chosen(team_id) or (None, STATIC_MODEL)
+            provider, model = body.choose_model(team_id) or (None, STATIC_MODEL)
             check_model(request, model)
             dataset.save(force_insert=True)
             vector_sets.create(dataset, provider, model)
@@ -179,7 +179,7 @@ class DatasetUpdateView(ApiView):
         team_id = team_id_of(request)
         with transaction.atomic():
             dataset = lock_dataset(team_id, body.id)
-            chosen = body.chosen(team_id, next_set(dataset) or current_set(dataset))
+            chosen = body.choose_model(team_id, next_set(dataset) or current_set(dataset))
             if chosen is not None:
                 check_model(request, chosen[1])
             columns = columns_of(dataset, body)

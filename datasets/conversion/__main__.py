@@ -14,7 +14,7 @@ def main(format: str, chunk_size: str, skip: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    # What a library prints must not come between the frames.
+    # A library's own output must not come between the frames.
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     conversion = Conversion(sys.stdin.buffer, Format(format), int(chunk_size))

@@ -79,10 +79,10 @@ async def read(collection: Collection, file: IO[bytes]) -> None:
     format = Format(collection.source_format)
     async with aclosing(frames(file, format, collection.chunk_size, collection.chunks_read)) as stream:
         async for frame in stream:
-            await sync_to_async(keep)(collection, frame)
+            await sync_to_async(keep_frame)(collection, frame)
 
 
-def keep(collection: Collection, frame: Frame) -> None:
+def keep_frame(collection: Collection, frame: Frame) -> None:
     """Insert a frame's items and note how far the reading is. Raise Overtaken when somebody else did."""
     before, after = collection.chunks_read, collection.chunks_read + len(frame.items)
     columns: dict[str, Any] = {

@@ -73,10 +73,10 @@ def find_by_words(connection: Connection, dataset_ids: Sequence[str], words: str
         return []
     texts = Texts(connection, dataset_ids)
     total, found = texts.count_words(lexemes)
-    rare, common = _apart(found, total)
+    rare, common = _split_rare(found, total)
     queries = [" | ".join(word.lexeme for word in rare)] if rare else []
     weighed: Scored | None = None
-    for several in _several(common, has_rare=bool(rare)):
+    for several in _combine_common(common, has_rare=bool(rare)):
         queries.append(several)
         weighed = texts.weigh(queries, found, total)
         if len(weighed) >= ENOUGH:
@@ -107,7 +107,7 @@ class Texts:
         return total, sorted(words, key=lambda word: (word.count, word.lexeme))
 
     def _counts(self, queries: Sequence[str]) -> list[float]:
-        """Of texts that fit each query, COMMON at most."""
+        """Count the texts that fit each query, COMMON at most."""
         values = {"queries": list(queries), "dataset_ids": self._dataset_ids, "common": COMMON}
         return [count for (count,) in self._connection.execute(COUNTS, values).fetchall()] if queries else []
 
@@ -123,7 +123,7 @@ class Texts:
         }
 
     def weigh(self, queries: Sequence[str], words: Sequence[Word], total: float) -> Scored:
-        """Of texts that fit one of these tsqueries, so many of each as can be weighed: the best by all words."""
+        """Return the best by all words of texts that fit one of these tsqueries, so many of each as can be weighed."""
         # Each text comes once: one that fits an earlier query is left out.
         parts = [
             " & ".join([self._own, f"({query})", *(f"!({earlier})" for earlier in queries[:number])])
@@ -140,7 +140,7 @@ class Texts:
         return self._connection.execute(WEIGHED, values).fetchall() if parts else []
 
 
-def _apart(words: Sequence[Word], total: float) -> tuple[list[Word], list[Word]]:
+def _split_rare(words: Sequence[Word], total: float) -> tuple[list[Word], list[Word]]:
     """Split off the rarest words, so many that all texts with one of them can be weighed, from the others."""
     room = math.inf if total <= MAXIMUM_WEIGHED else MAXIMUM_WEIGHED
     for number, word in enumerate(words):
@@ -150,7 +150,7 @@ def _apart(words: Sequence[Word], total: float) -> tuple[list[Word], list[Word]]
     return list(words), []
 
 
-def _several(common: Sequence[Word], *, has_rare: bool) -> Iterator[str]:
+def _combine_common(common: Sequence[Word], *, has_rare: bool) -> Iterator[str]:
     """Yield tsqueries: all of these words, the rarest of them; then all but any one, and so on."""
     lexemes = [word.lexeme for word in common[:MAXIMUM_TOGETHER]]
     # A common word alone tells nothing that a rare one does not.

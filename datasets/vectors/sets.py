@@ -74,7 +74,7 @@ def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | Non
 
 
 def _record(dataset: Dataset, chosen: dict[str, Any]) -> None:
-    """In the audit, whoever wants it: a provider gets to see every text."""
+    """Record a change of model in the audit, whoever makes it: a provider gets to see every text."""
     # The one in the making, if there is one, is what was wanted last.
     before = dataset.vector_sets.order_by("is_current")[0]
     changes = {

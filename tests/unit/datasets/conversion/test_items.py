@@ -38,7 +38,7 @@ def failure_of(content: bytes, format: Format) -> str:
 
 
 def told_by_process(content: bytes, format: Format, skip: int = 0) -> list[Frame]:
-    """By the real process, with its limits."""
+    """Read by the real process, with its limits."""
 
     async def told() -> list[Frame]:
         with tempfile.TemporaryFile() as file:
@@ -343,7 +343,7 @@ def test_one_that_is_not_heard_to_its_end() -> None:
         async with asyncio.timeout(60), aclosing(process.frames(file, Format.CSV, 64, 0)) as said:
             frame = await anext(said)
             reader = said.ag_frame.f_locals["process"].stdout
-            while not reader._paused:  # noqa: ASYNC110 - of a pause nobody tells
+            while not reader._paused:  # noqa: ASYNC110 - nobody reports a pause
                 await asyncio.sleep(0.01)
         return len(frame.items)
 
