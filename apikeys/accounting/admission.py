@@ -15,7 +15,7 @@ from apikeys.hot_path.servers import SERVER_ID
 
 # A request at the same time as others ends soon, but nobody knows when.
 OPEN_RETRY_SECONDS = 1
-# Longer than the database lets a statement of ours run.
+# It is longer than the database lets such a statement run.
 DECIDED_SECONDS = 16.0
 
 
@@ -53,7 +53,7 @@ class LimitState(msgspec.Struct, frozen=True):
     # The beginning of the period, as the database writes it.
     since: str | None = None
 
-    def left(self, *, is_admitted: bool) -> int:
+    def compute_left(self, *, is_admitted: bool) -> int:
         """Return what later requests may still use, once this one is admitted, or refused at no cost."""
         taken = self.used + self.reserved + (self.requested if is_admitted else 0)
         return max(0, self.amount - taken)

@@ -7,7 +7,7 @@ def limit_headers(decision: Decision) -> list[tuple[bytes, bytes]]:
     headers: list[tuple[str, str]] = []
 
     def remaining(limit: LimitState) -> int:
-        return limit.left(is_admitted=decision.refused_by is None)
+        return limit.compute_left(is_admitted=decision.refused_by is None)
 
     for measure in ("requests", "tokens"):
         minutes = [limit for limit in decision.limits if limit.measure == measure and limit.period == "minute"]

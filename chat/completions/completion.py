@@ -1,4 +1,4 @@
-"""One completion, from the question to its answer. Knows nothing of HTTP; how it is accounted for, its base says."""
+"""One completion, from the question to its answer. It knows nothing of HTTP; its base accounts for it."""
 
 import asyncio
 import time
@@ -45,7 +45,7 @@ class Completion(AsyncMeteredCall):
     app: AppSnapshot
     created: int = field(default_factory=lambda: int(time.time()))
     messages: list[dict[str, Any]] = field(default_factory=list)
-    # What the app's datasets say, once they were searched.
+    # It is what the app's datasets say, once they were searched.
     search: Search | None = None
     # A step is added when it begins.
     steps: list[Step] = field(default_factory=list)
@@ -73,7 +73,7 @@ class Completion(AsyncMeteredCall):
 
     @property
     def usage(self) -> dict[str, int]:
-        """Tokens as OpenAI spells them: what the provider reported, otherwise an upper bound from the text.
+        """Return tokens as OpenAI spells them: those the provider reported, otherwise an upper bound from the text.
 
         All are zero where no model was asked.
         """
@@ -97,14 +97,16 @@ class Completion(AsyncMeteredCall):
         return min(limit for limit in limits if limit is not None)
 
     async def prepare(self) -> None:
-        """Gather what the model will see. Raises InvalidParameter when the answer's id is taken already."""
+        """Gather what the model will see. Raise InvalidParameter when the answer's id is taken already."""
         request, app = self.request, self.app
         messages: list[dict[str, Any]] = []
         if app.system_prompt:
             messages.append({"role": "system", "content": fill_variables(app.system_prompt, self.variables)})
         if request.chatId:
             history = await histories.batcher.submit(
-                histories.Wanted(app.app_id, request.chatId, app.history_length, request.responseChatItemId or None)
+                histories.HistoryRequest(
+                    app.app_id, request.chatId, app.history_length, request.responseChatItemId or None
+                )
             )
             if history.is_data_id_taken:
                 raise InvalidParameter("responseChatItemId: This chat has it already.", param="responseChatItemId")
@@ -115,7 +117,6 @@ class Completion(AsyncMeteredCall):
         self.messages = messages
 
     async def answer(self) -> None:
-        """Ask for the whole answer and record it."""
         async with self:
             await self._search()
             if self._is_unknown:
@@ -153,16 +154,16 @@ class Completion(AsyncMeteredCall):
         return usage, self._build_exchange() if is_kept else None
 
     async def _generate(self) -> AsyncGenerator[list[str], None]:
-        """Yield the app's own text where its datasets say nothing, otherwise the model's texts as they come."""
+        # Where the datasets say nothing, the app's own text is the answer.
         if self._is_unknown:
             self.texts.append(self._empty_answer)
             yield [self._empty_answer]
             return
         flight = self.flight
         self._begin_chat()
-        async with aclosing(provider_calls.stream(self.app, self._payload(stream=True))) as answers:
+        async with aclosing(provider_calls.stream(self.app, self._payload(stream=True))) as batches:
             flight.waiting = asyncio.current_task()
-            async for batch in answers:
+            async for batch in batches:
                 texts = [text for answer in batch if (text := self._take(answer))]
                 if texts:
                     flight.waiting = None
@@ -172,7 +173,6 @@ class Completion(AsyncMeteredCall):
             flight.waiting = None
 
     async def _search(self) -> None:
-        """Search the app's datasets, if it has any, and put what they say into what the model is asked."""
         knowledge, flight = self.app.knowledge, self.flight
         if knowledge is None:
             return
@@ -184,7 +184,6 @@ class Completion(AsyncMeteredCall):
             self.messages = self._insert_quotes(knowledge, knowledge.render(self.search.quotes))
 
     def _insert_quotes(self, knowledge: Knowledge, quotes: str) -> list[dict[str, Any]]:
-        """Return the messages with these quotes around the question."""
         prompt = knowledge.build_prompt(self.question.content, quotes, self.variables)
         place = max(number for number, message in enumerate(self.messages) if message["role"] == "user")
         return [*self.messages[:place], for_provider("user", prompt), *self.messages[place + 1 :]]
@@ -195,7 +194,6 @@ class Completion(AsyncMeteredCall):
 
     @property
     def _is_unknown(self) -> bool:
-        """Whether the datasets say nothing, and the app has an answer for that."""
         return self.search is not None and not self.search.quotes and bool(self._empty_answer)
 
     def _begin_chat(self) -> None:
@@ -226,7 +224,6 @@ class Completion(AsyncMeteredCall):
         return payload
 
     def _take(self, answer: ProviderAnswer) -> str:
-        """Add a whole answer or a chunk to what there is; return its text."""
         if self.first_byte_at is None:
             self.first_byte_at = time.monotonic()
         self.reported = answer.usage or self.reported
@@ -274,5 +271,5 @@ class Completion(AsyncMeteredCall):
 
 
 def _parse_content(content: Any) -> Content:
-    """Read a content as it is stored. Nearly all are plain text, which needs no conversion."""
+    # Nearly all contents are plain text, which needs no conversion.
     return content if isinstance(content, str) else msgspec.convert(content, Content)

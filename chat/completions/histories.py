@@ -11,7 +11,7 @@ from apikeys.hot_path.group_commit import Batcher
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class HistoryRequest:
     """Which messages are asked for, and an id that must not be taken yet."""
 
     app_id: str
@@ -65,13 +65,13 @@ ORDER BY wanted.ordinal, message.id
 """  # noqa: S608 - built from a constant
 
 
-def _load(connection: Connection, batch: Sequence[Wanted]) -> list[History]:
+def _load(connection: Connection, batch: Sequence[HistoryRequest]) -> list[History]:
     columns = [
         list(range(len(batch))),
-        [wanted.app_id for wanted in batch],
-        [wanted.chat_id for wanted in batch],
-        [wanted.limit for wanted in batch],
-        [wanted.new_data_id for wanted in batch],
+        [request.app_id for request in batch],
+        [request.chat_id for request in batch],
+        [request.limit for request in batch],
+        [request.new_data_id for request in batch],
     ]
     messages: list[list[tuple[str, Any]]] = [[] for _ in batch]
     taken = [False] * len(batch)
@@ -82,4 +82,4 @@ def _load(connection: Connection, batch: Sequence[Wanted]) -> list[History]:
     return [History(found, is_taken) for found, is_taken in zip(messages, taken, strict=True)]
 
 
-batcher: Batcher[Wanted, History] = Batcher("history", _load, capacity=5_000, max_batch=64)
+batcher: Batcher[HistoryRequest, History] = Batcher("history", _load, capacity=5_000, max_batch=64)

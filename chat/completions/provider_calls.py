@@ -25,8 +25,8 @@ TAIL_SECONDS = 0.1
 
 
 async def complete(app: AppSnapshot, payload: dict[str, Any]) -> ProviderAnswer:
-    """The provider's whole answer. Raises UpstreamError or UpstreamTimeout."""
-    with translated(app):
+    """Return the provider's whole answer. Raise UpstreamError or UpstreamTimeout."""
+    with translate_failures(app):
         async with asyncio.timeout(app.total_seconds):
             response = await _post(app, payload)
             try:
@@ -39,14 +39,14 @@ async def complete(app: AppSnapshot, payload: dict[str, Any]) -> ProviderAnswer:
 
 
 async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[list[ProviderAnswer], None]:
-    """The chunks of the provider's answer, as many at once as have come. Raises UpstreamError or UpstreamTimeout.
+    """Yield the chunks of the provider's answer, as many at once as have come. Raise UpstreamError or UpstreamTimeout.
 
-    Ends when the provider said that it is done; an answer that merely stops is an error.
+    It ends when the provider has sent that it is done; an answer that merely stops is an error.
     """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + min(app.total_seconds, settings.STREAM_MAX_SECONDS)
     decoder, size, is_finished = Decoder(), 0, False
-    with translated(app):
+    with translate_failures(app):
         async with asyncio.timeout(min(app.first_byte_seconds, app.total_seconds)):
             response = await _post(app, payload)
             try:
@@ -97,15 +97,15 @@ async def _post(app: AppSnapshot, payload: dict[str, Any]) -> aiohttp.ClientResp
         headers=headers,
         connect_seconds=app.connect_seconds,
     )
-    wanted = "text/event-stream" if payload["stream"] else "application/json"
-    if response.status != 200 or response.content_type != wanted:
+    content_type = "text/event-stream" if payload["stream"] else "application/json"
+    if response.status != 200 or response.content_type != content_type:
         response.close()
         raise _failure(app, f"HTTP {response.status} {response.content_type}")
     return response
 
 
 async def _read_tail(response: aiohttp.ClientResponse) -> None:
-    """Read past the end, briefly, so that the connection can be used again. The answer is complete already."""
+    # A connection that was read to its end, briefly, can be used again. The answer is complete already.
     with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
         async with asyncio.timeout(TAIL_SECONDS):
             while await response.content.readany():
@@ -113,7 +113,7 @@ async def _read_tail(response: aiohttp.ClientResponse) -> None:
 
 
 @contextmanager
-def translated(app: AppSnapshot) -> Iterator[None]:
+def translate_failures(app: AppSnapshot) -> Iterator[None]:
     """Turn every way in which a provider can fail into UpstreamError or UpstreamTimeout."""
     try:
         yield

@@ -23,7 +23,7 @@ class TeamModel:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class ModelRequest:
     team_id: str
     name: str
 
@@ -46,11 +46,11 @@ CROSS JOIN LATERAL (
 """
 
 
-def _load(connection: Connection, batch: Sequence[Wanted]) -> list[TeamModel | None]:
+def _load(connection: Connection, batch: Sequence[ModelRequest]) -> list[TeamModel | None]:
     columns = [
         list(range(len(batch))),
-        [wanted.team_id for wanted in batch],
-        [wanted.name for wanted in batch],
+        [request.team_id for request in batch],
+        [request.name for request in batch],
     ]
     found: list[TeamModel | None] = [None] * len(batch)
     for ordinal, model in connection.cursor(row_factory=kwargs_row(_numbered_model)).execute(SQL, columns):
@@ -64,10 +64,10 @@ def _numbered_model(
     return ordinal, TeamModel(ProviderModel.of_columns(model, **provider), dimension, price)
 
 
-batcher: Batcher[Wanted, TeamModel | None] = Batcher("embedding-model", _load, capacity=5_000, max_batch=64)
+batcher: Batcher[ModelRequest, TeamModel | None] = Batcher("embedding-model", _load, capacity=5_000, max_batch=64)
 
 
 async def find_model(team_id: str, name: str) -> TeamModel | None:
     if name == STATIC_MODEL:
         return TeamModel(ProviderModel.of(None, name), STATIC_DIMENSION)
-    return await batcher.submit(Wanted(team_id, storable(name)))
+    return await batcher.submit(ModelRequest(team_id, storable(name)))

@@ -31,10 +31,10 @@
             }
             return false;
         }
-        const { lines: told, note: said } = await answer.json();
+        const outcome = await answer.json();
         results.hidden = false;
-        told.forEach(show);
-        note.textContent = said;
+        outcome.lines.forEach(show);
+        note.textContent = outcome.note;
         return true;
     };
     form.addEventListener("submit", async (event) => {

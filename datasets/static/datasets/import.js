@@ -28,9 +28,9 @@ function summarize() {
     }
     const failed = own.filter((row) => row.hasFailed).length;
     const over = own.filter((row) => row.isOver).length - failed;
-    const said = words("summary").replace("[over]", over).replace("[all]", own.length).replace("[failed]", failed);
-    if (status.textContent !== said) {
-        status.textContent = said;
+    const text = words("summary").replace("[over]", over).replace("[all]", own.length).replace("[failed]", failed);
+    if (status.textContent !== text) {
+        status.textContent = text;
     }
 }
 
@@ -146,28 +146,28 @@ function send(row, file) {
     });
 }
 
-function take(row, told) {
-    row.isOver = told.is_over;
-    row.hasFailed = told.has_failed;
-    row.most = Math.max(row.most, told.waiting);
+function take(row, collection) {
+    row.isOver = collection.is_over;
+    row.hasFailed = collection.has_failed;
+    row.most = Math.max(row.most, collection.waiting);
     if (row.name.localName !== "a") {
         const link = document.createElement("a");
-        link.href = told.url;
+        link.href = collection.url;
         row.name.replaceWith(link);
         row.name = link;
     }
-    row.name.textContent = told.name;
-    row.bar.setAttribute("aria-label", told.name);
-    show(row, told.text, told.is_read ? { value: row.most - told.waiting, max: row.most } : {});
+    row.name.textContent = collection.name;
+    row.bar.setAttribute("aria-label", collection.name);
+    show(row, collection.text, collection.is_read ? { value: row.most - collection.waiting, max: row.most } : {});
 }
 
 async function ask(asked) {
     const query = new URLSearchParams(asked.map((row) => ["collection", row.id]));
     const response = await fetch(`${words("stateUrl")}?${query}`, { headers: { Accept: "application/json" } });
-    const told = new Map((await response.json()).collections.map((one) => [one.id, one]));
+    const collections = new Map((await response.json()).collections.map((one) => [one.id, one]));
     for (const row of asked) {
-        if (told.has(row.id)) {
-            take(row, told.get(row.id));
+        if (collections.has(row.id)) {
+            take(row, collections.get(row.id));
         } else {
             // Somebody has removed it meanwhile.
             row.isOver = true;

@@ -1,7 +1,7 @@
 // Tells the server which time zone the viewer's clock is in, so that pages show times as the viewer reads them.
 const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
-const told = `timezone=${zone}`;
-if (zone && !document.cookie.split("; ").includes(told)) {
+const cookie = `timezone=${zone}`;
+if (zone && !document.cookie.split("; ").includes(cookie)) {
   const secure = location.protocol === "https:" ? "; Secure" : "";
-  document.cookie = `${told}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
+  document.cookie = `${cookie}; Path=/; Max-Age=31536000; SameSite=Lax${secure}`;
 }

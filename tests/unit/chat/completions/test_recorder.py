@@ -71,7 +71,7 @@ def test_metadata_is_replaced_and_does_not_grow(app: App) -> None:
 def test_a_history_is_bounded_in_bytes(app: App) -> None:
     for _ in range(3):
         recorder.batcher.submit_from_thread((usage_of(app), exchange("c", "x" * 600_000)))
-    wanted = histories.Wanted(app.pk, "c", 200, None)
+    wanted = histories.HistoryRequest(app.pk, "c", 200, None)
     history = histories.batcher.submit_from_thread(wanted)
     assert [(role, len(content)) for role, content in history.messages] == [("user", 1), ("assistant", 600_000)]
 
