@@ -24,7 +24,7 @@ ORDER = [
     *("sign_in", "api", "admin", "management", "top"),
 ]
 TOP = {"apps", "models", "checks", "jobs", "worker", "audit_registry"}
-# What the other apps may import of `apikeys`. A new line here is a decision.
+# The other apps may import these of `apikeys`. A new line here is a decision.
 OPEN_TO: dict[str, dict[str, str]] = {
     "datasets": {
         "root": "encryption errors object_ids outbound storable_text teams worker",

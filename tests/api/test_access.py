@@ -1,4 +1,4 @@
-"""What a known key may do: networks, endpoints, rules, models (403)."""
+"""The reach of a known key: networks, endpoints, rules, models (403)."""
 
 import httpx2
 import pytest

@@ -84,7 +84,7 @@ def test_unknown_and_mistyped_look_alike(server: Server) -> None:
 
 
 def test_a_key_made_after_it_was_asked_for_is_found(server: Server) -> None:
-    """What was remembered as unknown is forgotten as soon as it exists."""
+    """A key that was remembered as unknown is forgotten as soon as it exists."""
     api_key, _ = factories.make_key()
     plaintext = crypto.generate()
     check_refusal(server.get(KEY_SELF, plaintext), "invalid_api_key")

@@ -108,7 +108,7 @@ def test_the_next_question_knows_the_first(server: Server, provider: FakeProvide
     _, key = factories.make_key(app=app)
     first, second = factories.unique("my name is Ada"), factories.unique("what is my name")
     server.ask(key, first, chatId="c", stream=stream)
-    # What else is in `messages` does not count in a conversation: the database has the history.
+    # Anything else in `messages` does not count in a conversation: the database has the history.
     messages = [{"role": "user", "content": "made up"}, {"role": "assistant", "content": "made up"}]
     server.ask(key, chatId="c", stream=stream, messages=[*messages, {"role": "user", "content": second}])
     (call,) = provider.calls_about(second)

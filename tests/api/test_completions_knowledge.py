@@ -279,7 +279,7 @@ def test_a_change_is_heard_of(server: Server, provider: FakeProvider) -> None:
 
 
 def test_quotes_are_bounded(server: Server, provider: FakeProvider) -> None:
-    """Of one that is too large alone, its beginning; whatever is kept of it is bounded as well."""
+    """A quote that is too large alone is cut to its beginning; whatever is kept of it is bounded as well."""
     app = make_informed_app(provider, NewDatum("长" * 5_000, "尾" * 3_000), quote_limit=100)
     marker = factories.unique("marker")
     ask(server, app, f"长长长 {marker}", chatId="c")

@@ -64,7 +64,7 @@ def test_a_key_that_cannot_be_looked_up_is_not_called_bad(far_server: Server, pr
         check_refusal(far_server.ask(each), "service_unavailable")
     for each in (key, other, crypto.generate()):
         check_refusal(far_server.get("/api/core/app/list", each), "service_unavailable")
-    # What needs no database still has its own answer.
+    # A refusal that needs no database still has its own answer.
     check_refusal(far_server.get("/api/core/app/list"), "missing_api_key")
     proxy.mend()
     wait_for(lambda: far_server.get("/api/v1/key", other).status_code == 200, "it recovers by itself", seconds=5)
@@ -84,7 +84,7 @@ def test_readiness_says_what_is_missing(far_server: Server, proxy: DatabaseProxy
         },
     }
     proxy.cut()
-    # What was found is kept for a second.
+    # The last finding is kept for a second.
     wait_for(lambda: not far_server.is_ready(), "it is not ready", seconds=5)
     assert far_server.get("/readyz").status_code == 503
     parts = far_server.get("/readyz").json()["parts"]
@@ -140,7 +140,7 @@ def test_an_answer_whose_record_cannot_be_written_yet(
 def test_five_seconds_without_it_while_reserving(
     far_server: Server, proxy: DatabaseProxy, provider: FakeProvider
 ) -> None:
-    """What cannot be counted is not let in, and costs nothing."""
+    """A request that cannot be counted is not let in, and costs nothing."""
     api_key, key = factories.make_key(app=make_app(provider))
     made = Limit.objects.create(team=api_key.team, key=api_key, measure="requests", period="total", amount=10)
     assert far_server.ask(key).status_code == 200

@@ -1,4 +1,4 @@
-"""What is refused is kept, whoever was refused; a rotated secret that is used again is counted and told of."""
+"""A refusal is kept, whoever was refused; a rotated secret that is used again is counted and raises an alert."""
 
 from datetime import timedelta
 

@@ -1,4 +1,4 @@
-"""What a key and a team may use: counted exactly, refused clearly, given back when it was not used."""
+"""The limits of a key and a team: counted exactly, refused clearly, given back when they were not used."""
 
 import contextlib
 import json
@@ -72,7 +72,7 @@ def test_tokens_per_minute(server: Server, provider: FakeProvider) -> None:
     response = server.ask(key)
     assert response.status_code == 200
     assert response.headers["x-ratelimit-limit-tokens"] == "1000"
-    # What it reserved: its prompt's bound and the longest answer.
+    # It reserved its prompt's bound and the longest answer.
     (reserved,) = (line["requested"] for line in UsageRecord.objects.get(key=api_key).limits)
     assert int(response.headers["x-ratelimit-remaining-tokens"]) == 1000 - reserved
     assert 0 < int(response.headers["x-ratelimit-reset-tokens"].removesuffix("s")) <= 60
@@ -131,7 +131,7 @@ def test_tokens_are_reserved_at_their_most_and_charged_as_used(server: Server, p
     assert counts(made) == (18, 0)
     assert server.ask(key, "hello").status_code == 200
     assert counts(made) == (36, 0)
-    # What is left would do for a shorter answer only. The refused request took nothing of it.
+    # The rest would do for a shorter answer only. The refused request took nothing of it.
     refused = server.ask(key, "hello")
     check_refusal(refused, "insufficient_quota")
     assert f'"key-tokens-day-{made.pk}";r=104;t=' in refused.headers["ratelimit"]

@@ -94,7 +94,7 @@ def test_each_right_over_limits(server: Server, held: list[int], points: int | N
     assert f"apikeys.{right}" in check_refusal(refused, "permission_denied")
     api_key.refresh_from_db()
     assert (api_key.name != "after", amounts(api_key)) == (True, before)
-    # What changes nothing needs no right: a console sends all that it shows.
+    # A field that changes nothing needs no right: a console sends all that it shows.
     assert update(lacking, api_key, limit={"maxUsagePoints": min(held, default=-1)}).status_code == 200
     assert amounts(api_key) == before
     holding = Console(server, factories.make_user(team, permissions=RIGHTS))

@@ -36,7 +36,7 @@ def path_of(pattern: str) -> str:
 
 
 def expected(view: Any, caller: str) -> str:
-    """What the declaration means for this caller, said a second time and without the code under test."""
+    """Return the declaration's meaning for this caller, a second time and without the code under test."""
     if view.staff_permission is PUBLIC:
         return ALLOWED
     if caller == "revoked global key":

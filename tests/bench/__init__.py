@@ -1,1 +1,1 @@
-"""What the server can do on one core, measured against a loopback upstream: `python -m tests.bench`."""
+"""The server's performance on one core, measured against a loopback upstream: `python -m tests.bench`."""

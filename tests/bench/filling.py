@@ -24,7 +24,7 @@ FILLED = (
     "apikeys_keyactivity",
     "apikeys_usagerecord",
 )
-# Of this session alone. What a crash would lose is made again, and what is filled breaks no rule of the database.
+# These hold in this session alone. Rows that a crash would lose are made again, and none breaks a rule of the database.
 SESSION = """
 SET synchronous_commit = off;
 SET maintenance_work_mem = '512MB';
@@ -44,7 +44,7 @@ class Size:
 
 
 def digest_of(number: int) -> bytes:
-    """What a key that was made here is found by. Nobody knows its plaintext; a database does not need it."""
+    """Return the digest that finds a key made here. Nobody knows its plaintext; a database does not need it."""
     return hashlib.sha256(str(number).encode()).digest()
 
 
@@ -218,7 +218,7 @@ STATEMENTS = {
         SELECT '60000000' || lpad(to_hex(number), 16, '0'), 'tokens', 'minute', 9007199254740992, 'UTC'
         FROM generate_series(%(first_team)s, %(last_team)s) AS number
     """,
-    # Of one key after another, `apikeys_start_counter` would lock the ledger and sum it up 200,000 times.
+    # For one key after another, `apikeys_start_counter` would lock the ledger and sum it up 200,000 times.
     "counters": """
         INSERT INTO apikeys_counter (limit_id, period_start, used, reserved)
         SELECT begun.id, begun.start, coalesce(sum(

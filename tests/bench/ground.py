@@ -1,4 +1,4 @@
-"""What every measure stands on: the server, the upstream, and the counts that both must agree with."""
+"""The common ground of all measures: the server, the upstream, and the counts that both must agree with."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -30,7 +30,7 @@ PATIENCE = 3
 
 @dataclass
 class Ground:
-    """What every measure stands on, and the counts that database and upstream must agree with."""
+    """The ground of all measures, and the counts that database and upstream must agree with."""
 
     cores: Cores
     gateway: Gateway

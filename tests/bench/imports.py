@@ -15,9 +15,9 @@ from tests.bench.machine import Process
 from tests.bench.report import Row
 
 ITEMS = 20_000
-# Of text, in MiB: memory is to be the same for both.
+# Texts have so many MiB: memory is to be the same for both.
 SMALL, LARGE = 1, 50
-# Of a MiB, at least: its chunks have some 500 tokens.
+# A MiB makes at least so many: its chunks have some 500 tokens.
 CHUNKS = 300
 # Items a minute.
 FLOOR = 10_000.0

@@ -29,7 +29,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Traffic:
-    """What to send where, and what must come back: `check` raises BenchError or returns the events it counted.
+    """The requests to send, where, and their responses: `check` raises BenchError or returns the events it counted.
 
     Each request leaves `messages` messages in a conversation. `on_frame` sees each HTTP chunk as it comes.
     """
@@ -43,7 +43,7 @@ class Traffic:
 
 @dataclass
 class Round:
-    """What one round of load has shown. Latencies in seconds."""
+    """The result of one round of load. Latencies are in seconds."""
 
     completed: int = 0
     events: int = 0

@@ -137,10 +137,10 @@ def core_busy_seconds(core: int) -> float:
 
 @dataclass(frozen=True)
 class Used:
-    """What happened on both cores over a span of time, in fractions of one core, and the server's CPU seconds."""
+    """The load of both cores over a span of time, in fractions of one core, and the server's CPU seconds."""
 
     server: float
-    # What strangers took of the server's core: it makes every figure worse than it is.
+    # Strangers took this much of the server's core: it makes every figure worse than it is.
     taken: float
     rest: float
     cpu_seconds: float

@@ -82,7 +82,7 @@ async def limits(ground: Ground) -> list[Row]:
 
 
 async def latency(ground: Ground) -> list[Row]:
-    """What the gateway adds at one connection: direct call and gateway call take turns."""
+    """Measure how much the gateway adds at one connection: direct call and gateway call take turns."""
     port = ground.gateway.port
     direct = traffic.completions(ground.upstream_port, DIRECT_PATH)
     rows = []

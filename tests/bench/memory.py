@@ -1,4 +1,4 @@
-"""What an open stream costs the server in memory."""
+"""The server's memory for an open stream."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ OPENING = 20
 
 
 async def memory(ground: Ground) -> list[Row]:
-    """What each open stream costs a server that was just started and warmed up."""
+    """Measure the cost of each open stream in a server that was just started and warmed up."""
     await asyncio.to_thread(ground.gateway.restart)
     await ground.warm_up()
     count = ground.scale.held_streams

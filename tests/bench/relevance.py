@@ -20,7 +20,7 @@ class Relevance:
 
 
 async def measured(documentation: Documentation) -> list[Relevance]:
-    """Of a dataset for each language, with the server's own model."""
+    """Measure a dataset for each language, with the server's own model."""
     from asgiref.sync import sync_to_async
 
     from datasets.search.retrieval import Mode, Query, search

@@ -1,4 +1,4 @@
-"""What was measured, the floors it is held to, the table, and the JSON with every round in it."""
+"""The measured values, the floors it is held to, the table, and the JSON with every round in it."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ BATCH = 64
 # nothing. That is more work, and not the same work among more rows, so it is told and held to nothing.
 SCATTERED = "anywhere"
 LIMITED_KEYS = 50
-# What others do on the machine only makes it slower: rounds are added while a floor is missed, up to this many times.
+# Other work on the machine only makes it slower: rounds are added while a floor is missed, up to this many times.
 PATIENCE = 3
 # Most that a figure may grow by.
 GROWTH = 1.5
@@ -135,7 +135,7 @@ def _run(large: Size, rounds: int) -> tuple[Figures, Figures, dict[str, Any]]:
 
 
 def _jobs() -> dict[str, Any]:
-    """What the jobs do of themselves."""
+    """Time the jobs that run of themselves."""
     from apikeys.accounting.reconciliation import reconcile
     from apikeys.statistics.leaders import recompute
     from apikeys.statistics.rollup import roll_up
@@ -198,12 +198,12 @@ class Stage:
         self.keys_of_team, self.limits_of_team, self.limits = _belongings(member_of(team))
 
     def look_ups(self, count: int, among: Sequence[int]) -> list[dict[str, bytes]]:
-        """What the batcher of policies is asked of these keys."""
+        """Return items for the batcher of policies."""
         numbers = random.choices(among, k=count)  # noqa: S311 - no secrets
         return [{self.known.pepper_id: self.known.digests.get(number) or digest_of(number)} for number in numbers]
 
     def requests(self, count: int, among: Sequence[int]) -> list[tuple[Any, Any]]:
-        """What the batchers of limits and of the ledger are asked of the keys that have these limits."""
+        """Return items for the batchers of limits and of the ledger, of the keys that have these limits."""
         from apikeys.accounting.admission import ReservationRequest
         from apikeys.accounting.limits import Limit
         from apikeys.accounting.recording import Usage
@@ -317,7 +317,7 @@ def _check_page(answer: Answer) -> int:
 
 
 def _by_the_gates(stage: Stage) -> list[Timed]:
-    """What the batchers do in the database, without a server around it: one item alone, and a batch."""
+    """Time the batchers' work in the database, without a server around it: one item alone, and a batch."""
     from apikeys.access.lookup import _load_policies
     from apikeys.accounting.admission import reserve
     from apikeys.accounting.recording import write

@@ -25,7 +25,7 @@ from tests.environment import temporary_data_dir
 
 FULL, QUICK = 1_000_000, 20_000
 QUERIES = 200
-# Of the first ten, at least so many of what an exact search finds.
+# At least so many of the first ten that an exact search finds are to be found.
 RECALL = 0.95
 P99_MS = 50.0
 # Against the least that pgvector can be asked of the same sets.

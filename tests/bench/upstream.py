@@ -67,7 +67,7 @@ _END = _frame(b"[DONE]") + b"0\r\n\r\n"
 
 
 class Upstream:
-    """What all connections share: the counts that the bench compares with its own, and who is held."""
+    """The state that all connections share: the counts that the bench compares with its own, and who is held."""
 
     def __init__(self) -> None:
         self.completions = 0

@@ -31,7 +31,7 @@ WORDS = "datum_by_words"
 
 @dataclass
 class Site:
-    """What was filled."""
+    """The site that was filled."""
 
     team_id: str
     dataset_ids: dict[str, str]
@@ -222,7 +222,7 @@ def nearest(site: Site, documentation: Documentation, queries: int) -> Iterator[
                     (asked.seconds, partial(candidates.nearest, connection, near)),
                     (asked.bare, partial(_bare, connection, near)),
                 ]
-                # What comes second finds warm what the first has read.
+                # The second query finds warm what the first has read.
                 for seconds, one in work if number % 2 else reversed(work):
                     seconds.append(_timed(connection, one))
                 if number < COMPARED:

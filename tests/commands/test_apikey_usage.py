@@ -1,4 +1,4 @@
-"""What every subcommand of `manage.py apikey` does with bad usage, an unreachable database and a closed pipe."""
+"""Every subcommand of `manage.py apikey` with bad usage, an unreachable database and a closed pipe."""
 
 import os
 

@@ -251,7 +251,7 @@ def test_it_is_given_up_after_eight_attempts(receiver):
 
 
 def test_worker_killed_in_the_middle(receiver):
-    """What was under way is sent again under the same id; what was taken is never sent again."""
+    """A delivery under way is sent again under the same id; one that was taken is never sent again."""
     team = factories.make_team()
     make_webhook(team, receiver.url)
     taken, cut_off = make_alert(team), None

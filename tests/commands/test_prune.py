@@ -79,7 +79,7 @@ def add_limit(api_key: ApiKey, measure: str = "requests", period: str = "total")
 
 
 def reports(team: Team) -> dict[str, str]:
-    """What the site says of a team's use: by every grouping, and in every form."""
+    """Return the site's reports of a team's use: by every grouping, and in every form."""
     forms = [[], ["--csv"], ["--json"]]
     every = [[f"--by={name}"] for name in GROUPS] + [[f"--by={name}" for name in GROUPS], []]
     asked = [[*groups, *form] for groups in every for form in forms]

@@ -195,7 +195,7 @@ def test_second_run_says_how_to_make_new_keys(installed_data_dir):
 
 def test_killed_supervisor_leaves_no_server_and_no_model(installed_data_dir):
     port = free_port()
-    # What it cannot remove any more is removed with the data folder.
+    # A killed supervisor leaves its temporary files, which are removed with the data folder.
     temporary = str(installed_data_dir)
     with running("quickstart", "--json", "--port", str(port), data_dir=installed_data_dir, TMPDIR=temporary) as command:
         first = read_facts(command)

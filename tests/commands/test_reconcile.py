@@ -101,7 +101,7 @@ def test_mending_gives_up_waiting() -> None:
 
 
 def test_mending_leaves_what_is_right_again() -> None:
-    """What was charged since it was found is kept."""
+    """A charge since the drift was found is kept."""
     limit = make_limit(factories.make_key()[0])
     Counter.objects.filter(limit=limit).update(used=7)
     (drift,) = drifted_since(limit.pk - 1)

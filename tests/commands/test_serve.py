@@ -113,7 +113,7 @@ def metrics_folder(worker: int) -> Path:
 
 
 def counted_by(folder: Path, worker: int) -> float:
-    """What one worker alone has counted."""
+    """Return the count of one worker alone."""
     path = folder / f"counter_{worker}.db"
     families = MultiProcessCollector.merge([str(path)]) if has_begun(path) else []
     return sum(

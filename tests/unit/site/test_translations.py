@@ -17,7 +17,7 @@ from tests.environment import PROJECT
 CATALOG = PROJECT / "locale" / "zh_Hans" / "LC_MESSAGES" / "django.po"
 FUNCTIONS = {"gettext", "gettext_lazy", "gettext_noop", "ngettext", "ngettext_lazy", "pgettext", "pgettext_lazy"}
 LITERAL = r"""(u?'(?:[^'\\]|\\.)*'|u?"(?:[^"\\]|\\.)*")"""
-# What `templatize` makes of a template.
+# `templatize` turns a template into such calls.
 CALL = re.compile(rf"\b(_|n?gettext|pgettext)\({LITERAL}(?:, {LITERAL})?")
 # %(name)s, %s, {name} and {name:s}, {{ name }}, HTML tags; "80 % or more" has none.
 PLACEHOLDER = re.compile(r"%\(\w+\)[sdr]|%[sd]|%%|\{\{? ?\w*(?::\w+)? ?\}?\}|</?\w[^>]*>")

@@ -153,7 +153,7 @@ def plain_call(room: None) -> PlainCall:
 
 
 def counts(call: MeteredCall) -> tuple[int, int]:
-    """What is used and what is reserved of its key's limit."""
+    """Return how much of its key's limit is used, and how much is reserved."""
     counter = Counter.objects.get(limit__key=call.policy.key_id)
     return counter.used, counter.reserved
 
@@ -170,7 +170,7 @@ def check_settled(call: MeteredCall, outcome: Outcome, status: int, used: int = 
 
 
 def check_settled_soon(call: MeteredCall, outcome: Outcome, status: int, used: int = TOKENS) -> None:
-    """The same, where nobody waits for the record."""
+    """Check it where nobody waits for the record."""
     wait_for(UsageRecord.objects.filter(key=call.policy.key_id).exists, "the record", seconds=5)
     check_settled(call, outcome, status, used)
 

@@ -213,7 +213,7 @@ def test_without_the_wheel_says_what_to_do(data_dir):
 
 
 def target_of(descriptor: Path) -> str:
-    """What an open file of a running process is; empty when it was closed meanwhile."""
+    """Return the target of a running process's open file; empty when it was closed meanwhile."""
     try:
         return os.readlink(descriptor)
     except FileNotFoundError:
