@@ -253,7 +253,7 @@ IN_QUOTE_PROMPT = (r"\{\{\s*quote\s*\}\}", r"\{\{\s*question\s*\}\}")
 
 
 class AppDataset(models.Model):
-    """A dataset that an app answers from. Both are of one team, which the database fills in and insists on."""
+    """A dataset from which an app answers. Both are of one team, which the database fills in and insists on."""
 
     team = unconstrained_key(Team, _("team"))
     app = models.ForeignKey(App, verbose_name=_("app"), on_delete=models.CASCADE, related_name="+", db_index=False)

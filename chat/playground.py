@@ -36,12 +36,11 @@ from chat.models import App
 logger = logging.getLogger(__name__)
 
 TRY_APPS = ("chat.view_app", "chat.try_app")
-# How many answers one user may have under way at the same time, in one server process.
+# One user may have so many answers under way at the same time in one server process.
 MAXIMUM_ANSWERS = 4
 
 
 def apps_to_try(user: Any) -> Any:
-    """Return the apps that this user may talk to here: those of their teams that are not archived."""
     apps = App.objects.for_user(user).filter(archived_at=None)
     return apps if user.has_perms(TRY_APPS) else apps.none()
 
@@ -118,7 +117,7 @@ class PlaygroundView(AsyncApiView):
 
 
 def _without_chat(body: CompletionRequest) -> CompletionRequest:
-    """Return the request as the playground asks it: it reads and keeps no conversation."""
+    # The playground reads and keeps no conversation.
     return msgspec.structs.replace(
         body,
         chatId=None,
@@ -138,14 +137,14 @@ async def _find_app(user: Any, app_id: str) -> AppSnapshot:
 
 
 def _find_team(user: Any, app_id: str) -> str | None:
-    """Return the team of an app that this user may try. Runs in a thread, and leaves no connection behind."""
+    # It runs in a thread, and leaves no connection behind.
     with _connection():
         team_id: str | None = apps_to_try(user).filter(pk=app_id).values_list("team_id", flat=True).first()
         return team_id
 
 
 def _authenticate(request: HttpRequest) -> Any:
-    """Return the member of staff whose session this is, with their permissions at hand. Runs in a thread likewise."""
+    """Return the member of staff whose session this is, with their permissions at hand. It runs in a thread."""
     with _connection():
         request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
         user: Any = get_user(request)

@@ -246,7 +246,7 @@ class IndexText(models.Model):
 
     datum = unconstrained_key(Datum, _("datum"), db_index=True, related_name="index_texts")
     dataset = unconstrained_key(Dataset, _("dataset"))
-    # A default text is made from the datum, and made anew when that changes.
+    # A default text is made from the datum, and made again when that changes.
     is_default = models.BooleanField(_("is default"))
     text = models.TextField(_("text"))
 

@@ -40,7 +40,7 @@ DEFAULT_PROVIDER_URL = env.str("DEFAULT_PROVIDER_URL", default="")
 METRICS_TOKEN = local_secrets.require_if_set(env, "METRICS_TOKEN")
 METRICS_PER_KEY = env.bool("METRICS_PER_KEY", default=False)
 
-# Every route under these is an API endpoint: it declares its policy and answers JSON.
+# Every route under these is an API endpoint: it declares its policy and responds with JSON.
 API_ROOTS = ("api/", "v1/")
 
 # Limits of one API request. Seconds and bytes.

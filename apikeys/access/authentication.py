@@ -1,4 +1,4 @@
-"""Who calls: the holder of a key, or signed-in staff. What they may do is for `permissions` to say."""
+"""Authentication of callers: the holder of a key, or signed-in staff. `permissions` decides what they may do."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -34,7 +34,7 @@ class KeyOwner:
 
 
 def credential_of(request: HttpRequest) -> Credential | None:
-    """The credential that the Authorization header carries; None without a header. Raises MalformedKey."""
+    """Return the credential that the Authorization header carries; None without a header. Raise MalformedKey."""
     # Two headers arrive joined by a comma, which no credential contains.
     header = request.META.get("HTTP_AUTHORIZATION")
     if header is None:
@@ -70,7 +70,7 @@ class ApiKeyAuthentication(BaseAuthentication):
     async def prepare(http_request: HttpRequest) -> ApiCredential:
         """Look the key up without a thread, so that `authenticate` has nothing left to wait for.
 
-        Only for views that take nothing but keys. Raises an AuthenticationError, or ServiceUnavailable.
+        Only views that take nothing but keys may call it. Raise an AuthenticationError, or ServiceUnavailable.
         """
         credential = credential_of(http_request)
         if credential is None:

@@ -41,9 +41,9 @@ class ApiCredential:
 
 
 def team_id_of(request: Request) -> str:
-    """The team whose resources this call reaches: the key's, or for staff the one in `teamId` or their only one.
+    """Return the team whose resources this call reaches: the key's, or for staff the one in `teamId` or their only one.
 
-    Raises InvalidParameter when staff leave it open, or name a team that they cannot see.
+    Raise InvalidParameter when staff leave it open, or name a team that they cannot see.
     """
     if isinstance(request.auth, ApiCredential):
         return request.auth.policy.team_id

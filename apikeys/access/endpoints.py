@@ -23,12 +23,12 @@ class Route:
 
     @property
     def path(self) -> str:
-        """As people write it: with its root, without what a pattern needs."""
+        """Return the path as people write it: with its root, without what a pattern needs."""
         return "/" + self.pattern.replace("^", "").removesuffix("$").removesuffix("/?")
 
     @property
     def complaint(self) -> str | None:
-        """What its declaration lacks, for the system check; None when it is whole."""
+        """Return the fault of its declaration, for the system check; None when it is whole."""
         if self.view is None:
             return "is not a class-based view, so it cannot declare who may call it"
         endpoint = getattr(self.view, "endpoint", None)
@@ -44,7 +44,7 @@ class Route:
 
 
 def routes(resolver: URLResolver | None = None, prefix: str = "") -> Iterator[Route]:
-    """Every route under settings.API_ROOTS, in the order in which Django tries them."""
+    """Yield every route under settings.API_ROOTS, in the order in which Django tries them."""
     for entry in (resolver or get_resolver()).url_patterns:
         pattern = prefix + str(entry.pattern).removeprefix("^")
         if isinstance(entry, URLResolver):
@@ -55,10 +55,8 @@ def routes(resolver: URLResolver | None = None, prefix: str = "") -> Iterator[Ro
 
 
 def endpoint_names() -> list[str]:
-    """The names that rules and keys may use, sorted."""
     return sorted({route.view.endpoint for route in routes() if route.view and route.view.api_key_access})
 
 
 def is_api_path(path: str) -> bool:
-    """Whether a request's path is an API root or lies under one."""
     return f"{path}/".startswith(ROOTS)

@@ -1,4 +1,4 @@
-"""What the hot path knows of a key: a frozen snapshot of its policy, found by the digest of the plaintext."""
+"""The hot path's frozen snapshot of a key's policy, found by the digest of the plaintext."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ ORDER BY wanted.ordinal
 
 
 def _load_policies(connection: Connection, batch: Sequence[dict[str, bytes]]) -> list[KeyPolicy | None]:
-    """Each item is {pepper id: digest}, the first pepper's first."""
+    # Each item is {pepper id: digest}, the first pepper's first.
     ordinals, digests, first_digests = [], [], []
     for ordinal, by_pepper in enumerate(batch):
         first = next(iter(by_pepper.values()))
@@ -128,7 +128,7 @@ def site_rules_from_thread() -> SiteRules:
 
 
 async def find_policy(key: str, rules: SiteRules) -> KeyPolicy:
-    """The policy of the key with this plaintext. Raises InvalidKey, or ServiceUnavailable."""
+    """Return the policy of the key with this plaintext. Raise InvalidKey, or ServiceUnavailable."""
     if not (rules.has_imported or crypto.is_ours(key)):
         raise InvalidKey
     policy = await _policies.get(_first_digest(key), crypto.digests(key, settings.API_KEY_PEPPERS))

@@ -1,4 +1,4 @@
-"""May they: the one permission class of the API. It reads what the view declares and decides."""
+"""The one permission class of the API: it decides by the declaration of the view."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -56,7 +56,6 @@ class EndpointAccess(BasePermission):
 
 
 def refusal_of(policy: KeyPolicy, view: Any, denied_kinds: Mapping[str, Collection[str]]) -> AccessError:
-    """Return the refusal that says why this key may not call this endpoint."""
     if not policy.kinds & view.api_key_access:
         return wrong_kind(policy.kinds, view.api_key_access)
     if not kind_may_call(policy.kind, view, denied_kinds):
@@ -65,7 +64,6 @@ def refusal_of(policy: KeyPolicy, view: Any, denied_kinds: Mapping[str, Collecti
 
 
 def wrong_kind(kinds: frozenset[AccessKind], accepted: frozenset[AccessKind]) -> AccessError:
-    """Return the refusal that says which kind of key would have worked."""
     if not accepted:
         return EndpointNotAllowed("No API key may call this endpoint.")
     if APP in kinds:

@@ -44,7 +44,7 @@ class KeyPolicy:
 
     @property
     def kinds(self) -> frozenset[AccessKind]:
-        """Every kind that this key counts as: one that may name an app is a global key all the same."""
+        # A key that may name an app is a global key all the same.
         return KINDS[self.kind]
 
     def check_usable(self) -> None:
@@ -69,9 +69,9 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class SiteRules:
-    """What administrators lowered at run time, and whether keys of other systems are about."""
+    """The rules that administrators lowered at run time, and whether keys of other systems are about."""
 
-    # By endpoint, where any are denied.
+    # Only endpoints where any kinds are denied are in it.
     denied_kinds: dict[str, frozenset[str]]
     has_imported: bool
 
@@ -86,13 +86,11 @@ class Caller(Protocol):
 
 
 def may_call(caller: Caller, view: Any, denied_kinds: Mapping[str, Collection[str]]) -> bool:
-    """Whether a key may call an endpoint: all of its kind may, and its own list does not leave it out."""
     return kind_may_call(caller.kind, view, denied_kinds) and (
         not caller.allowed_endpoints or view.endpoint in caller.allowed_endpoints
     )
 
 
 def kind_may_call(kind: AccessKind, view: Any, denied_kinds: Mapping[str, Collection[str]]) -> bool:
-    """Whether an endpoint's declaration takes this kind of key, and no rule has lowered that."""
     denied = frozenset(denied_kinds.get(view.endpoint, ()))
     return kind not in denied and bool(KINDS[kind] & (view.api_key_access - denied))

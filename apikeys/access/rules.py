@@ -13,15 +13,11 @@ from apikeys.keys.kinds import AccessKind
 
 class EndpointRuleManager(models.Manager["EndpointRule"]):
     def denied_kinds(self) -> dict[str, list[str]]:
-        """By endpoint, as `policy.may_call` asks for them."""
         return dict(self.values_list("endpoint", "denied_kinds"))
 
     @transaction.atomic
     def set_open(self, endpoint: str, kind: str, *, is_open: bool) -> EndpointRule | None:
-        """Open an endpoint to a kind of key, or close it. Return the rule that changed; None if none had to.
-
-        A rule that denies nothing is deleted.
-        """
+        """Open an endpoint to a kind of key, or close it. Return the rule that changed; None if none had to."""
         rule = self.select_for_update().filter(endpoint=endpoint).first()
         if rule is None and is_open:
             return None
@@ -41,7 +37,7 @@ class EndpointRuleManager(models.Manager["EndpointRule"]):
 
 
 class EndpointRule(models.Model):
-    """An administrator has lowered what keys may do at one endpoint. No row: what the code declares."""
+    """An administrator has lowered what keys may do at one endpoint. Without a row the code's declaration holds."""
 
     endpoint = models.CharField(_("endpoint"), max_length=100, unique=True)
     denied_kinds = ArrayField(

@@ -54,7 +54,6 @@ class Explanation:
 
 
 def explain(request_id: str) -> Explanation | None:
-    """Return all that is known of the request with this X-Request-Id; None when nothing is."""
     record = UsageRecord.objects.select_related("team", "key", "app").filter(pk=request_id).first()
     if record is not None:
         return explain_charge(record)
@@ -197,7 +196,7 @@ def explain_open(reservation: Reservation) -> Explanation:
 
 
 def row(label: str, text: str) -> str:
-    """Return a label and its text, aligned with other rows; Chinese characters take two columns."""
+    # Chinese characters take two columns.
     return label + " " * max(1, 10 - width(label)) + text
 
 
@@ -279,7 +278,7 @@ def decision_lines(limit: dict[str, Any], refused_by: int | None) -> Iterator[st
 
 
 def limit_lines(limit: dict[str, Any]) -> Iterator[str]:
-    """Explain a limit as the request found it; one that was made while the request ran has no such state."""
+    # A limit that was made while the request ran has no state as the request found it.
     if "used" in limit:
         yield from decision_lines(limit, None)
     else:

@@ -104,7 +104,7 @@ class UsageRecord(models.Model):
 
 
 class DailyUsage(models.Model):
-    """The sums that are left of one UTC day's usage records once they are pruned, for each way to tell them apart.
+    """The sums that are left of one UTC day's usage records once they are pruned, for each way to distinguish them.
 
     A request is either here or a usage record, never both: `retention` moves it in one transaction.
     """
@@ -128,7 +128,7 @@ class DailyUsage(models.Model):
         verbose_name = _("daily usage")
         verbose_name_plural = _("daily usage")
         constraints = [
-            # Two absent apps are the same app here; PostgreSQL could be told so otherwise only from version 15 on.
+            # Two absent apps are the same app here; PostgreSQL has another way to declare it only from version 15 on.
             models.UniqueConstraint(
                 "day",
                 "team",

@@ -118,7 +118,7 @@ class Limit(models.Model):
                 raise ValidationError({"soft_amount": _("It lies above the amount, so it would never be reached.")})
 
     def current_usage(self) -> LimitUsage:
-        """Return what counts now: nothing of a period that has passed, though its counter still stands in it."""
+        # Nothing of a period that has passed counts, though its counter still stands in it.
         begun = period_start(self.period, self.time_zone, timezone.now())
         counter = self.counter
         if begun is None:

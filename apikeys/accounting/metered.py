@@ -82,15 +82,13 @@ class MeteredCall:
         return Charge()
 
     def compute_charge(self, outcome: Outcome) -> Charge:
-        """Return what it has come to, ended like this."""
         return Charge()
 
     def build_item(self, usage: Usage) -> Any:
-        """Return what the batcher writes."""
         return usage
 
     def reserve_from_thread(self) -> None:
-        """Ask the limits. Raises RateLimited, InsufficientQuota or ServiceUnavailable; nothing is recorded then."""
+        """Ask the limits. Raise RateLimited, InsufficientQuota or ServiceUnavailable; nothing is recorded then."""
         self._hold_room()
         try:
             request = self._reservation_request()
@@ -105,24 +103,22 @@ class MeteredCall:
             raise
 
     def record_from_thread(self, status: int) -> None:
-        """Record that it was answered like this, and wait for it. Raises ServiceUnavailable or Rejected."""
+        """Record its status, and wait for it. Raise ServiceUnavailable or Rejected."""
         item = self._record_item(Outcome.COMPLETE, status)
         has_room, self.has_room = self.has_room, False
         self.batcher.submit_from_thread(item, reserved=has_room)
 
     def drop_room(self) -> None:
-        """Give the room back, if it is still held: nothing will be recorded."""
         if self.has_room:
             self.has_room = False
             self.batcher.release()
 
     def _hold_room(self) -> None:
-        """Make sure that it can be recorded. Raises ServiceUnavailable when the batcher is full."""
+        """Make sure that it can be recorded. Raise ServiceUnavailable when the batcher is full."""
         self.batcher.reserve()
         self.has_room = True
 
     def _take_decision(self, request: ReservationRequest, future: Any) -> None:
-        """Note the decision that has come, and raise the refusal, if it is one."""
         try:
             decision: Decision = future.result()
         except ServiceUnavailable:
@@ -133,7 +129,7 @@ class MeteredCall:
         decision.check(self.policy)
 
     def _settle_when_decided(self, future: Any, outcome: Outcome) -> None:
-        """Keep the room until the decision comes: nobody waits for it any more, and it may be yes."""
+        # Nobody waits for the decision any more, and it may be yes: the room is kept until it comes.
         self.has_room = False
         future.add_done_callback(partial(self._settle_late, outcome))
 
@@ -205,13 +201,13 @@ class AsyncMeteredCall(MeteredCall):
 
     @property
     def is_answering(self) -> bool:
-        """Whether its caller has seen a part of the answer, and with that the status 200."""
+        # A caller that has seen a part of the answer has seen the status 200.
         return False
 
     def hand_over(self, outcome: Outcome, status: int) -> asyncio.Future[None] | None:
         """Give the record to the batcher, which writes it whatever becomes of the caller.
 
-        Returns what `Batcher.wait` awaits; None when it was handed over before.
+        Return what `Batcher.wait` awaits; None when it was handed over before.
         """
         if not self.has_room:
             return None
@@ -249,7 +245,7 @@ class AsyncMeteredCall(MeteredCall):
             self.drop_room()
 
     async def _settle(self, error: BaseException) -> None:
-        """Record what came of it until this error. Raises the termination where that alone cancelled its task."""
+        """Record what came of it until this error. Raise the termination where that alone cancelled its task."""
         terminated_by = self.flight.terminated_by
         match error:
             case asyncio.CancelledError() if terminated_by is not None and self.flight.is_cancelled_by_termination():

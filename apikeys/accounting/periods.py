@@ -72,7 +72,6 @@ def period_start(period: str, time_zone: str, moment: datetime) -> datetime | No
 
 
 def period_end(period: str, start: datetime, time_zone: str) -> datetime | None:
-    """Return when a period that began at `start` ends; None for one without an end."""
     local = start.astimezone(zoneinfo.ZoneInfo(time_zone))
     match period:
         case Period.MINUTE:

@@ -19,7 +19,7 @@ class PointsLimitChange:
     """
 
     api_key: ApiKey
-    # In millionths of a point; None takes the limit away.
+    # It is in millionths of a point; None takes the limit away.
     amount: int | None
     # The lowest first, which is the one that counts.
     held: list[Limit]
@@ -30,7 +30,6 @@ class PointsLimitChange:
 
     @property
     def permissions(self) -> list[str]:
-        """All that are needed; none for what changes nothing."""
         if not self.changes_anything:
             return []
         if self.amount is None:
@@ -41,11 +40,11 @@ class PointsLimitChange:
 
     @property
     def needs_password(self) -> bool:
-        """Whether the key could use more after it, so that the password must have been entered lately."""
+        # The password must have been entered lately where the key could use more afterwards.
         return self.changes_anything and bool(self.held) and (self.amount is None or self.amount > self.held[0].amount)
 
     def apply(self) -> None:
-        """Leave one limit of this amount, or none. Within the transaction that planned it."""
+        """Leave one limit of this amount, or none, within the transaction that planned it."""
         if not self.changes_anything:
             return
         if self.amount is None:
@@ -66,10 +65,10 @@ class PointsLimitChange:
 
 
 def plan_change(api_key: ApiKey, amount: int | None) -> PointsLimitChange:
-    """Plan that the key may use this amount in all. Within a transaction that holds the key's row."""
+    """Plan that the key may use this amount in all, within a transaction that holds the key's row."""
     held = list(points_limits([api_key.pk]).order_by("amount", "pk"))
     if len(held) > 1:
-        # In the order in which requests lock them.
+        # They are locked in the order in which requests lock them.
         list(Counter.objects.select_for_update().filter(limit__in=held).order_by("pk"))
     return PointsLimitChange(api_key, amount, held)
 
@@ -84,7 +83,7 @@ def add_points_limit(api_key: ApiKey, amount: int) -> None:
 
 
 def points_allowed(key_ids: list[str]) -> dict[str, int]:
-    """What each key that has a limit may use, in millionths. Where it has several, the lowest counts."""
+    """Return what each key that has a limit may use, in millionths. Where it has several, the lowest counts."""
     allowed: dict[str, int] = {}
     for limit in points_limits(key_ids).order_by("-amount"):
         allowed[limit.key_id] = limit.amount

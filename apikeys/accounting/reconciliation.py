@@ -124,7 +124,6 @@ def _balances(cursor: Any) -> list[Balance]:
 
 
 def reconcile_and_remember() -> Reconciliation:
-    """Compare, repair nothing, and keep the result; the newest hundred results stay."""
     began = time.monotonic()
     limits, drifts = reconcile()
     made = Reconciliation.objects.create(limits=limits, drifted=len(drifts), seconds=time.monotonic() - began)

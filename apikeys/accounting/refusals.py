@@ -51,7 +51,6 @@ class Sampler:
         self.seen: dict[str | None, int] = {}
 
     def weigh(self, caller: str | None) -> int:
-        """Return how many refusals this one stands for; 0 when it is not kept."""
         minute = int(time.monotonic() // 60)
         if minute != self.minute:
             self.minute, self.seen = minute, {}

@@ -59,7 +59,7 @@ RETURNING counter.limit_id
 
 
 def first_day_kept(days: int) -> date:
-    """Return it by the database's clock, which dates records and periods."""
+    # The database's clock dates records and periods.
     with connection.cursor() as cursor:
         cursor.execute("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
         today: date = cursor.fetchone()[0]

@@ -13,7 +13,6 @@ def cost_micropoints(prompt_tokens: int, completion_tokens: int, prompt_price: i
 
 
 def points(micropoints: int) -> Decimal:
-    """Return how many points these millionths are, exactly."""
     return Decimal(micropoints) / MICROPOINTS
 
 
@@ -40,7 +39,6 @@ def micropoints(points: Decimal) -> int:
 
 
 def whole(amount: Decimal) -> int:
-    """Return the integer that this number is. Raise ValueError when it is none."""
     if not amount.is_finite() or amount != amount.to_integral_value():
         raise ValueError("not a whole number")
     return int(amount)

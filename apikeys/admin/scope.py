@@ -99,7 +99,7 @@ def has_many(model: type[Model], user: Any) -> bool:
 
 
 def is_searched(field: Any, request: HttpRequest, site: admin.AdminSite) -> bool:
-    # The search answers only those who may see the related pages.
+    # The search serves only those who may see the related pages.
     if not has_many(field.related_model, request.user):
         return False
     related: Any = site.get_model_admin(field.related_model)

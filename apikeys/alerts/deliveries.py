@@ -160,7 +160,7 @@ async def attempt(delivery_id: str) -> None:
 
 
 def _begin(delivery_id: str) -> Delivery | None:
-    """Count the attempt before it is made: one that kills the process is counted too."""
+    # The attempt is counted before it is made: one that kills the process is counted too.
     if not Delivery.objects.open().filter(pk=delivery_id).update(attempts=F("attempts") + 1):
         return None
     delivery = Delivery.objects.select_related("alert__team", "alert__key").get(pk=delivery_id)

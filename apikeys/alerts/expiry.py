@@ -26,14 +26,12 @@ ON CONFLICT (dedup_key) DO NOTHING
 
 
 def statement() -> tuple[str, list[Any]]:
-    """SQL that raises the alerts which are due, and its parameters."""
     rows = expiring_soon(ApiKey.objects.all()).order_by().values("id", "team_id", "expires_at")
     keys, parameters = rows.query.sql_with_params()
     return SQL.format(keys=keys), [*parameters, THRESHOLDS]
 
 
 def raise_alerts() -> int:
-    """Return how many alerts are new."""
     with connection.cursor() as cursor:
         cursor.execute(*statement())
         return int(cursor.rowcount)

@@ -23,7 +23,7 @@ TYPES = {
 
 
 def recipients(alert: Alert) -> list[str]:
-    """Return addresses of the key's owner, or of the team's staff. Nobody who has left the team hears of it."""
+    # Nobody who has left the team hears of it.
     members = alert.team.members.filter(is_active=True).exclude(email="")
     people = members.filter(is_staff=True) if alert.key is None else members.filter(pk=alert.key.owner_id)
     return sorted(set(people.values_list("email", flat=True)))
@@ -85,7 +85,7 @@ def text(alert: Alert) -> str:
 
 
 def payload(alert: Alert) -> bytes:
-    """Return the alert for programs. Points are in millionths, as everywhere in the API."""
+    # Points are in millionths, as everywhere in the API.
     key = None
     if alert.key is not None:
         key = {"id": alert.key.pk, "name": alert.key.name, "last_four": alert.key.last_four}

@@ -1,4 +1,4 @@
-"""Alerts: each is raised once. `messages` says to whom, and in which words."""
+"""Alerts: each is raised once. `messages` has the recipients and the words."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Webhook(models.Model):
         return f"whsec_{secret}"
 
     async def post(self, message_id: str, body: bytes) -> None:
-        """Post once, following nothing. Raise WebhookError unless the receiver answers 2xx in time."""
+        """Post once, following nothing. Raise WebhookError unless the receiver responds with 2xx in time."""
         headers = {"Content-Type": "application/json", **self.signature(message_id, int(time.time()), body)}
         try:
             async with asyncio.timeout(TOTAL_SECONDS):

@@ -35,19 +35,19 @@ UNLIMITED = -1
 
 Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
-# Of a key's fields, those that a request may set; everything else in a body is ignored.
+# A request may set these fields of a key; everything else in a body is ignored.
 COLUMNS = {"name": "name", "app": "appId"}
 
 
 class GivenLimit(msgspec.Struct):
-    """Absent leaves it as it is; for a new key: without end, without limit."""
+    """The limit in a body. An absent value stays as it is; a new key is then without end or limit."""
 
     expiredTime: Moment | msgspec.UnsetType | None = msgspec.UNSET
     maxUsagePoints: Decimal | msgspec.UnsetType | None = msgspec.UNSET
 
     @property
     def amount(self) -> int | None:
-        """In millionths of a point; None for no limit."""
+        # The body has points, the ledger millionths.
         points = self.maxUsagePoints
         if points is None or isinstance(points, msgspec.UnsetType):
             return None
@@ -68,7 +68,6 @@ class GivenLimit(msgspec.Struct):
 
     @property
     def end(self) -> datetime | None:
-        """None for no end."""
         if self.expiredTime is None or isinstance(self.expiredTime, msgspec.UnsetType):
             return None
         try:
@@ -103,12 +102,12 @@ NAMED_KEY = msgspec.json.Decoder(NamedKey)
 
 
 class KeyView(ApiView):
-    """Base of the four."""
+    """The base of the four views."""
 
     api_key_access = frozenset()
 
     def find(self, request: Request, key_id: str) -> ApiKey:
-        """A key of the team that is not revoked. Foreign, absent and deleted ones look alike."""
+        # Foreign, absent and deleted keys look alike.
         rows = ApiKey.objects.for_team(team_id_of(request)).filter(revoked_at=None)
         api_key = rows.filter(pk=key_id).first() if is_object_id(key_id) else None
         if api_key is None:
@@ -236,7 +235,6 @@ def check_password(request: Request) -> None:
 
 
 def check_right(request: Request, permission: str) -> None:
-    """Raise StaffNotAllowed without a right that a call needs besides its endpoint's own."""
     if not request.user.has_perm(permission):
         raise StaffNotAllowed(f"Your account does not have the permission {permission}, which limits of points need.")
 
@@ -264,7 +262,7 @@ def refusal_of(error: ValidationError) -> InvalidParameter:
 
 
 def represent_key(api_key: ApiKey, used: dict[str, int] | None, allowed: dict[str, int] | None) -> dict[str, Any]:
-    """As FastGPT lists it. None for what the user may not see, which is null then."""
+    # Null stands for what the user may not see.
     activity = getattr(api_key, "activity", None)
     largest: float | None = None
     if allowed is not None:

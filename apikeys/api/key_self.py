@@ -1,4 +1,4 @@
-"""`GET v1/key`: a key is told about itself."""
+"""`GET v1/key`: a key's holder learns about it."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -18,7 +18,7 @@ from apikeys.keys.models import ApiKey
 
 
 class KeySelfView(ApiView):
-    """`GET v1/key`: what a key is, what it may call and when it ends, told to its holder."""
+    """`GET v1/key` gives a key's holder its name, what it may call and when it ends."""
 
     endpoint = "key.self"
     api_key_access = frozenset({APP, GLOBAL})
@@ -58,7 +58,7 @@ class KeySelfView(ApiView):
 
 
 def fastgpt_limit(policy: KeyPolicy, limits: Iterable[Limit]) -> dict[str, Any]:
-    """The two limits that FastGPT knows, in its own words: the key's end, and its points in all (-1: no limit)."""
+    """Return the two limits that FastGPT knows, in its words: the key's end, and its points in all (-1: no limit)."""
     amounts = [
         limit.amount
         for limit in limits

@@ -1,4 +1,4 @@
-"""The bases of all API views: each declares its policy, and answers and refuses in the contract's shape."""
+"""The bases of all API views: each declares its policy, and responds and refuses in the contract's shape."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar, NoReturn
@@ -56,21 +56,21 @@ class ApiView(APIView):
     asks_limits_first: ClassVar[bool] = True
     # True where a body is a form with a file: its bounds are those of files.
     takes_file: ClassVar[bool] = False
-    # What the limits have let in: it is recorded whatever its answer is. Other calls are recorded if they succeed.
+    # A call that the limits let in is recorded whatever its response is. Other calls are recorded if they succeed.
     call: MeteredCall | None = None
 
     @classmethod
     def check_caller(cls, request: HttpRequest) -> str:
         """Return the team for which the caller may call this: the entry point asks before it takes a file.
 
-        Raises what a call would be refused with. The limits are asked by the call itself.
+        Raise what a call would be refused with. The limits are asked by the call itself.
         """
         if settings.SECURE_SSL_REDIRECT and not request.is_secure():
             raise HttpsRequired
         trace_of(request).endpoint = cls.endpoint
         view = cls()
         try:
-            # Of all middleware only these two are needed, to know staff by their session.
+            # Only these two of all middleware are needed, to know staff by their session.
             SessionMiddleware(HttpResponse).process_request(request)
             AuthenticationMiddleware(HttpResponse).process_request(request)
             view.request = view.initialize_request(request)
@@ -109,7 +109,7 @@ class ApiView(APIView):
             try:
                 call.record_from_thread(response.status_code)
             except ApiError as error:
-                # What is not recorded is not answered.
+                # A call that cannot be recorded gets no answer.
                 final = super().finalize_response(request, self.handle_exception(error), *args, **kwargs)
         if response.status_code == 405:
             final["Allow"] = ", ".join(self.allowed_methods)
@@ -149,7 +149,7 @@ class AsyncApiView(ApiView):
             await self.prepare(request)
             self.initial(drf_request, *args, **kwargs)
             response = await self.handler_of(request)(drf_request, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - the exception handler answers every one of them
+        except Exception as error:  # noqa: BLE001 - the exception handler has a response to every one of them
             response = self.handle_exception(error)
             if response.status_code == 405:
                 response["Allow"] = ", ".join(self.allowed_methods)
@@ -160,8 +160,7 @@ class AsyncApiView(ApiView):
         """Look the key up, unless what is known of it still holds. The entry point asks before it reads a body.
 
         Bodies take their time, so it is asked once more when one has come: a key may have been revoked meanwhile.
-
-        Raises what `ApiKeyAuthentication` raises for a header that is missing, malformed or of no key.
+        Raise what `ApiKeyAuthentication` raises for a header that is missing, malformed or of no key.
         """
         known: ApiCredential | None = getattr(request, "api_credential", None)
         trace_of(request).endpoint = cls.endpoint
@@ -183,5 +182,4 @@ class AsyncApiView(ApiView):
 
 
 def success(data: Any) -> Response:
-    """Wrap an answer that went well in FastGPT's envelope."""
     return Response({"code": 200, "statusText": "", "message": "", "data": data})

@@ -71,19 +71,18 @@ def conditions() -> dict[str, Q]:
 
 
 def unusable_reason() -> Case:
-    """The key of WHY_UNUSABLE that applies; NULL for a key that works."""
+    """Return the key of WHY_UNUSABLE that applies; NULL for a key that works."""
     unmet = [When(~condition, then=Value(reason)) for reason, condition in conditions().items()]
     return Case(*unmet, default=None, output_field=models.CharField())
 
 
 class ApiKeyQuerySet(TeamOwnedQuerySet):
     def usable(self) -> ApiKeyQuerySet:
-        """The keys that work, whoever calls."""
         rows: ApiKeyQuerySet = self.filter(*conditions().values())
         return rows
 
     def with_state(self) -> ApiKeyQuerySet:
-        """With all that `why_unusable`, `last_four` and a list's columns need, in one query for all rows."""
+        """Add all that `why_unusable`, `last_four` and a list's columns need, in one query for all rows."""
         secrets = KeySecret.objects.filter(key=OuterRef("pk"))
         rows: ApiKeyQuerySet = self.select_related("team", "app", "owner", "activity").annotate(
             unusable_reason=unusable_reason(),
@@ -242,7 +241,7 @@ class ApiKey(models.Model):
             models.CheckConstraint(
                 condition=Q(app__isnull=True) | Q(can_name_app=False), name="apikey_app_key_names_no_app"
             ),
-            # What the composite foreign key (key, team) of a limit points at.
+            # The composite foreign key (key, team) of a limit points at it.
             models.UniqueConstraint(fields=["id", "team"], name="apikey_in_team"),
         ]
         # Which keys expire soon is asked every hour.
@@ -279,7 +278,7 @@ class ApiKey(models.Model):
 
     @property
     def why_unusable(self) -> str | None:
-        """Why the key would be refused whoever calls, in one sentence; None exactly for those that are `usable()`."""
+        """Return why the key would be refused whoever calls; None exactly for those that are `usable()`."""
         state = ApiKey.objects.filter(pk=self.pk).values_list(unusable_reason(), flat=True)
         reason: str | None = self._annotated_or("unusable_reason", state.get)
         return None if reason is None else str(WHY_UNUSABLE[reason])
@@ -291,7 +290,7 @@ class ApiKey(models.Model):
 
     @property
     def newest_secret_id(self) -> int:
-        """0 when the key never had one."""
+        # It is 0 when the key never had one.
         return self.secrets.order_by("-pk").values_list("pk", flat=True).first() or 0
 
     def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
@@ -299,7 +298,7 @@ class ApiKey(models.Model):
         super().refresh_from_db(*args, **kwargs)
 
     def _annotated_or(self, name: str, ask: Callable[[], Any]) -> Any:
-        """Return what `with_state()` read; without it, what the database answers now."""
+        """Return what `with_state()` read; without it, what the database says now."""
         return self.__dict__[name] if name in self.__dict__ else ask()
 
     def _forget_annotations(self) -> None:
@@ -337,24 +336,22 @@ class ApiKey(models.Model):
         return plaintext
 
     def disable(self) -> None:
-        """Refuse the key until it is enabled again. Disabling twice keeps when it was first."""
+        # Disabling twice keeps when it was first.
         self._change(disabled_at=Coalesce("disabled_at", timezone.now()))
 
     def enable(self) -> None:
         self._change(disabled_at=None)
 
     def set_end(self, expires_at: datetime | None) -> None:
-        """Raise ValidationError for an end that lies too far away."""
         if expires_at is not None:
             validate_end(expires_at)
         self._change(expires_at=expires_at)
 
     def narrow(self, *, endpoints: list[str], networks: list[str]) -> None:
-        """Let it call these endpoints only, and from these networks only if any are given."""
         self._change(allowed_endpoints=endpoints, allowed_networks=networks)
 
     def revoke(self, *, by: str, reason: str) -> None:
-        """Refuse the key for good. Revoking twice keeps who did it first."""
+        # Revoking twice keeps who did it first.
         if not reason.strip():
             raise KeyStateError(gettext("Say why the key is revoked."))
         now = timezone.now()
@@ -380,7 +377,6 @@ class KeySecretQuerySet(models.QuerySet["KeySecret"]):
 
 class KeySecretManager(models.Manager.from_queryset(KeySecretQuerySet)):  # type: ignore[misc]
     def create_for(self, api_key: ApiKey, plaintext: str, *, is_imported: bool = False) -> KeySecret:
-        """Store the digest of `plaintext` under the first pepper."""
         pepper_id, pepper = next(iter(settings.API_KEY_PEPPERS.items()))
         secret: KeySecret = self.create(
             key=api_key,
@@ -419,14 +415,13 @@ class KeySecret(models.Model):
         return f"******{self.last_four}"
 
     def end(self, when: datetime) -> None:
-        """Let this secret end at `when`, unless it ends sooner."""
         if self.expires_at is None or when < self.expires_at:
             self.expires_at = when
             self.save(update_fields=["expires_at"])
 
 
 def live_secret_counts(pepper_ids: Sequence[str]) -> dict[str, int]:
-    """Secrets that could still be presented, by the pepper that signed them; 0 for a pepper that signed none."""
+    """Count secrets that could still be presented, by the pepper that signed them; 0 for a pepper that signed none."""
     counts = dict.fromkeys(pepper_ids, 0)
     presentable = KeySecret.objects.live().filter(key__revoked_at=None)
     for row in presentable.values("pepper_id").annotate(count=models.Count("pk")):

@@ -40,7 +40,7 @@ def all_series(api_key: ApiKey) -> dict[str, KeySeries]:
 
 
 def _series(api_key: ApiKey, span: Span, step: Step, now: datetime, label: Callable[[datetime], str]) -> KeySeries:
-    """Return bars; neighbors with one label become one bar."""
+    # Neighbors with one label become one bar.
     scope = UsageScope.of_key(api_key, has_refusals=False)
     series = statistics.series(scope, span, step=step, now=now)
     sums = statistics.sums(scope, span.start(now), now)

@@ -29,7 +29,7 @@ REFUSED = "refused"
 
 
 class HourlyUsage(models.Model):
-    """The sums of one UTC hour, for each way to tell its requests apart. There is one row of each: hours are written
+    """The sums of one UTC hour, for each way to distinguish its requests. There is one row of each: hours are written
     whole, by one process at a time. Foreign keys without a constraint, as in UsageRecord."""
 
     hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
@@ -71,7 +71,7 @@ class HourlyRefusals(models.Model):
 
 
 class HourlyTotal(models.Model):
-    """The sums of one team's UTC hour, or of all teams together where there is no team; keys are not told apart.
+    """The sums of one team's UTC hour, or of all teams together where there is no team; keys are not distinguished.
 
     With a million keys an hour's usage has as many rows as it had requests; these are few in any case.
     """
@@ -114,7 +114,7 @@ class RollupWatermark(models.Model):
 
 
 # Each team's part of the ledger is found by its index; there is none by time alone. A day that was pruned, or is being,
-# has daily rows: what they hold stands at the day's first hour, and such a day is only ever made anew as a whole.
+# has daily rows: what they hold stands at the day's first hour, and such a day is only ever rebuilt as a whole.
 USAGE = """
 INSERT INTO apikeys_hourlyusage (hour, team_id, key_id, app_id, endpoint, model, outcome,
     requests, prompt_tokens, completion_tokens, cost_micropoints)
@@ -185,7 +185,6 @@ def roll_up() -> None:
 
 
 def rollup_watermark() -> datetime | None:
-    """Return how far the roll-ups reach; None before the first run."""
     return RollupWatermark.objects.values_list("until", flat=True).get()
 
 
@@ -219,7 +218,7 @@ def _rebuild_late_hours() -> None:
     for hour in sorted(set(notes.values())):
         with transaction.atomic(durable=True), connection.cursor() as cursor:
             row, now = _begin(cursor)
-            # The hour in which the roll-ups end is made anew whenever they advance.
+            # The hour in which the roll-ups end is rebuilt whenever they advance.
             if row.until is not None and hour >= floor(row.until):
                 continue
             LateHour.objects.filter(pk__in=[pk for pk, noted in notes.items() if noted == hour]).delete()
@@ -230,7 +229,7 @@ def _rebuild_late_hours() -> None:
 
 
 def _begin(cursor: Any) -> tuple[RollupWatermark, datetime]:
-    """Take turns with other runs, and with prunes, which move records between the tables that are summed up here."""
+    # It takes turns with other runs, and with prunes, which move records between the tables that are summed up here.
     cursor.execute(rollup.LOCK)
     # The planner may be wrong about the ledger's size.
     cursor.execute("SET LOCAL enable_seqscan = off")
@@ -240,7 +239,7 @@ def _begin(cursor: Any) -> tuple[RollupWatermark, datetime]:
 
 
 def _is_pruned(cursor: Any, hour: datetime) -> bool:
-    """Return whether the hour's day has daily rows. Only the first hour can hold those: such a day is made whole."""
+    # Only the first hour can be in a day that has daily rows: such a day is made whole.
     cursor.execute("SELECT EXISTS (SELECT FROM apikeys_dailyusage WHERE day = (%s AT TIME ZONE 'UTC')::date)", [hour])
     return bool(cursor.fetchone()[0])
 
@@ -271,16 +270,13 @@ def _delete_old() -> None:
 
 
 def oldest_kept(now: datetime) -> datetime:
-    """Return the first hour of a month, 13 months back."""
     months = now.year * 12 + now.month - 1 - KEPT_MONTHS
     return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
 
 
 def floor(moment: datetime) -> datetime:
-    """Return the start of the UTC hour."""
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def midnight(moment: datetime) -> datetime:
-    """Return the start of the UTC day."""
     return floor(moment).replace(hour=0)

@@ -85,7 +85,6 @@ class Sums:
 
     @property
     def error_rate(self) -> float | None:
-        """Return the share of accepted requests that failed or were lost; None where there were none."""
         errors = self.requests.get(Outcome.FAILED, 0) + self.requests.get(Outcome.LOST, 0)
         return errors / self.accepted if self.accepted else None
 
@@ -255,7 +254,7 @@ def series(
 
 
 def sums(scope: UsageScope, start: datetime, end: datetime) -> Sums:
-    """What happened from `start` on and before `end`."""
+    """Sum up from `start` on and before `end`."""
     parts = _sums(scope, start, end, "")
     return Sums(
         requests={part.outcome: part.requests for part in parts},
@@ -274,7 +273,7 @@ def top(scope: UsageScope, start: datetime, end: datetime, places: int) -> list[
 
 
 def points_used(key_ids: list[str]) -> dict[str, int]:
-    """Return what each key has used in all, in millionths of a point; keys that used nothing are left out."""
+    """Return the points that each key has used in all, in millionths; keys that used nothing are left out."""
     with connection.cursor() as cursor:
         cursor.execute(POINTS, {"keys": key_ids, "oldest": oldest_kept(timezone.now())})
         return dict(cursor.fetchall())
@@ -289,7 +288,7 @@ def a_week_before(moment: datetime) -> datetime:
 
 
 def _days_later(local: datetime, days: int) -> datetime:
-    """Move by the clock on the wall: an aware datetime of one zone is moved just so."""
+    # An aware datetime of one zone is moved by the clock on the wall.
     return local + timedelta(days=days)
 
 
@@ -331,7 +330,7 @@ def _parameters(scope: UsageScope, start: datetime, end: datetime) -> dict[str, 
 def _whole_hours(
     start: datetime, end: datetime, until: datetime | None
 ) -> tuple[datetime, datetime, list[tuple[datetime, datetime]]]:
-    """Return the first hour of the roll-ups, the hour past their last, and the pieces that the ledger answers.
+    """Return the first hour of the roll-ups, the hour past their last, and the pieces to be read in the ledger.
 
     The hour in which the roll-ups end holds its part before that moment.
     """

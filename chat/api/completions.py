@@ -59,7 +59,7 @@ class CompletionsView(AsyncApiView):
 
     @staticmethod
     async def select_app(credential: ApiCredential, body: CompletionRequest, flight: InFlight) -> AppSnapshot:
-        """Return the app as it is now: had it changed meanwhile, a termination could have missed this request."""
+        # The app is looked up as it is now: had it changed meanwhile, a termination could have missed this request.
         while True:
             generation = listener.generation
             app = await select_app(credential, app_id=body.appId, model=body.model)
@@ -81,7 +81,6 @@ class CompletionsView(AsyncApiView):
 
 
 def build_body(completion: Completion) -> dict[str, Any]:
-    """Return the body of an answer that is not streamed."""
     body = openai_objects.completion(
         id=completion.id,
         created=completion.created,
@@ -96,7 +95,7 @@ def build_body(completion: Completion) -> dict[str, Any]:
 
 
 async def start_stream(completion: Completion, trace: Trace) -> EventStream:
-    """Return the stream with its first text, or with a comment when that is long in coming. Raises ApiError before."""
+    """Return the stream with its first text, or with a comment when that is long in coming. Raise ApiError before."""
     texts = completion.stream()
     first = asyncio.ensure_future(anext(texts, None))
     try:
@@ -124,7 +123,7 @@ async def stream_events(
     first: asyncio.Future[list[str] | None],
     texts: AsyncGenerator[list[str], None],
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the completion as server-sent events. An error from here on is an event too, the last one."""
+    # An error from here on is an event too, the last one.
     form = StreamFormat(completion)
     async with aclosing(texts):
         try:

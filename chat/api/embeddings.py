@@ -98,7 +98,6 @@ async def check_lengths(body: EmbeddingRequest, texts: list[str]) -> None:
 
 
 def build_body(call: EmbeddingCall) -> bytes:
-    """Return the answer's body, of the pieces that are JSON already."""
     body = {
         "object": "list",
         # They are JSON already.

@@ -9,7 +9,7 @@ from chat.completions.app_snapshots import AppSnapshot, find_app
 async def select_app(credential: ApiCredential, *, app_id: str | None, model: str | None) -> AppSnapshot:
     """Return the app of an app key, or the one that a global key names: `appId`, else the suffix, else `model`.
 
-    Raises WrongKeyKind when an app key names another app, AppNotFound when the app is absent, archived or
+    Raise WrongKeyKind when an app key names another app, AppNotFound when the app is absent, archived or
     somebody else's, ModelNotAllowed when the key may not use the app's model.
     """
     policy = credential.policy

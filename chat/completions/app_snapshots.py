@@ -1,4 +1,4 @@
-"""What the hot path knows of an app: its settings and its provider, with the provider's secret decrypted."""
+"""The hot path's snapshot of an app: its settings and its provider, with the provider's secret decrypted."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,10 +38,10 @@ class AppSnapshot:
     # None when there is no secret; a secret that cannot be decrypted must not be mistaken for that.
     secret: str | None = field(repr=False)
     is_secret_lost: bool
-    # In millionths of a point for 1,000 tokens.
+    # Prices are in millionths of a point for 1,000 tokens.
     prompt_price: int
     completion_price: int
-    # None for an app without datasets.
+    # It is None for an app without datasets.
     knowledge: Knowledge | None = None
 
     @property
@@ -117,6 +117,6 @@ _apps: Snapshots[str, AppSnapshot] = Snapshots(batcher, listener)
 
 
 async def find_app(app_id: str, team_id: str) -> AppSnapshot | None:
-    """The app of this team with this id; None if it is archived, somebody else's or no app at all."""
+    """Return the team's app with this id; None if it is archived, somebody else's or no app at all."""
     app = await _apps.get(app_id, app_id) if is_object_id(app_id) else None
     return app if app is not None and app.team_id == team_id else None

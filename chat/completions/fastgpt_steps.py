@@ -72,6 +72,6 @@ def _chat_step(completion: Completion) -> dict[str, Any]:
 
 
 def _preview(content: Any) -> str:
-    """Return enough to recognize a message by: whole ones are in the conversation."""
+    # This is enough to recognize a message by: whole ones are in the conversation.
     text = content if isinstance(content, str) else text_of(content)
     return text if len(text) <= PREVIEW_LENGTH else text[: PREVIEW_LENGTH - 1] + "\u2026"

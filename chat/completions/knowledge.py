@@ -42,11 +42,11 @@ class Knowledge:
 
     @property
     def max_bytes(self) -> int:
-        """The most that all quotes have together, as they are rendered."""
+        """Return how large all quotes may be together, as they are rendered."""
         return self.limit * TOKEN_BYTES
 
     async def search(self, question: str) -> Search:
-        """Raises UpstreamError, UpstreamTimeout or ServiceUnavailable."""
+        """Raise UpstreamError, UpstreamTimeout or ServiceUnavailable."""
         query = Query(
             team_id=self.team_id,
             dataset_ids=self.dataset_ids,
@@ -68,5 +68,4 @@ class Knowledge:
         return quoting.render(quotes, self.quote_template, self.max_bytes)
 
     def build_prompt(self, question: Content, quotes: str, variables: dict[str, Any]) -> Content:
-        """Return what the model is asked in place of the question."""
         return quoting.build_prompt(self.quote_prompt, question, quotes, variables)

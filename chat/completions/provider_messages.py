@@ -1,4 +1,4 @@
-"""Messages as providers take them, and answers as providers give them. Pure data."""
+"""Messages as providers take them, and responses as they give them. Pure data."""
 
 import json
 import re
@@ -11,7 +11,6 @@ from chat.completions.request import Content, FilePart, ImagePart, TextPart, _li
 
 
 def for_provider(role: str, content: Content) -> dict[str, Any]:
-    """A message as OpenAI-compatible providers take it."""
     role = "system" if role == "developer" else role
     if isinstance(content, str):
         return {"role": role, "content": content}
@@ -28,8 +27,7 @@ _VARIABLE = re.compile(r"\{\{\s*([^{}\s]+)\s*\}\}")
 
 
 def fill_variables(prompt: str, variables: dict[str, Any]) -> str:
-    """Replace {{key}} by the variable of that name; unknown ones stay as they are."""
-
+    # Unknown variables stay as they are.
     def value(match: re.Match[str]) -> str:
         if match[1] not in variables:
             return match[0]
@@ -45,7 +43,7 @@ IMAGE_TOKENS = 2_000
 
 
 def token_bound(messages: list[dict[str, Any]]) -> int:
-    """An upper bound of the prompt's tokens. A token of a byte-level vocabulary is at least one byte of UTF-8."""
+    # A token of a byte-level vocabulary is at least one byte of UTF-8.
     bound = 0
     for message in messages:
         content = message["content"]
@@ -82,7 +80,7 @@ _answer_decoder = msgspec.json.Decoder(ProviderAnswer)
 
 
 def decode_answer(raw: bytes) -> ProviderAnswer:
-    """What a provider sent. Raises ValueError when it is not such JSON."""
+    """Decode a provider's answer. Raise ValueError when it is not such JSON."""
     try:
         return _answer_decoder.decode(raw)
     except msgspec.ValidationError as error:
@@ -97,11 +95,11 @@ def _refuse_constant(name: str) -> None:
 
 
 def reported_tokens(usage: dict[str, Any] | None, name: str) -> int | None:
-    """A count that a provider reported, if it is one that could be true."""
+    # A count that could not be true is as good as none.
     count = (usage or {}).get(name)
     return count if isinstance(count, int) and not isinstance(count, bool) and 0 <= count < 2**31 else None
 
 
 def finish_reason_of(reason: str | None) -> str:
-    """OpenAI's reasons as they are; whatever else a provider says means that it stopped."""
+    # OpenAI's reasons stay as they are; whatever else a provider says means that it stopped.
     return reason if reason in ("stop", "length", "content_filter") else "stop"

@@ -43,7 +43,7 @@ def render(quotes: Sequence[Quote], template: str, max_bytes: int) -> str:
 
 
 def build_prompt(prompt: str, question: Content, quotes: str, variables: dict[str, Any]) -> Content:
-    """Fill a prompt with rendered quotes and the question. The question's images stay with it."""
+    # The question's images stay with it.
     values = {**variables, "quote": quotes, "question": words_of(question)}
     text = fill_variables(prompt or USUAL_PROMPT, values)
     images = [] if isinstance(question, str) else [part for part in question if isinstance(part, ImagePart)]
@@ -51,7 +51,6 @@ def build_prompt(prompt: str, question: Content, quotes: str, variables: dict[st
 
 
 def words_of(question: Content) -> str:
-    """Return a question without its images: what is searched for."""
     if isinstance(question, str):
         return question
     return text_of([part for part in question if not isinstance(part, ImagePart)])

@@ -89,7 +89,7 @@ def _write(connection: Connection, batch: Sequence[Item]) -> list[None]:
 
 
 def _usage_alone(item: Item) -> Item | None:
-    """What must be written even where the exchange cannot be kept: the answer was given, and is charged."""
+    # The usage is written even where the exchange cannot be kept: the answer was given, and is charged.
     usage, exchange = item
     return None if exchange is None else (usage, None)
 

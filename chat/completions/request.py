@@ -10,7 +10,7 @@ from apikeys.errors import InvalidParameter
 from apikeys.storable_text import storable_json
 
 MAX_MESSAGES_BYTES = 1024 * 1024
-# Of `metadata` and `variables`, each.
+# `metadata` and `variables` may each be this large.
 MAX_OBJECT_BYTES = 64 * 1024
 
 
@@ -75,7 +75,7 @@ class CompletionRequest(Struct, frozen=True):
     frequency_penalty: Penalty | None = None
     user: str | None = None
     stream_options: StreamOptions | None = None
-    # What would change the form of the answer.
+    # These would change the form of the answer.
     tools: Any = None
     tool_choice: Any = None
     functions: Any = None
@@ -92,7 +92,7 @@ _request_decoder = msgspec.json.Decoder(CompletionRequest)
 
 
 def parse_request(raw: bytes) -> CompletionRequest:
-    """Decode and check a request's body. Raises InvalidParameter."""
+    """Decode and check a request's body. Raise InvalidParameter."""
     request = decode(raw, _request_decoder)
     for name in ("chatId", "responseChatItemId"):
         if "\0" in (getattr(request, name) or ""):
@@ -128,7 +128,7 @@ def _size(content: Content) -> int:
 
 
 def unsupported_field(request: CompletionRequest) -> str | None:
-    """The first field that asks for an answer in a form that is not supported; None if there is none."""
+    """Return the first field that asks for an answer in a form that is not supported; None if there is none."""
     asked = {
         "tools": _is_asked(request.tools),
         "tool_choice": _is_asked(request.tool_choice) and request.tool_choice != "none",
@@ -149,7 +149,7 @@ def _is_asked(value: Any) -> bool:
 
 
 def text_of(content: Content) -> str:
-    """What a person would read of it: the text, with links for what is not text."""
+    """Return the text that a person would read, with links for what is not text."""
     if isinstance(content, str):
         return content
     lines = []

@@ -1,4 +1,4 @@
-"""Server-sent events as bytes, both ways. Knows nothing of what the events mean.
+"""Server-sent events as bytes, both ways. The meaning of events is none of its business.
 
 https://html.spec.whatwg.org/multipage/server-sent-events.html
 """
@@ -12,7 +12,7 @@ class EventTooLong(ValueError):
 
 
 def encode(data: bytes, event: str | None = None) -> bytes:
-    """One event. `data` holds no line break (JSON escapes them)."""
+    # `data` holds no line break (JSON escapes them).
     if event is None:
         return b"data: " + data + b"\n\n"
     return b"event: " + event.encode() + b"\ndata: " + data + b"\n\n"
@@ -27,7 +27,7 @@ class Decoder:
         self._size = 0
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The data of each event that `piece` completes. Raises EventTooLong."""
+        """Return the data of each event that `piece` completes. Raise EventTooLong."""
         lines = (self._rest + piece).splitlines(keepends=True) if b"\r" in piece or b"\r" in self._rest else None
         if lines is None:
             *whole, self._rest = (self._rest + piece).split(b"\n")
@@ -48,7 +48,7 @@ class Decoder:
 
 
 def _whole_lines(lines: list[bytes]) -> tuple[list[bytes], bytes]:
-    """Lines without their ends, and the last one as it is when it may go on (a final CR may be half a CRLF)."""
+    """Return lines without their ends, and the last one as it is when it may go on (a final CR may be half a CRLF)."""
     rest = b""
     if lines and not lines[-1].endswith(b"\n"):
         rest = lines.pop()

@@ -26,7 +26,7 @@ class StreamFormat:
             "model": completion.app.model,
         }
         self._shown = 0
-        # What stands around the text of a chunk is the same in all of them.
+        # The bytes around the text of a chunk are the same in all of them.
         sample = self._answer(openai_objects.chunk(**self.identity, delta={"content": ""}))
         self._before, _, self._after = sample.rpartition(b'{"content":""}')
 

@@ -1,4 +1,4 @@
-"""One call for vectors. Knows nothing of HTTP; how it is accounted for, its base says."""
+"""One call for vectors. It knows nothing of HTTP; its base accounts for it."""
 
 import asyncio
 import base64
@@ -36,7 +36,6 @@ class EmbeddingCall(AsyncMeteredCall):
 
     @property
     def is_counted(self) -> bool:
-        """Whether all was embedded, and counted by who did it."""
         return self.counted is not None and self.answered == len(self.texts)
 
     @property
@@ -44,7 +43,7 @@ class EmbeddingCall(AsyncMeteredCall):
         return self.counted if self.counted is not None and self.is_counted else bound_of(self.texts)
 
     async def answer(self) -> None:
-        """Embed all and record it. Raises RateLimited, InsufficientQuota, UpstreamError or ServiceUnavailable."""
+        """Embed all and record it. Raise RateLimited, InsufficientQuota, UpstreamError or ServiceUnavailable."""
         async with self:
             self.is_asked = True
             self.flight.waiting = asyncio.current_task()
@@ -55,7 +54,7 @@ class EmbeddingCall(AsyncMeteredCall):
         return self._charge(bound_of(self.texts), TokenSource.BOUND)
 
     def compute_charge(self, outcome: Outcome) -> Charge:
-        """A call that failed is charged for the batches before, which the provider answered."""
+        # A call that failed is charged for the batches before, which the provider answered.
         if not self.is_asked:
             return self._charge(0, TokenSource.BOUND)
         if outcome != Outcome.FAILED:
@@ -91,5 +90,5 @@ class EmbeddingCall(AsyncMeteredCall):
 
 
 def bound_of(texts: Sequence[str]) -> int:
-    """A token of a byte-level vocabulary is at least one byte of UTF-8."""
+    # A token of a byte-level vocabulary is at least one byte of UTF-8.
     return sum(len(text.encode()) + TEXT_OVERHEAD_TOKENS for text in texts)

@@ -1,4 +1,4 @@
-"""What the database itself does: it announces changes, keeps tenants apart, and clears secrets."""
+"""Triggers and functions of the database: it announces changes, keeps tenants apart, and clears secrets."""
 
 from django.db import migrations
 

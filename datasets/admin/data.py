@@ -1,4 +1,4 @@
-"""The admin's pages of data: questions, answers, and the texts by which they are found."""
+"""The admin's pages of data: each question with its answer, and the texts by which it is found."""
 
 from __future__ import annotations
 

@@ -240,7 +240,7 @@ class DatumDeleteView(ApiView):
         removed, _ = Datum.objects.filter(pk=datum.pk).delete()
         if not removed:
             raise DatumNotFound
-        # FastGPT answers with this word.
+        # FastGPT responds with this word.
         return success("success")
 
 

@@ -136,6 +136,6 @@ def refusal_of(error: Unreadable, param: str) -> InvalidParameter:
 
 
 def respond_accepted(collection: Collection) -> Response:
-    # FastGPT answers so. Nothing has been read yet, so nothing is counted: the collection's detail tells.
+    # FastGPT responds so. Nothing has been read yet, so nothing is counted: the collection's detail tells.
     results: dict[str, Any] = {"insertLen": 0, "overToken": [], "repeat": [], "error": []}
     return success({"collectionId": collection.pk, "results": results})

@@ -1,4 +1,4 @@
-"""The kinds of files that can be imported, told apart by name and content, and the text of those that are text."""
+"""The kinds of files that can be imported, distinguished by name and content, and the text of those that are text."""
 
 import codecs
 import re

@@ -1,4 +1,4 @@
-"""The rows of tables: of CSV as questions and answers, of spreadsheets as text that names the columns."""
+"""The rows of tables: of CSV as pairs of a question and an answer, of spreadsheets as text that names the columns."""
 
 import csv
 import io

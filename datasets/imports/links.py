@@ -39,7 +39,7 @@ class Page:
 
 
 class NoAnswer(Exception):
-    """The server could not be reached, or said something that is no HTTP."""
+    """The server could not be reached, or sent something that is no HTTP."""
 
 
 def check_url(url: str) -> None:

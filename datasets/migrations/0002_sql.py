@@ -1,4 +1,4 @@
-"""What the database itself does: it removes what belongs to a removed row, keeps tenants apart, and finds words."""
+"""Triggers and functions of the database: it removes what belongs to a removed row, keeps tenants apart, and finds words."""
 
 from django.db import migrations
 

@@ -38,8 +38,8 @@ SELECT (
 ESTIMATED = "SELECT 1 FROM datasets_datum WHERE words @@ %s::tsquery"
 
 # BM25, with its usual k1 = 1.2 and b = 0.75. How often a text has a word is what ts_rank makes 1 + 1/4 + 1/9 ... of,
-# so many terms of the series whose sum is pi^2 / 6. A text's length is told by its characters. Joined to nothing, a
-# vector is read once, and not for each word anew.
+# so many terms of the series whose sum is pi^2 / 6. A text's length is its number of characters. Joined to nothing, a
+# vector is read once, and not again for each word.
 WEIGHED = """
 WITH datum AS MATERIALIZED (
     SELECT datum.* FROM unnest(%(queries)s::text[]::tsquery[]) AS part(query) CROSS JOIN LATERAL (
@@ -112,7 +112,7 @@ class Texts:
         return [count for (count,) in self._connection.execute(COUNTS, values).fetchall()] if queries else []
 
     def _estimate(self, lexemes: Sequence[str], of_all: float) -> tuple[float, dict[str, float]]:
-        """Estimate counts in large datasets by what the planner knows of all data: much of common words alone."""
+        # In large datasets the planner's knowledge of all data gives the counts: it knows much of common words alone.
         queries = [self._own, *lexemes]
         statement = "EXPLAIN (FORMAT JSON) " + " UNION ALL ".join([ESTIMATED] * len(queries))
         (((explained,),),) = self._connection.execute(statement, queries).fetchall()
@@ -141,7 +141,7 @@ class Texts:
 
 
 def _split_rare(words: Sequence[Word], total: float) -> tuple[list[Word], list[Word]]:
-    """Split off the rarest words, so many that all texts with one of them can be weighed, from the others."""
+    # The rarest words are so many that all texts with one of them can be weighed.
     room = math.inf if total <= MAXIMUM_WEIGHED else MAXIMUM_WEIGHED
     for number, word in enumerate(words):
         room -= word.count

@@ -60,13 +60,12 @@ Lists = dict[str, Scored]
 
 
 def interleave(lists: Sequence[Scored]) -> Scored:
-    """Put the best of each model first: cosines of several models cannot be compared."""
+    # Cosines of several models cannot be compared, so the best of each model comes first.
     ranked = [(rank, pair) for scored in lists for rank, pair in enumerate(scored)]
     return [pair for _, pair in sorted(ranked, key=lambda one: (one[0], -one[1][1]))]
 
 
 def fuse(lists: Lists) -> dict[str, tuple[Score, ...]]:
-    """Return the scores of each datum, best datum first."""
     lists = {kind: scored for kind, scored in lists.items() if scored}
     scores: dict[str, tuple[Score, ...]] = {}
     fused: dict[str, float] = {}

@@ -31,7 +31,7 @@ from datasets.vectors.provider_models import ProviderModel
 USUAL_LIMIT, MAXIMUM_LIMIT = 5_000, 20_000
 # So much of a query's text is searched for; the rest is left out.
 MAXIMUM_CHARACTERS = 8_000
-# A query begins anew so often because a dataset's model changed meanwhile.
+# A query begins again so often because a dataset's model changed meanwhile.
 ATTEMPTS = 3
 # A query waits so long for its vector, and for its reranker, where their provider allows more.
 PROVIDER_SECONDS = 30
@@ -52,7 +52,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A search, and how much of what it finds is wanted.
+    """A search, and how much of its result to return.
 
     `limit` is in tokens of all quotes together. `similarity` is the least cosine, or the least relevance where
     a reranker judged; what is found by its words alone has neither. `holds_thread`: a thread waits for it.
@@ -162,7 +162,6 @@ def _searchable_dataset(
 
 
 def _model(prefix: str, columns: Mapping[str, Any]) -> ProviderModel | None:
-    """Return the model that columns of this prefix describe; None where they name no provider."""
     if columns[f"{prefix}_url"] is None:
         return None
     return ProviderModel.of_columns(

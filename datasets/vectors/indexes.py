@@ -77,7 +77,7 @@ def existing_indexes(connection: Connection) -> list[tuple[str, int, bool]]:
 
 
 def _remove_useless(connection: Connection) -> set[int]:
-    """Return the vector sets whose index is of use. One whose building was cut off is not."""
+    # An index whose building was cut off is of no use.
     there = set()
     for name, vector_set_id, is_valid in existing_indexes(connection):
         query = "SELECT FROM datasets_vectorset WHERE id = %s"

@@ -42,7 +42,6 @@ class ProviderModel:
 
     @classmethod
     def of(cls, provider: Any, name: str) -> "ProviderModel":
-        """Take a `chat.Provider`, or None for the static model."""
         if provider is None:
             return cls(texts.STATIC_MODEL)
         return cls.of_columns(

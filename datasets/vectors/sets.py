@@ -34,7 +34,6 @@ HARMLESS = "text"
 
 
 def create(dataset: Dataset, provider: Any, model: str) -> VectorSet:
-    """Create the first vector set of a new dataset. `provider` is a chat.Provider, or None for the static model."""
     vector_set: VectorSet = dataset.vector_sets.create(**columns_of(provider, model), is_current=True)
     return vector_set
 
@@ -48,7 +47,7 @@ def columns_of(provider: Any, model: str) -> dict[str, Any]:
 def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | None:
     """Have all vectors made by another model. Search goes on with those there are until the others are complete.
 
-    Return None when the dataset has this model already. One in the making that is not wanted any more is given up.
+    Return None when the dataset has this model already. One in the making that is of no more use is given up.
     """
     with transaction.atomic():
         # The dataset is locked whole, so that no text is inserted between: see `data.HOLD`.
@@ -74,8 +73,8 @@ def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | Non
 
 
 def _record(dataset: Dataset, chosen: dict[str, Any]) -> None:
-    """Record a change of model in the audit, whoever makes it: a provider gets to see every text."""
-    # The one in the making, if there is one, is what was wanted last.
+    # A change of model is audited, whoever makes it: a provider gets to see every text.
+    # A set in the making, if there is one, was chosen last.
     before = dataset.vector_sets.order_by("is_current")[0]
     changes = {
         "vector_model": (before.model, chosen["model"]),

@@ -1,6 +1,6 @@
 """The rows that the demo starts with: a team, an administrator, the local model as a provider, two apps, three keys.
 
-One of the apps answers from a knowledge base about a film.
+One of the apps has a knowledge base about a film.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ def write(scope: Scope, trace: Trace, status: int | None, client: str | None, *,
 
 
 def _path(path: str, trace: Trace, *, is_api: bool) -> str:
-    """Return the path without a key that somebody put there, whatever system it is of."""
+    # Somebody may have put a key into the path, of whatever system.
     path = PATTERN.sub("fastgpt-******", path)
     if is_api and trace.endpoint in (None, "unknown_path"):
         return "/".join(path.split("/")[:3])

@@ -85,7 +85,7 @@ class Application(ASGIHandler):
     async def serve_hot(
         self, scope: Scope, receive: Receive, outgoing: OutgoingResponse, view_class: type[AsyncApiView], view: Any
     ) -> None:
-        """Look the key up before a body is read, so that nobody without a key fills the memory."""
+        # The key is looked up before a body is read, so that nobody without a key fills the memory.
         body = BytesIO()
         request = ASGIRequest(scope, body)
         attach(request, outgoing.trace)
@@ -103,7 +103,7 @@ class Application(ASGIHandler):
     async def serve_upload(
         self, scope: Scope, receive: Receive, outgoing: OutgoingResponse, view_class: type[ApiView]
     ) -> None:
-        """Ask who calls before a body is read, so that nobody without a right to it fills the disk."""
+        # The caller is checked before a body is read, so that nobody without a right to it fills the disk.
         request = ASGIRequest(without_body(scope), BytesIO())
         attach(request, outgoing.trace)
         with ExitStack() as held:
@@ -126,7 +126,7 @@ class Application(ASGIHandler):
             await super().__call__(scope, BodyRead(body, receive), outgoing.send)  # type: ignore[arg-type]
 
     async def read_body(self, receive: Any) -> Any:
-        """Return the body, which has been read already. Django calls this."""
+        # Django calls this for the body, which has been read already.
         return receive.body
 
     def create_request(self, scope: Any, body_file: Any) -> Any:
@@ -153,7 +153,7 @@ def api_view(path: str) -> tuple[type[ApiView], Callable[..., Any]]:
 
 
 def drop_forged_scheme(scope: Scope) -> None:
-    """Drop the header by which only a trusted proxy may say that its client came over HTTPS."""
+    # By this header only a trusted proxy may say that its client came over HTTPS.
     if not settings.SECURE_PROXY_SSL_HEADER:
         return
     peer = client_address(scope["client"][0], "") if scope.get("client") else None

@@ -42,7 +42,7 @@ class OutgoingResponse:
 
     @property
     def _transport(self) -> asyncio.Transport | None:
-        """Return uvicorn's connection, for what ASGI has no message for."""
+        # ASGI has no message for what is asked of uvicorn's connection.
         transport: asyncio.Transport | None = getattr(getattr(self._send, "__self__", None), "transport", None)
         return transport
 
@@ -79,7 +79,6 @@ class OutgoingResponse:
         return headers
 
     def end(self) -> None:
-        """Log and count a response that has ended, however it did, and keep why it was a refusal."""
         client = access_log.client_of(self.scope)
         access_log.write(self.scope, self.trace, self.status, client, is_api=self.is_api, is_gone=self.is_gone)
         if self.is_api and self.trace.refusal is not None:
@@ -88,7 +87,7 @@ class OutgoingResponse:
 
 
 async def serve_until_gone(request: ASGIRequest, view: Any, receive: Receive, outgoing: OutgoingResponse) -> None:
-    """Run the view and send what it answers; cancel both as soon as the client goes away."""
+    """Run the view and send its response; cancel both as soon as the client goes away."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine always runs in one
 

@@ -17,7 +17,7 @@ UPLOAD_MEMORY_BYTES = 256 * 1024
 
 
 class Uploads:
-    """The files that this process is taking. Nobody waits for room: a client is told at once to come again."""
+    """The files that this process is taking. Nobody waits for room: a client learns at once to come again."""
 
     def __init__(self) -> None:
         self.by_team: Counter[str] = Counter()

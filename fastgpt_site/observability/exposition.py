@@ -1,7 +1,7 @@
 """`/metrics`: the series of all server processes and of the database, and who may read them.
 
 The server processes of one `serve` write files in a folder that the supervisor names to them, and whichever is asked
-adds them all up. A process that was named none answers for itself.
+adds them all up. A process without a folder exposes its own.
 """
 
 import hmac
@@ -46,12 +46,12 @@ def reconciliation() -> Iterator[Metric]:
         yield GaugeMetricFamily("fastgpt_reconcile_timestamp_seconds", f"Unix time {of}", last.at.timestamp())
 
 
-# A scrape asks each in the thread that answers: the database knows these, and every process gives the same.
+# A scrape asks each in the thread that responds: the database knows these, and every process gives the same.
 READ_FROM_DATABASE: tuple[Callable[[], Iterable[Metric]], ...] = (server_processes, reconciliation)
 
 
 class FromDatabase(Collector):
-    """Series from the database. All others are told while it cannot be reached, which is when they matter most."""
+    """Series from the database. All others are exposed while it cannot be reached, which is when they matter most."""
 
     def collect(self) -> Iterator[Metric]:
         try:
@@ -113,7 +113,7 @@ def refusal(request: HttpRequest) -> str | None:
 
 
 def is_forwarded(request: HttpRequest) -> bool:
-    """Return whether a proxy says that it passes this on, believed or not: a local one makes strangers look local."""
+    # A proxy's word counts whether it is believed or not: a local one makes strangers look local.
     return any(
         name.startswith("HTTP_X_FORWARDED") or name in ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP")
         for name in request.META

@@ -27,7 +27,7 @@ DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 FIRST_BYTE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 # A response that nobody waited for any more before it had a status gets this one.
 GONE = "gone"
-# Paths outside the API are told apart by these. A label is never taken from a path, of which callers could invent any.
+# Paths outside the API are distinguished so. A label is never taken from a path, of which callers could invent any.
 SITE_PARTS = frozenset({"admin", "healthz", "metrics", "readyz", "static"})
 UNKNOWN_PATH = "unknown_path"
 
@@ -129,7 +129,7 @@ class Followed:
 async def measure(batchers: Sequence[Batcher[Any, Any]], open_requests: set[asyncio.Task[Any]]) -> None:
     """Take over each second what this process keeps in plain numbers, until cancelled.
 
-    In the event loop, and not with the listener's ping, which stops when the database does.
+    It runs in the event loop, and not with the listener's ping, which stops when the database does.
     """
     queues = [(batcher, QUEUE_LENGTH.labels(batcher.name)) for batcher in batchers]
     followed = [

@@ -40,7 +40,7 @@ def open_way_to(folder: Path) -> None:
     """Let the account pass through every folder above and including `folder`, or refuse with the reason.
 
     Only root has anything to do here. It grants the one account the right to pass, not to list, and only
-    through folders of its own: somebody else's private folder is not ours to open.
+    through folders of its own: somebody else's private folder is not opened.
     """
     if os.geteuid() != 0:
         return
@@ -81,7 +81,7 @@ def _passes(folder: Path) -> bool:
 
 
 def _grant_passage(folder: Path) -> None:
-    """Add `user:pgserver:--x` to the folder's access list, as `setfacl -m` does; setfacl itself is rarely installed."""
+    # It adds `user:pgserver:--x` to the folder's access list, as `setfacl -m` does, which is rarely installed.
     uid = _entry().pw_uid
     try:
         raw = os.getxattr(folder, _ACL)[len(_ACL_VERSION) :]

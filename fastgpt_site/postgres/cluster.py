@@ -61,9 +61,9 @@ def is_running(data_dir: Path) -> bool:
 
 
 def ensure(data_dir: Path, password: str, database: str | None) -> None:
-    """Return when the server answers and `database`, if one is named, exists; make and start what is missing.
+    """Return when the server responds and `database`, if one is named, exists; make and start what is missing.
 
-    Cheap when this process has asked before and the server still listens.
+    This is cheap when this process has asked before and the server still listens.
     """
     if data_dir in _ensured and is_running(data_dir):
         return
@@ -79,7 +79,7 @@ def ensure(data_dir: Path, password: str, database: str | None) -> None:
 
 
 def stop(data_dir: Path) -> None:
-    """End the server, also one that is still starting; its clients are disconnected."""
+    # A server that is still starting is ended too; its clients are disconnected.
     with _lock(data_dir):
         if _postmaster_pid(data_dir) is None:
             return
@@ -113,7 +113,7 @@ def _refuse_long_path(data_dir: Path) -> None:
 
 @contextlib.contextmanager
 def _lock(data_dir: Path) -> Iterator[None]:
-    """Let one process at a time make, start or stop the server. The kernel lets go when the holder dies."""
+    # One process at a time makes, starts or stops the server. The kernel lets go when the holder dies.
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "postgres.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -121,7 +121,7 @@ def _lock(data_dir: Path) -> Iterator[None]:
 
 
 def _start(data_dir: Path, password: str) -> None:
-    """Return when the server accepts our connection. Another may be starting, stopping or recovering meanwhile."""
+    # Another process may be starting, stopping or recovering the server meanwhile.
     deadline = time.monotonic() + START_SECONDS
     while (problem := _problem(data_dir, password)) is not None:
         if time.monotonic() > deadline:
@@ -132,7 +132,7 @@ def _start(data_dir: Path, password: str) -> None:
 
 
 def _launch(data_dir: Path) -> None:
-    """Run pg_ctl. Its failure is final unless what it met is another server that is starting or ending."""
+    # A failure of pg_ctl is final unless it met another server that is starting or ending.
     programs.make_reachable(data_dir)
     _forget_dead_server(data_dir)
     log = folder(data_dir) / "server.log"
@@ -202,13 +202,12 @@ def _command(pid: int) -> str:
 
 
 def _postmaster_pid(data_dir: Path) -> int | None:
-    """Return the server's process; None when the file is absent or left over from a server that is gone."""
+    # The file may be left over from a server that is gone.
     pid = _recorded_pid(data_dir)
     return pid if pid is not None and str(folder(data_dir)) in _command(pid) else None
 
 
 def _shared_buffers() -> int:
-    """Return a size in bytes."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, ValueError):
         # This is the limit of a container; "max" where it has none of its own.
@@ -219,7 +218,7 @@ def _shared_buffers() -> int:
 def _forget_dead_server(data_dir: Path) -> None:
     """Remove the record of a server that is gone although its number is not.
 
-    In a container started anew the number may belong to any process, or nobody may have collected the dead one.
+    In a container started again the number may belong to any process, or nobody may have collected the dead one.
     PostgreSQL would take either for a running server. It makes sure by other means, the shared memory that goes
     with the folder, that no back end of the dead server is still at work.
     """

@@ -46,7 +46,7 @@ def initialize(data_dir: Path, folder: Path, user: str, password: str) -> None:
 
 
 def remove_drafts(data_dir: Path) -> None:
-    """Remove what a process left that was killed while it made a cluster; the password is in there."""
+    # A process that was killed while it made a cluster left the password in its draft.
     for left_over in data_dir.glob("postgres.draft-*"):
         shutil.rmtree(left_over, ignore_errors=True)
 

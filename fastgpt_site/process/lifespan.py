@@ -37,7 +37,7 @@ DRAIN_SECONDS = 5.0
 # So many synchronous requests run at the same time. Each takes a thread and a database connection.
 MAX_SYNC_REQUESTS = 32
 # Connections of Django's threads: some are not of requests. Times are in seconds. While the database cannot be
-# reached, each request tries anew: the pool's own attempts come ever more seldom, so it must give them up soon.
+# reached, each request tries again: the pool's own attempts come ever more seldom, so it must give them up soon.
 POOL = {
     "min_size": 1,
     "max_size": MAX_SYNC_REQUESTS + 8,
@@ -66,14 +66,14 @@ async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]
 
 
 def settle_memory() -> None:
-    """Keep what was imported out of garbage collections, and hold those less often: a sixth of a request's time."""
+    # Collections take a sixth of a request's time: they leave out what was imported, and come less often.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
 
 
 def pool_connections() -> None:
-    """Have Django's threads borrow their connections: to make one takes longer than most requests do."""
+    # Django's threads borrow their connections: to make one takes longer than most requests do.
     database = connection.settings_dict
     database["OPTIONS"] = {**database.get("OPTIONS", {}), "pool": POOL}
     # One that died in the pool is not given out, and none is kept past its request.

@@ -27,7 +27,7 @@ def load(env: environ.Env, data_dir: Path, *, create: bool) -> None:
 
 
 def _create(path: Path) -> None:
-    """Write all secrets at once, readable by the owner alone; of several first starts at once, one wins."""
+    # All secrets are written at once, readable by the owner alone; of several first starts at once, one wins.
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
         "# Made on the first start. Back this file up with the database: without it no key can be checked.",
@@ -51,7 +51,6 @@ def _create(path: Path) -> None:
 
 
 def require_if_set(env: environ.Env, name: str) -> str:
-    """Return a secret that may be left out. Raise ImproperlyConfigured when it is weak."""
     return require(env, name) if env.str(name, default="") else ""
 
 

@@ -39,7 +39,7 @@ def port(value: str) -> int:
 
 
 def embedded_data_dir() -> Path | None:
-    """Return where the project's own database lies; None when DATABASE_URL names another."""
+    """Return the folder of the project's own database; None when DATABASE_URL names another."""
     return None if settings.DATABASE_URL else settings.DATA_DIR
 
 
@@ -58,7 +58,7 @@ def migrate(supervisor: Supervisor) -> None:
 def start_workers(
     supervisor: Supervisor, listener: socket.socket, count: int, environment: Mapping[str, str] | None = None
 ) -> None:
-    """Return when the first of `count` server processes answers; all accept from the one listening socket."""
+    """Return when the first of `count` server processes responds; all accept from the one listening socket."""
     connections.close_all()
     folder = str(supervisor.temporary_folder("fastgpt-metrics-"))
 
@@ -82,7 +82,7 @@ def start_workers(
 
 
 def start_jobs(supervisor: Supervisor, environment: Mapping[str, str] | None = None) -> None:
-    """Start the worker of the background jobs. One is enough for any number of nodes; more share the work."""
+    # One worker of the background jobs is enough for any number of nodes; more share the work.
     supervisor.start(
         "the jobs",
         [sys.executable, str(settings.BASE_DIR / "manage.py"), "jobs"],

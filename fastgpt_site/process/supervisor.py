@@ -29,7 +29,7 @@ from fastgpt_site.postgres import cluster
 PR_SET_PDEATHSIG = 1
 POLL_SECONDS = 0.1
 LONGEST_BACK_OFF = 30.0
-# A child that lived this long starts its back-off anew.
+# A child that lived this long starts its back-off from the beginning.
 SETTLED_SECONDS = 60.0
 
 _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
@@ -97,7 +97,7 @@ class Supervisor:
     """A context manager: leaving it, for whatever reason, stops all that was started in it."""
 
     def __init__(self, say: Callable[[str], None], data_dir: Path | None) -> None:
-        """Take `data_dir`, which is None when the database is not the embedded one, and so not ours to stop."""
+        # `data_dir` is None when the database is not the embedded one, which the supervisor then does not stop.
         self._say = say
         self.data_dir = data_dir
         self._children: list[Child] = []
@@ -139,7 +139,7 @@ class Supervisor:
 
     @contextlib.contextmanager
     def defer_signals(self) -> Iterator[None]:
-        """Let a signal wait for the end of the block: what is half started could not be found and stopped."""
+        """Let a signal wait for the end of the block: a half-started child could not be found and stopped."""
         self._is_deferring = True
         try:
             yield
@@ -229,7 +229,7 @@ class Supervisor:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _is_last(self) -> bool:
-        """Return whether no other supervisor uses this data folder: the last to leave stops the database."""
+        # The last supervisor that leaves this data folder stops the database.
         if self._presence is None:
             return False
         try:

@@ -1,4 +1,4 @@
-"""Changes of many keys at once. Each request checks anew who asks, and which keys they may see."""
+"""Changes of many keys at once. Each request checks again who asks, and which keys they may see."""
 
 from __future__ import annotations
 

@@ -194,7 +194,7 @@ class Command(DataCommand):
             self.stdout.write(f"Imported {len(made)} key(s) into the team {team.name!r}.")
 
     def _hand_over(self, key_id: str, plaintext: str, options: dict[str, Any], what: str) -> None:
-        """Print the plaintext, which is kept nowhere; all that is said about it goes to standard error."""
+        """Print the plaintext, which is kept nowhere; all messages about it go to standard error."""
         facts = summary(ApiKey.objects.with_state().get(pk=key_id))
         try:
             if options["json"]:

@@ -70,7 +70,7 @@ def refuse_taken(host: str, port: int) -> None:
 
 
 def model_path() -> Path:
-    # The package itself is never imported: only its weights are wanted, and what it depends on is not installed.
+    # The package itself is never imported: only its weights are needed, and what it depends on is not installed.
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
         raise CommandError(f"The local model is not installed. {INSTALL}")
@@ -81,7 +81,7 @@ def model_path() -> Path:
 
 
 def start_server(model: Path, host: str, port: int) -> Any:
-    """Return when the model is loaded and answers. The server lives as long as the object."""
+    """Return when the model is loaded and responds. The server lives as long as the object."""
     try:
         import xllamacpp
     except ImportError as error:

@@ -46,7 +46,7 @@ async def work() -> None:
 
 
 async def run_workers() -> None:
-    """Run one worker for each queue. When one of them ends, so do the others."""
+    # When one of the workers ends, so do the others.
     workers = [make_worker(queue) for queue in CONCURRENCY]
     runs = [asyncio.create_task(worker.run()) for worker in workers]  # type: ignore[no-untyped-call]
     is_stopping = False
@@ -81,7 +81,7 @@ def make_worker(queue: str) -> Worker:
         "stalled_worker_timeout": SILENCE_SECONDS,
         "shutdown_graceful_timeout": DRAIN_SECONDS,
         "install_signal_handlers": False,
-        # What failed for good is in the log.
+        # A job that failed for good is in the log.
         "delete_jobs": DeleteJobCondition.ALWAYS,
     }
     # The defaults close Django's connections around each job.

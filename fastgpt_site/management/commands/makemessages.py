@@ -1,4 +1,4 @@
-"""Django's command, told where this project's catalogs are, and to gather what some packages leave untranslated."""
+"""Django's command for this project's catalogs, which also gathers texts that some packages leave untranslated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo: everything from an empty data folder to an app that answers, in one command."""
+"""The demo: everything from an empty data folder to an app that works, in one command."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Command(BaseCommand):
 
 
 def text(facts: dict[str, Any], made: seed.Demo) -> str:
-    """Return the facts for people: what cannot be shown again is replaced by how to make it anew."""
+    """Return the facts for people: those that cannot be shown again are replaced by how to make them again."""
     manage = manage_command()
     notes = []
     keys = [
@@ -138,7 +138,7 @@ def manage_command() -> str:
 
 
 def start_model(supervisor: Supervisor) -> str:
-    """Return the model's base URL when it answers. The port stays the same when it has to be started again."""
+    """Return the model's base URL once it responds. The port stays the same when it has to be started again."""
     port = free_port()
     manage = str(settings.BASE_DIR / "manage.py")
     supervisor.start("the local model", [sys.executable, manage, "localmodel", "--port", str(port)])
