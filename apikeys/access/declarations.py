@@ -23,7 +23,7 @@ class Public(Enum):
     PUBLIC = "public"
 
 
-# As `staff_permission`: anybody may call, and no credential is looked at.
+# A view has it as `staff_permission`: anybody may call, and no credential is looked at.
 PUBLIC = Public.PUBLIC
 
 

@@ -28,7 +28,7 @@ class Caller:
     """On whose behalf a call is made, and under which id it is recorded."""
 
     trace: Trace
-    # None for signed-in staff, who have no limits and whose calls are charged to no key.
+    # It is None for signed-in staff, who have no limits and whose calls are charged to no key.
     policy: KeyPolicy | None
     endpoint: str
     client_address: str | None

@@ -7,7 +7,7 @@ from django.db import connection
 from apikeys.alerts.attention import SOON, expiring_soon
 from apikeys.keys.models import ApiKey
 
-# In days. A key raises the nearest of them that it is within, and each at most once for one end.
+# These are days. A key raises the nearest of them that it is within, and each at most once for one end.
 THRESHOLDS = [1, 7, SOON.days]
 
 # The clock is that of `usable()`: the statement's, not the transaction's.

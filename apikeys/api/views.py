@@ -27,7 +27,7 @@ from apikeys.hot_path.listener import listener
 from apikeys.hot_path.trace import trace_of
 from apikeys.keys.kinds import AccessKind
 
-# How often one request looks its key up, when its policy or another changes all the while.
+# One request looks its key up so often at most, when its policy or another changes all the while.
 LOOKUPS = 5
 
 
@@ -52,9 +52,9 @@ class ApiView(APIView):
     staff_permission: ClassVar[str | Public | None]
 
     content_negotiation_class = AlwaysJson
-    # False where what a request asks for is known only from its body.
+    # It is false where only its body says what a request asks for.
     asks_limits_first: ClassVar[bool] = True
-    # True where a body is a form with a file: its bounds are those of files.
+    # It is true where a body is a form with a file: its bounds are those of files.
     takes_file: ClassVar[bool] = False
     # A call that the limits let in is recorded whatever its response is. Other calls are recorded if they succeed.
     call: MeteredCall | None = None

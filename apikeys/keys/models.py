@@ -123,7 +123,7 @@ def validate_foreign_secret(secret: str) -> None:
             {"secret": "It ends like a key that names an app ('-' and 24 hexadecimal digits), so it would be cut."},
             code="invalid",
         )
-    # Under every pepper: the unique index sees two digests of one plaintext as two plaintexts.
+    # It is sought under every pepper: the unique index sees two digests of one plaintext as two plaintexts.
     digests = crypto.digests(secret, settings.API_KEY_PEPPERS).values()
     if KeySecret.objects.filter(digest__in=digests).exists():
         raise ValidationError({"secret": "It is in use already."}, code="unique")

@@ -35,7 +35,7 @@ class AppSnapshot:
     first_byte_seconds: int
     between_chunks_seconds: int
     total_seconds: int
-    # None when there is no secret; a secret that cannot be decrypted must not be mistaken for that.
+    # It is None when there is no secret; a secret that cannot be decrypted must not be mistaken for that.
     secret: str | None = field(repr=False)
     is_secret_lost: bool
     # Prices are in millionths of a point for 1,000 tokens.

@@ -38,7 +38,7 @@ class History:
     is_data_id_taken: bool
 
 
-# As much as a request's own messages may hold; older messages beyond it are left out.
+# A history has as much as a request's own messages may hold; older messages beyond it are left out.
 MAX_BYTES = 1024 * 1024
 
 SQL = f"""

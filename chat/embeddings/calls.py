@@ -29,7 +29,7 @@ class EmbeddingCall(AsyncMeteredCall):
     is_base64: bool
     is_asked: bool = False
     dimension: int | None = None
-    # How many of the texts were embedded, and their tokens; None when the provider does not count.
+    # So many texts were embedded, of so many tokens; it is None when the provider does not count them.
     answered: int = 0
     counted: int | None = 0
     vectors: list[bytes] = field(default_factory=list)

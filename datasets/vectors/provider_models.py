@@ -34,7 +34,7 @@ class ProviderModel:
 
     name: str
     base_url: str | None = None
-    # None when there is no secret; a secret that cannot be decrypted must not be mistaken for that.
+    # It is None when there is no secret; a secret that cannot be decrypted must not be mistaken for that.
     secret: str | None = field(default=None, repr=False)
     is_secret_lost: bool = False
     connect_seconds: int = 5

@@ -37,7 +37,7 @@ class KeyChange:
     is_final: ClassVar[bool] = False
     template: ClassVar[str] = "admin/apikeys/apikey/confirm_change.html"
     form_class: ClassVar[type[forms.Form]]
-    # True if the change reveals a secret.
+    # It is true if the change reveals a secret.
     needs_password: ClassVar[bool] = False
 
     def applies_to(self, api_key: ApiKey) -> bool:
