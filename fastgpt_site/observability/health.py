@@ -34,7 +34,7 @@ _looking = threading.Lock()
 
 @require_safe
 def healthz(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"status": "alive"})
+    return JsonResponse({"status": "alive", "version": settings.VERSION})
 
 
 @require_safe

@@ -214,7 +214,7 @@ def test_five_seconds_without_it_while_settling(
 
 
 def test_health_needs_nothing(server: Server) -> None:
-    assert server.get("/healthz").json() == {"status": "alive"}
+    assert server.get("/healthz").json() == {"status": "alive", "version": settings.VERSION}
 
 
 def test_an_unreachable_default_provider_is_named(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from tests.environment import PROJECT
 from tests.support.processes import Running, free_port, get, manage, processes_of, running, wait_for
@@ -25,13 +26,13 @@ class Site:
     command: Running
     data_dir: Path
     port: int
-    facts: dict[str, str]
+    details: dict[str, str]
 
 
-def read_facts(command: Running) -> dict[str, str]:
+def read_details(command: Running) -> dict[str, str]:
     command.wait_for_output("\n")
-    facts: dict[str, str] = json.loads(command.out[0])
-    return facts
+    details: dict[str, str] = json.loads(command.out[0])
+    return details
 
 
 def only(data_dir: Path, part: str) -> int:
@@ -44,7 +45,7 @@ def only(data_dir: Path, part: str) -> int:
 def site(shared_data_dir: Path) -> Iterator[Site]:
     port = free_port()
     with running("quickstart", "--json", "--port", str(port), data_dir=shared_data_dir) as command:
-        yield Site(command, shared_data_dir, port, read_facts(command))
+        yield Site(command, shared_data_dir, port, read_details(command))
 
 
 def test_first_line_is_all_that_a_script_needs(site):
@@ -71,6 +72,7 @@ def test_first_line_is_all_that_a_script_needs(site):
     assert re.fullmatch("fastgpt-[0-9A-Za-z]{52}", site.details["film_key"])
     assert re.fullmatch("fastgpt-[0-9A-Za-z]{52}", site.details["global_key"])
     assert len(site.command.out) == 1
+    assert site.command.err[0] == f"FastGPT API keys {settings.VERSION}\n"
     assert get(site.port, "/healthz")[0] == 200
 
 
@@ -160,7 +162,7 @@ def test_crashed_part_is_started_again(site, part):
 def test_second_run_says_how_to_make_new_keys(data_dir):
     port = str(free_port())
     with running("quickstart", "--json", "--port", port, data_dir=data_dir) as command:
-        facts = read_facts(command)
+        facts = read_details(command)
         with closing(http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)) as connection:
             body = {"stream": True, "max_tokens": 32, "messages": [{"role": "user", "content": "Tell me a story."}]}
             headers = {"Authorization": f"Bearer {facts['app_key']}", "Content-Type": "application/json"}
@@ -198,7 +200,7 @@ def test_killed_supervisor_leaves_no_server_and_no_model(data_dir):
     # What it cannot remove any more is removed with the data folder.
     temporary = str(data_dir)
     with running("quickstart", "--json", "--port", str(port), data_dir=data_dir, TMPDIR=temporary) as command:
-        first = read_facts(command)
+        first = read_details(command)
         command.end(signal.SIGKILL)
     wait_for(
         lambda: not [line for line in processes_of(data_dir).values() if "postgres" not in line],
@@ -207,7 +209,7 @@ def test_killed_supervisor_leaves_no_server_and_no_model(data_dir):
     assert get(port, "/healthz") == (0, b"")
 
     with running("quickstart", "--json", "--port", str(port), data_dir=data_dir) as command:
-        assert read_facts(command) == first | dict.fromkeys(("admin_password", "app_key", "film_key", "global_key"))
+        assert read_details(command) == first | dict.fromkeys(("admin_password", "app_key", "film_key", "global_key"))
         assert command.end() == 0
     assert processes_of(data_dir) == {}
 
@@ -222,7 +224,7 @@ def test_interrupted_start_leaves_nothing(data_dir, moment):
 
 def test_second_ctrl_c_ends_at_once(data_dir):
     with running("quickstart", "--json", "--port", str(free_port()), data_dir=data_dir) as command:
-        read_facts(command)
+        read_details(command)
         worker = only(data_dir, "fastgpt_site.process.worker")
         # A server that does not react: the first Ctrl-C waits for it, the second does not.
         os.kill(worker, signal.SIGSTOP)

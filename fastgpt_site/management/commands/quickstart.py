@@ -67,6 +67,7 @@ class Command(BaseCommand):
                 # Closed again before the server drains: new clients are refused and do not wait in vain.
                 contextlib.closing(listener),
             ):
+                serving.announce(supervisor)
                 serving.migrate(supervisor)
                 supervisor.say("Starting the local model.")
                 model_url = start_model(supervisor)
