@@ -102,7 +102,10 @@ class EndpointNotAllowed(AccessError):
 
 
 class HttpsRequired(AccessError):
-    error_code, message = "https_required", "This site is reached over HTTPS only. Replace a key that was sent without."
+    error_code, message = (
+        "https_required",
+        "This site can be reached over HTTPS only. Rotate any key that was sent without it.",
+    )
 
 
 class WrongKeyKind(AccessError):
@@ -114,16 +117,16 @@ class ModelNotAllowed(AccessError):
 
 
 class StaffNotAllowed(AccessError):
-    error_code, message = "permission_denied", "Your account does not have the permission that this endpoint asks for."
+    error_code, message = "permission_denied", "Your account does not have the permission that this endpoint requires."
 
 
 class PasswordNeeded(AccessError):
     error_code = "password_needed"
-    message = "Enter your password at /admin/confirm_password/ first: that was more than 15 minutes ago."
+    message = "You entered your password more than 15 minutes ago. Enter it again at /admin/confirm_password/ first."
 
 
 class SignInNeeded(AccessError):
-    error_code, message = "sign_in_needed", "You are not signed in any more. Load this page again."
+    error_code, message = "sign_in_needed", "You are no longer signed in. Reload this page."
 
 
 class CsrfFailed(AccessError):
@@ -177,7 +180,7 @@ class MethodNotAllowed(ApiError):
 class BodyTooSlow(ApiError):
     status, code, status_text = 408, 408, "invalidParams"
     type, error_code = "invalid_request_error", "request_timeout"
-    message = "The request's body did not arrive in time."
+    message = "The request body did not arrive in time."
 
 
 class BodyTooLarge(ApiError):
@@ -213,7 +216,7 @@ class ServiceUnavailable(ApiError):
 
 
 class TooManyUploads(ServiceUnavailable):
-    message, retry_after = "Too many files are being sent at the moment. Send this one again shortly.", 5
+    message, retry_after = "Too many files are being uploaded at the moment. Try again shortly.", 5
 
 
 class UpstreamError(ApiError):
@@ -227,7 +230,7 @@ class UpstreamTimeout(UpstreamError):
 
 
 class Rejected(ApiError):
-    message = "The database does not take what was asked or answered."
+    message = "The database rejected the content of the request or of its answer."
 
 
 class InternalError(ApiError):

@@ -69,7 +69,7 @@ class PlaygroundView(AsyncApiView):
         user: Any = request.user
         body = _trial(payloads.parse_request(http_request.body))
         if in_flight.count_of_user(user.pk) >= MAXIMUM_TRIALS:
-            raise RateLimited(f"You may have {MAXIMUM_TRIALS} answers under way at the same time.", 1)
+            raise RateLimited(f"You may have {MAXIMUM_TRIALS} answers in progress at the same time.", 1)
         trace, address = trace_of(http_request), address_of(http_request)
         # From here on an app's cut ends it, so that what is looked up below cannot be older than the cut.
         flight = InFlight(None, trace.abort, user_id=user.pk)

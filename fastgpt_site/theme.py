@@ -127,7 +127,7 @@ UNFOLD: dict[str, Any] = {
                 ],
             },
             {
-                "title": _("What happened"),
+                "title": _("Activity"),
                 "separator": True,
                 "items": [
                     page(_("Usage"), "monitoring", "apikeys.usagerecord"),

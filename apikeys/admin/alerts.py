@@ -131,7 +131,7 @@ class WebhookAdmin(TeamScopedAdmin):
         secret: str | None = getattr(request, "new_secret", None)
         if secret is None:
             return super().response_change(request, obj)
-        return self._shown_once(request, obj, secret, gettext("The URL changed, so there is a new secret."))
+        return self._shown_once(request, obj, secret, gettext("The URL changed, so a new secret was generated."))
 
     # Replacing the secret
 
@@ -157,7 +157,7 @@ class WebhookAdmin(TeamScopedAdmin):
             return self._replace_secret(request, webhook, form.cleaned_data["replacing"])
         context = {
             **self.admin_site.each_context(request),
-            "title": _("Make a new secret?"),
+            "title": _("Generate a new secret?"),
             "opts": self.opts,
             "webhook": webhook,
             "form": form,
@@ -176,7 +176,7 @@ class WebhookAdmin(TeamScopedAdmin):
         if not is_replaced:
             self.message_user(
                 request,
-                _("The secret was replaced in the meantime, and shown once. If lost, replace it."),
+                _("The secret was replaced in the meantime and has been shown once. If it is lost, replace it again."),
                 messages.ERROR,
             )
             return HttpResponseRedirect(self._url("change", webhook))

@@ -41,7 +41,9 @@ class LimitForm(LimitModelForm):
         max_digits=22,
         decimal_places=6,
         widget=UnfoldAdminDecimalFieldWidget,
-        help_text=_("A request that would go beyond it is refused. 0 refuses every one. Points may have six decimals."),
+        help_text=_(
+            "A request that would exceed it is refused. 0 refuses every request. Points may have up to six decimals."
+        ),
     )
     soft_amount = forms.DecimalField(
         label=capfirst(_("soft amount")),
@@ -51,8 +53,8 @@ class LimitForm(LimitModelForm):
         decimal_places=6,
         widget=UnfoldAdminDecimalFieldWidget,
         help_text=_(
-            "Of a budget: reaching it raises an alert and refuses nothing. "
-            "50, 80 and 100 percent of the amount raise one in any case."
+            "For budgets only: reaching it raises an alert but refuses nothing. Alerts at 50, 80 and 100 "
+            "percent of the amount are raised in any case."
         ),
     )
 
@@ -91,10 +93,12 @@ def exact_amount(name: str, measure: str, amount: Decimal) -> int:
     exact = amount * MICROPOINTS if measure == Measure.MICROPOINTS else amount
     if exact != exact.to_integral_value():
         raise ValidationError(
-            {name: _("%(measure)s are counted whole.") % {"measure": capfirst(Measure(measure).label)}}
+            {name: _("%(measure)s must be a whole number.") % {"measure": capfirst(Measure(measure).label)}}
         )
     if exact > MAXIMUM_AMOUNT:
-        raise ValidationError({name: _("The most is %(amount)s.") % {"amount": f"{shown(measure, MAXIMUM_AMOUNT):,}"}})
+        raise ValidationError(
+            {name: _("The maximum is %(amount)s.") % {"amount": f"{shown(measure, MAXIMUM_AMOUNT):,}"}}
+        )
     return int(exact)
 
 

@@ -32,7 +32,7 @@ class HourlyUsage(models.Model):
     """The sums of one UTC hour, for each way to tell its requests apart. There is one row of each: hours are written
     whole, by one process at a time. Foreign keys without a constraint, as in UsageRecord."""
 
-    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
+    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("The start of the hour."))
     team = models.ForeignKey(
         Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
     )
@@ -74,7 +74,7 @@ class HourlyUsage(models.Model):
 class HourlyRefusals(models.Model):
     """How many requests one UTC hour refused, of a key or of callers without one."""
 
-    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
+    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("The start of the hour."))
     team = models.ForeignKey(
         Team,
         verbose_name=_("team"),
@@ -109,7 +109,7 @@ class HourlyTotal(models.Model):
     With a million keys an hour's usage has as many rows as it had requests; these are few in any case.
     """
 
-    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
+    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("The start of the hour."))
     team = models.ForeignKey(
         Team,
         verbose_name=_("team"),
@@ -147,7 +147,7 @@ class RollupWatermark(models.Model):
     until = models.DateTimeField(_("until"), null=True)
 
     class Meta:
-        verbose_name_plural = _("rolled up")
+        verbose_name_plural = _("rollup watermark")
         constraints = [models.CheckConstraint(condition=models.Q(id=1), name="rolled_up_once")]
 
     def __str__(self) -> str:

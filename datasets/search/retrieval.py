@@ -185,7 +185,7 @@ async def _near(query: Query, datasets: Sequence[SearchableDataset]) -> tuple[li
         tokens += answer.prompt_tokens or 0
         (vector,) = answer.vectors
         if len(vector) != dimension:
-            raise UpstreamError("The provider of embeddings gave a vector of another dimension than before.")
+            raise UpstreamError("The embedding provider returned a vector of another dimension than before.")
         # Of a text without any token nothing can be said.
         if any(vector):
             indexed, others = (

@@ -135,7 +135,7 @@ def inexact(days: QuerySet[Any], groups: list[str], options: dict[str, Any]) -> 
         bound = options[name]
         if bound and not begins_a_day(bound) and days.filter(day=bound.date()).exists():
             said.append(
-                f"Days older than the detail that was kept are whole UTC days: --{name} lies inside of "
+                f"Days older than the detail that was kept are whole UTC days: --{name} is inside "
                 f"{bound.date()}, which is {decision} as a whole."
             )
     if "day" in groups and timezone.get_current_timezone_name() != "UTC" and begun(days, options).exists():

@@ -22,7 +22,7 @@ DRAIN_SECONDS = 12
 
 
 class Command(BaseCommand):
-    help = "Run the background jobs until Ctrl-C or SIGTERM. `serve` starts this unless told --no-jobs."
+    help = "Run the background jobs until Ctrl-C or SIGTERM. `serve` starts it unless given --no-jobs."
 
     def handle(self, *args: Any, **options: Any) -> None:
         # A worker listens, and so needs the database itself, not a transaction pooler.
