@@ -6,7 +6,7 @@ from django.utils.translation import gettext_lazy as _
 
 class ApiKeysConfig(AppConfig):
     name = "apikeys"
-    # Where breadcrumbs begin, as in the menu.
+    # Breadcrumbs begin with this name, which is the menu's too.
     verbose_name = _("Access")
 
     def ready(self) -> None:

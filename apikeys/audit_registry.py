@@ -1,4 +1,4 @@
-"""Of which rows of this package the audit keeps entries, and whose those entries are."""
+"""Registers the models whose changes the audit records, each with the team that an entry belongs to."""
 
 from django.contrib.auth.models import Group, User
 
@@ -13,14 +13,14 @@ from apikeys.teams import Membership, Team
 def register_models() -> None:
     recording.register(Team, lambda team: team.pk, exclude={"created_at"})
     recording.register(Membership, lambda membership: membership.team_id, exclude={"created_at"})
-    # Who has heard of a revocation is kept with the key, and nobody's deed.
+    # Servers acknowledge a revocation by themselves: that is nobody's change of the key.
     recording.register(
         ApiKey, lambda key: key.team_id, exclude={"created_at", "revocation_acknowledged_at", "unacknowledged_servers"}
     )
     recording.register(KeySecret, lambda secret: secret.key.team_id, exclude={"digest", "pepper_id", "created_at"})
     recording.register(EndpointRule, of_site, exclude={"changed_at"})
     recording.register(Limit, lambda limit: limit.team_id, exclude={"created_at"})
-    # The URLs of many services are secrets themselves.
+    # The webhook URLs of many services are secrets themselves.
     recording.register(
         Webhook,
         lambda webhook: webhook.team_id,
@@ -38,4 +38,4 @@ def register_models() -> None:
 
 
 def of_site(row: object) -> None:
-    """It belongs to no team: superusers alone see its entries."""
+    """Return no team, so that superusers alone see the entries."""

@@ -1,4 +1,4 @@
-"""System checks: a route that does not declare who may call it must not be served."""
+"""System checks: no server starts with a route that does not declare its callers, or with impossible settings."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from apikeys.retention import validate_days
 
 
 def check_networks(app_configs: Sequence[AppConfig] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Networks in settings are read when they are first needed; a mistake in one is better said at the start."""
+    # These settings are parsed when they are first needed; a mistake in one had better show at the start.
     errors: list[CheckMessage] = []
     for name in ("TRUSTED_PROXIES", "OUTBOUND_ALLOWED_NETWORKS", "LINK_ALLOWED_NETWORKS"):
         for text in getattr(settings, name):

@@ -1,4 +1,4 @@
-"""Where a request comes from. One rule, for access, logs and audit."""
+"""The client address of a request, by one rule for access, logs and audit."""
 
 import ipaddress
 from collections.abc import Iterable, Sequence
@@ -11,12 +11,12 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
-# An IPv6 address in brackets with a zone and a port. What is longer is not remembered, nor even parsed.
+# An IPv6 address in brackets with a zone and a port is no longer than this. Longer text is not parsed, nor cached.
 LONGEST = 80
 
 
 def client_address(remote: str | None, forwarded_for: str) -> Address | None:
-    """The rightmost address that is not one of TRUSTED_PROXIES; None when it cannot be told.
+    """Return the rightmost address that is not one of TRUSTED_PROXIES, or None if it cannot be determined.
 
     Only a trusted proxy is believed about what stands left of it in X-Forwarded-For.
     """
@@ -28,7 +28,6 @@ def client_address(remote: str | None, forwarded_for: str) -> Address | None:
 
 
 def address_of(request: HttpRequest) -> Address | None:
-    """Where this request comes from, by the one rule of `client_address`."""
     return client_address(request.META.get("REMOTE_ADDR"), request.META.get("HTTP_X_FORWARDED_FOR", ""))
 
 
@@ -46,7 +45,7 @@ def trusted_proxies() -> tuple[Network, ...]:
 
 
 def _parse(text: str) -> Address | None:
-    """An address, without a port or zone, and IPv4 out of its IPv6 wrapping."""
+    """Return an address without its port or zone, and IPv4 if it is mapped into IPv6."""
     text = text.strip()
     return _parse_short(text) if len(text) <= LONGEST else None
 

@@ -1,4 +1,4 @@
-"""Encryption at rest of what must be read again, such as a provider's secret. Keys are never stored this way."""
+"""Encryption at rest of secrets that must be read again, such as a provider's. Keys are never stored this way."""
 
 import base64
 from functools import cache
@@ -8,7 +8,7 @@ from django.conf import settings
 
 
 class DecryptionError(Exception):
-    """None of ENCRYPTION_KEYS made this ciphertext."""
+    """None of ENCRYPTION_KEYS decrypts this ciphertext."""
 
 
 @cache
@@ -17,12 +17,11 @@ def _cipher() -> MultiFernet:
 
 
 def encrypt(plaintext: str) -> bytes:
-    """Encrypt under the first of ENCRYPTION_KEYS."""
     return _cipher().encrypt(plaintext.encode())
 
 
 def decrypt(ciphertext: bytes) -> str:
-    """Decrypt what any of ENCRYPTION_KEYS encrypted. Raises DecryptionError."""
+    """Decrypt with whichever of ENCRYPTION_KEYS fits. Raise DecryptionError if none does."""
     try:
         return _cipher().decrypt(bytes(ciphertext)).decode()
     except InvalidToken as error:
@@ -30,12 +29,12 @@ def decrypt(ciphertext: bytes) -> str:
 
 
 def seal(secret: str, base_url: str) -> bytes:
-    """Encrypt a provider's secret for one URL: it is good for no other, whatever races of two saves there are."""
+    """Encrypt a provider's secret for one URL. Two saves that race can never pair it with another URL."""
     return encrypt(f"{base_url}\n{secret}")
 
 
 def unseal(sealed: bytes, base_url: str) -> str:
-    """The secret that was sealed for this URL. Raises DecryptionError, also for another's."""
+    """Return a secret that was sealed for this URL. Raise DecryptionError, also if it was sealed for another."""
     meant_for, _, secret = decrypt(sealed).partition("\n")
     if meant_for != base_url:
         raise DecryptionError("This secret was given for another URL.")

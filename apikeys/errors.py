@@ -1,4 +1,4 @@
-"""Every refusal of the API: its status, its two bodies in one, and its text.
+"""Every refusal of the API: its status, its two bodies in one, its text, and its explanation for administrators.
 
 ApiError
 ├── AuthenticationError   401  who calls is not known
@@ -6,28 +6,45 @@ ApiError
 └── the rest, each its own status
 """
 
-from typing import Any, ClassVar
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
+from django.utils.translation import gettext_lazy as _
 from rest_framework.exceptions import APIException
+
+if TYPE_CHECKING:
+    from django.utils.functional import _StrOrPromise as StrOrPromise
 
 
 class ApiError(APIException):
-    """A refusal in the contract's shape. `code` and `status_text` are FastGPT's, `type` and `error_code` OpenAI's."""
+    """A refusal in the contract's shape. `code` and `status_text` are FastGPT's, `type` and `error_code` OpenAI's.
+
+    `explanation` never reaches the caller: it says to administrators what became of the call and what helps. It belongs
+    to `error_code`, so a subclass has both of its own or neither.
+    """
+
+    explanations: ClassVar[dict[str, StrOrPromise]] = {}
 
     status: ClassVar[int] = 500
     code: ClassVar[int] = 500
     status_text: ClassVar[str] = "error"
     type: ClassVar[str] = "api_error"
-    error_code: str = "internal_error"
+    error_code: ClassVar[str] = "internal_error"
     message: str = "Something went wrong on our side."
+    explanation: ClassVar[StrOrPromise] = _(
+        "This is a fault of the site, not of the caller. The site's log has the details under the request id."
+    )
     retry_after: int | None = None
 
-    def __init__(self, message: str | None = None, *, error_code: str | None = None, param: str | None = None) -> None:
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.explanations[cls.error_code] = cls.explanation
+
+    def __init__(self, message: str | None = None, *, param: str | None = None) -> None:
         if message is not None:
             self.message = message
-        if error_code is not None:
-            self.error_code = error_code
         self.param = param
         super().__init__(self.message, self.error_code)
         self.status_code = self.status
@@ -58,28 +75,37 @@ class AuthenticationError(ApiError):
 class MissingKey(AuthenticationError):
     code, status_text, error_code = 403, "unAuthorization", "missing_api_key"
     message = "No API key was given. Send it as: Authorization: Bearer <key>."
+    explanation = _("Every call needs the header Authorization: Bearer <key>.")
 
 
 class MalformedKey(AuthenticationError):
     code, status_text, error_code = 403, "unAuthorization", "malformed_api_key"
     message = "The Authorization header is not of the form: Bearer <key>."
+    explanation = _("The header must be Authorization: Bearer <key>, once.")
 
 
 class InvalidKey(AuthenticationError):
     error_code, message = "invalid_api_key", "This API key is not valid."
+    explanation = _("No key has this plaintext: it was mistyped, or never existed here.")
 
 
 class RevokedKey(AuthenticationError):
     error_code, message = "revoked_api_key", "This API key was revoked."
+    explanation = _("The key was revoked, for good. Its holder needs a new one.")
 
 
 class RotatedKey(AuthenticationError):
     error_code = "rotated_api_key"
     message = "This secret was replaced when its API key was rotated. Use the new one."
+    explanation = _(
+        "This secret was replaced by rotation; the key lives on under its new one. Whoever still uses the old one "
+        "missed the change, or should not have it."
+    )
 
 
 class ExpiredKey(AuthenticationError):
     error_code = "expired_api_key"
+    explanation = _("The key has expired. An administrator can set a later expiry.")
 
     def __init__(self, last_four: str) -> None:
         super().__init__(f"Key ******{last_four} is expired")
@@ -87,6 +113,7 @@ class ExpiredKey(AuthenticationError):
 
 class DisabledKey(AuthenticationError):
     error_code, message = "disabled_api_key", "This API key is disabled, or its owner or team is."
+    explanation = _("The key, its owner or its team is disabled, or the owner has left the team.")
 
 
 class AccessError(ApiError):
@@ -95,10 +122,12 @@ class AccessError(ApiError):
 
 class AddressNotAllowed(AccessError):
     error_code, message = "ip_not_allowed", "This API key may not be used from your network."
+    explanation = _("The key lists networks, and the caller's address lies in none of them.")
 
 
 class EndpointNotAllowed(AccessError):
     error_code, message = "endpoint_not_allowed", "This API key may not call this endpoint."
+    explanation = _("The endpoint takes no such key, a rule closed it, or the key's own list lacks it.")
 
 
 class HttpsRequired(AccessError):
@@ -106,31 +135,45 @@ class HttpsRequired(AccessError):
         "https_required",
         "This site can be reached over HTTPS only. Rotate any key that was sent without it.",
     )
+    explanation = _("The site is reached over HTTPS only. A key that was sent without it should be rotated.")
 
 
 class WrongKeyKind(AccessError):
     error_code = "wrong_key_kind"
+    explanation = _(
+        "An app key talks to its own app; a global key does the rest. The message says which one this call needs."
+    )
 
 
 class ModelNotAllowed(AccessError):
     code, status_text, error_code = 511, "unAuthModel", "model_not_allowed"
+    explanation = _("The key lists models, and the model that this call needs is not among them.")
 
 
 class StaffNotAllowed(AccessError):
     error_code, message = "permission_denied", "Your account does not have the permission that this endpoint requires."
+    explanation = _("A signed-in account called that lacks the permission. An administrator can grant it.")
 
 
 class PasswordNeeded(AccessError):
     error_code = "password_needed"
     message = "You entered your password more than 15 minutes ago. Enter it again at /admin/confirm_password/ first."
+    explanation = _(
+        "Only staff who entered their password in the last 15 minutes can create or widen keys, or raise limits."
+    )
 
 
 class SignInNeeded(AccessError):
     error_code, message = "sign_in_needed", "You are no longer signed in. Reload this page."
+    explanation = _("The session has ended. The account has to sign in again and load the page anew.")
 
 
 class CsrfFailed(AccessError):
     error_code, message = "csrf_failed", "The CSRF token is missing or wrong."
+    explanation = _(
+        "The call used a session cookie without its CSRF token, or came from another site. Reloading the page helps. "
+        "A program sends the value of the cookie csrftoken in the header X-CSRFToken."
+    )
 
 
 class NotFound(ApiError):
@@ -141,51 +184,65 @@ class NotFound(ApiError):
 
 class AppNotFound(NotFound):
     code, status_text, error_code, message = 502000, "appUnExist", "appUnExist", "There is no such app."
+    explanation = _("The team has no such app, or it is archived.")
 
 
 class DatasetNotFound(NotFound):
     code, status_text, error_code = 501000, "unAuthDataset", "unAuthDataset"
     message = "There is no such dataset."
+    explanation = _("The team has no dataset with this id. It was deleted, or belongs to another team.")
 
 
 class CollectionNotFound(NotFound):
     code, status_text, error_code = 501001, "unAuthDatasetCollection", "unAuthDatasetCollection"
     message = "There is no such collection."
+    explanation = _("The team has no collection with this id. It was deleted, or belongs to another team.")
 
 
 class DatumNotFound(NotFound):
     code, status_text, error_code = 501002, "unAuthDatasetData", "unAuthDatasetData"
     message = "There is no such data."
+    explanation = _("The team has no data with this id. It was deleted, or belongs to another team.")
 
 
 class KeyNotFound(NotFound):
     code, status_text, error_code, message = 506000, "openapiUnExist", "openapiUnExist", "There is no such API key."
+    explanation = _("The team has no key with this id: it was revoked, belongs to another team, or never existed.")
 
 
 class InvalidParameter(ApiError):
     status, code, status_text = 400, 400, "invalidParams"
     type, error_code = "invalid_request_error", "invalid_parameter"
+    explanation = _("The request itself was wrong. The caller has to correct what the message names.")
 
 
 class PathNotFound(ApiError):
     status, code, status_text = 404, 404, "notFound"
     type, error_code, message = "invalid_request_error", "not_found", "There is no endpoint at this path."
+    explanation = _("No endpoint has this path. Most often the client's base URL is wrong: it ends in /api.")
 
 
 class MethodNotAllowed(ApiError):
     status, code, status_text = 405, 405, "methodNotAllowed"
     type, error_code = "invalid_request_error", "method_not_allowed"
+    explanation = _("The endpoint exists, but not for this HTTP method. The message lists those that it takes.")
 
 
 class BodyTooSlow(ApiError):
     status, code, status_text = 408, 408, "invalidParams"
     type, error_code = "invalid_request_error", "request_timeout"
     message = "The request body did not arrive in time."
+    explanation = _(
+        "The body arrived too slowly for API_BODY_SECONDS. A slow network or proxy of the caller is the usual cause."
+    )
 
 
 class BodyTooLarge(ApiError):
     status, code, status_text = 413, 413, "invalidParams"
     type, error_code = "invalid_request_error", "body_too_large"
+    explanation = _(
+        "The body was larger than API_MAX_BODY_BYTES, or the file larger than DATASET_MAX_FILE_BYTES: site settings."
+    )
 
 
 class RateLimited(ApiError):
@@ -193,6 +250,7 @@ class RateLimited(ApiError):
 
     status, code, status_text = 429, 429, "rateLimited"
     type, error_code = "rate_limit_error", "rate_limit_exceeded"
+    explanation = _("The limit was full at that moment. A later try fits: Retry-After said when.")
 
     def __init__(self, message: str, retry_after: int) -> None:
         super().__init__(message)
@@ -204,6 +262,9 @@ class InsufficientQuota(ApiError):
 
     status, code, status_text = 429, 510, "insufficientQuota"
     type, error_code = "insufficient_quota", "insufficient_quota"
+    explanation = _(
+        "Too little is left of the budget for this request. A higher budget helps, or the start of its next period."
+    )
 
     def __init__(self, last_four: str, retry_after: int | None) -> None:
         super().__init__(f"Key ******{last_four} is over usage")
@@ -213,6 +274,9 @@ class InsufficientQuota(ApiError):
 class ServiceUnavailable(ApiError):
     status, code, status_text, error_code = 503, 503, "serviceUnavailable", "service_unavailable"
     message, retry_after = "The service cannot answer at the moment. Try again shortly.", 1
+    explanation = _(
+        "The database was out of reach, or too much was waiting. Callers should try again, as Retry-After said."
+    )
 
 
 class TooManyUploads(ServiceUnavailable):
@@ -222,11 +286,13 @@ class TooManyUploads(ServiceUnavailable):
 class UpstreamError(ApiError):
     status, code, status_text, error_code = 502, 502, "upstreamError", "upstream_error"
     message = "The model's provider failed."
+    explanation = _("The model's provider failed, or refused the call. The site's log says how it answered.")
 
 
 class UpstreamTimeout(UpstreamError):
     status, code, error_code = 504, 504, "upstream_timeout"
     message = "The model's provider did not answer in time."
+    explanation = _("The model's provider took too long. Its time limits are set in the admin.")
 
 
 class Rejected(ApiError):

@@ -1,6 +1,6 @@
-"""What runs by itself, in the jobs' worker: `manage.py jobs`, which `serve` and `quickstart` start.
+"""Background jobs, run by the worker of `manage.py jobs`, which `serve` and `quickstart` start.
 
-A job lies in the database, so it survives its worker. Those of a worker that died are run again.
+The queue is in the database, so a job survives its worker. Those of a worker that died are run again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from apikeys.worker import SILENCE_SECONDS, BackOff, run_again
 
 logger = logging.getLogger(__name__)
 
-# When each runs: minute, hour, day, month, weekday, and second where there is a sixth.
+# Cron expressions have minute, hour, day, month and weekday; a sixth field is the second.
 SCHEDULE = {
     "tell": "* * * * * */10",
     "rescue": "* * * * * */10",
@@ -34,10 +34,9 @@ SCHEDULE = {
 
 @app.periodic(cron=SCHEDULE["tell"])
 @app.task(name="tell", lock="tell")
-async def tell(timestamp: int) -> None:
-    """Queue what has to be told."""
+async def queue_deliveries(timestamp: int) -> None:
     for delivery_id in await sync_to_async(deliveries.prepare)():
-        # The lock is what `prepare` recognizes a delivery in hand by.
+        # `prepare` recognizes by this lock that a delivery is under way.
         await deliver.configure(lock=delivery_id).defer_async(delivery_id=delivery_id)
 
 
@@ -49,13 +48,12 @@ async def deliver(delivery_id: str) -> None:
 @app.periodic(cron=SCHEDULE["rescue"])
 @app.task(name="rescue", pass_context=True)
 async def rescue(context: JobContext, timestamp: int) -> None:
-    """Run again what a worker that died had in hand."""
     manager = context.app.job_manager
     for job in await manager.get_stalled_jobs(seconds_since_heartbeat=SILENCE_SECONDS):
         try:
             await run_again(manager, job)
         except ConnectorException:
-            # It has ended in the meantime, or another worker was quicker.
+            # The job has ended in the meantime, or another worker was quicker.
             continue
         logger.warning("job %s (%s) of a dead worker runs again", job.id, job.task_name)
 
@@ -63,14 +61,14 @@ async def rescue(context: JobContext, timestamp: int) -> None:
 @app.periodic(cron=SCHEDULE["statistics"])
 @app.task(name="statistics", lock="statistics", queueing_lock="statistics")
 def roll_up(timestamp: int) -> None:
-    """The first run reads the whole ledger. What falls due meanwhile is queued once and not every minute."""
+    # The first run reads the whole ledger. The queueing lock keeps later ones from piling up behind it.
     rollup.roll_up()
     leaders.recompute()
 
 
 @app.periodic(cron=SCHEDULE["expiry"])
 @app.task(name="expiry", lock="expiry")
-def find_keys_that_end_soon(timestamp: int) -> None:
+def raise_expiry_alerts(timestamp: int) -> None:
     expiry.raise_alerts()
 
 
@@ -83,7 +81,7 @@ def reconcile(timestamp: int) -> None:
 @app.periodic(cron=SCHEDULE["prune"])
 @app.task(name="prune", lock="prune")
 def prune(timestamp: int) -> None:
-    """Refusals in any case; usage records if RETENTION_DAYS says how long their detail is kept."""
+    # Refusals are pruned in any case; usage records only if RETENTION_DAYS limits how long their detail is kept.
     if settings.RETENTION_DAYS:
         retention.prune(settings.RETENTION_DAYS)
     else:

@@ -1,4 +1,4 @@
-"""All models of this app, for Django, which looks for them here. Everybody else imports them from where they are."""
+"""The index of all models, for Django alone. Other modules import each model from where it is defined."""
 
 from apikeys.access.rules import EndpointRule
 from apikeys.accounting.ledger import DailyUsage, KeyActivity, Refusal, SecretReuse, UsageRecord

@@ -10,12 +10,12 @@ PATTERN = re.compile(r"[0-9a-f]{24}")
 
 
 def new_object_id() -> str:
-    """32 bits of Unix seconds, then 64 random bits."""
+    """Return 32 bits of Unix seconds, then 64 random bits."""
     return f"{int(time.time()):08x}{secrets.token_hex(8)}"
 
 
 def first_object_id(moment: datetime) -> str:
-    """The least id that could have been made at this moment."""
+    """Return the least id that could have been made at this moment."""
     return f"{int(moment.timestamp()):08x}{'0' * 16}"
 
 

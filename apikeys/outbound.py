@@ -1,8 +1,8 @@
-"""The one client for every call that leaves this server.
+"""The HTTP client for every call that leaves this server.
 
-No redirects, no proxies from the environment, and no private address that OUTBOUND_ALLOWED_NETWORKS does not
-name, or for links LINK_ALLOWED_NETWORKS: their hosts are chosen by whoever may fill a dataset. The address is
-checked where the socket is made, so a name that answers differently the second time it is asked gains nothing.
+It follows no redirects, uses no proxies from the environment, and calls no private address that is not in
+OUTBOUND_ALLOWED_NETWORKS, or for links in LINK_ALLOWED_NETWORKS: whoever may fill a dataset chooses their hosts. The
+address is checked where the socket is made, so a name that resolves differently the second time gains nothing.
 """
 
 import asyncio
@@ -17,14 +17,14 @@ from django.conf import settings
 from apikeys.client_address import Address, Network, is_in, parse_networks
 
 USER_AGENT = "fastgpt-site"
-# Shorter than what servers commonly allow (uvicorn 5 s), so that a kept connection is rarely one that just closed.
+# Servers commonly allow more (uvicorn 5 s), so a reused connection is rarely one that was just closed.
 KEEPALIVE_SECONDS = 4.0
-# The settings that name private networks which may be called: of providers and webhooks, and of links.
+# These settings name the private networks that may be called: for providers and webhooks, and for links.
 OUTBOUND, LINKS = "OUTBOUND_ALLOWED_NETWORKS", "LINK_ALLOWED_NETWORKS"
 # RFC 6052 and RFC 8215: IPv6 addresses behind which a gateway may have IPv4 ones, private ones too.
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# Networks that are not private by their registration, or not yet in every Python, and lead inside all the same:
-# clouds' metadata services, and old ways of writing IPv4 in IPv6.
+# These networks are not registered as private, or not yet in every Python, and lead inside all the same: clouds'
+# metadata services, and old ways of writing IPv4 in IPv6.
 REFUSED = parse_networks(
     [
         *("192.0.0.0/24", "168.63.129.16/32", "192.88.99.0/24"),
@@ -44,15 +44,14 @@ def allowed_networks(setting: str) -> tuple[Network, ...]:
 
 
 def is_allowed(address: Address, setting: str = OUTBOUND) -> bool:
-    """Whether a call may go to this address: a public one, or one in an allowed network."""
-    address = _unwrapped(address)
+    address = _unwrap(address)
     if is_in(address, allowed_networks(setting)):
         return True
     return address.is_global and not address.is_multicast and not is_in(address, REFUSED)
 
 
-def _unwrapped(address: Address) -> Address:
-    """The IPv4 address that an IPv6 one leads to by mapping, 6to4 or NAT64; otherwise the address itself."""
+def _unwrap(address: Address) -> Address:
+    """Return the IPv4 address that an IPv6 one leads to by mapping, 6to4 or NAT64; otherwise the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address in NAT64:
@@ -60,7 +59,7 @@ def _unwrapped(address: Address) -> Address:
     return address.ipv4_mapped or address.sixtofour or address
 
 
-def _checked_socket(setting: str, address_info: Any) -> socket.socket:
+def _open_socket(setting: str, address_info: Any) -> socket.socket:
     family, kind, protocol, _, destination = address_info
     if not is_allowed(ipaddress.ip_address(destination[0].partition("%")[0]), setting):
         raise AddressRefused(f"This address may not be called. See {setting}.")
@@ -68,14 +67,14 @@ def _checked_socket(setting: str, address_info: Any) -> socket.socket:
 
 
 def session(setting: str = OUTBOUND) -> aiohttp.ClientSession:
-    """The running loop's session, made on first use. One for each setting, so that they share no open connection."""
+    # Each loop and setting has a session of its own, so that the settings share no open connection.
     key = asyncio.get_running_loop(), setting
     found = _sessions.get(key)
     if found is None or found.closed:
         connector = aiohttp.TCPConnector(
             limit=0,
             keepalive_timeout=KEEPALIVE_SECONDS,
-            socket_factory=partial(_checked_socket, setting),
+            socket_factory=partial(_open_socket, setting),
             ttl_dns_cache=30,
         )
         found = aiohttp.ClientSession(
@@ -90,10 +89,10 @@ def session(setting: str = OUTBOUND) -> aiohttp.ClientSession:
 
 
 async def post(url: str, *, body: bytes, headers: dict[str, str], connect_seconds: float) -> aiohttp.ClientResponse:
-    """POST, following nothing. A connection that could not be made is tried once more; nothing else is.
+    """POST without following redirects. Only a connection that could not be made is retried, once.
 
-    Raises aiohttp.ClientError, or TimeoutError when connecting takes too long. Time limits on the answer are
-    the caller's.
+    Raise aiohttp.ClientError, or TimeoutError when connecting takes too long. The caller limits the time of the
+    response.
     """
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
     client = session()
@@ -110,16 +109,16 @@ async def post(url: str, *, body: bytes, headers: dict[str, str], connect_second
 
 
 async def get(url: str, *, connect_seconds: float) -> aiohttp.ClientResponse:
-    """GET a link, following nothing: where a redirect leads is the caller's to look at, and so are time limits.
+    """GET a link without following redirects, which are the caller's to judge, like time limits.
 
-    Raises aiohttp.ClientError, also for what is no URL, or TimeoutError when connecting takes too long.
+    Raise aiohttp.ClientError, also for a text that is no URL, or TimeoutError when connecting takes too long.
     """
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
     return await session(LINKS).get(url, timeout=timeout, allow_redirects=False)
 
 
 async def read(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """The answer's body. Raises ValueError when it is longer."""
+    """Return the body of the response. Raise ValueError if it is longer than `max_bytes`."""
     pieces, size = [], 0
     while piece := await response.content.readany():
         size += len(piece)

@@ -1,4 +1,4 @@
-"""How long detail is kept: older usage records become daily rows, in which every total stays what it was."""
+"""Retention: usage records that are too old become daily rows, which keep every total."""
 
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -11,13 +11,13 @@ from apikeys.accounting.ledger import Refusal
 from apikeys.accounting.rollup import RECORDS_PER_BATCH, _roll_forward, _roll_up, first_day_kept, start_of
 from apikeys.alerts.models import Alert
 
-# A month of 31 days, whatever its time zone, that began on a day before the cut would be counted from detail that is
-# gone. One day more, and no period that is counted can reach back so far.
+# A month of 31 days that began before the first day kept, in whatever time zone, would be counted from detail that is
+# gone. With one day more, no period can reach back so far.
 MINIMUM_DAYS = 32
 MAXIMUM_DAYS = 36_500
-# Refusals explain and count nothing, and anybody can cause them: they go whatever is kept else.
+# Refusals explain but count for nothing, and anybody can cause them: they are pruned whatever else is kept.
 REFUSAL_DAYS = 90
-# Reads the whole ledger once.
+# This reads the whole ledger once.
 PREVIEW = """
 WITH coming AS (
     SELECT (created_at AT TIME ZONE 'UTC')::date AS day, team_id, key_id, coalesce(app_id, '') AS app_id, endpoint,
@@ -40,22 +40,21 @@ FROM coming
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """What a prune did, or would do: records before a UTC day that were rolled up, and daily rows this added.
+    """The result of a prune, or of its preview: records before a UTC day, and the daily rows that they add.
 
-    `counters` had stood in a period before that day, and stand in the present one now.
+    `counters` were in a period before that day, and are moved to the present one.
     """
 
     before: date
     records: int
     daily_rows: int
     counters: int
-    # Explanations of what was refused, and alerts that were told.
+    # Refusals and delivered alerts that are deleted.
     refusals: int
     alerts: int
 
 
 def validate_days(days: int) -> None:
-    """Raise ValueError unless detail may be kept for just so many days."""
     if not MINIMUM_DAYS <= days <= MAXIMUM_DAYS:
         raise ValueError(
             f"Detail is kept for {MINIMUM_DAYS} to {MAXIMUM_DAYS} days, not {days}: every period of a limit, "
@@ -64,13 +63,13 @@ def validate_days(days: int) -> None:
 
 
 def prune(days: int) -> Pruned:
-    """Roll up what is older than `days` UTC days, in many short transactions.
+    """Roll up records that are older than `days` UTC days, in many short transactions.
 
-    It may be ended at any moment and run twice at once: what is done stays done, and the next run does the rest.
+    It may be stopped at any moment, or run twice at once: finished batches stay, and the next run does the rest.
     """
     validate_days(days)
     before = first_day_kept(days)
-    # First the counters: none may count from detail that is about to go.
+    # Counters come first: none may count from detail that is about to be deleted.
     counters = _roll_forward(before)
     records, daily_rows = _roll_up(before)
     refusals = prune_refusals(min(days, REFUSAL_DAYS))
@@ -79,24 +78,23 @@ def prune(days: int) -> Pruned:
 
 
 def preview(days: int) -> Pruned:
-    """What `prune` would do now. Nothing is changed."""
+    """Return what `prune` would do now, and change nothing."""
     validate_days(days)
     before = first_day_kept(days)
     with connection.cursor() as cursor:
         cursor.execute(PREVIEW, {"before": start_of(before)})
         records, daily_rows, counters = cursor.fetchone()
-    refusals = refused_before(first_day_kept(min(days, REFUSAL_DAYS))).count()
+    refusals = refusals_before(first_day_kept(min(days, REFUSAL_DAYS))).count()
     alerts = Alert.objects.filter(**delivered_before(before)).count()
     return Pruned(before, records, daily_rows, counters, refusals, alerts)
 
 
 def prune_refusals(days: int = REFUSAL_DAYS) -> int:
-    """Delete those of more than so many UTC days ago."""
-    return _delete(refused_before(first_day_kept(days)))
+    return _delete(refusals_before(first_day_kept(days)))
 
 
-def refused_before(day: date) -> QuerySet[Refusal]:
-    """By the time in their ids, which their primary key has in order."""
+def refusals_before(day: date) -> QuerySet[Refusal]:
+    # Ids begin with their time, so the primary key's index has them in order.
     return Refusal.objects.filter(pk__lt=f"{int(start_of(day).timestamp()):08x}")
 
 
@@ -105,7 +103,7 @@ def delivered_before(day: date) -> dict[str, datetime]:
 
 
 def _delete(rows: QuerySet[Any]) -> int:
-    """With what hangs on them; in short transactions."""
+    # Batches keep transactions short. Dependent rows are deleted as well.
     total = 0
     while pks := list(rows.order_by("pk").values_list("pk", flat=True)[:RECORDS_PER_BATCH]):
         rows.model._base_manager.filter(pk__in=pks).delete()

@@ -9,13 +9,12 @@ def storable(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        # Through UTF-16, so that two halves of one character that were sent apart are joined again.
+        # UTF-16 joins two halves of one character that were sent apart.
         text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text
 
 
 def storable_json(value: Any) -> Any:
-    """The same JSON value with every text in it made storable, also the names of fields."""
     if isinstance(value, str):
         return storable(value)
     if isinstance(value, list):

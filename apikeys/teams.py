@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class ObjectIdField(models.CharField):  # type: ignore[type-arg]
-    """A primary key of 24 hexadecimal characters, made by us."""
+    """A primary key of 24 hexadecimal characters, made by this server."""
 
     def __init__(self, **kwargs: Any) -> None:
         kwargs |= {"max_length": 24, "primary_key": True, "default": new_object_id, "editable": False}
@@ -25,14 +25,33 @@ class ObjectIdField(models.CharField):  # type: ignore[type-arg]
         super().__init__(**kwargs)
 
 
+def unconstrained_key(
+    to: Any, label: Any, *, related_name: str = "+", db_index: bool = False, **options: Any
+) -> models.ForeignKey[Any, Any]:
+    """Return a foreign key that Django neither declares to the database nor follows when a row is removed.
+
+    For rows that outlive what they point at or are removed with it by SQL, and for those that are written with every
+    request: a constraint would lock the row that they point at. Most are found by an index on several columns, so
+    one of its own has to be asked for.
+    """
+    return models.ForeignKey(
+        to,
+        verbose_name=label,
+        on_delete=models.DO_NOTHING,
+        db_constraint=False,
+        db_index=db_index,
+        related_name=related_name,
+        **options,
+    )
+
+
 class TeamQuerySet(models.QuerySet["Team"]):
     def for_user(self, user: User) -> TeamQuerySet:
-        """The teams that a signed-in user may see: all for a superuser, otherwise their own."""
         return self if user.is_superuser else self.filter(members=user)
 
 
 class Team(models.Model):
-    """A tenant: the one owner of its keys, apps, providers and everything in them."""
+    """A tenant, which alone owns its keys, apps, providers and everything in them."""
 
     id = ObjectIdField()
     name = models.CharField(_("name"), max_length=100, unique=True)

@@ -11,6 +11,6 @@ class ChatConfig(AppConfig):
         from chat.models import App, Price, Provider
 
         recording.register(App, lambda app: app.team_id, exclude={"created_at", "updated_at"}, m2m={"datasets"})
-        # Of the secret, whoever sets or clears it writes an entry: its bytes differ each time that they are read.
+        # Whoever sets or clears the secret writes its entry: its bytes differ each time that they are read.
         recording.register(Provider, lambda provider: provider.team_id, exclude={"encrypted_secret", "created_at"})
         recording.register(Price, lambda price: price.provider.team_id)

@@ -1,4 +1,4 @@
-"""What a key talks to: providers, apps, and the conversations with them."""
+"""Providers, apps, and the conversations that keys have with them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 
 from apikeys import encryption
 from apikeys.accounting.ledger import Outcome
-from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet
+from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet, unconstrained_key
 from datasets.models import Dataset
 
 
@@ -64,7 +64,7 @@ class Provider(models.Model):
         ordering = ["name"]
         constraints = [
             models.UniqueConstraint(fields=["team", "name"], name="provider_name_once_a_team"),
-            # What the composite foreign key (provider, team) of an app points at.
+            # The composite foreign key (provider, team) of an app points at this.
             models.UniqueConstraint(fields=["id", "team"], name="provider_in_team"),
         ]
 
@@ -88,7 +88,7 @@ class Provider(models.Model):
 
 
 class Price(models.Model):
-    """What a model of a provider costs, in millionths of a point for 1,000 tokens. No row: nothing."""
+    """The price of a provider's model, in millionths of a point for 1,000 tokens. A model without a row is free."""
 
     provider = models.ForeignKey(Provider, verbose_name=_("provider"), on_delete=models.CASCADE, related_name="prices")
     model = models.CharField(_("model"), max_length=200, help_text=_("The model's name, as the provider spells it."))
@@ -124,7 +124,7 @@ class SearchMode(models.TextChoices):
     MIXED = "mixedRecall", _("by both")
 
 
-# Texts that an app has for its quotes, in characters.
+# An app's texts for its quotes have at most so many characters.
 MAXIMUM_TEMPLATE = 10_000
 
 
@@ -237,7 +237,7 @@ class App(models.Model):
         ordering = ["name"]
         permissions = [("try_app", "Can try app")]
         constraints = [
-            # What the composite foreign key (app, team) of a key points at.
+            # The composite foreign key (app, team) of a key points at this.
             models.UniqueConstraint(fields=["id", "team"], name="app_in_team"),
         ]
 
@@ -257,9 +257,7 @@ IN_QUOTE_PROMPT = (r"\{\{\s*quote\s*\}\}", r"\{\{\s*question\s*\}\}")
 class AppDataset(models.Model):
     """A dataset that an app answers from. Both are of one team, which the database fills in and insists on."""
 
-    team = models.ForeignKey(
-        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
-    )
+    team = unconstrained_key(Team, _("team"))
     app = models.ForeignKey(App, verbose_name=_("app"), on_delete=models.CASCADE, related_name="+", db_index=False)
     dataset = models.ForeignKey(Dataset, verbose_name=_("dataset"), on_delete=models.PROTECT, related_name="+")
 

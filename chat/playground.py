@@ -24,7 +24,7 @@ from apikeys.errors import AppNotFound, InvalidParameter, RateLimited, ServiceUn
 from apikeys.hot_path import in_flight
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.trace import trace_of
-from chat.api.completions import streamed
+from chat.api.completions import open_stream
 from chat.completions import request as payloads
 from chat.completions.app_snapshots import AppSnapshot, find_app
 from chat.completions.completion import Caller, Completion
@@ -62,7 +62,7 @@ class PlaygroundView(AsyncApiView):
                 request.get_host()
             except DisallowedHost:
                 raise InvalidParameter("The request names a host that is not served here.") from None
-            request.user = await asyncio.to_thread(_signed_in, request)
+            request.user = await asyncio.to_thread(_find_staff, request)
 
     async def post(self, request: Request) -> EventStream:
         http_request = request._request
@@ -80,7 +80,7 @@ class PlaygroundView(AsyncApiView):
             caller = Caller(trace, None, self.endpoint, None if address is None else str(address))
             completion = Completion(body, app, caller, flight)
             await completion.prepare()
-            response = await streamed(completion, trace)
+            response = await open_stream(completion, trace)
             is_streaming = True
         finally:
             if not is_streaming:
@@ -115,7 +115,7 @@ def _team_of(user: Any, app_id: str) -> str | None:
         return team_id
 
 
-def _signed_in(request: HttpRequest) -> Any:
+def _find_staff(request: HttpRequest) -> Any:
     """The member of staff whose session this is, with their permissions at hand. In a thread, likewise."""
     with _connection():
         request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))

@@ -1,6 +1,6 @@
-"""Data as they come and change: what is new of them, and the words and texts by which they are found.
+"""Insertion and change of data, with the words and texts by which they are found.
 
-Texts wait for their vectors, which `vector_sets` makes.
+Texts wait for their vectors, which `vectors.sets` makes.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,24 +16,24 @@ from datasets.models import Collection, Datum
 from datasets.queue import queue_embedding_on_commit
 from datasets.texts import words_of
 
-# Additional texts of one datum.
+# One datum may be found by so many texts besides its own.
 MAXIMUM_INDEX_TEXTS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class NewDatum:
-    """What is to be known. Texts are made storable and trimmed here."""
+    """A datum to insert. `insert` makes its texts storable and trims them."""
 
     q: str
     a: str = ""
-    # None: after the last one of its collection.
+    # None puts it after the last one of its collection.
     chunk_index: int | None = None
     index_texts: Sequence[str] = ()
 
 
 @dataclass(slots=True)
 class Insertion:
-    """What came of items, by their ordinals: the ids of those that are new, and those that were there before."""
+    """The result of an insertion, by the items' ordinals: the ids of new ones, and those that were there before."""
 
     ids: dict[int, str] = field(default_factory=dict)
     repeated: list[int] = field(default_factory=list)
@@ -47,10 +47,10 @@ def clean(text: str) -> str:
     return storable(text).strip()
 
 
-# The dataset is held first: a change of its model, which takes it whole, comes before or after and never between.
+# The dataset is held first: a change of its model, which locks it whole, comes before or after and never between.
 HOLD = "SELECT 1 FROM datasets_dataset WHERE id = %(dataset_id)s FOR KEY SHARE"
 
-# In the order of digests: two that bring the same at once would otherwise wait for each other.
+# Rows are inserted in the order of digests: two that bring the same at once would otherwise wait for each other.
 INSERT = """
 WITH item AS (
     SELECT * FROM unnest(%(ids)s::text[], %(qs)s::text[], %(as)s::text[], %(digests)s::bytea[], %(words)s::text[],
@@ -84,7 +84,7 @@ SELECT id FROM datum
 
 
 def insert(collection: Collection, items: Sequence[NewDatum]) -> Insertion:
-    """Add what is new, in one transaction, and have its vectors made. Of equal items the first counts."""
+    """Insert what is new, in one transaction, and queue the making of its vectors. Of equal items the first counts."""
     insertion = Insertion()
     columns: dict[str, Any] = {
         "dataset_id": collection.dataset_id,
@@ -117,7 +117,7 @@ def insert(collection: Collection, items: Sequence[NewDatum]) -> Insertion:
 
 
 def index_texts_of(q: str, others: Iterable[str]) -> list[tuple[bool, str]]:
-    """(is default, text) of a datum, each text once."""
+    """Return (is_default, text) pairs of a datum, each text once."""
     texts = dict.fromkeys(cleaned for text in others if (cleaned := clean(text)))
     texts.pop(q, None)
     return [(True, q), *((False, text) for text in texts)]
@@ -145,9 +145,9 @@ FROM index_text CROSS JOIN datasets_vectorset AS vector_set WHERE vector_set.dat
 
 
 def change(datum: Datum, *, q: str, a: str, index_texts: Sequence[str] | None = None) -> None:
-    """Give a datum another text; its vectors are made anew where they differ. None leaves its other texts.
+    """Give a datum another text, and queue new vectors where texts differ. None leaves its other texts.
 
-    Raises django.db.IntegrityError when its collection has this question and answer already.
+    Raise django.db.IntegrityError when its collection has this question and answer already.
     """
     q, a = clean(q), clean(a)
     with transaction.atomic(), connection.cursor() as cursor:

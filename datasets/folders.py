@@ -6,12 +6,12 @@ from apikeys.errors import InvalidParameter
 from datasets.lookups import find_collection, lock_collections
 from datasets.models import Collection, Dataset, Kind
 
-# The database removes what is in folders one level inside the other.
+# The database's cascade goes one level deeper for each folder inside another.
 MAXIMUM_DEPTH = 20
 
 
 def find_folder(dataset: Dataset, folder_id: str | None) -> Collection | None:
-    """The folder of a dataset in which something shall be; None for its root."""
+    """Return None for the dataset's root. Raise CollectionNotFound, or InvalidParameter for what is no folder."""
     if not folder_id:
         return None
     folder = find_collection(dataset.team_id, folder_id, dataset=dataset)
@@ -21,7 +21,7 @@ def find_folder(dataset: Dataset, folder_id: str | None) -> Collection | None:
 
 
 def lock_folder(dataset: Dataset, folder_id: str | None) -> Collection | None:
-    """Like `find_folder`, and it stays until the transaction ends."""
+    """Find a folder as `find_folder` does, and lock it until the transaction ends."""
     folder = find_folder(dataset, folder_id)
     if folder is not None:
         lock_collections(dataset.team_id, [folder.pk])
@@ -49,7 +49,6 @@ SELECT coalesce(max(level), 0) FROM inside
 
 
 def check_place(collection: Collection) -> None:
-    """Raises InvalidParameter for a folder that would be in itself, or too deep."""
     with connection.cursor() as cursor:
         cursor.execute(HEIGHT, [collection.pk])
         (height,) = cursor.fetchone()
@@ -57,7 +56,7 @@ def check_place(collection: Collection) -> None:
 
 
 def check_depth(folder_id: str | None, height: int, moved_id: str | None = None) -> None:
-    """`height`: how many folders of a branch come into this one."""
+    """Raise InvalidParameter when a branch, `height` folders high, would be in itself or too deep in this folder."""
     with connection.cursor() as cursor:
         cursor.execute(ANCESTORS, [folder_id])
         above = {row[0] for row in cursor.fetchall()}

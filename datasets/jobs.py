@@ -1,4 +1,4 @@
-"""What the jobs' worker does for datasets: it reads sources and makes vectors. Importing this registers its tasks."""
+"""The worker's tasks for datasets: to read sources and make vectors. Importing this registers them."""
 
 from asgiref.sync import sync_to_async
 from django.db.models import Exists, OuterRef, TextField, Value
@@ -12,14 +12,14 @@ from datasets.models import UNREAD, Collection, PendingVector
 from datasets.queue import EMBED, IMPORT, import_lock, queue_embedding, queue_import
 from datasets.vectors import indexes, sets
 
-# They look for what is waited for while no job makes it: a provider failed, or a process died; and for sets of vectors
+# These tasks look for work that waits without a job, since a provider failed or a process died, and for sets of vectors
 # that have grown so large that they need an index.
 SCHEDULE = {
     "embed_what_waits": "* * * * *",
     "import_what_waits": "* * * * *",
     "index_vectors": "*/10 * * * *",
 }
-# How many sources one look takes on.
+# One look takes on so many sources at most.
 BATCH = 500
 
 
@@ -45,9 +45,9 @@ def embed_what_waits(timestamp: int) -> None:
 @app.periodic(cron=SCHEDULE["import_what_waits"])
 @app.task(name="import_what_waits", lock="import_what_waits", queueing_lock="import_what_waits")
 def import_what_waits(timestamp: int) -> None:
-    """Sources without a job: theirs failed in a way of its own, or was removed."""
     lock = Concat(Value(import_lock("")), OuterRef("pk"), output_field=TextField())
     waiting = Collection.objects.filter(state__in=UNREAD)
+    # A source has no job when its job failed in a way of its own, or was removed.
     for collection in waiting.exclude(Exists(ProcrastinateJob.objects.filter(lock=lock))).order_by("pk")[:BATCH]:
         queue_import(collection.pk)
 

@@ -1,4 +1,4 @@
-"""The rows that a call names: its team's, or as if there were none."""
+"""Look-ups and locks of the rows that a call names. Rows of other teams are as if there were none."""
 
 from typing import Any
 
@@ -18,8 +18,8 @@ def find_dataset(team_id: str, dataset_id: str | None) -> Dataset:
     return dataset
 
 
-def find_collection(team_id: str, collection_id: str | None, **wanted: Any) -> Collection:
-    rows = Collection.objects.for_team(team_id).filter(**wanted).select_related("dataset")
+def find_collection(team_id: str, collection_id: str | None, **filters: Any) -> Collection:
+    rows = Collection.objects.for_team(team_id).filter(**filters).select_related("dataset")
     collection: Collection | None = _find(rows, collection_id)
     if collection is None:
         raise CollectionNotFound
@@ -34,7 +34,7 @@ def find_datum(team_id: str, datum_id: str | None) -> Datum:
 
 
 def lock_dataset(team_id: str, dataset_id: str | None, *, for_removal: bool = False) -> Dataset:
-    """A dataset that nobody else changes or removes until the transaction ends."""
+    """Lock a dataset against change and removal until the transaction ends. Raise DatasetNotFound."""
     rows = Dataset.objects.for_team(team_id).select_for_update(no_key=not for_removal)
     dataset: Dataset | None = _find(rows, dataset_id)
     if dataset is None:
@@ -43,15 +43,15 @@ def lock_dataset(team_id: str, dataset_id: str | None, *, for_removal: bool = Fa
 
 
 def lock_collections(team_id: str, collection_ids: list[str], *, for_removal: bool = False) -> list[Collection]:
-    """All of them, or CollectionNotFound. For a removal their datasets are locked before them."""
-    wanted = set(collection_ids)
-    if not all(map(is_object_id, wanted)):
+    """Lock all of them, or raise CollectionNotFound. For a removal, lock their datasets before them."""
+    ids = set(collection_ids)
+    if not all(map(is_object_id, ids)):
         raise CollectionNotFound
     if for_removal:
-        lock_datasets_of(Collection.objects.for_team(team_id).filter(pk__in=wanted))
-    rows = Collection.objects.for_team(team_id).filter(pk__in=wanted).select_related("dataset")
+        lock_datasets_of(Collection.objects.for_team(team_id).filter(pk__in=ids))
+    rows = Collection.objects.for_team(team_id).filter(pk__in=ids).select_related("dataset")
     found = list(rows.select_for_update(of=("self",), no_key=not for_removal).order_by("pk"))
-    if len(found) != len(wanted):
+    if len(found) != len(ids):
         raise CollectionNotFound
     return found
 
@@ -66,11 +66,9 @@ def lock_datasets_of(rows: QuerySet[Any]) -> None:
 
 
 def lock_datum(team_id: str, datum_id: str | None) -> Datum:
-    """A datum that nobody else changes or removes until the transaction ends.
-
-    Its dataset and its collection are held first, in the order in which they are removed.
-    """
+    """Lock a datum against change and removal until the transaction ends. Raise DatumNotFound."""
     found = find_datum(team_id, datum_id)
+    # Its dataset and its collection are held first, in the order in which they are removed.
     with connection.cursor() as cursor:
         cursor.execute(HOLD, {"dataset_id": found.dataset_id})
         cursor.execute("SELECT 1 FROM datasets_collection WHERE id = %s FOR KEY SHARE", [found.collection_id])

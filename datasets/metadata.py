@@ -1,4 +1,4 @@
-"""What callers keep with a collection, as they gave it."""
+"""Metadata that callers keep with a collection, as they gave it."""
 
 from typing import Any
 

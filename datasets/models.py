@@ -1,4 +1,8 @@
-"""What an app may know: datasets, the collections in them, and the data that are found by their texts."""
+"""Knowledge of apps: datasets, the collections in them, and the data that are found by their texts.
+
+The database itself removes what belongs to a row that goes: there may be millions, and Django would read them first.
+Hence the foreign keys that Django does not follow.
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,12 @@ from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 from pgvector.django import VectorField
 
-from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet
+from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet, unconstrained_key
 from datasets.texts import STATIC_MODEL
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-# The database itself removes what belongs to a row that goes: there may be millions, and Django would read them first.
-OWNED: Any = {"on_delete": models.DO_NOTHING, "db_constraint": False}
 # Sizes of chunks, in tokens as `datasets.texts.token_count` counts them.
 SMALLEST_CHUNK, LARGEST_CHUNK, USUAL_CHUNK = 32, 4_096, 512
 
@@ -55,7 +57,7 @@ class Dataset(models.Model):
         verbose_name_plural = _("datasets")
         ordering = ["name", "pk"]
         constraints = [
-            # What the composite foreign keys that lead here point at.
+            # The composite foreign keys that lead here point at this.
             models.UniqueConstraint(fields=["id", "team"], name="dataset_in_team"),
         ]
         indexes = [models.Index(fields=["team", "name"], name="dataset_by_name")]
@@ -84,7 +86,7 @@ class DatasetOwnedQuerySet(models.QuerySet[Any]):
 class VectorSet(models.Model):
     """All vectors of a dataset that one model made. Search uses the current one; another may be in the making."""
 
-    dataset = models.ForeignKey(Dataset, verbose_name=_("dataset"), **OWNED, related_name="vector_sets")
+    dataset = unconstrained_key(Dataset, _("dataset"), db_index=True, related_name="vector_sets")
     provider = models.ForeignKey(
         "chat.Provider",
         verbose_name=_("provider"),
@@ -104,7 +106,7 @@ class VectorSet(models.Model):
         help_text=_("Taken from the model's first vector; all others have the same."),
     )
     is_current = models.BooleanField(_("is current"))
-    # Why the last batch could not be embedded; empty while all goes well.
+    # It says why the last batch could not be embedded, and is empty while all goes well.
     failure = models.CharField(_("failure"), max_length=500, blank=True)
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
@@ -115,7 +117,7 @@ class VectorSet(models.Model):
         verbose_name_plural = _("vector sets")
         ordering = ["pk"]
         constraints = [
-            # One that search uses, and at most one that will take its place.
+            # Search uses one, and at most one more is to take its place.
             models.UniqueConstraint(fields=["dataset", "is_current"], name="vector_set_once_a_dataset"),
         ]
 
@@ -124,7 +126,7 @@ class VectorSet(models.Model):
 
 
 class Kind(models.TextChoices):
-    """What a collection came from. The values are FastGPT's."""
+    """The kind of source that a collection came from. The values are FastGPT's."""
 
     FOLDER = "folder", _("folder")
     VIRTUAL = "virtual", _("entered by hand")
@@ -142,20 +144,18 @@ class ImportState(models.TextChoices):
     FAILED = "failed", _("failed")
 
 
-# What an import writes of itself into its collection.
+# An import writes these columns of its collection, to tell how far it is.
 PROGRESS = ("source_format", "chunks_read", "repeated", "left_out", "attempts")
-# Of an import whose source is still to be read to its end.
+# In these states the source of an import is still to be read to its end.
 UNREAD = (ImportState.WAITING, ImportState.READING)
 
 
 class Collection(models.Model):
-    """Data of one source in a dataset: a file, a link, a text, or what was entered by hand. Or a folder of them."""
+    """Data of one source in a dataset (a file, a link, a text, or entries by hand), or a folder of collections."""
 
     id = ObjectIdField()
-    dataset = models.ForeignKey(Dataset, verbose_name=_("dataset"), **OWNED, related_name="collections", db_index=False)
-    parent = models.ForeignKey(
-        "self", verbose_name=_("parent"), **OWNED, null=True, blank=True, related_name="children"
-    )
+    dataset = unconstrained_key(Dataset, _("dataset"), related_name="collections")
+    parent = unconstrained_key("self", _("parent"), db_index=True, null=True, blank=True, related_name="children")
     kind = models.CharField(_("kind"), max_length=10, choices=Kind.choices)
     name = models.CharField(_("name"), max_length=200)
     url = models.CharField(_("URL"), max_length=2000, blank=True, help_text=_("The URL of a link."))
@@ -168,14 +168,14 @@ class Collection(models.Model):
     metadata = models.JSONField(_("metadata"), default=dict, blank=True)
     state = models.CharField(_("state"), max_length=10, choices=ImportState.choices, default=ImportState.READY)
     failure = models.CharField(_("failure"), max_length=500, blank=True, help_text=_("Why the import stopped early."))
-    # As `datasets.conversion.formats.Format` spells it. Of a link it is known when that has been fetched.
+    # It is spelled as by `datasets.conversion.formats.Format`. For a link it is known when that has been fetched.
     source_format = models.CharField(_("format"), max_length=10, blank=True, editable=False)
-    # Of an import, written with the data themselves: how many chunks of the source have been read, how many of those
+    # An import writes these with the data themselves: how many chunks of the source have been read, how many of those
     # were there before in this collection, and how many rows were left out, too long or without a question.
     chunks_read = models.PositiveIntegerField(_("chunks read"), default=0, editable=False)
     repeated = models.PositiveIntegerField(_("repeated"), default=0)
     left_out = models.PositiveIntegerField(_("left out"), default=0, editable=False)
-    # How often its reading was begun since the last chunk.
+    # It counts how often the reading was begun since the last chunk.
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0, editable=False)
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
     updated_at = models.DateTimeField(_("updated at"), auto_now=True)
@@ -187,7 +187,7 @@ class Collection(models.Model):
         verbose_name_plural = _("collections")
         ordering = ["-updated_at", "pk"]
         constraints = [
-            # What the composite foreign keys (collection, dataset) point at.
+            # The composite foreign keys (collection, dataset) point at this.
             models.UniqueConstraint(fields=["id", "dataset"], name="collection_in_dataset"),
         ]
         indexes = [models.Index(fields=["dataset", "parent", "-updated_at"], name="collection_latest")]
@@ -199,7 +199,7 @@ class Collection(models.Model):
 class SourcePiece(models.Model):
     """A part of the bytes that a collection is imported from. They are removed when it has been read whole."""
 
-    collection = models.ForeignKey(Collection, verbose_name=_("collection"), **OWNED, related_name="source_pieces")
+    collection = unconstrained_key(Collection, _("collection"), db_index=True, related_name="source_pieces")
     ordinal = models.PositiveIntegerField(_("ordinal"))
     content = models.BinaryField(_("content"))
 
@@ -217,16 +217,14 @@ class Datum(models.Model):
     """A question and its answer, or a piece of text. It is found by its texts, and quoted whole."""
 
     id = ObjectIdField()
-    dataset = models.ForeignKey(Dataset, verbose_name=_("dataset"), **OWNED, related_name="data", db_index=False)
-    collection = models.ForeignKey(
-        Collection, verbose_name=_("collection"), **OWNED, related_name="data", db_index=False
-    )
+    dataset = unconstrained_key(Dataset, _("dataset"), related_name="data")
+    collection = unconstrained_key(Collection, _("collection"), related_name="data")
     chunk_index = models.PositiveIntegerField(_("chunk index"), default=0, help_text=_("Its position in the source."))
     q = models.TextField(_("question or text"))
     a = models.TextField(_("answer"), blank=True)
-    # SHA-256 of both, to find what is there already.
+    # It is the SHA-256 of both, by which a repeated datum is found.
     digest = models.BinaryField(_("digest"), max_length=32, editable=False)
-    # Words of both, and the dataset's own word, by which the index leaves out what is in others.
+    # It has the words of both, and the dataset's own word, by which the index leaves out what is in others.
     words = SearchVectorField(_("words"), editable=False)
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
     updated_at = models.DateTimeField(_("updated at"), db_default=Now(), editable=False)
@@ -239,7 +237,7 @@ class Datum(models.Model):
         ordering = ["collection", "chunk_index", "pk"]
         constraints = [
             models.UniqueConstraint(fields=["collection", "digest"], name="datum_once_a_collection"),
-            # What the composite foreign key (datum, dataset) of a text points at.
+            # The composite foreign key (datum, dataset) of a text points at this.
             models.UniqueConstraint(fields=["id", "dataset"], name="datum_in_dataset"),
         ]
         indexes = [models.Index(fields=["collection", "chunk_index", "id"], name="datum_in_order")]
@@ -251,8 +249,8 @@ class Datum(models.Model):
 class IndexText(models.Model):
     """A text that a datum is found by: its own, or another that its author gave it."""
 
-    datum = models.ForeignKey(Datum, verbose_name=_("datum"), **OWNED, related_name="index_texts")
-    dataset = models.ForeignKey(Dataset, verbose_name=_("dataset"), **OWNED, related_name="+", db_index=False)
+    datum = unconstrained_key(Datum, _("datum"), db_index=True, related_name="index_texts")
+    dataset = unconstrained_key(Dataset, _("dataset"))
     # Made from the datum, and made anew when that changes.
     is_default = models.BooleanField(_("is default"))
     text = models.TextField(_("text"))
@@ -266,24 +264,21 @@ class IndexText(models.Model):
         return self.text[:60]
 
 
-# How often a text is tried whose model refuses it.
+# A text that its model refuses is tried so often.
 MAXIMUM_ATTEMPTS = 3
 
 
 class PendingVectorQuerySet(models.QuerySet[Any]):
     def open(self) -> PendingVectorQuerySet:
-        """Those that are still tried."""
         return self.filter(attempts__lt=MAXIMUM_ATTEMPTS)
 
 
 class PendingVector(models.Model):
-    """A text that waits for its vector in one set. Written with the text, removed with the vector's coming."""
+    """A text that waits for its vector in one set. The row comes with the text and goes with the vector's coming."""
 
-    vector_set = models.ForeignKey(
-        VectorSet, verbose_name=_("vector set"), **OWNED, related_name="pending", db_index=False
-    )
-    index_text = models.ForeignKey(IndexText, verbose_name=_("index text"), **OWNED, related_name="pending")
-    collection = models.ForeignKey(Collection, verbose_name=_("collection"), **OWNED, related_name="pending")
+    vector_set = unconstrained_key(VectorSet, _("vector set"), related_name="pending")
+    index_text = unconstrained_key(IndexText, _("index text"), db_index=True, related_name="pending")
+    collection = unconstrained_key(Collection, _("collection"), db_index=True, related_name="pending")
     # How often its model refused this text while it took others, and why. After the last attempt it is left alone.
     attempts = models.PositiveSmallIntegerField(_("attempts"), db_default=0, editable=False)
     failure = models.CharField(_("failure"), max_length=500, blank=True, db_default="", editable=False)
@@ -301,12 +296,10 @@ class PendingVector(models.Model):
 
 
 class Vector(models.Model):
-    """Where a text lies in the space of one model. Of length 1, so that a product is a cosine."""
+    """The place of a text in the space of one model. It has length 1, so that a product is a cosine."""
 
-    vector_set = models.ForeignKey(
-        VectorSet, verbose_name=_("vector set"), **OWNED, related_name="vectors", db_index=False
-    )
-    index_text = models.ForeignKey(IndexText, verbose_name=_("index text"), **OWNED, related_name="vectors")
+    vector_set = unconstrained_key(VectorSet, _("vector set"), related_name="vectors")
+    index_text = unconstrained_key(IndexText, _("index text"), db_index=True, related_name="vectors")
     embedding = VectorField(_("embedding"))
 
     class Meta:

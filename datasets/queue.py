@@ -4,12 +4,11 @@ from django.db import transaction
 from procrastinate.contrib.django import app
 from procrastinate.exceptions import AlreadyEnqueued
 
-# The names of tasks, and of the queues that they wait in.
+# These name the tasks, and the queues that they wait in.
 EMBED, IMPORT = "embed", "import"
 
 
 def queue_embedding(dataset_id: str) -> None:
-    """Queue one run for a dataset. One runs at a time, and at most one more waits."""
     _queue(EMBED, f"embed:{dataset_id}", dataset_id=dataset_id)
 
 
@@ -18,7 +17,6 @@ def queue_embedding_on_commit(dataset_id: str) -> None:
 
 
 def queue_import(collection_id: str) -> None:
-    """Queue one run for a collection. One runs at a time, and at most one more waits."""
     _queue(IMPORT, import_lock(collection_id), collection_id=collection_id)
 
 
@@ -27,6 +25,7 @@ def import_lock(collection_id: str) -> str:
 
 
 def _queue(name: str, lock: str, **arguments: str) -> None:
+    """Queue a job, unless one waits with this lock. One with it runs at a time, and at most one more waits."""
     try:
         with transaction.atomic():
             app.configure_task(name, queue=name, lock=lock, queueing_lock=lock).defer(**arguments)

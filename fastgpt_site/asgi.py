@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 def get_application() -> Application:
-    """The application of this process. A route that does not declare its policy stops it here."""
+    """Return the application of this process. Raise ImproperlyConfigured while a system check fails."""
     # The first line of a process's log says which version wrote the rest, whatever stops it afterwards.
     logger.info("%s starts a server process", theme.release(), extra={"fields": {"process_id": os.getpid()}})
     errors = [error for error in run_checks() if error.level >= ERROR]

@@ -1,4 +1,4 @@
-"""Groups that are ready to be given to people. What they may do there, they may do in their own teams alone."""
+"""Groups that are ready to be given to people. Their members act in their own teams alone."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ MANAGE_KNOWLEDGE = [
     for model in ("dataset", "collection", "datum")
     for right in ("view", "add", "change", "delete")
 ]
-# What is given here is of these packages.
+# Only permissions of these packages are given here.
 LABELS = ("apikeys", "datasets", "chat")
 GROUPS = {
     "Key administrator": [
@@ -74,7 +74,7 @@ def complete_groups(apps: Any, using: str = DEFAULT_DB_ALIAS, verbosity: int = 0
     try:
         group_model, permission_model = apps.get_model("auth", "Group"), apps.get_model("auth", "Permission")
     except LookupError:
-        # Going back to before there were any.
+        # A migration backwards may end before there were any permissions.
         return
     for label in LABELS:
         create_permissions(installed.get_app_config(label), verbosity=0, using=using, apps=apps)
@@ -84,10 +84,10 @@ def complete_groups(apps: Any, using: str = DEFAULT_DB_ALIAS, verbosity: int = 0
         .filter(content_type__app_label__in=LABELS)
         .values_list("content_type__app_label", "codename", "pk")
     }
-    for name, wanted in GROUPS.items():
+    for name, names in GROUPS.items():
         group, _ = group_model.objects.using(using).get_or_create(name=name)
         held = set(group.permissions.values_list("pk", flat=True))
-        lacking = [permissions[one] for one in wanted if one in permissions and permissions[one] not in held]
+        lacking = [permissions[one] for one in names if one in permissions and permissions[one] not in held]
         if lacking:
             group.permissions.add(*lacking)
 

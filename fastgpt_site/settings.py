@@ -15,7 +15,7 @@ VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())["project
 env = environ.Env()
 env.read_env(env.str("ENV_FILE", default="") or BASE_DIR / ".env")
 
-# Where the embedded database, the secrets of the first start and nothing else lie.
+# Nothing but the embedded database and the secrets of the first start lies here.
 DATA_DIR = Path(env.str("DATA_DIR", default="") or BASE_DIR / "data").resolve()
 DATABASE_URL = env.str("DATABASE_URL", default="")
 # LISTEN needs a connection of its own that no transaction pooler hands round.
@@ -23,7 +23,7 @@ DATABASE_DIRECT_URL = env.str("DATABASE_DIRECT_URL", default="")
 
 local_secrets.load(env, DATA_DIR, create=not DATABASE_URL)
 
-# Where `serve` and `quickstart` listen unless told otherwise.
+# `serve` and `quickstart` listen here unless an option says otherwise.
 PORT = env.int("PORT", default=8000)
 
 DEBUG = env.bool("DEBUG", default=False)
@@ -39,7 +39,7 @@ OUTBOUND_ALLOWED_NETWORKS = env.list("OUTBOUND_ALLOWED_NETWORKS", default=[])
 LINK_ALLOWED_NETWORKS = env.list("LINK_ALLOWED_NETWORKS", default=[])
 DEFAULT_PROVIDER_URL = env.str("DEFAULT_PROVIDER_URL", default="")
 
-# Who may read /metrics: with a token whoever has it, without one this machine alone.
+# With a token, whoever has it may read /metrics; without one, this machine alone.
 METRICS_TOKEN = local_secrets.require_if_set(env, "METRICS_TOKEN")
 METRICS_PER_KEY = env.bool("METRICS_PER_KEY", default=False)
 
@@ -50,15 +50,15 @@ API_ROOTS = ("api/", "v1/")
 API_MAX_BODY_BYTES = env.int("API_MAX_BODY_BYTES", default=2 * 1024 * 1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = API_MAX_BODY_BYTES
 API_BODY_SECONDS = env.int("API_BODY_SECONDS", default=30)
-# Of a file that is imported into a dataset. It may take longer than other bodies.
+# A file that is imported into a dataset may take longer than other bodies.
 DATASET_MAX_FILE_BYTES = env.int("DATASET_MAX_FILE_BYTES", default=100 * 1024 * 1024)
-# For building the index of a large dataset's vectors.
+# Memory for building the index of a large dataset's vectors.
 VECTOR_INDEX_MEMORY_BYTES = env.int("VECTOR_INDEX_MEMORY_BYTES", default=1024 * 1024 * 1024)
 STREAM_MAX_SECONDS = env.int("STREAM_MAX_SECONDS", default=900)
 STREAM_STALL_SECONDS = env.int("STREAM_STALL_SECONDS", default=60)
-# How many accepted requests may be running or waiting to be recorded in one process.
+# So many accepted requests may be running or waiting to be recorded in one process.
 RECORDER_QUEUE_SIZE = env.int("RECORDER_QUEUE_SIZE", default=2000)
-# After how many days usage records are rolled up into daily rows; 0 keeps them all.
+# Usage records are rolled up into daily rows after so many days; 0 keeps them all.
 RETENTION_DAYS = env.int("RETENTION_DAYS", default=0)
 
 INSTALLED_APPS = [
@@ -145,7 +145,7 @@ AUTH_PASSWORD_VALIDATORS = [
     )
 ]
 
-# Of mails and commands, and of pages to a browser that asks for neither language.
+# Mails and commands speak it, and pages to a browser that asks for neither language.
 LANGUAGE_CODE = env.str("LANGUAGE_CODE", default="en")
 LANGUAGES = [("en", "English"), ("zh-hans", "简体中文")]
 LOCALE_PATHS = [BASE_DIR / "locale"]
@@ -194,7 +194,7 @@ REST_FRAMEWORK = {
     "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
 }
 
-# Of each app: the module that declares its background jobs.
+# These modules declare the background jobs of each app.
 PROCRASTINATE_AUTODISCOVER_MODULE_NAME = "jobs"
 
 # Without EMAIL_URL nobody is sent mail. The URL itself, which holds a password, is not kept.

@@ -1,4 +1,4 @@
-"""How the admin looks: its name, its colors, and a sidebar by task that shows what the user may see."""
+"""The look of the admin: its name, its colors, and a sidebar by task that shows what the user may see."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +15,6 @@ NAME = "FastGPT API keys"
 
 
 def base_url(request: HttpRequest) -> str:
-    """The BaseURL, as whoever reads this page reaches it."""
     return request.build_absolute_uri("/api")
 
 
@@ -30,7 +29,6 @@ def release() -> str:
 
 
 def search(request: HttpRequest) -> HttpResponse:
-    """Unfold's search over everything. It fails on a page that there is not."""
     try:
         return admin.site.search(request)  # type: ignore[attr-defined, no-any-return]
     except InvalidPage as error:
@@ -50,19 +48,16 @@ def is_superuser(request: HttpRequest) -> bool:
 
 
 def is_of_apps(request: HttpRequest) -> bool:
-    """Whether the page is of apps, and not the one to try them on, which lies among theirs."""
     return request.path.startswith(reverse("admin:chat_app_changelist")) and request.path != reverse(
         "admin:chat_app_try"
     )
 
 
 def is_of_datasets(request: HttpRequest) -> bool:
-    """Whether the page is of datasets or of what is in them, which has no link of its own."""
     return request.path.startswith(reverse("admin:app_list", args=["datasets"]))
 
 
 def page(title: Any, icon: str, model: str, permission: Callable[[HttpRequest], bool] | None = None) -> dict[str, Any]:
-    """A link to the list of a model, such as apikeys.apikey."""
     app, _, name = model.partition(".")
     return {
         "title": title,

@@ -1,4 +1,4 @@
-"""Every address of the site. What stands under an API root declares its policy, or the server does not start."""
+"""Every address of the site. A route under an API root declares its policy, or the server does not start."""
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path, re_path

@@ -62,7 +62,7 @@ class ApiKeyAuthentication(BaseAuthentication):
             generation = listener.generation
             rules = lookup.site_rules_from_thread()
             policy = lookup.find_policy_from_thread(credential.key, rules)
-            found = _found(http_request, credential, policy, rules, generation)
+            found = _make_credential(http_request, credential, policy, rules, generation)
         found.policy.check_usable()
         return KeyOwner(found.policy.owner_id, found.policy.owner_name), found
 
@@ -78,7 +78,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         generation = listener.generation
         rules = await lookup.site_rules()
         policy = await lookup.find_policy(credential.key, rules)
-        found = _found(http_request, credential, policy, rules, generation)
+        found = _make_credential(http_request, credential, policy, rules, generation)
         http_request.api_credential = found  # type: ignore[attr-defined]
         return found
 
@@ -86,7 +86,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         return "Bearer"
 
 
-def _found(
+def _make_credential(
     http_request: HttpRequest, credential: Credential, policy: KeyPolicy, rules: SiteRules, generation: int
 ) -> ApiCredential:
     trace_of(http_request).policy = policy

@@ -49,13 +49,13 @@ def team_id_of(request: Request) -> str:
         return request.auth.policy.team_id
     user: Any = request.user
     teams = Team.objects.for_user(user)
-    wanted = request.query_params.get("teamId")
-    if wanted is not None:
-        teams = teams.filter(pk=wanted) if is_object_id(wanted) else teams.none()
+    named_id = request.query_params.get("teamId")
+    if named_id is not None:
+        teams = teams.filter(pk=named_id) if is_object_id(named_id) else teams.none()
     team_ids = list(teams.values_list("pk", flat=True)[:2])
     if len(team_ids) != 1:
         raise InvalidParameter(
-            "Name the team in teamId." if wanted is None else "There is no such team.", param="teamId"
+            "Name the team in teamId." if named_id is None else "There is no such team.", param="teamId"
         )
     team_id: str = team_ids[0]
     return team_id

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.conf import settings
+from psycopg.rows import kwargs_row
 
 from apikeys.access.policy import KeyPolicy, SiteRules
 from apikeys.errors import InvalidKey
@@ -29,12 +30,14 @@ WITH wanted AS (
     RETURNING secret.id
 )
 SELECT DISTINCT ON (wanted.ordinal)
-    wanted.ordinal, key.id, secret.id, key.team_id, key.owner_id, owner.username, key.name, secret.last_four,
-    key.app_id, key.can_name_app, key.revoked_at IS NOT NULL,
-    key.disabled_at IS NOT NULL OR team.disabled_at IS NOT NULL OR NOT owner.is_active OR membership.id IS NULL,
-    key.expires_at, secret.expires_at, key.allowed_networks, key.allowed_endpoints, key.allowed_models,
+    wanted.ordinal, key.id AS key_id, secret.id AS secret_id, key.team_id, key.owner_id, owner.username AS owner_name,
+    key.name, secret.last_four, key.app_id, key.can_name_app, key.revoked_at IS NOT NULL AS is_revoked,
+    (key.disabled_at IS NOT NULL OR team.disabled_at IS NOT NULL OR NOT owner.is_active OR membership.id IS NULL)
+        AS is_disabled,
+    key.expires_at, secret.expires_at AS secret_expires_at, key.allowed_networks, key.allowed_endpoints,
+    key.allowed_models,
     EXISTS (SELECT 1 FROM apikeys_limit AS a_limit
-        WHERE a_limit.key_id = key.id OR (a_limit.key_id IS NULL AND a_limit.team_id = key.team_id))
+        WHERE a_limit.key_id = key.id OR (a_limit.key_id IS NULL AND a_limit.team_id = key.team_id)) AS has_limits
 FROM wanted
 JOIN apikeys_keysecret AS secret ON secret.digest = ANY (%(digests)s::bytea[]) AND secret.digest = wanted.digest
 JOIN apikeys_apikey AS key ON key.id = secret.key_id
@@ -54,7 +57,8 @@ def _load_policies(connection: Connection, batch: Sequence[dict[str, bytes]]) ->
             ordinals.append(ordinal)
             digests.append(digest)
             first_digests.append(first)
-    rows = connection.execute(
+    cursor = connection.cursor(row_factory=kwargs_row(_numbered_policy))
+    rows = cursor.execute(
         LOOKUP_SQL,
         {
             "ordinals": ordinals,
@@ -64,15 +68,26 @@ def _load_policies(connection: Connection, batch: Sequence[dict[str, bytes]]) ->
         },
     ).fetchall()
     found: list[KeyPolicy | None] = [None] * len(batch)
-    for ordinal, *columns in rows:
-        found[ordinal] = _policy(columns)
+    for ordinal, policy in rows:
+        found[ordinal] = policy
     return found
 
 
-def _policy(columns: Sequence[Any]) -> KeyPolicy:
-    *plain, networks, endpoints, models, has_limits = columns
-    parsed = tuple(ipaddress.ip_network(network) for network in networks)
-    return KeyPolicy(*[*plain, parsed, frozenset(endpoints), frozenset(models), has_limits])
+def _numbered_policy(
+    *,
+    ordinal: int,
+    allowed_networks: Sequence[str],
+    allowed_endpoints: Sequence[str],
+    allowed_models: Sequence[str],
+    **columns: Any,
+) -> tuple[int, KeyPolicy]:
+    policy = KeyPolicy(
+        **columns,
+        allowed_networks=tuple(map(ipaddress.ip_network, allowed_networks)),
+        allowed_endpoints=frozenset(allowed_endpoints),
+        allowed_models=frozenset(allowed_models),
+    )
+    return ordinal, policy
 
 
 def _load_site_rules(connection: Connection, batch: Sequence[None]) -> list[SiteRules | None]:

@@ -1,5 +1,6 @@
 """May they: the one permission class of the API. It reads what the view declares and decides."""
 
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from django.http import HttpRequest
@@ -7,9 +8,10 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
 from apikeys.access.declarations import APP, GLOBAL, GLOBAL_NAMING_APP, PUBLIC, ApiCredential
-from apikeys.access.policy import KeyPolicy, SiteRules
+from apikeys.access.policy import KeyPolicy, kind_may_call, may_call
 from apikeys.client_address import address_of, is_in
 from apikeys.errors import (
+    AccessError,
     AddressNotAllowed,
     EndpointNotAllowed,
     InvalidParameter,
@@ -45,31 +47,29 @@ class EndpointAccess(BasePermission):
             address = address_of(http_request)
             if address is None or not is_in(address, policy.allowed_networks):
                 raise AddressNotAllowed
-        check_kind(policy.kinds, view.api_key_access)
-        if not is_open(policy, view, credential.rules):
-            raise EndpointNotAllowed("An administrator has closed this endpoint to this kind of API key.")
-        if policy.allowed_endpoints and view.endpoint not in policy.allowed_endpoints:
-            raise EndpointNotAllowed(f"This API key may not call {view.endpoint}: it is not in the key's own list.")
+        if not may_call(policy, view, credential.rules.denied_kinds):
+            raise refusal_of(policy, view, credential.rules.denied_kinds)
         if credential.named_app_id is not None and GLOBAL_NAMING_APP not in view.api_key_access:
             raise InvalidParameter(
                 "Only chat endpoints take an app id behind the key. Send the key alone.", param="Authorization"
             )
 
 
-def is_open(policy: KeyPolicy, view: Any, rules: SiteRules) -> bool:
-    """Whether this kind of key may call it: by its declaration, and by the rule that lowered that."""
-    denied = rules.denied_kinds.get(view.endpoint, frozenset())
-    return policy.kind not in denied and bool(policy.kinds & (view.api_key_access - denied))
+def refusal_of(policy: KeyPolicy, view: Any, denied_kinds: Mapping[str, Collection[str]]) -> AccessError:
+    """Return the refusal that says why this key may not call this endpoint."""
+    if not policy.kinds & view.api_key_access:
+        return wrong_kind(policy.kinds, view.api_key_access)
+    if not kind_may_call(policy.kind, view, denied_kinds):
+        return EndpointNotAllowed("An administrator has closed this endpoint to this kind of API key.")
+    return EndpointNotAllowed(f"This API key may not call {view.endpoint}: it is not in the key's own list.")
 
 
-def check_kind(kinds: frozenset[AccessKind], accepted: frozenset[AccessKind]) -> None:
-    """Raise the refusal that says which kind of key would have worked."""
-    if kinds & accepted:
-        return
+def wrong_kind(kinds: frozenset[AccessKind], accepted: frozenset[AccessKind]) -> AccessError:
+    """Return the refusal that says which kind of key would have worked."""
     if not accepted:
-        raise EndpointNotAllowed("No API key may call this endpoint.")
+        return EndpointNotAllowed("No API key may call this endpoint.")
     if APP in kinds:
-        raise WrongKeyKind(GLOBAL_KEY_NEEDED)
+        return WrongKeyKind(GLOBAL_KEY_NEEDED)
     if accepted <= {APP, GLOBAL_NAMING_APP} and GLOBAL in kinds:
-        raise WrongKeyKind(APP_KEY_NEEDED)
-    raise EndpointNotAllowed
+        return WrongKeyKind(APP_KEY_NEEDED)
+    return EndpointNotAllowed()

@@ -2,8 +2,10 @@
 
 import ipaddress
 import time
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, Protocol
 
 from apikeys.errors import DisabledKey, ExpiredKey, RevokedKey, RotatedKey
 from apikeys.keys.kinds import AccessKind
@@ -31,7 +33,7 @@ class KeyPolicy:
     allowed_networks: tuple[Network, ...]
     allowed_endpoints: frozenset[str]
     allowed_models: frozenset[str]
-    # Of its own or of its team's. Without any, admission costs no round trip.
+    # Its own or its team's. Without any, admission costs no round trip.
     has_limits: bool
 
     @property
@@ -69,5 +71,28 @@ KINDS = {
 class SiteRules:
     """What administrators lowered at run time, and whether keys of other systems are about."""
 
+    # By endpoint, where any are denied.
     denied_kinds: dict[str, frozenset[str]]
     has_imported: bool
+
+
+class Caller(Protocol):
+    """A key as endpoints see it: its policy, or the row itself."""
+
+    @property
+    def kind(self) -> AccessKind: ...
+    @property
+    def allowed_endpoints(self) -> Collection[str]: ...
+
+
+def may_call(caller: Caller, view: Any, denied_kinds: Mapping[str, Collection[str]]) -> bool:
+    """Whether a key may call an endpoint: all of its kind may, and its own list does not leave it out."""
+    return kind_may_call(caller.kind, view, denied_kinds) and (
+        not caller.allowed_endpoints or view.endpoint in caller.allowed_endpoints
+    )
+
+
+def kind_may_call(kind: AccessKind, view: Any, denied_kinds: Mapping[str, Collection[str]]) -> bool:
+    """Whether an endpoint's declaration takes this kind of key, and no rule has lowered that."""
+    denied = frozenset(denied_kinds.get(view.endpoint, ()))
+    return kind not in denied and bool(KINDS[kind] & (view.api_key_access - denied))

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models, transaction
 from django.utils.translation import gettext_lazy as _
 
-if TYPE_CHECKING:
-    pass
 from apikeys.keys.kinds import AccessKind
 
 
 class EndpointRuleManager(models.Manager["EndpointRule"]):
+    def denied_kinds(self) -> dict[str, list[str]]:
+        """By endpoint, as `policy.may_call` asks for them."""
+        return dict(self.values_list("endpoint", "denied_kinds"))
+
     @transaction.atomic
     def set_open(self, endpoint: str, kind: str, *, is_open: bool) -> EndpointRule | None:
         """Open an endpoint to a kind of key, or close it. Return the rule that changed; None if none had to.
@@ -24,7 +26,7 @@ class EndpointRuleManager(models.Manager["EndpointRule"]):
         if rule is None and is_open:
             return None
         if rule is None:
-            # Of two at the same time one makes it, and the other waits for it here.
+            # Where two do this at the same time, one makes it and the other waits for it here.
             self.bulk_create([EndpointRule(endpoint=endpoint)], ignore_conflicts=True)
             rule = self.select_for_update().get(endpoint=endpoint)
         if (kind not in rule.denied_kinds) == is_open:

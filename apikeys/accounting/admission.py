@@ -41,7 +41,7 @@ class ReservationRequest(msgspec.Struct, frozen=True, kw_only=True):
     tokens: int = 0
     prompt_micropoints: int = 0
     micropoints: int = 0
-    # In millionths of a point for 1,000 tokens.
+    # Prices are in millionths of a point for 1,000 tokens.
     prompt_price: int = 0
     completion_price: int = 0
 
@@ -63,7 +63,7 @@ class LimitState(msgspec.Struct, frozen=True):
     since: str | None = None
 
     def left(self, *, is_admitted: bool) -> int:
-        """What is left for later requests, now that this one is admitted, or refused and cost nothing."""
+        """Return what later requests may still use, once this one is admitted, or refused at no cost."""
         taken = self.used + self.reserved + (self.requested if is_admitted else 0)
         return max(0, self.amount - taken)
 
@@ -77,7 +77,6 @@ class Decision(msgspec.Struct, frozen=True):
     limits: list[LimitState]
 
     def check(self, policy: KeyPolicy) -> None:
-        """Raise the refusal, if it is one."""
         if self.refused_by is None:
             return
         limit = next(limit for limit in self.limits if limit.id == self.refused_by)
@@ -123,7 +122,7 @@ class Unheard(msgspec.Struct, frozen=True):
     """A request that was refused because the database did not answer, and that it may have admitted all the same."""
 
     id: str
-    # By then the database has ended the statement, one way or the other. Of this process's monotonic clock.
+    # By then, on this process's monotonic clock, the database has ended the statement, one way or the other.
     decided_at: float
 
 
@@ -137,7 +136,6 @@ release_batcher: Batcher[Unheard, None] = Batcher("release", release, capacity=5
 
 
 def release_later(request_id: str) -> None:
-    """Give back what may have been reserved for a request that was refused."""
     # Where there is no room, it is given back when it has become too old for any request.
     with contextlib.suppress(ServiceUnavailable):
         release_batcher.enqueue_from_thread(Unheard(request_id, time.monotonic() + DECIDED_SECONDS))
@@ -154,7 +152,7 @@ class Admission:
         self.is_open = True
 
     async def reserve(self, request: ReservationRequest, given_up: Callable[[], Any]) -> Decision:
-        """Ask to reserve what the request may use. Raises ServiceUnavailable; whether it is refused, the decision says.
+        """Ask to reserve what the request may use. Raise ServiceUnavailable; a refusal is in the decision.
 
         Whoever stops waiting cannot know the decision: if it turns out to be yes, the record that `given_up` makes
         settles it.
@@ -177,7 +175,6 @@ class Admission:
     def _settle_later(
         self, future: asyncio.Future[Decision], request: ReservationRequest, given_up: Callable[[], Any]
     ) -> None:
-        """Keep the room until the decision is there, whoever has gone meanwhile."""
         self.is_open = False
 
         def settle(done: asyncio.Future[Decision]) -> None:
@@ -192,12 +189,11 @@ class Admission:
         future.add_done_callback(settle)
 
     def record(self, item: Any) -> Any:
-        """Hand the record over in the room that was held, once. Returns what `Batcher.wait` awaits."""
+        """Hand the record over, once, in the room that was held. Return what `Batcher.wait` awaits."""
         self.is_open = False
         return self._batcher.enqueue(item, reserved=True)
 
     def drop(self) -> None:
-        """Give the room back, if it is still held: nothing will be recorded."""
         if self.is_open:
             self.is_open = False
             self._batcher.release()
@@ -212,7 +208,7 @@ class Admission:
 
 
 def reserve_from_thread(request: ReservationRequest, given_up: Callable[[], Usage]) -> Decision:
-    """The same as `Admission.reserve`, for synchronous callers. What it admits holds room in the usage batcher."""
+    """Reserve as `Admission.reserve` does, for synchronous callers; what is admitted holds room in the batcher."""
     usage_batcher.reserve()
     try:
         future = reserve_batcher.enqueue_from_thread(request)

@@ -1,11 +1,10 @@
-"""Why a request was charged what it was, or refused: the rule, the counters before and after, the arithmetic."""
+"""Explanations of charges and refusals: the rule, the counters before and after, the arithmetic."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,7 +15,8 @@ from django.utils.translation import gettext_lazy
 from apikeys.accounting.ledger import Outcome, Refusal, TokenSource, UsageRecord
 from apikeys.accounting.periods import Measure, Period
 from apikeys.accounting.reservations import Reservation
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting.units import decimal_text, points, points_text
+from apikeys.errors import ApiError
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
 from apikeys.terminal_text import printable, width
@@ -39,36 +39,7 @@ SOURCES = {
     TokenSource.BOUND: gettext_lazy("our upper bound from the text, since the provider reported none"),
     "": gettext_lazy("this endpoint uses none"),
 }
-# What an administrator or a caller can do about it, by error.code.
-REFUSALS = {
-    "missing_api_key": gettext_lazy("Every call needs the header Authorization: Bearer <key>."),
-    "malformed_api_key": gettext_lazy("The header must be Authorization: Bearer <key>, once."),
-    "invalid_api_key": gettext_lazy("No key has this plaintext: it was mistyped, or never existed here."),
-    "revoked_api_key": gettext_lazy("The key was revoked, for good. Its holder needs a new one."),
-    "rotated_api_key": gettext_lazy(
-        "This secret ended by rotation. The key lives on under its new secret; whoever still uses the "
-        "old one was not told, or should not have it."
-    ),
-    "expired_api_key": gettext_lazy("The key's expiry has passed. An administrator can set a later one."),
-    "disabled_api_key": gettext_lazy("The key, its owner or its team is disabled, or the owner has left the team."),
-    "ip_not_allowed": gettext_lazy("The key lists networks, and the caller's address lies in none of them."),
-    "endpoint_not_allowed": gettext_lazy(
-        "The endpoint takes no such key, a rule closed it, or the key's own list lacks it."
-    ),
-    "wrong_key_kind": gettext_lazy(
-        "The other kind of key would have worked: app keys talk to their app, global keys do the rest."
-    ),
-    "model_not_allowed": gettext_lazy("The key lists models, and the app's model is not among them."),
-    "appUnExist": gettext_lazy("The key's team has no such app, or it is archived."),
-    "rate_limit_exceeded": gettext_lazy("There was no room at that moment; a later try fits, as Retry-After said."),
-    "insufficient_quota": gettext_lazy(
-        "What is left of the budget is too little for this request until its period ends."
-    ),
-    "https_required": gettext_lazy(
-        "The site is reached over HTTPS only. A key that was sent without it should be rotated."
-    ),
-}
-OTHERWISE = gettext_lazy("The request itself was wrong, as the message says. No limit was touched.")
+UNKNOWN_CODE = gettext_lazy("This version of the site does not use this code. The message says what was wrong.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +54,7 @@ class Explanation:
 
 
 def explain(request_id: str) -> Explanation | None:
-    """What is known of the request with this X-Request-Id; None when nothing is."""
+    """Return all that is known of the request with this X-Request-Id; None when nothing is."""
     record = UsageRecord.objects.select_related("team", "key", "app").filter(pk=request_id).first()
     if record is not None:
         return explain_charge(record)
@@ -95,7 +66,7 @@ def explain(request_id: str) -> Explanation | None:
 
 
 def explain_charge(record: UsageRecord) -> Explanation:
-    limits = [charged(limit, record.charges or {}) for limit in record.limits or []]
+    limits = [with_charge(limit, record.charges or {}) for limit in record.limits or []]
     facts = {
         "id": record.pk,
         "state": "charged",
@@ -119,10 +90,14 @@ def explain_charge(record: UsageRecord) -> Explanation:
     sections = [
         (
             _("Request %(id)s: %(outcome)s, charged %(points)s points")
-            % {"id": record.pk, "outcome": Outcome(record.outcome).label, "points": points(record.cost_micropoints)},
+            % {
+                "id": record.pk,
+                "outcome": Outcome(record.outcome).label,
+                "points": points_text(record.cost_micropoints),
+            },
             [
-                *who(record.created_at, record.team, record.key, record.client_address),
-                row(_("what"), named(record.endpoint, record.app, record.model)),
+                *caller_rows(record.created_at, record.team, record.key, record.client_address),
+                row(_("what"), target_text(record.endpoint, record.app, record.model)),
                 row(
                     _("answer"),
                     _("status %(status)s after %(ms)s ms") % {"status": record.status, "ms": f"{record.duration_ms:,}"}
@@ -144,10 +119,10 @@ def explain_charge(record: UsageRecord) -> Explanation:
                         "source": SOURCES[record.token_source],
                     },
                 ),
-                *price(record),
+                *price_rows(record),
             ],
         ),
-        (_("Limits"), [line for limit in limits for line in charge_at(limit)] or [_("None applied.")]),
+        (_("Limits"), [line for limit in limits for line in charge_lines(limit)] or [_("None applied.")]),
     ]
     return Explanation(facts, sections)
 
@@ -177,18 +152,18 @@ def explain_refusal(refusal: Refusal) -> Explanation:
             _("Request %(id)s: refused with %(status)s %(code)s, cost nothing")
             % {"id": refusal.pk, "status": refusal.status, "code": refusal.code},
             [
-                *who(refusal.created_at, refusal.team, refusal.key, refusal.client_address),
+                *caller_rows(refusal.created_at, refusal.team, refusal.key, refusal.client_address),
                 row(_("what"), refusal.endpoint or "-"),
                 row(_("message"), printable(refusal.message)),
                 *kept,
             ],
         ),
-        (_("Rule"), [str(REFUSALS.get(refusal.code, OTHERWISE))]),
+        (_("Rule"), [str(ApiError.explanations.get(refusal.code, UNKNOWN_CODE))]),
     ]
     if refusal.requested:
         sections.append((_("Requested"), request_lines(refusal.requested)))
     if limits:
-        sections.append((_("Limits"), [line for limit in limits for line in decision_at(limit, refusal.refused_by)]))
+        sections.append((_("Limits"), [line for limit in limits for line in decision_lines(limit, refusal.refused_by)]))
     return Explanation(facts, sections)
 
 
@@ -210,23 +185,23 @@ def explain_open(reservation: Reservation) -> Explanation:
         (
             _("Request %(id)s: admitted, and not ended yet") % {"id": reservation.pk},
             [
-                *who(reservation.admitted_at, reservation.team, reservation.key, None),
-                row(_("what"), named(reservation.endpoint, reservation.app, reservation.model)),
+                *caller_rows(reservation.admitted_at, reservation.team, reservation.key, None),
+                row(_("what"), target_text(reservation.endpoint, reservation.app, reservation.model)),
                 row(_("server"), _("process %(id)s") % {"id": reservation.server_id}),
             ],
         ),
         (_("Rule"), [_("The most that it may use is reserved. When it ends, what it used is charged in its place.")]),
-        (_("Limits"), [line for limit in limits for line in found_at(limit)]),
+        (_("Limits"), [line for limit in limits for line in limit_lines(limit)]),
     ]
     return Explanation(facts, sections)
 
 
 def row(label: str, text: str) -> str:
-    """A label and what it is, the texts of all rows below each other; Chinese characters take two places."""
+    """Return a label and its text, aligned with other rows; Chinese characters take two columns."""
     return label + " " * max(1, 10 - width(label)) + text
 
 
-def who(moment: datetime, team: Team | None, key: ApiKey | None, address: str | None) -> list[str]:
+def caller_rows(moment: datetime, team: Team | None, key: ApiKey | None, address: str | None) -> list[str]:
     caller = _("no known key")
     if key is not None:
         caller = _("key %(key)s, team %(team)s") % {"key": f"{key.name!r} ({key.pk})", "team": f"{str(team or '-')!r}"}
@@ -237,36 +212,33 @@ def who(moment: datetime, team: Team | None, key: ApiKey | None, address: str | 
     ]
 
 
-def named(endpoint: str, app: Any, model: str) -> str:
-    told = endpoint
+def target_text(endpoint: str, app: Any, model: str) -> str:
+    text = endpoint
     if app:
-        told += _(", app %(app)s") % {"app": f"{app.name!r} ({app.pk})"}
+        text += _(", app %(app)s") % {"app": f"{app.name!r} ({app.pk})"}
     if model:
-        told += _(", model %(model)s") % {"model": model}
-    return printable(told)
+        text += _(", model %(model)s") % {"model": model}
+    return printable(text)
 
 
-def price(record: UsageRecord) -> list[str]:
+def price_rows(record: UsageRecord) -> list[str]:
     if not record.prompt_price and not record.completion_price:
         return [row(_("price"), _("this model has none"))] if record.model else []
-    prompt = Decimal(record.prompt_tokens * record.prompt_price) / 1000 / MICROPOINTS
-    completion = Decimal(record.completion_tokens * record.completion_price) / 1000 / MICROPOINTS
+    prompt = points(record.prompt_tokens * record.prompt_price) / 1000
+    completion = points(record.completion_tokens * record.completion_price) / 1000
     rounded = _("%(exact)s, rounded up to a millionth: %(points)s points") % {
-        "exact": plain(prompt + completion),
-        "points": points(record.cost_micropoints),
+        "exact": decimal_text(prompt + completion),
+        "points": points_text(record.cost_micropoints),
     }
+    prompt_price, completion_price = points_text(record.prompt_price), points_text(record.completion_price)
     return [
-        row(_("prompt"), f"{record.prompt_tokens:,} x {points(record.prompt_price)} / 1,000 = {plain(prompt)}"),
-        row(
-            _("answer"),
-            f"{record.completion_tokens:,} x {points(record.completion_price)} / 1,000 = {plain(completion)}",
-        ),
+        row(_("prompt"), f"{record.prompt_tokens:,} x {prompt_price} / 1,000 = {decimal_text(prompt)}"),
+        row(_("answer"), f"{record.completion_tokens:,} x {completion_price} / 1,000 = {decimal_text(completion)}"),
         row(_("cost"), rounded),
     ]
 
 
 def request_lines(most: dict[str, Any]) -> list[str]:
-    """The most that a request may use, which is what its limits were asked for."""
     lines = [row(_("requests"), "1")]
     if most["tokens"]:
         answer = most["tokens"] - most["prompt_tokens"]
@@ -279,68 +251,66 @@ def request_lines(most: dict[str, Any]) -> list[str]:
             row(_("tokens"), tokens),
             row(
                 _("points"),
-                f"{most['prompt_tokens']:,} x {points(most['prompt_price'])} / 1,000 + {answer:,} x "
-                f"{points(most['completion_price'])} / 1,000 = {points(most['micropoints'])}",
+                f"{most['prompt_tokens']:,} x {points_text(most['prompt_price'])} / 1,000 + {answer:,} x "
+                f"{points_text(most['completion_price'])} / 1,000 = {points_text(most['micropoints'])}",
             ),
         ]
     return lines
 
 
-def decision_at(limit: dict[str, Any], refused_by: int | None) -> Iterator[str]:
-    """One limit as the request found it, and whether there was room."""
-    unit = limit["measure"]
+def decision_lines(limit: dict[str, Any], refused_by: int | None) -> Iterator[str]:
+    measure = Measure(limit["measure"])
     needed = limit["used"] + limit["reserved"] + limit["requested"]
-    told = {
-        "used": amount(unit, limit["used"]),
-        "reserved": amount(unit, limit["reserved"]),
-        "requested": amount(unit, limit["requested"]),
-        "needed": amount(unit, needed),
-        "amount": amount(unit, limit["amount"]),
+    amounts = {
+        "used": measure.text(limit["used"]),
+        "reserved": measure.text(limit["reserved"]),
+        "requested": measure.text(limit["requested"]),
+        "needed": measure.text(needed),
+        "amount": measure.text(limit["amount"]),
     }
-    yield title(limit) + (_(" - this one refused") if limit["id"] == refused_by else "")
+    yield limit_title(limit) + (_(" - this one refused") if limit["id"] == refused_by else "")
     if needed <= limit["amount"]:
         sentence = _("%(used)s used + %(reserved)s reserved + %(requested)s requested = %(needed)s <= %(amount)s: fits")
     else:
         sentence = _(
             "%(used)s used + %(reserved)s reserved + %(requested)s requested = %(needed)s > %(amount)s: does not fit"
         )
-    yield "  " + sentence % told
+    yield "  " + sentence % amounts
 
 
-def found_at(limit: dict[str, Any]) -> Iterator[str]:
-    """As the request found it; nothing is known of that where it was made while the request ran."""
+def limit_lines(limit: dict[str, Any]) -> Iterator[str]:
+    """Explain a limit as the request found it; one that was made while the request ran has no such state."""
     if "used" in limit:
-        yield from decision_at(limit, None)
+        yield from decision_lines(limit, None)
     else:
-        yield title(limit)
+        yield limit_title(limit)
 
 
-def charged(limit: dict[str, Any], charges: dict[str, list[int]]) -> dict[str, Any]:
-    """A limit as the request found it, with what came of it there; nothing did where it was removed meanwhile."""
+def with_charge(limit: dict[str, Any], charges: dict[str, list[int]]) -> dict[str, Any]:
     charge = charges.get(str(limit["id"]))
     return (
         limit if charge is None else limit | dict(zip(("charged", "used_after", "reserved_after"), charge, strict=True))
     )
 
 
-def charge_at(limit: dict[str, Any]) -> Iterator[str]:
-    unit = limit["measure"]
-    yield from found_at(limit)
+def charge_lines(limit: dict[str, Any]) -> Iterator[str]:
+    measure = Measure(limit["measure"])
+    yield from limit_lines(limit)
     if "charged" not in limit:
         yield "  " + _("removed before the request ended")
         return
     yield "  " + _(
         "%(charged)s charged in place of %(requested)s reserved; left with %(used)s used, %(reserved)s reserved"
     ) % {
-        "charged": amount(unit, limit["charged"]),
-        "requested": amount(unit, limit.get("requested", 0)),
-        "used": amount(unit, limit["used_after"]),
-        "reserved": amount(unit, limit["reserved_after"]),
+        "charged": measure.text(limit["charged"]),
+        "requested": measure.text(limit.get("requested", 0)),
+        "used": measure.text(limit["used_after"]),
+        "reserved": measure.text(limit["reserved_after"]),
     }
 
 
-def title(limit: dict[str, Any]) -> str:
-    measure, period = limit["measure"], limit["period"]
+def limit_title(limit: dict[str, Any]) -> str:
+    measure, period = Measure(limit["measure"]), limit["period"]
     since = ""
     if period not in (Period.NOW, Period.TOTAL) and limit.get("since"):
         begun = datetime.fromisoformat(limit["since"]).astimezone(ZoneInfo(limit["time_zone"]))
@@ -349,23 +319,10 @@ def title(limit: dict[str, Any]) -> str:
         _("%(whose)s: %(amount)s %(unit)s %(period)s (limit %(id)s)")
         % {
             "whose": _("team") if limit["is_team"] else _("key"),
-            "amount": amount(measure, limit["amount"]),
-            "unit": _("points") if measure == Measure.MICROPOINTS else Measure(measure).label,
+            "amount": measure.text(limit["amount"]),
+            "unit": measure.unit,
             "period": Period(period).label,
             "id": limit["id"],
         }
         + since
     )
-
-
-def amount(measure: str, value: int) -> str:
-    return points(value) if measure == Measure.MICROPOINTS else f"{value:,}"
-
-
-def points(micropoints: int) -> str:
-    return plain(Decimal(micropoints) / MICROPOINTS)
-
-
-def plain(value: Decimal) -> str:
-    """Without an exponent and without trailing zeros."""
-    return f"{value.normalize():,f}"

@@ -8,7 +8,7 @@ from django.db.models.functions import Coalesce, Now
 from django.utils.translation import gettext_lazy as _
 
 from apikeys.keys.models import ApiKey, KeySecret
-from apikeys.teams import Team, TeamOwnedQuerySet
+from apikeys.teams import Team, TeamOwnedQuerySet, unconstrained_key
 
 
 class KeyActivity(models.Model):
@@ -54,27 +54,10 @@ class UsageRecord(models.Model):
     """
 
     id = models.CharField(_("ID"), max_length=24, primary_key=True)
-    # Indexed together with the time, below.
-    team = models.ForeignKey(
-        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
-    )
-    key = models.ForeignKey(
-        ApiKey,
-        verbose_name=_("key"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        related_name="usage",
-    )
-    app = models.ForeignKey(
-        "chat.App",
-        verbose_name=_("app"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
+    # It is indexed together with the time, below.
+    team = unconstrained_key(Team, _("team"))
+    key = unconstrained_key(ApiKey, _("key"), related_name="usage")
+    app = unconstrained_key("chat.App", _("app"), null=True)
     endpoint = models.CharField(_("endpoint"), max_length=100)
     model = models.CharField(_("model"), max_length=200, blank=True)
     prompt_tokens = models.PositiveIntegerField(_("prompt tokens"), default=0)
@@ -123,33 +106,16 @@ class UsageRecord(models.Model):
 
 
 class DailyUsage(models.Model):
-    """What is left of usage records when they are pruned: the sums of one UTC day, for each way to tell them apart.
+    """The sums that are left of one UTC day's usage records once they are pruned, for each way to tell them apart.
 
     A request is either here or a usage record, never both: `retention` moves it in one transaction.
     """
 
     day = models.DateField(_("day"), help_text=_("In UTC."))
-    # Indexed together with the day, below; foreign keys without a constraint as in UsageRecord.
-    team = models.ForeignKey(
-        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
-    )
-    key = models.ForeignKey(
-        ApiKey,
-        verbose_name=_("key"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        related_name="daily_usage",
-    )
-    app = models.ForeignKey(
-        "chat.App",
-        verbose_name=_("app"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
+    # It is indexed together with the day, below; foreign keys have no constraint, as in UsageRecord.
+    team = unconstrained_key(Team, _("team"))
+    key = unconstrained_key(ApiKey, _("key"), related_name="daily_usage")
+    app = unconstrained_key("chat.App", _("app"), null=True)
     endpoint = models.CharField(_("endpoint"), max_length=100)
     model = models.CharField(_("model"), max_length=200, blank=True)
     outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome.choices)
@@ -193,24 +159,8 @@ class Refusal(models.Model):
     """
 
     id = models.CharField(_("ID"), max_length=24, primary_key=True)
-    team = models.ForeignKey(
-        Team,
-        verbose_name=_("team"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
-    key = models.ForeignKey(
-        ApiKey,
-        verbose_name=_("key"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="refusals",
-    )
+    team = unconstrained_key(Team, _("team"), null=True)
+    key = unconstrained_key(ApiKey, _("key"), null=True, related_name="refusals")
     endpoint = models.CharField(_("endpoint"), max_length=100, blank=True)
     status = models.PositiveSmallIntegerField(_("status"), help_text=_("The HTTP status of the response."))
     code = models.CharField(_("code"), max_length=50, help_text=_("The error.code of the response."))

@@ -1,9 +1,8 @@
-"""How much a key and a team may use: limits, what counts against them, and what is reserved for requests under way."""
+"""Limits of keys and teams, and the counters of what counts against them."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Any, ClassVar, NamedTuple
 
 from django.core.exceptions import ValidationError
@@ -16,7 +15,6 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from apikeys.accounting.periods import Measure, Period, period_start, validate_time_zone
-from apikeys.accounting.units import MICROPOINTS
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team, TeamOwnedQuerySet
 
@@ -27,7 +25,7 @@ MAXIMUM_AMOUNT = 2**53
 
 
 class LimitUsage(NamedTuple):
-    """What counts against a limit at this moment. `since` is None for what has no beginning."""
+    """The amounts that count against a limit at this moment. `since` is None for what has no beginning."""
 
     used: int
     reserved: int
@@ -94,15 +92,13 @@ class Limit(models.Model):
         ]
 
     def __str__(self) -> str:
-        unit = gettext("points") if self.measure == Measure.MICROPOINTS else self.get_measure_display()
         soft = ""
         if self.soft_amount is not None:
-            soft = gettext(", alert at %(amount)s") % {"amount": self.shown(self.soft_amount)}
-        return f"{self.shown(self.amount)} {unit} {self.get_period_display()}{soft}"
+            soft = gettext(", alert at %(amount)s") % {"amount": self.amount_text(self.soft_amount)}
+        return f"{self.amount_text(self.amount)} {Measure(self.measure).unit} {self.get_period_display()}{soft}"
 
-    def shown(self, amount: int) -> str:
-        """An amount of this limit as people read it: points, not millionths of them."""
-        return f"{Decimal(amount) / MICROPOINTS if self.measure == Measure.MICROPOINTS else amount:,}"
+    def amount_text(self, amount: int) -> str:
+        return Measure(self.measure).text(amount)
 
     def clean(self) -> None:
         if self.measure and self.period and (self.measure == Measure.OPEN) != (self.period == Period.NOW):
@@ -118,7 +114,7 @@ class Limit(models.Model):
                 raise ValidationError({"soft_amount": _("It is above the amount, so it would never be reached.")})
 
     def current_usage(self) -> LimitUsage:
-        """Nothing counts of a period that has passed. Its counter stands in it until the next request."""
+        """Return what counts now: nothing of a period that has passed, though its counter still stands in it."""
         begun = period_start(self.period, self.time_zone, timezone.now())
         counter = self.counter
         if begun is None:
@@ -128,7 +124,7 @@ class Limit(models.Model):
         return LimitUsage(counter.used, counter.reserved, counter.period_start)
 
     def state(self) -> dict[str, Any]:
-        """What it allows and what is left, as its holder and operators see it. Points in millionths."""
+        """Return what it allows and what is left, for its holder and operators. Points are in millionths."""
         used, reserved, since = self.current_usage()
         return {
             "measure": self.measure,
@@ -144,7 +140,7 @@ class Limit(models.Model):
 
 
 class Counter(models.Model):
-    """What counts against one limit in its current period. Changed by the database's own functions only."""
+    """The usage of one limit in its current period. Only the database's own functions change it."""
 
     limit = models.OneToOneField(
         Limit, verbose_name=_("limit"), on_delete=models.CASCADE, primary_key=True, related_name="counter"
@@ -152,15 +148,15 @@ class Counter(models.Model):
     period_start = models.DateTimeField(_("period start"))
     used = models.BigIntegerField(_("used"), default=0)
     reserved = models.BigIntegerField(_("reserved"), default=0)
-    # Which alerts of this period were raised: 1, 2 and 4 for 50, 80 and 100 %, 8 for the soft amount.
+    # The bits say which alerts of this period were raised: 1, 2 and 4 for 50, 80 and 100 %, 8 for the soft amount.
     alerted = models.PositiveSmallIntegerField(_("alerted"), db_default=0)
 
     class Meta:
         verbose_name = _("counter")
         verbose_name_plural = _("counters")
-        # Which budgets were used up that far is asked of all of them; the column is hardly ever written to.
+        # Pages look through all budgets for those used up that far; the column is hardly ever written to.
         indexes = [models.Index(fields=["limit"], condition=Q(alerted__gte=ALERTED_AT_80), name="counter_alerted")]
 
     def __str__(self) -> str:
-        told = {"used": self.used, "reserved": self.reserved, "moment": f"{self.period_start:%Y-%m-%d %H:%M %Z}"}
-        return gettext("%(used)s used and %(reserved)s reserved since %(moment)s") % told
+        values = {"used": self.used, "reserved": self.reserved, "moment": f"{self.period_start:%Y-%m-%d %H:%M %Z}"}
+        return gettext("%(used)s used and %(reserved)s reserved since %(moment)s") % values

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import zoneinfo
 from datetime import datetime, timedelta
+from decimal import Decimal
 
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+
+from apikeys.accounting import units
 
 
 class Measure(models.TextChoices):
-    """What a limit counts."""
+    """Which quantity a limit counts, in integers. People give and read points, where millionths are counted."""
 
     REQUESTS = "requests", _("requests")
     TOKENS = "tokens", _("tokens")
     MICROPOINTS = "micropoints", _("millionths of a point")
     OPEN = "open", _("concurrent requests")
+
+    @property
+    def unit(self) -> str:
+        return gettext("points") if self is Measure.MICROPOINTS else str(self.label)
+
+    def to_unit(self, amount: int) -> Decimal | int:
+        return units.points(amount) if self is Measure.MICROPOINTS else amount
+
+    def from_unit(self, number: Decimal) -> int:
+        """Return the amount to count. Raise ValueError when it is not whole."""
+        return units.micropoints(number) if self is Measure.MICROPOINTS else units.whole(number)
+
+    def text(self, amount: int) -> str:
+        return units.points_text(amount) if self is Measure.MICROPOINTS else f"{amount:,}"
 
 
 class Period(models.TextChoices):
@@ -54,7 +72,7 @@ def period_start(period: str, time_zone: str, moment: datetime) -> datetime | No
 
 
 def period_end(period: str, start: datetime, time_zone: str) -> datetime | None:
-    """When a period that began at `start` ends; None for one that has no end."""
+    """Return when a period that began at `start` ends; None for one without an end."""
     local = start.astimezone(zoneinfo.ZoneInfo(time_zone))
     match period:
         case Period.MINUTE:

@@ -3,13 +3,14 @@ the reservations'."""
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from django.db import connection, models, transaction
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
+from psycopg.rows import dict_row
 
 from apikeys.accounting.limits import Limit
 
@@ -58,7 +59,7 @@ class Reconciliation(models.Model):
 KEPT = 100
 LOCK_SECONDS = 5
 
-# One statement, so one moment: whatever changes one side of the comparison changes the other in its transaction.
+# One statement sees one moment: whatever changes one side of the comparison changes the other in its transaction.
 SQL = """
 WITH held AS MATERIALIZED (
     SELECT part.limit_id, part.period_start, sum(part.amount)::bigint AS amount
@@ -69,59 +70,61 @@ WITH held AS MATERIALIZED (
 ),
 compared AS (
     SELECT counter.limit_id, counter.used,
-        apikeys_used_in_records(counter.limit_id, counter.period_start) AS in_records,
-        apikeys_used_in_days(counter.limit_id, counter.period_start) AS in_days, counter.reserved,
-        coalesce(held.amount, 0) AS held
+        apikeys_used_in_records(counter.limit_id, counter.period_start) AS used_in_records,
+        apikeys_used_in_days(counter.limit_id, counter.period_start) AS used_in_days, counter.reserved,
+        coalesce(held.amount, 0) AS reserved_by_requests
     FROM apikeys_counter AS counter
     LEFT JOIN held ON held.limit_id = counter.limit_id AND held.period_start = counter.period_start
 )
 SELECT * FROM compared
 """
 REPAIR = f"""
-UPDATE apikeys_counter AS counter SET used = right_now.in_records + right_now.in_days, reserved = right_now.held
+UPDATE apikeys_counter AS counter
+SET used = right_now.used_in_records + right_now.used_in_days, reserved = right_now.reserved_by_requests
 FROM ({SQL} WHERE limit_id = ANY (%s)) AS right_now WHERE counter.limit_id = right_now.limit_id
 """  # noqa: S608 - of constants
-DRIFTED = SQL + "WHERE (used, reserved) <> (in_records + in_days, held) ORDER BY limit_id"
+DRIFTED = SQL + "WHERE (used, reserved) <> (used_in_records + used_in_days, reserved_by_requests) ORDER BY limit_id"
 
 
 def reconcile() -> tuple[int, list[Balance]]:
-    """(limits compared, those that drifted). Nobody waits for it."""
+    """Return how many limits were compared, and those that drifted. Nobody waits for it."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM apikeys_counter")
         (limits,) = cursor.fetchone()
         cursor.execute(DRIFTED)
-        return limits, _balances(cursor.fetchall())
+        return limits, _balances(cursor)
 
 
 def compare() -> list[Balance]:
-    """Every limit's balance, for who wants to see the sums."""
     with connection.cursor() as cursor:
         cursor.execute(SQL + "ORDER BY limit_id")
-        return _balances(cursor.fetchall())
+        return _balances(cursor)
 
 
 @transaction.atomic
 def fix(drifts: Iterable[Balance]) -> None:
-    """Set right what has drifted still. Requests under these limits wait meanwhile; all others do not.
+    """Set right what still drifts. Requests under these limits wait meanwhile; all others do not.
 
-    Raises django.db.OperationalError when somebody else holds the counters for five seconds.
+    Raise django.db.OperationalError when somebody else holds the counters for five seconds.
     """
     ids = [balance.limit.pk for balance in drifts]
     with connection.cursor() as cursor:
         cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
-        # In the order in which all others lock them.
+        # All others lock them in this order.
         cursor.execute("SELECT 1 FROM apikeys_counter WHERE limit_id = ANY (%s) ORDER BY limit_id FOR UPDATE", [ids])
         cursor.execute(REPAIR, [ids])
 
 
-def _balances(rows: Sequence[tuple[Any, ...]]) -> list[Balance]:
-    limits = Limit.objects.select_related("team", "key").in_bulk([row[0] for row in rows])
+def _balances(cursor: Any) -> list[Balance]:
+    cursor.cursor.row_factory = dict_row
+    rows: list[dict[str, int]] = cursor.fetchall()
+    limits = Limit.objects.select_related("team", "key").in_bulk([row["limit_id"] for row in rows])
     # A limit may have been removed since.
-    return [Balance(limits[limit_id], *values) for limit_id, *values in rows if limit_id in limits]
+    return [Balance(limits[limit_id], **row) for row in rows if (limit_id := row.pop("limit_id")) in limits]
 
 
 def reconcile_and_remember() -> Reconciliation:
-    """Compare, set nothing right, and keep the result; the newest hundred stay."""
+    """Compare, repair nothing, and keep the result; the newest hundred results stay."""
     began = time.monotonic()
     limits, drifts = reconcile()
     made = Reconciliation.objects.create(limits=limits, drifted=len(drifts), seconds=time.monotonic() - began)

@@ -32,7 +32,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     client_address: str | None = None
 
 
-# The database's own function: ledger, counters and last use in one transaction, once for each id.
+# The database's own function writes ledger, counters and last use in one transaction, once for each id.
 SETTLE_SQL = "SELECT apikeys_settle(%s::text::jsonb)"
 WAIT_SECONDS = 10.0
 

@@ -1,4 +1,4 @@
-"""What was refused: kept so that it can be explained, sampled so that an attack cannot fill the disk.
+"""Refusals: kept so that they can be explained, sampled so that an attack cannot fill the disk.
 
 A secret that is presented after its end by rotation is counted every time, and raises an alert once.
 """
@@ -18,10 +18,10 @@ from apikeys.hot_path.trace import Trace
 from apikeys.keys.crypto import PATTERN
 from apikeys.storable_text import storable
 
-# Of one key, or of all callers without one, in one minute and process.
+# So many refusals of one key, or of all callers without one, are kept in one minute and process.
 KEPT_WHOLE = 30
 MAX_CALLERS = 1_000
-# What the API's root and paths that lead nowhere refuse is no matter of keys.
+# No key is concerned when the API's root or a path that leads nowhere refuses.
 NO_ENDPOINTS = {None, "base_url", "unknown_path"}
 
 
@@ -51,7 +51,7 @@ class Sampler:
         self.seen: dict[str | None, int] = {}
 
     def weigh(self, caller: str | None) -> int:
-        """For how many refusals this one stands; 0 when it is not kept."""
+        """Return how many refusals this one stands for; 0 when it is not kept."""
         minute = int(time.monotonic() // 60)
         if minute != self.minute:
             self.minute, self.seen = minute, {}
@@ -111,7 +111,7 @@ def keep(trace: Trace, client_address: str | None) -> None:
     if refusal is None or refusal.status >= 500 or (policy is None and trace.endpoint in NO_ENDPOINTS):
         return
     if trace.usage is not None:
-        # It was taken on and is in the ledger, whatever its answer.
+        # The request was taken on and is in the ledger, whatever its answer.
         return
     sample_weight = sampler.weigh(trace.key_id)
     is_reuse = isinstance(refusal, RotatedKey) and policy is not None
@@ -124,7 +124,7 @@ def keep(trace: Trace, client_address: str | None) -> None:
         endpoint=trace.endpoint or "",
         status=refusal.status,
         code=refusal.error_code,
-        # Whatever a caller may have written where no key belongs.
+        # A caller may have written a key where none belongs.
         message=PATTERN.sub("fastgpt-******", storable(refusal.message))[:1000],
         requested=msgspec.structs.asdict(trace.request) if trace.request else None,
         limits=[msgspec.structs.asdict(limit) for limit in decision.limits] if decision else None,

@@ -6,13 +6,13 @@ from django.db import connection, transaction
 
 from apikeys.teams import Team
 
-# So that a transaction takes about a tenth of a second: making a limit waits for it, and recording behind that.
+# A transaction takes about a tenth of a second: making a limit waits for it, and recording waits behind that.
 RECORDS_PER_BATCH = 2_000
 COUNTERS_PER_BATCH = 500
 LOCK = "SELECT pg_advisory_xact_lock(7074001)"
-# One team's oldest records at a time: an index leads to them, however many there are. A row that is being replaced
-# at this moment, as one written off can be, is left for the next time. The moment of the last is where the next
-# batch goes on, past the index entries of what is deleted.
+# One team's oldest records are taken at a time: an index leads to them, however many there are. A row that is being
+# replaced at this moment, as one written off can be, is left for the next time. The moment of the last is where the
+# next batch goes on, past the index entries of what is deleted.
 ROLL_UP = """
 WITH gone AS (
     DELETE FROM apikeys_usagerecord WHERE id = ANY (ARRAY(
@@ -42,7 +42,7 @@ written AS (
 SELECT (SELECT count(*) FROM gone), (SELECT max(created_at) FROM gone),
     (SELECT count(*) FROM written WHERE is_new)
 """
-# As `reserve` does it for a key that is used: locked in one order, and the time told after the lock is held.
+# Counters are locked in the order of `reserve`, and the time is read after the lock is held.
 ROLL_FORWARD = """
 WITH behind AS MATERIALIZED (
     SELECT counter.limit_id, a_limit.period, a_limit.time_zone
@@ -59,7 +59,7 @@ RETURNING counter.limit_id
 
 
 def first_day_kept(days: int) -> date:
-    """By the database's clock, which is the one that dates records and periods."""
+    """Return it by the database's clock, which dates records and periods."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT (clock_timestamp() AT TIME ZONE 'UTC')::date")
         today: date = cursor.fetchone()[0]
@@ -83,7 +83,7 @@ def _roll_forward(before: date) -> int:
 
 
 def _roll_up(before: date) -> tuple[int, int]:
-    """(records that became daily rows, daily rows that are new)"""
+    """Return how many records became daily rows, and how many of these rows are new."""
     records = daily_rows = 0
     for team_id in Team.objects.order_by("pk").values_list("pk", flat=True):
         since = datetime.min.replace(tzinfo=UTC)
@@ -98,7 +98,7 @@ def _roll_up(before: date) -> tuple[int, int]:
 
 
 def _roll_up_batch(team_id: str, since: datetime, before: datetime) -> tuple[int, datetime, int]:
-    """(records moved, the moment of the newest, daily rows that are new)"""
+    """Return how many records were moved, the moment of the newest, and how many daily rows are new."""
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         # Two prunes at once take turns, or they could wait for each other's daily rows in a circle. It ends with the
         # transaction, and so works behind a pooler too.

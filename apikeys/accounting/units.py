@@ -2,4 +2,40 @@
 
 from __future__ import annotations
 
+from decimal import Decimal, Inexact, localcontext
+
 MICROPOINTS = 1_000_000
+
+
+def points(micropoints: int) -> Decimal:
+    """Return how many points these millionths are, exactly."""
+    return Decimal(micropoints) / MICROPOINTS
+
+
+def points_text(micropoints: int) -> str:
+    """Return millionths of a point as points that people read, such as "1,234.5"."""
+    return decimal_text(points(micropoints))
+
+
+def decimal_text(value: Decimal) -> str:
+    """Return a number without an exponent and without trailing zeros, its thousands separated."""
+    return f"{value.normalize():,f}"
+
+
+def micropoints(points: Decimal) -> int:
+    """Return how many millionths these points are. Raise ValueError when they are not whole millionths."""
+    with localcontext() as context:
+        # A number of more digits than the context has is rounded, which would pass for a whole one.
+        context.traps[Inexact] = True
+        try:
+            exact = points * MICROPOINTS
+        except ArithmeticError:
+            exact = Decimal("NaN")
+    return whole(exact)
+
+
+def whole(amount: Decimal) -> int:
+    """Return the integer that this number is. Raise ValueError when it is none."""
+    if not amount.is_finite() or amount != amount.to_integral_value():
+        raise ValueError("not a whole number")
+    return int(amount)

@@ -1,4 +1,4 @@
-"""The admin's pages of alerts and webhooks. A webhook's secret is on one of them only: in the answer that made it."""
+"""The admin's pages of alerts and webhooks. Only the response that makes a webhook's secret shows it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from unfold.admin import TabularInline as UnfoldTabularInline
 from apikeys.admin.filters import ScopedListFilter, YesFilter
 from apikeys.admin.scope import ReadOnlyAdmin, TeamScopedAdmin
 from apikeys.alerts import messages as notices
-from apikeys.alerts.deliveries import Delivery, given_up
+from apikeys.alerts.deliveries import Delivery, undelivered_alerts
 from apikeys.alerts.models import Alert
 from apikeys.alerts.webhooks import Webhook
 from apikeys.audit import history_messages, recording
@@ -39,7 +39,7 @@ class DeliveryInline(DeliveryTabularInline):
     def error(self, delivery: Delivery) -> str:
         return history_messages.read(delivery.last_error) or "-"
 
-    # A delivery is part of its alert.
+    # Whoever may see an alert may see its deliveries.
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm("apikeys.view_alert")
@@ -58,7 +58,7 @@ class GivenUpFilter(YesFilter):
     title, parameter_name, label = _("deliveries"), "given_up", _("Given up")
 
     def rows(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return given_up(queryset)
+        return undelivered_alerts(queryset)
 
 
 @admin.register(Alert)
@@ -77,7 +77,7 @@ class AlertAdmin(ReadOnlyAdmin):
 
 
 class ReplacementForm(forms.Form):
-    """The moment at which the secret to be replaced was made: one form replaces it once."""
+    """Holds the time when the secret to be replaced was made, so that one form replaces it once."""
 
     replacing = forms.DateTimeField(widget=forms.HiddenInput)
 
@@ -90,11 +90,11 @@ class WebhookAdmin(TeamScopedAdmin):
     search_fields = ("team__name", "url")
 
     def get_fields(self, request: HttpRequest, obj: Webhook | None = None) -> Any:
-        told = ("secret_made_at", "last_success_at", "last_failure_at", "failure")
-        return ("team", "url", "disabled_at", *(told if obj else ()))
+        facts = ("secret_made_at", "last_success_at", "last_failure_at", "failure")
+        return ("team", "url", "disabled_at", *(facts if obj else ()))
 
     def get_readonly_fields(self, request: HttpRequest, obj: Webhook | None = None) -> tuple[str, ...]:
-        # What was made for one team is not given to another.
+        # A webhook of one team is not given to another.
         return ("team", "secret_made_at", "last_success_at", "last_failure_at", "failure") if obj else ()
 
     @admin.display(description=_("last failure"))
@@ -106,17 +106,17 @@ class WebhookAdmin(TeamScopedAdmin):
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
         webhook: Webhook | None = kwargs.get("obj")
-        # The answer to a new webhook is its secret, so there is nothing to go on to.
+        # The response to a new webhook shows its secret, so these buttons would lead nowhere.
         context |= {"show_save_and_add_another": False, "show_save_and_continue": webhook is not None}
         if webhook is not None and self.has_change_permission(request, webhook):
             context["new_secret_url"] = self._url("new_secret", webhook)
         return super().render_change_form(request, context, **kwargs)
 
     def save_model(self, request: HttpRequest, obj: Webhook, form: Any, change: bool) -> None:
-        # Only what was edited: deliveries write to the same row.
+        # Only edited columns are saved, since deliveries write to the same row.
         edited = list(form.changed_data)
         if not change or "url" in edited:
-            # From here to the answer, within this one request and nowhere else.
+            # The secret stays within this one request, from here to its response.
             request.new_secret = obj.make_secret()  # type: ignore[attr-defined]
             edited += ["encrypted_secret", "secret_made_at"]
         if change:
@@ -125,15 +125,13 @@ class WebhookAdmin(TeamScopedAdmin):
             obj.save(force_insert=True)
 
     def response_add(self, request: HttpRequest, obj: Webhook, post_url_continue: Any = None) -> HttpResponse:
-        return self._shown_once(request, obj, request.new_secret, gettext("Created."))  # type: ignore[attr-defined]
+        return self._show_once(request, obj, request.new_secret, gettext("Created."))  # type: ignore[attr-defined]
 
     def response_change(self, request: HttpRequest, obj: Webhook) -> HttpResponse:
         secret: str | None = getattr(request, "new_secret", None)
         if secret is None:
             return super().response_change(request, obj)
-        return self._shown_once(request, obj, secret, gettext("The URL changed, so a new secret was generated."))
-
-    # Replacing the secret
+        return self._show_once(request, obj, secret, gettext("The URL changed, so a new secret was generated."))
 
     def get_urls(self) -> list[URLPattern]:
         page = path(
@@ -167,7 +165,7 @@ class WebhookAdmin(TeamScopedAdmin):
 
     def _replace_secret(self, request: HttpRequest, webhook: Webhook, replacing: Any) -> HttpResponse:
         secret = webhook.make_secret()
-        # In one statement with what it depends on: the same form sent twice, or a new URL, may have been quicker.
+        # One statement checks and writes: this form, sent twice, or a change of the URL may have been quicker.
         is_replaced = recording.update(
             Webhook.objects.filter(pk=webhook.pk, url=webhook.url, secret_made_at=replacing),
             encrypted_secret=webhook.encrypted_secret,
@@ -181,10 +179,10 @@ class WebhookAdmin(TeamScopedAdmin):
             )
             return HttpResponseRedirect(self._url("change", webhook))
         self.log_change(request, webhook, history_messages.NEW_WEBHOOK_SECRET())
-        return self._shown_once(request, webhook, secret, gettext("Replaced."))
+        return self._show_once(request, webhook, secret, gettext("Replaced."))
 
-    def _shown_once(self, request: HttpRequest, webhook: Webhook, secret: str, done: Any) -> HttpResponse:
-        """The page with the secret: the answer to the POST that made it, kept by no cache and no history."""
+    def _show_once(self, request: HttpRequest, webhook: Webhook, secret: str, done: Any) -> HttpResponse:
+        # The response to the POST that made the secret is the only page with it. No cache or history may keep it.
         context = {
             **self.admin_site.each_context(request),
             "title": _("Store the secret now"),

@@ -1,4 +1,4 @@
-"""The admin's pages of the audit: who changed what, when and from where. Nobody changes an entry, not even here."""
+"""The admin's read-only pages of the audit: who changed what, when and from where."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from apikeys.admin.filters import ScopedListFilter
 from apikeys.admin.long_lists import LongList, words
 from apikeys.admin.scope import ReadOnlyAdmin
 from apikeys.audit.models import AuditEntry
-from apikeys.audit.recording import models_kept
+from apikeys.audit.recording import audited_models
 
 COLUMNS = (
     "id",
@@ -43,18 +43,18 @@ class KindFilter(admin.SimpleListFilter):
     parameter_name = "kind"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        kinds = [(model._meta.label_lower, capfirst(model._meta.verbose_name)) for model in models_kept()]
+        kinds = [(model._meta.label_lower, capfirst(model._meta.verbose_name)) for model in audited_models()]
         return sorted(kinds, key=lambda kind: str(kind[1]))
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if not self.value():
             return queryset
-        wanted = [model for model in models_kept() if model._meta.label_lower == self.value()]
-        types = ContentType.objects.get_for_models(*wanted).values() if wanted else []
+        chosen = [model for model in audited_models() if model._meta.label_lower == self.value()]
+        types = ContentType.objects.get_for_models(*chosen).values() if chosen else []
         return queryset.filter(content_type__in=list(types))
 
 
-# auditlog brings pages of its own, which know no teams.
+# auditlog registers pages of its own, which know no teams.
 admin.site.unregister(AuditEntry)
 
 
@@ -92,7 +92,7 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Every word in some field."""
+        # Every word has to match some field.
         for word in words(search_term):
             named = Q(object_repr__icontains=word) | Q(actor_name__icontains=word)
             queryset = queryset.filter(named | Q(object_pk=word) | Q(cid=word))
@@ -111,8 +111,6 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
             return None
         entries = queryset.select_related("content_type").order_by("-id").iterator(chunk_size=2_000)
         return download("audit", file_format, COLUMNS, map(as_data, entries))
-
-    # Columns
 
     @admin.display(description=_("done by"))
     def who(self, entry: AuditEntry) -> str:
@@ -137,7 +135,7 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
 
     @admin.display(description=_("fields"))
     def fields_changed(self, entry: AuditEntry) -> str:
-        # A row that comes or goes has all of them.
+        # The creation or deletion of a row has all fields.
         is_update = entry.action == AuditEntry.Action.UPDATE
         return ", ".join(sorted(str(line[0]) for line in lines(entry))) if is_update else ""
 
@@ -151,21 +149,21 @@ class AuditEntryAdmin(LongList, ReadOnlyAdmin):
 
 
 def lines(entry: AuditEntry) -> list[tuple[Any, Any, Any]]:
-    """(field, before, after) as people read them; for a relation to many, (field, removed, added)."""
+    """Return (field, before, after) for people; for a many-to-many relation, (field, removed, added)."""
     model = entry.content_type.model_class()
     fields: dict[str, Any] = {field.name: field for field in model._meta.get_fields()} if model else {}
-    told = []
+    changes = []
     for name, change in (entry.changes or {}).items():
         field = fields.get(name)
         label = capfirst(str(getattr(field, "verbose_name", name)))
         if isinstance(change, dict):
             objects = ", ".join(change["objects"])
-            told.append((label, "", objects) if change["operation"] == "add" else (label, objects, ""))
+            changes.append((label, "", objects) if change["operation"] == "add" else (label, objects, ""))
         else:
             before, after = (readable(field, value) for value in change)
             if (before, after) != ("", ""):
-                told.append((label, before, after))
-    return told
+                changes.append((label, before, after))
+    return changes
 
 
 def readable(field: Field[Any, Any] | None, value: Any) -> Any:
@@ -173,7 +171,7 @@ def readable(field: Field[Any, Any] | None, value: Any) -> Any:
         return ""
     if isinstance(field, DateTimeField):
         try:
-            # auditlog leaves the zone out.
+            # auditlog stores UTC without the zone.
             return timezone.localtime(datetime.fromisoformat(value).replace(tzinfo=UTC))
         except (TypeError, ValueError, OverflowError):
             return value

@@ -1,4 +1,4 @@
-"""Rows of a list as a file to download: CSV that no spreadsheet takes for formulas, or JSON."""
+"""Downloads of a list's rows: CSV in which no spreadsheet sees formulas, or JSON."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.utils.translation import gettext as _
 
-from apikeys.spreadsheet import cell
+from apikeys.spreadsheet import to_cell
 
 MAXIMUM_ROWS = 50_000
 CONTENT_TYPES = {"csv": "text/csv; charset=utf-8", "json": "application/json"}
 
 
 def is_too_long(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> bool:
-    """Whether they do not fit in one file, which is then said."""
+    """Return whether the rows do not fit in one file, and tell the user then."""
     if rows.order_by().values("pk")[: MAXIMUM_ROWS + 1].count() <= MAXIMUM_ROWS:
         return False
     message = _("A file holds at most %(number)s rows. Filter the list.")
@@ -28,7 +28,7 @@ def is_too_long(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> 
 
 
 def download(name: str, file_format: str, columns: Sequence[str], rows: Iterable[dict[str, Any]]) -> HttpResponse:
-    """`rows` as a file of that name, in one of CONTENT_TYPES."""
+    """Return `rows` as a file, in one of the formats of CONTENT_TYPES."""
     headers = {"Content-Disposition": f'attachment; filename="{name}.{file_format}"', "Cache-Control": "no-store"}
     response = HttpResponse(content_type=CONTENT_TYPES[file_format], headers=headers)
     if file_format == "json":
@@ -36,5 +36,5 @@ def download(name: str, file_format: str, columns: Sequence[str], rows: Iterable
         return response
     writer = csv.writer(response)
     writer.writerow(columns)
-    writer.writerows([cell(row[column]) for column in columns] for row in rows)
+    writer.writerows([to_cell(row[column]) for column in columns] for row in rows)
     return response

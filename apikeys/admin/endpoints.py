@@ -1,4 +1,4 @@
-"""The page of endpoints: what each route of the API takes, how much it is called, and a switch for each kind of key."""
+"""The page of endpoints: the inventory of the API with its calls, and a switch for each kind of key."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminS
 
 from apikeys.access.declarations import PUBLIC
 from apikeys.access.endpoints import routes
+from apikeys.access.policy import kind_may_call
 from apikeys.access.rules import EndpointRule
 from apikeys.accounting.ledger import Refusal, UsageRecord
 from apikeys.admin.scope import CheckedList, HistoryRead, SuperusersOnly, is_superuser
@@ -36,22 +37,26 @@ else:
     RuleModelForm = forms.ModelForm
 
 COUNTED = timedelta(hours=24)
-# Of each table, so that the page costs the same on the busiest site.
+# So many rows of each table are counted, so that the page costs no more on the busiest site.
 MAXIMUM_COUNTED = 50_000
 SEE_ENDPOINTS = "apikeys.view_apikey"
 
 
 def declared_kinds() -> dict[str, frozenset[AccessKind]]:
-    """Which kinds of key each endpoint takes, of those that take any."""
+    """Return the kinds of key that each endpoint takes; endpoints that take none are left out."""
     return {route.view.endpoint: route.view.api_key_access for route in routes() if route.view.api_key_access}
 
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """One kind of key at one endpoint. A kind that the endpoint's declaration leaves out cannot be opened."""
+    """One kind of key at one endpoint. Only a kind that the endpoint declares can be closed and opened by itself.
+
+    A key that may name an app is taken as a global key where its own kind is not declared.
+    """
 
     kind: AccessKind
     is_declared: bool
+    is_taken: bool
     is_open: bool
 
 
@@ -70,8 +75,8 @@ class Endpoint:
 
 
 def inventory(calls: dict[str, int], refusals: dict[str, int]) -> list[Endpoint]:
-    """Every endpoint that is routed, with the rules in force, in the order of the URLconf."""
-    denied = dict(EndpointRule.objects.values_list("endpoint", "denied_kinds"))
+    """Return every endpoint that is routed, with the rules in force, in the order of the URLconf."""
+    denied_kinds = EndpointRule.objects.denied_kinds()
     views: dict[str, Any] = {}
     paths: dict[str, list[str]] = {}
     for route in routes():
@@ -85,7 +90,12 @@ def inventory(calls: dict[str, int], refusals: dict[str, int]) -> list[Endpoint]
             staff=view.staff_permission if isinstance(view.staff_permission, str) else None,
             is_public=view.staff_permission is PUBLIC,
             switches=[
-                Switch(kind, kind in view.api_key_access, kind in view.api_key_access - set(denied.get(name, ())))
+                Switch(
+                    kind,
+                    is_declared=kind in view.api_key_access,
+                    is_taken=kind_may_call(kind, view, {}),
+                    is_open=kind_may_call(kind, view, denied_kinds),
+                )
                 for kind in AccessKind
             ],
             calls=calls.get(name, 0),
@@ -96,7 +106,7 @@ def inventory(calls: dict[str, int], refusals: dict[str, int]) -> list[Endpoint]
 
 
 def newest(model: Any, user: Any) -> QuerySet[Any]:
-    """The rows of the last 24 hours that the user may see, at most so many: by primary key, or by team and time."""
+    # Both ways read the last 24 hours by an index: the primary key, or team and time.
     since = timezone.now() - COUNTED
     if user.is_superuser:
         rows = model.objects.filter(pk__gte=first_object_id(since)).order_by("-pk")
@@ -108,17 +118,17 @@ def newest(model: Any, user: Any) -> QuerySet[Any]:
 
 
 class SwitchForm(forms.Form):
-    """What one switch sends: where it is to stand, so that sending it twice changes nothing more."""
+    """One switch and the position it is to have, so that sending the form twice changes nothing more."""
 
     endpoint = forms.CharField()
     kind = forms.ChoiceField(choices=AccessKind.choices)
     is_open = forms.TypedChoiceField(choices=[("yes", ""), ("no", "")], coerce=lambda value: value == "yes")
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        if answers.get("kind") not in declared_kinds().get(answers.get("endpoint", ""), frozenset()):
+        cleaned: dict[str, Any] = super().clean() or {}
+        if cleaned.get("kind") not in declared_kinds().get(cleaned.get("endpoint", ""), frozenset()):
             raise ValidationError(_("This endpoint never accepts keys of that kind."))
-        return answers
+        return cleaned
 
 
 class EndpointRuleForm(RuleModelForm):
@@ -151,15 +161,15 @@ class EndpointRuleForm(RuleModelForm):
             ]
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        if "endpoint" in answers:
-            taken = self.declared[answers["endpoint"]]
-            denied = answers.get("denied_kinds", [])
+        cleaned: dict[str, Any] = super().clean() or {}
+        if "endpoint" in cleaned:
+            taken = self.declared[cleaned["endpoint"]]
+            denied = cleaned.get("denied_kinds", [])
             never = [str(kind.label) for kind in AccessKind if kind in denied and kind not in taken]
             if never:
                 complaint = _("This endpoint never accepts: %(kinds)s.") % {"kinds": ", ".join(never)}
                 raise ValidationError({"denied_kinds": complaint})
-        return answers
+        return cleaned
 
 
 @admin.register(EndpointRule)

@@ -1,4 +1,4 @@
-"""Filters of lists."""
+"""Filters of the admin's lists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 from unfold.admin import ModelAdmin as UnfoldModelAdmin
 
-from apikeys.alerts.attention import ending_soon, nearly_used_up, unused
+from apikeys.alerts.attention import expiring_soon, nearly_used_up, unused_keys
 
 if TYPE_CHECKING:
     AnyModelAdmin = admin.ModelAdmin[Any]
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     AnyModelChoiceField = forms.ModelChoiceField[Any]
     AnyModelMultipleChoiceField = forms.ModelMultipleChoiceField[Any]
 else:
-    # Unfold tells no types, so for them its pages are Django's.
+    # Unfold has no types, so type checkers see Django's classes.
     AnyModelAdmin, AnyBaseModelAdmin = UnfoldModelAdmin, BaseModelAdmin
     AnyModelChoiceField, AnyModelMultipleChoiceField = forms.ModelChoiceField, forms.ModelMultipleChoiceField
 from apikeys.admin.scope import ChoiceInTeam, has_many, is_in_team, is_searched, rows_for
@@ -44,18 +44,18 @@ class YesFilter(SimpleListFilter):
         raise NotImplementedError
 
 
-class EndingSoonFilter(YesFilter):
+class ExpiringSoonFilter(YesFilter):
     title, parameter_name, label = _("expiry"), "ends_soon", _("Within 30 days")
 
-    def rows(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return ending_soon(queryset)
+    def rows(self, queryset: Any) -> QuerySet[Any]:
+        return expiring_soon(queryset)
 
 
 class UnusedFilter(YesFilter):
     title, parameter_name, label = _("last use"), "unused", _("None for 90 days")
 
-    def rows(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return unused(queryset)
+    def rows(self, queryset: Any) -> QuerySet[Any]:
+        return unused_keys(queryset)
 
 
 class NearlyUsedUpFilter(YesFilter):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo
 
@@ -12,26 +11,26 @@ from django.core.exceptions import ValidationError
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.text import capfirst
-from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from unfold.widgets import UnfoldAdminDecimalFieldWidget
 
 from apikeys.accounting.limits import MAXIMUM_AMOUNT, Limit
 from apikeys.accounting.periods import Measure
-from apikeys.accounting.units import MICROPOINTS
 from apikeys.admin.filters import NearlyUsedUpFilter, ScopedListFilter
 from apikeys.admin.long_lists import LongList
 from apikeys.admin.scope import TeamScopedAdmin
 from apikeys.sign_in import reauthentication
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     LimitModelForm = forms.ModelForm[Limit]
 else:
     LimitModelForm = forms.ModelForm
 
 
 class LimitForm(LimitModelForm):
-    """Points are given as people count them, with decimals; inside they are whole millionths."""
+    """Takes points with decimals, which are stored as whole millionths."""
 
     asks_password = False
 
@@ -62,49 +61,46 @@ class LimitForm(LimitModelForm):
         limit = kwargs.get("instance")
         if limit is not None:
             amounts = {"amount": limit.amount, "soft_amount": limit.soft_amount}
-            told = {name: shown(limit.measure, value) for name, value in amounts.items() if value is not None}
-            kwargs["initial"] = told | (kwargs.get("initial") or {})
+            initial = {
+                name: Measure(limit.measure).to_unit(value) for name, value in amounts.items() if value is not None
+            }
+            kwargs["initial"] = initial | (kwargs.get("initial") or {})
         super().__init__(*args, **kwargs)
         if "measure" in self.fields:
             self.fields["measure"].choices = [  # type: ignore[attr-defined]
-                (value, gettext("points") if value == Measure.MICROPOINTS else label)
-                for value, label in Measure.choices
+                (measure.value, measure.unit) for measure in Measure
             ]
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        measure = answers.get("measure") or self.instance.measure
+        cleaned: dict[str, Any] = super().clean() or {}
+        measure = cleaned.get("measure") or self.instance.measure
+        if not measure:
+            # It was refused already, and without it nobody knows what the amounts count.
+            return cleaned
         for name in ("amount", "soft_amount"):
-            if answers.get(name) is not None:
-                answers[name] = exact_amount(name, measure, answers[name])
-        if self.asks_password and self.instance.pk and answers.get("amount", 0) > self.instance.amount:
+            if cleaned.get(name) is not None:
+                cleaned[name] = count_amount(name, Measure(measure), cleaned[name])
+        if self.asks_password and self.instance.pk and cleaned.get("amount", 0) > self.instance.amount:
             raise reauthentication.reauthentication_error()
-        return answers
+        return cleaned
 
 
 class StaleLimitForm(LimitForm):
-    """The same, sent by somebody who has not entered their password lately: it may lower a limit, not raise one."""
+    """The form of a user who has not entered their password lately: it may lower a limit, not raise one."""
 
     asks_password = True
 
 
-def exact_amount(name: str, measure: str, amount: Decimal) -> int:
-    """An amount as it is kept. Raises ValidationError for the field of this name."""
-    exact = amount * MICROPOINTS if measure == Measure.MICROPOINTS else amount
-    if exact != exact.to_integral_value():
-        raise ValidationError(
-            {name: _("%(measure)s must be a whole number.") % {"measure": capfirst(Measure(measure).label)}}
-        )
-    if exact > MAXIMUM_AMOUNT:
-        raise ValidationError(
-            {name: _("The maximum is %(amount)s.") % {"amount": f"{shown(measure, MAXIMUM_AMOUNT):,}"}}
-        )
-    return int(exact)
-
-
-def shown(measure: str, amount: int) -> Decimal | int:
-    """An amount as people see it: points, not millionths of them."""
-    return Decimal(amount) / MICROPOINTS if measure == Measure.MICROPOINTS else amount
+def count_amount(name: str, measure: Measure, number: Decimal) -> int:
+    """Return a number that people gave as the amount to keep. Raise ValidationError for the field of this name."""
+    try:
+        amount = measure.from_unit(number)
+    except ValueError:
+        complaint = _("%(measure)s must be a whole number.") % {"measure": capfirst(measure.label)}
+        raise ValidationError({name: complaint}) from None
+    if amount > MAXIMUM_AMOUNT:
+        raise ValidationError({name: _("The maximum is %(amount)s.") % {"amount": measure.text(MAXIMUM_AMOUNT)}})
+    return amount
 
 
 @admin.register(Limit)
@@ -122,9 +118,9 @@ class LimitAdmin(LongList, TeamScopedAdmin):
         return (*identity, "used", "reserved", "left", "counted_since")
 
     def get_readonly_fields(self, request: HttpRequest, obj: Limit | None = None) -> tuple[str, ...]:
-        # What a limit counts stays; for something else there is another limit.
-        told = ("used", "reserved", "left", "counted_since")
-        return () if obj is None else ("team", "key", "unit", "period", "time_zone", *told)
+        # A limit never changes what it counts; another limit is made for that.
+        usage = ("used", "reserved", "left", "counted_since")
+        return () if obj is None else ("team", "key", "unit", "period", "time_zone", *usage)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = LimitForm if reauthentication.is_recent(request) else StaleLimitForm
@@ -138,9 +134,13 @@ class LimitAdmin(LongList, TeamScopedAdmin):
     def get_actions(self, request: HttpRequest) -> Any:
         actions: dict[str, Any] = super().get_actions(request)
         if "delete_selected" in actions and not reauthentication.is_recent(request):
-            # Whichever of a form's fields named the action: what runs is taken from here.
+            # A list has two fields that may name the action. Whichever did, the function that runs is this one.
             _function, name, description = actions["delete_selected"]
-            actions["delete_selected"] = (lambda page, asked, limits: reauthentication.ask(asked), name, description)
+            actions["delete_selected"] = (
+                lambda page, posted, limits: reauthentication.ask(posted),
+                name,
+                description,
+            )
         return actions
 
     def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
@@ -159,19 +159,19 @@ class LimitAdmin(LongList, TeamScopedAdmin):
 
     @admin.display(description=_("measure"))
     def unit(self, limit: Limit) -> str:
-        return gettext("points") if limit.measure == Measure.MICROPOINTS else limit.get_measure_display()
+        return Measure(limit.measure).unit
 
     @admin.display(description=_("used"))
     def used(self, limit: Limit) -> str:
-        return f"{shown(limit.measure, limit.current_usage().used):,}"
+        return limit.amount_text(limit.current_usage().used)
 
     @admin.display(description=_("reserved by open requests"))
     def reserved(self, limit: Limit) -> str:
-        return f"{shown(limit.measure, limit.current_usage().reserved):,}"
+        return limit.amount_text(limit.current_usage().reserved)
 
     @admin.display(description=_("left"))
     def left(self, limit: Limit) -> str:
-        return f"{shown(limit.measure, limit.state()['left']):,}"
+        return limit.amount_text(limit.state()["left"])
 
     @admin.display(description=_("counted since"))
     def counted_since(self, limit: Limit) -> str:

@@ -19,19 +19,18 @@ if TYPE_CHECKING:
 else:
     AnyPaginator = Paginator
 
-# So many rows are counted and can be leafed through. What lies beyond is found by filters and search.
+# So many rows are counted and paged through. Filters and search find those beyond.
 MAXIMUM_ROWS = 10_000
-# Each word of a search is a condition more in its query. Of the others nobody is told: people do not type so many.
+# Each word of a search adds a condition to its query. More words are ignored silently: people do not type so many.
 MAXIMUM_WORDS = 8
 
 
 def words(search_term: str) -> list[str]:
-    """Those that are searched for."""
     return search_term.split()[:MAXIMUM_WORDS]
 
 
 class MoreThan(int):
-    """A count that was not carried to its end, as people read it."""
+    """A count that stopped at its maximum, shown as "more than" it."""
 
     def __str__(self) -> str:
         return gettext("more than %(count)s") % {"count": f"{int(self):,}"}
@@ -40,7 +39,7 @@ class MoreThan(int):
 class BoundedPaginator(AnyPaginator):
     @cached_property
     def count(self) -> int:
-        # Bare keys without order: neither joins nor subqueries for columns that nobody sees.
+        # Bare keys without order need neither joins nor subqueries for columns that nobody sees.
         rows = self.object_list.order_by().values("pk")  # type: ignore[attr-defined]
         counted: int = rows[: MAXIMUM_ROWS + 1].count()
         return counted if counted <= MAXIMUM_ROWS else MoreThan(MAXIMUM_ROWS)
@@ -48,10 +47,8 @@ class BoundedPaginator(AnyPaginator):
 
 class LongChangeList(ChangeList):
     def get_results(self, request: HttpRequest) -> None:
-        """Find the page's rows by their keys first, then read those rows: columns cost for one page alone.
-
-        In one query the planner would rather make ready what a column needs of every row of its table.
-        """
+        # The page's keys are found first, then their rows are read: columns cost for one page alone. In one query the
+        # planner would rather prepare what a column needs for every row of its table.
         super().get_results(request)
         keys = list(self.result_list.values_list("pk", flat=True))
         rows = self.model_admin.rows_of_page(self.root_queryset.filter(pk__in=keys))  # type: ignore[attr-defined]
@@ -77,5 +74,5 @@ class LongList(CheckedList):
         return super().get_search_results(request, queryset, " ".join(words(search_term)))
 
     def rows_of_page(self, rows: QuerySet[Any]) -> QuerySet[Any]:
-        """The rows of one page, with what their columns need."""
+        """Return the rows of one page with all that their columns read. Subclasses override this."""
         return rows

@@ -1,4 +1,4 @@
-"""The admin of teams, keys, rules and usage. What a user meets there is decided in `team_scope`."""
+"""The admin's pages of users, groups and teams."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ else:
     MembershipTabularInline = UnfoldTabularInline
 
 
-# Jobs belong to no team, and a team's staff need not see them: deliveries are shown with their alert.
+# These get pages of their own. Jobs belong to no team; a team's staff see deliveries with their alert.
 admin.site.unregister([User, Group, ProcrastinateJob])
 
 
 class PeopleAdmin(SuperusersOnly):
-    """Who may change users can give any permission to anybody, also to themselves: not from an unattended browser."""
+    """Asks for the password: whoever may change users can give any permission to anybody, also to themselves."""
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change=change, **kwargs)  # type: ignore[misc]
@@ -49,7 +49,7 @@ class SiteUserAdmin(PeopleAdmin, PermissionsNamed, UserAdmin, ProtectionShown): 
     change_password_form = AdminPasswordChangeForm
 
     def user_change_password(self, request: HttpRequest, id: str, form_url: str = "") -> Any:
-        # It asks for no old password, not even for one's own.
+        # Django's page asks for no old password, not even for one's own.
         if self.has_change_permission(request) and not reauthentication.is_recent(request):
             return reauthentication.ask(request)
         return super().user_change_password(request, id, form_url)
@@ -67,7 +67,7 @@ class MembershipInline(ScopedChoices, MembershipTabularInline):
 
 @admin.register(Team)
 class TeamAdmin(TeamScopedAdmin):
-    """Only superusers make new teams, and bring people in with whom a team's staff share none."""
+    """Only superusers add teams, and members with whom a team's staff share no team."""
 
     team_path = "pk"
     list_display = ("name", "id", "disabled_at", "created_at")

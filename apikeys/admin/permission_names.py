@@ -1,4 +1,4 @@
-"""Permissions as people read them. What Django keeps of them stays as it is, in English."""
+"""Translated names of permissions. The names that Django stores stay in English."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACTIONS = {
     "view": gettext_lazy("view"),
     "try": gettext_lazy("try"),
 }
-# Models that name themselves in English alone, since people meet them nowhere else.
+# These models name themselves in English alone, since people see them nowhere else.
 UNTRANSLATED = [
     gettext_noop("hourly refusals"),
     gettext_noop("hourly total"),
@@ -36,7 +36,7 @@ UNTRANSLATED = [
 
 
 def name_of(permission: Permission) -> str:
-    """Such as "API key | add"; as Django names it where an app that is gone left it."""
+    """Return a name such as "API key | add", or Django's own if the permission is of an app that is gone."""
     action = ACTIONS.get(permission.codename.partition("_")[0])
     model: Any = permission.content_type.model_class()
     if action is None or model is None:
@@ -50,7 +50,7 @@ class PermissionChoice(AnyModelMultipleChoiceField):
 
 
 class PermissionsNamed(AnyModelAdmin):
-    """Offers permissions under those names."""
+    """Offers permissions under their translated names."""
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         if db_field.related_model is Permission:

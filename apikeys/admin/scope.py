@@ -1,4 +1,4 @@
-"""What staff meet in the admin: their own teams and what belongs to those. Superusers meet everything."""
+"""The scope of staff in the admin: their own teams and all that belongs to them. Superusers see everything."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ if TYPE_CHECKING:
     AnyModelChoiceField = forms.ModelChoiceField[Any]
     AnyModelMultipleChoiceField = forms.ModelMultipleChoiceField[Any]
 else:
-    # Unfold tells no types, so for them its pages are Django's.
+    # Unfold has no types, so type checkers see Django's classes.
     AnyModelAdmin, AnyBaseModelAdmin = UnfoldModelAdmin, BaseModelAdmin
     AnyModelChoiceField, AnyModelMultipleChoiceField = forms.ModelChoiceField, forms.ModelMultipleChoiceField
 
-# So many choices are listed in a form or beside a list; of more, one is searched for.
+# A form or a filter lists so many choices; if there are more, it offers a search.
 MAXIMUM_CHOICES = 50
-# The parameter by which a search asks only for what can still be used.
+# With this parameter, a search finds only rows that can still be used.
 LIVE = "live"
 
 
 def rows_for(model: type[Model], user: Any) -> QuerySet[Any]:
-    """The rows that a form or a filter may offer to this user. Of users, those they share a team with."""
+    """Return the rows that a form or filter may offer to this user; for users, those who share a team with them."""
     if model is User:
         users = User.objects.order_by("username")
         return users if user.is_superuser else users.filter(teams__in=Team.objects.for_user(user)).distinct()
@@ -53,21 +53,19 @@ class ChoiceInTeam(AnyModelChoiceField):
 
 
 class ChoicesInTeam(AnyModelMultipleChoiceField):
-    """The same for several choices."""
-
     def label_from_instance(self, obj: Any) -> str:
         return f"{obj} ({obj.team})"
 
 
 class SearchOfLive(AutocompleteSelect):
-    """A search in a form: it leaves out what is archived or revoked, which a list's filters do find."""
+    """A search in a form. It leaves out archived and revoked rows, which a list's filters do find."""
 
     def get_url(self) -> str:
         return f"{super().get_url()}?{LIVE}=yes"
 
 
 class ScopedChoices(AnyBaseModelAdmin):
-    """Offers in its forms, and accepts from them, only what the user may see."""
+    """Offers in its forms, and accepts from them, only rows that the user may see."""
 
     def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
         rows = rows_for(db_field.related_model, request.user)
@@ -83,11 +81,11 @@ class ScopedChoices(AnyBaseModelAdmin):
     def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field: Any = super().formfield_for_dbfield(db_field, request, **kwargs)
         if isinstance(db_field, ForeignKey | ManyToManyField) and field is not None:
-            # Without the four icons: a key's form is no place to delete a user or edit a team.
+            # This removes the four icons: a key's form is no place to delete a user or edit a team.
             field.widget = field.widget.widget
             field.widget.choices = field.choices
             if isinstance(self, InlineModelAdmin):
-                # Unfold's tables of inlines have headings, and no labels.
+                # Unfold's tables of inlines have headings instead of labels.
                 field.widget.attrs.setdefault("aria-label", capfirst(field.label))
         return field
 
@@ -97,12 +95,11 @@ def is_in_team(model: type[Model]) -> bool:
 
 
 def has_many(model: type[Model], user: Any) -> bool:
-    """Whether the user may see more rows than a page should list as choices."""
     return len(rows_for(model, user).order_by().values("pk")[: MAXIMUM_CHOICES + 1]) > MAXIMUM_CHOICES
 
 
 def is_searched(field: Any, request: HttpRequest, site: admin.AdminSite) -> bool:
-    """Whether a form offers a search in place of a list. It answers only who may see the related pages."""
+    # The search answers only those who may see the related pages.
     if not has_many(field.related_model, request.user):
         return False
     related: Any = site.get_model_admin(field.related_model)
@@ -134,16 +131,16 @@ def is_superuser(request: HttpRequest) -> bool:
 
 
 class CheckedList(AnyModelAdmin):
-    """Answers 400 to a filter's value or a choice of rows that no database can look for, where Django would fail."""
+    """Responds with 400 to a filter's value or a choice of rows that cannot be queried, where Django would fail."""
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         try:
             return super().changelist_view(request, extra_context)
         except (DataError, ValueError) as error:
-            # Of the database, or of Django when it writes the query. The page itself is rendered later.
+            # The database raises these, or Django when it writes the query. The page itself is rendered later.
             raise BadRequest("A filter has an invalid value.") from error
 
-    # The types that mypy reads of Django have one parameter more than Django.
+    # Django's stubs have one parameter more than Django.
     def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:  # type: ignore[override]
         for chosen in request.POST.getlist(ACTION_CHECKBOX_NAME):
             try:
@@ -153,12 +150,12 @@ class CheckedList(AnyModelAdmin):
         return super().response_action(request, queryset)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
-        # Nothing from the address: it has passed no form, and widgets fail on what they cannot show.
+        # Values in the URL have passed no form, and widgets fail on those that they cannot show.
         return {}
 
 
 class ProtectionShown(CheckedList):
-    """Says what protects a row from deletion. Django would rather say that the keys behind it may not be deleted."""
+    """Shows what protects a row from deletion. Django would rather say that the keys behind it may not be deleted."""
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         rows, counts, lacking, protected = super().get_deleted_objects(objs, request)
@@ -177,9 +174,9 @@ class HistoryRead(AnyModelAdmin):
 
 
 class TeamScopedAdmin(ScopedChoices, ProtectionShown, HistoryRead):
-    """Pages of rows that belong to a team. What is foreign to the user's teams answers like what is absent."""
+    """Pages of rows that belong to a team. A row of a foreign team looks like one that does not exist."""
 
-    # From the model to its team, as a lookup.
+    # This lookup leads from the model to its team.
     team_path = "team"
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -187,12 +184,12 @@ class TeamScopedAdmin(ScopedChoices, ProtectionShown, HistoryRead):
         user: Any = request.user
         if user.is_superuser:
             return rows
-        # Their ids, not a subquery: an index that begins with the team then gives its rows in order.
+        # With ids instead of a subquery, an index that begins with the team returns its rows in order.
         teams = list(Team.objects.for_user(user).order_by().values_list("pk", flat=True))
         return rows.filter(**{f"{self.team_path}__in": teams})
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
-        # Filters cannot name their scripts and styles themselves.
+        # Filters cannot add their scripts and styles themselves.
         searched = AutocompleteSelect(self.model._meta.pk, self.admin_site)
         return super().changelist_view(request, {"media": self.media + searched.media, **(extra_context or {})})
 

@@ -1,8 +1,7 @@
-"""The admin of usage: the ledger, daily usage, refusals, and the last use of keys."""
+"""The admin's pages of usage: the ledger, daily usage, refusals, and the last use of keys."""
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
@@ -14,7 +13,7 @@ from unfold.admin import TabularInline as UnfoldTabularInline
 
 from apikeys.accounting import explanations
 from apikeys.accounting.ledger import DailyUsage, KeyActivity, Refusal, UsageRecord
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting.units import points_text
 from apikeys.admin.filters import ScopedListFilter
 from apikeys.admin.keys.key_admin import moment
 from apikeys.admin.long_lists import LongList
@@ -59,18 +58,18 @@ class UsageRecordAdmin(LongList, ReadOnlyAdmin):
     fields = readonly_fields = ("explanation",)
     search_fields = ("=id", "=key__id")
     search_help_text = _("A request id or a key id. To find a key by its name, use the filter.")
-    # A ledger is too long to be sorted by anything but time.
+    # The ledger is too long to be sorted by anything but time.
     sortable_by = ()
 
     def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        """The newest first: by the index of the team, key or app that the list is of, or by the primary key."""
+        # The newest come first, by the index of the team, key or app that is filtered by, or by the primary key.
         is_of_one = any(name.startswith(("team__", "key__", "app__")) for name in request.GET)
         return ("-created_at", "-id") if is_of_one or not is_superuser(request) else ("-id",)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        # By the ids as they are: with its case folded, none is found in an index.
+        # Ids are compared exactly: a case-insensitive comparison uses no index.
         word = search_term.strip().lower()
         return queryset.filter(Q(pk=word) | Q(key=word)) if word else queryset, False
 
@@ -80,12 +79,11 @@ class UsageRecordAdmin(LongList, ReadOnlyAdmin):
 
     @admin.display(description=_("tokens"))
     def tokens(self, record: UsageRecord) -> str:
-        """Of the prompt and of the answer."""
         return f"{record.prompt_tokens:,} + {record.completion_tokens:,}"
 
     @admin.display(description=_("explanation"))
     def explanation(self, record: UsageRecord) -> str:
-        return explained(explanations.explain_charge(record))
+        return render_explanation(explanations.explain_charge(record))
 
 
 @admin.register(DailyUsage)
@@ -114,7 +112,7 @@ class DailyUsageAdmin(LongList, ReadOnlyAdmin):
 
     @admin.display(description=_("points"))
     def points(self, row: DailyUsage) -> str:
-        return f"{Decimal(row.cost_micropoints) / MICROPOINTS:,}"
+        return points_text(row.cost_micropoints)
 
 
 @admin.register(Refusal)
@@ -133,8 +131,8 @@ class RefusalAdmin(LongList, ReadOnlyAdmin):
 
     @admin.display(description=_("explanation"))
     def explanation(self, refusal: Refusal) -> str:
-        return explained(explanations.explain_refusal(refusal))
+        return render_explanation(explanations.explain_refusal(refusal))
 
 
-def explained(explanation: explanations.Explanation) -> str:
+def render_explanation(explanation: explanations.Explanation) -> str:
     return format_html('<pre class="explanation">{}</pre>', explanation.text())

@@ -1,4 +1,4 @@
-"""What became of telling an alert: one row for each channel, tried until it is told or given up."""
+"""Deliveries of alerts: one row for each channel, tried until it is delivered or given up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from apikeys.teams import ObjectIdField
 logger = logging.getLogger(__name__)
 
 MAX_ATTEMPTS = 8
-# How many alerts one look at them takes on.
+# One look takes on so many alerts.
 BATCH = 500
 
 
@@ -51,9 +51,9 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
 
 
 class Delivery(models.Model):
-    """One alert on one channel. Told at least once: a process killed between the telling and this row tells again."""
+    """One alert on one channel, delivered at least once: a process killed before this row is written delivers again."""
 
-    # Goes with every attempt, so that a receiver can drop what it was told before.
+    # It goes with every attempt, so that a receiver can drop what it has already.
     id = ObjectIdField()
     alert = models.ForeignKey(Alert, verbose_name=_("alert"), on_delete=models.CASCADE, related_name="deliveries")
     channel = models.CharField(_("channel"), max_length=10, choices=Channel.choices)
@@ -83,7 +83,6 @@ class Delivery(models.Model):
         self._note_on_webhook(last_success_at=timezone.now())
 
     def fail(self, why: str) -> None:
-        """Note a failed attempt. The last one gives up."""
         self._note_on_webhook(last_failure_at=timezone.now(), last_failure=why)
         if self.attempts >= MAX_ATTEMPTS:
             self.give_up(why)
@@ -113,8 +112,7 @@ class Delivery(models.Model):
             Webhook.objects.for_team(self.alert.team_id).update(**columns)
 
 
-def given_up(alerts: models.QuerySet[Any]) -> models.QuerySet[Any]:
-    """Those that somebody was not told of."""
+def undelivered_alerts(alerts: models.QuerySet[Any]) -> models.QuerySet[Any]:
     return alerts.filter(Exists(Delivery.objects.filter(alert=OuterRef("pk"), given_up_at__isnull=False)))
 
 
@@ -145,7 +143,7 @@ def _channels(alert: Alert) -> list[Channel]:
 
 
 async def attempt(delivery_id: str) -> None:
-    """Try to deliver once, unless it has been delivered or given up. Raises DeliveryFailed when another try is due."""
+    """Deliver once, unless it was delivered or given up before. Raise DeliveryFailed when another try is due."""
     delivery = await sync_to_async(_begin)(delivery_id)
     if delivery is None:
         return
@@ -175,10 +173,10 @@ def _begin(delivery_id: str) -> Delivery | None:
 async def deliver_by_mail(delivery: Delivery) -> None:
     message = await sync_to_async(_mail)(delivery)
     try:
-        # In a thread of its own: a slow mail server holds up nothing else.
+        # A thread of its own keeps a slow mail server from holding up anything else.
         await sync_to_async(message.send, thread_sensitive=False)()
     except (smtplib.SMTPException, OSError) as error:
-        # The class only: the text of these errors names addresses.
+        # Only the class is kept: the text of these errors names addresses.
         raise DeliveryFailed(history_messages.NOT_TAKEN(error=type(error).__name__)) from None
 
 

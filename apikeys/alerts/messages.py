@@ -1,9 +1,8 @@
-"""Who is told of an alert, and in which words."""
+"""Messages about alerts: their recipients and their words."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -12,11 +11,10 @@ from django.utils import timezone
 from django.utils.translation import gettext, ngettext, pgettext
 
 from apikeys.accounting.periods import Measure, Period
-from apikeys.accounting.units import MICROPOINTS
 from apikeys.alerts.models import Alert, AlertKind
 from apikeys.terminal_text import width
 
-# What a webhook's receiver tells alerts apart by.
+# A webhook's receiver tells alerts apart by these.
 TYPES = {
     AlertKind.BUDGET: "budget.threshold_reached",
     AlertKind.EXPIRY: "key.expires_soon",
@@ -25,14 +23,13 @@ TYPES = {
 
 
 def recipients(alert: Alert) -> list[str]:
-    """Addresses: of the key's owner, or of the team's staff. Nobody who has left the team hears of it."""
+    """Return addresses of the key's owner, or of the team's staff. Nobody who has left the team hears of it."""
     members = alert.team.members.filter(is_active=True).exclude(email="")
     people = members.filter(is_staff=True) if alert.key is None else members.filter(pk=alert.key.owner_id)
     return sorted(set(people.values_list("email", flat=True)))
 
 
 def headline(alert: Alert) -> str:
-    """What happened, in one line."""
     if alert.key is None:
         who = gettext('Team "%(name)s"') % {"name": alert.team.name}
     else:
@@ -40,23 +37,22 @@ def headline(alert: Alert) -> str:
     details = alert.details
     match alert.kind:
         case AlertKind.BUDGET:
-            said = gettext("%(who)s has used %(share)s %(period)s") % {
+            sentence = gettext("%(who)s has used %(share)s %(period)s") % {
                 "who": who,
                 "share": _share(details),
                 "period": _per(details),
             }
         case AlertKind.EXPIRY:
             days = details["days"]
-            told = ngettext("%(who)s expires within %(days)s day", "%(who)s expires within %(days)s days", days)
-            said = told % {"who": who, "days": days}
+            template = ngettext("%(who)s expires within %(days)s day", "%(who)s expires within %(days)s days", days)
+            sentence = template % {"who": who, "days": days}
         case _:
-            said = gettext("%(who)s: a secret was used after it expired") % {"who": who}
+            sentence = gettext("%(who)s: a secret was used after it expired") % {"who": who}
     # Names may hold line breaks, which no header can.
-    return " ".join(said.split())
+    return " ".join(sentence.split())
 
 
 def text(alert: Alert) -> str:
-    """The whole notice, for people."""
     details = alert.details
     about = [(gettext("Team"), alert.team.name)]
     if alert.key is not None:
@@ -89,7 +85,7 @@ def text(alert: Alert) -> str:
 
 
 def payload(alert: Alert) -> bytes:
-    """The same for programs. Points are in millionths, as everywhere in the API."""
+    """Return the alert for programs. Points are in millionths, as everywhere in the API."""
     key = None
     if alert.key is not None:
         key = {"id": alert.key.pk, "name": alert.key.name, "last_four": alert.key.last_four}
@@ -100,9 +96,7 @@ def payload(alert: Alert) -> bytes:
 
 
 def amount(measure: str, number: int) -> str:
-    if measure == Measure.MICROPOINTS:
-        return f"{Decimal(number) / MICROPOINTS:,} {gettext('points')}"
-    return f"{number:,} {Measure(measure).label}"
+    return f"{Measure(measure).text(number)} {Measure(measure).unit}"
 
 
 def moment(when: str, time_zone: str = "") -> str:

@@ -1,4 +1,4 @@
-"""What people of a team should hear of, each of it once. Who is told, and how, is for `notices` to say."""
+"""Alerts: each is raised once. `messages` says to whom, and in which words."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Alert(models.Model):
         help_text=_("Empty: the team as a whole."),
     )
     kind = models.CharField(_("kind"), max_length=10, choices=AlertKind.choices)
-    # What makes it once: "budget:<limit>:<period's start>:<threshold>", "expiry:<key>:<end>:<days>", "reuse:<secret>".
+    # The key is one of "budget:<limit>:<period's start>:<threshold>", "expiry:<key>:<end>:<days>", "reuse:<secret>".
     dedup_key = models.CharField(_("deduplication key"), max_length=120, unique=True)
     details = models.JSONField(
         _("details"),

@@ -1,4 +1,4 @@
-"""Where a team's alerts are posted to, and how a post is signed: the Standard Webhooks convention, version 1."""
+"""Webhooks of teams, and how posts to them are signed: the Standard Webhooks convention, version 1."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from apikeys.teams import Team, TeamOwnedQuerySet
 SECRET_BYTES = 32
 CONNECT_SECONDS = 5.0
 TOTAL_SECONDS = 10.0
-# Of the answer only the status counts. A little is read, so that most receivers are not cut off.
+# Only the status of the response counts. A little of it is read, so that most receivers are not cut off.
 ANSWER_BYTES = 4096
 ANSWER_SECONDS = 0.5
 
@@ -41,7 +41,7 @@ class Webhook(models.Model):
     """The one URL that a team's alerts are posted to, and the secret that signs the posts."""
 
     team = models.OneToOneField(Team, verbose_name=_("team"), on_delete=models.CASCADE, related_name="webhook")
-    # A plain text column: Django's URL field would refuse single-label hosts such as http://alerts:8080/.
+    # The column is plain text: Django's URL field would refuse single-label hosts such as http://alerts:8080/.
     url = models.CharField(
         _("URL"),
         max_length=500,
@@ -65,21 +65,21 @@ class Webhook(models.Model):
         ordering = ["pk"]
 
     def __str__(self) -> str:
-        # Not the URL: those of many services are secrets themselves, and this goes into the admin's history.
+        # The URL is left out: those of many services are secrets themselves, and this goes into the admin's history.
         return str(self.team)
 
     def clean(self) -> None:
         validate_url(self.url)
 
     def make_secret(self) -> str:
-        """Make a secret for the present URL, and return it as its receiver is given it. The caller saves."""
+        """Make a secret for the present URL and return it in the form that its receiver takes. The caller saves."""
         secret = base64.b64encode(secrets.token_bytes(SECRET_BYTES)).decode()
         self.encrypted_secret = encryption.encrypt(f"{self.url}\n{secret}")
         self.secret_made_at = timezone.now()
         return f"whsec_{secret}"
 
     async def post(self, message_id: str, body: bytes) -> None:
-        """Post once, following nothing. Raises WebhookError unless the receiver answers 2xx in time."""
+        """Post once, following nothing. Raise WebhookError unless the receiver answers 2xx in time."""
         headers = {"Content-Type": "application/json", **self.signature(message_id, int(time.time()), body)}
         try:
             async with asyncio.timeout(TOTAL_SECONDS):
@@ -87,7 +87,7 @@ class Webhook(models.Model):
         except TimeoutError:
             raise WebhookError(history_messages.TOO_LATE()) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # The class only: the text of these errors names the address.
+            # Only the class is kept: the text of these errors names the address.
             is_refused = isinstance(getattr(error, "os_error", None), outbound.AddressRefused)
             what = history_messages.PRIVATE_ADDRESS() if is_refused else f"{type(error).__name__}."
             raise WebhookError(what) from None
@@ -99,7 +99,6 @@ class Webhook(models.Model):
             raise WebhookError(history_messages.ANSWERED(status=response.status))
 
     def signature(self, message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
-        """The headers by which a receiver knows that a body is ours, and when it was sent."""
         signed = b"%s.%d.%s" % (message_id.encode(), timestamp, body)
         digest = hmac.new(self._secret(), signed, hashlib.sha256).digest()
         return {

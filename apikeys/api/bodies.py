@@ -1,4 +1,4 @@
-"""JSON bodies and queries, decoded into typed structs. What is wrong with one is said by the name of its field."""
+"""JSON bodies and queries, decoded into typed structs. An error names the field that is wrong."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 def decode(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
-    """Decode and validate a request's body. Raises InvalidParameter, whose `param` names the field."""
+    """Decode and validate a request's body. Raise InvalidParameter, whose `param` names the field."""
     try:
         return decoder.decode(raw.decode())
     except UnicodeDecodeError:
@@ -27,7 +27,7 @@ def decode(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
 
 
 def decode_query(query: Mapping[str, str], kind: type[Body]) -> Body:
-    """The same of a query's fields. An empty one is as if absent."""
+    # An empty field counts as absent.
     try:
         return msgspec.convert({name: value for name, value in query.items() if value}, kind, strict=False)
     except msgspec.ValidationError as error:

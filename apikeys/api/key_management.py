@@ -3,7 +3,6 @@
 Never with a key: a stolen one must not make others. What staff may do here is what they may do in the admin.
 """
 
-from collections.abc import Iterable
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -15,9 +14,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apikeys.access.declarations import team_id_of
-from apikeys.accounting.limits import MAXIMUM_AMOUNT, Counter, Limit
-from apikeys.accounting.periods import Measure, Period
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting import units
+from apikeys.accounting.limits import MAXIMUM_AMOUNT
+from apikeys.accounting.points_limit import add_points_limit, plan_change, points_allowed
 from apikeys.api.bodies import decode
 from apikeys.api.views import ApiView, success
 from apikeys.audit import recording
@@ -52,17 +51,20 @@ class GivenLimit(msgspec.Struct):
         points = self.maxUsagePoints
         if points is None or isinstance(points, msgspec.UnsetType):
             return None
-        # Neither what is no number nor what is too large for any context may be calculated with.
-        is_amount = points.is_finite() and UNLIMITED <= points <= MAXIMUM_AMOUNT
-        if is_amount and points == UNLIMITED:
+        # An invalid number cannot be compared, and one of a million digits must not become an integer.
+        is_in_range = points.is_finite() and UNLIMITED <= points <= MAXIMUM_AMOUNT
+        if is_in_range and points == UNLIMITED:
             return None
-        exact = points * MICROPOINTS if is_amount else Decimal(UNLIMITED)
-        if not 0 <= exact <= MAXIMUM_AMOUNT or exact != exact.to_integral_value() or exact / MICROPOINTS != points:
+        try:
+            amount = units.micropoints(points) if is_in_range else UNLIMITED
+        except ValueError:
+            amount = UNLIMITED
+        if not 0 <= amount <= MAXIMUM_AMOUNT:
             raise InvalidParameter(
                 "limit.maxUsagePoints: -1 for no limit, or points with at most six decimals.",
                 param="limit.maxUsagePoints",
             )
-        return int(exact)
+        return amount
 
     @property
     def end(self) -> datetime | None:
@@ -122,8 +124,8 @@ class KeyCreateView(KeyView):
     staff_permission = "apikeys.add_apikey"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, NEW_KEY)
-        limit = wanted.limit or GivenLimit()
+        body = decode(request._request.body, NEW_KEY)
+        limit = body.limit or GivenLimit()
         amount, end = limit.amount, limit.end
         team = Team.objects.get(pk=team_id_of(request))
         if amount is not None:
@@ -135,8 +137,8 @@ class KeyCreateView(KeyView):
                 api_key, plaintext = ApiKey.objects.create_key(
                     team=team,
                     owner=user,
-                    name=storable_name(wanted.name),
-                    app=find_app(team, wanted.appId) if wanted.appId else None,
+                    name=storable_name(body.name),
+                    app=find_app(team, body.appId) if body.appId else None,
                     expires_at=end,
                 )
                 if amount is not None:
@@ -163,7 +165,7 @@ class KeyListView(KeyView):
         key_ids = [api_key.pk for api_key in api_keys]
         used = sums.points_used(key_ids) if request.user.has_perm("apikeys.view_usagerecord") else None
         allowed = points_allowed(key_ids) if request.user.has_perm("apikeys.view_limit") else None
-        return success([listed(api_key, used, allowed) for api_key in api_keys])
+        return success([represent_key(api_key, used, allowed) for api_key in api_keys])
 
     post = get
 
@@ -175,15 +177,15 @@ class KeyUpdateView(KeyView):
     staff_permission = "apikeys.change_apikey"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, CHANGED_KEY)
-        limit = wanted.limit or GivenLimit()
+        body = decode(request._request.body, CHANGED_KEY)
+        limit = body.limit or GivenLimit()
         amount, end = limit.amount, limit.end
-        api_key = self.find(request, wanted.id)
-        if wanted.appId and wanted.appId != api_key.app_id:
+        api_key = self.find(request, body.id)
+        if body.appId and body.appId != api_key.app_id:
             raise InvalidParameter("The app of a key never changes. Create another key.", param="appId")
         columns: dict[str, Any] = {}
-        if wanted.name is not None:
-            columns["name"] = storable_name(wanted.name)
+        if body.name is not None:
+            columns["name"] = storable_name(body.name)
         if limit.expiredTime is not msgspec.UNSET:
             columns["expires_at"] = end
         if widens(api_key, columns):
@@ -194,7 +196,12 @@ class KeyUpdateView(KeyView):
             if kept.first() is None:
                 raise KeyNotFound
             if limit.maxUsagePoints is not msgspec.UNSET:
-                change_points_limit(request, api_key, amount)
+                change = plan_change(api_key, amount)
+                for permission in change.permissions:
+                    check_right(request, permission)
+                if change.needs_password:
+                    check_password(request)
+                change.apply()
             if columns:
                 recording.update(ApiKey.objects.filter(pk=api_key.pk), **columns)
         return success(None)
@@ -223,13 +230,13 @@ class KeyDeleteView(KeyView):
 
 
 def check_password(request: Request) -> None:
-    """As the admin does before it makes or widens a key, or raises a limit."""
+    """Raise PasswordNeeded as the admin does before it makes or widens a key, or raises a limit."""
     if not reauthentication.is_recent(request._request):
         raise PasswordNeeded
 
 
 def check_right(request: Request, permission: str) -> None:
-    """Of what a call does besides what its endpoint is for."""
+    """Raise StaffNotAllowed without a right that a call needs besides its endpoint's own."""
     if not request.user.has_perm(permission):
         raise StaffNotAllowed(
             f"Your account does not have the permission {permission}, which limits in points require."
@@ -258,62 +265,13 @@ def refusal_of(error: ValidationError) -> InvalidParameter:
     return InvalidParameter(f"{param}: {' '.join(messages)}", param=param)
 
 
-# FastGPT knows one limit of a key besides its end: points in all.
-
-
-def points_limits(key_ids: Iterable[str]) -> Any:
-    return Limit.objects.filter(key__in=key_ids, measure=Measure.MICROPOINTS, period=Period.TOTAL)
-
-
-def add_points_limit(api_key: ApiKey, amount: int) -> None:
-    limit = Limit(team_id=api_key.team_id, key=api_key, measure=Measure.MICROPOINTS, period=Period.TOTAL, amount=amount)
-    limit.save(force_insert=True)
-
-
-def points_allowed(key_ids: list[str]) -> dict[str, int]:
-    """Of each key that has a limit, in millionths. Of several the lowest counts."""
-    allowed: dict[str, int] = {}
-    for limit in points_limits(key_ids).order_by("-amount"):
-        allowed[limit.key_id] = limit.amount
-    return allowed
-
-
-def change_points_limit(request: Request, api_key: ApiKey, amount: int | None) -> None:
-    """None takes it away. The rights are those of the admin's pages, and lowering needs no password, like there."""
-    first, *others = points_limits([api_key.pk]).order_by("amount", "pk") or [None]
-    if others:
-        # In the order in which requests lock them.
-        list(Counter.objects.select_for_update().filter(limit__in=[first, *others]).order_by("pk"))
-    if amount == (first and first.amount):
-        return
-    if amount is None:
-        check_right(request, "apikeys.delete_limit")
-        check_password(request)
-        for limit in (first, *others):
-            limit.delete()
-        return
-    if first is None:
-        check_right(request, "apikeys.add_limit")
-        add_points_limit(api_key, amount)
-        return
-    check_right(request, "apikeys.change_limit")
-    if amount > first.amount:
-        check_password(request)
-    if others:
-        check_right(request, "apikeys.delete_limit")
-        for other in others:
-            other.delete()
-    first.amount = amount
-    if first.soft_amount is not None and first.soft_amount > amount:
-        # It would never be reached.
-        first.soft_amount = None
-    first.save(update_fields=["amount", "soft_amount"])
-
-
-def listed(api_key: ApiKey, used: dict[str, int] | None, allowed: dict[str, int] | None) -> dict[str, Any]:
+def represent_key(api_key: ApiKey, used: dict[str, int] | None, allowed: dict[str, int] | None) -> dict[str, Any]:
     """As FastGPT lists it. None for what the user may not see, which is null then."""
     activity = getattr(api_key, "activity", None)
-    maximum = None if allowed is None else allowed.get(api_key.pk)
+    largest: float | None = None
+    if allowed is not None:
+        amount = allowed.get(api_key.pk)
+        largest = UNLIMITED if amount is None else float(units.points(amount))
     return {
         "_id": api_key.pk,
         "name": api_key.name,
@@ -321,9 +279,9 @@ def listed(api_key: ApiKey, used: dict[str, int] | None, allowed: dict[str, int]
         "appId": api_key.app_id,
         "createTime": api_key.created_at,
         "lastUsedTime": activity.last_used_at if activity else None,
-        "usagePoints": None if used is None else used.get(api_key.pk, 0) / MICROPOINTS,
+        "usagePoints": None if used is None else float(units.points(used.get(api_key.pk, 0))),
         "limit": {
             "expiredTime": api_key.expires_at,
-            "maxUsagePoints": maximum / MICROPOINTS if maximum is not None else None if allowed is None else UNLIMITED,
+            "maxUsagePoints": largest,
         },
     }

@@ -9,11 +9,10 @@ from rest_framework.response import Response
 
 from apikeys.access.declarations import APP, GLOBAL, ApiCredential
 from apikeys.access.endpoints import routes
-from apikeys.access.permissions import is_open
-from apikeys.access.policy import KeyPolicy
+from apikeys.access.policy import KeyPolicy, may_call
 from apikeys.accounting.limits import Limit
 from apikeys.accounting.periods import Measure, Period
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting.units import points
 from apikeys.api.views import ApiView, success
 from apikeys.keys.models import ApiKey
 
@@ -32,10 +31,7 @@ class KeySelfView(ApiView):
         of_team = Limit.objects.for_team(policy.team_id)
         limits = of_team.filter(Q(key=None) | Q(key=policy.key_id)).select_related("counter")
         callable_endpoints = {
-            route.view.endpoint
-            for route in routes()
-            if is_open(policy, route.view, credential.rules)
-            and (not policy.allowed_endpoints or route.view.endpoint in policy.allowed_endpoints)
+            route.view.endpoint for route in routes() if may_call(policy, route.view, credential.rules.denied_kinds)
         }
         return success(
             {
@@ -63,14 +59,14 @@ class KeySelfView(ApiView):
 
 def fastgpt_limit(policy: KeyPolicy, limits: Iterable[Limit]) -> dict[str, Any]:
     """The two limits that FastGPT knows, in its own words: the key's end, and its points in all (-1: no limit)."""
-    of_points = [
+    amounts = [
         limit.amount
         for limit in limits
         if limit.key_id is not None and (limit.measure, limit.period) == (Measure.MICROPOINTS, Period.TOTAL)
     ]
     return {
         "expiredTime": policy.expires_at,
-        "maxUsagePoints": min(of_points) / MICROPOINTS if of_points else -1,
+        "maxUsagePoints": float(points(min(amounts))) if amounts else -1,
     }
 
 

@@ -1,4 +1,4 @@
-"""A streamed answer: not sent by Django, but by the ASGI entry point, which keeps it awake and ends it when stalled."""
+"""Streamed responses, which the ASGI entry point sends instead of Django: it adds keep-alives and ends stalled ones."""
 
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -9,7 +9,7 @@ from django.http.response import HttpResponseBase
 class EventStream(HttpResponseBase):
     """Server-sent events. `source` yields whole events as bytes; closing it ends whatever produces them.
 
-    `first` is what the source has yielded already: a source that was started runs its own clean-up when closed.
+    `first` was yielded by the source already: a source that was started runs its own clean-up when closed.
     """
 
     streaming = True

@@ -11,8 +11,6 @@ from apikeys.hot_path.trace import trace_of
 
 
 class BaseUrlView(ApiView):
-    """The BaseURL itself, which is no endpoint."""
-
     endpoint = "base_url"
     api_key_access = frozenset()
     staff_permission = PUBLIC
@@ -26,7 +24,7 @@ class BaseUrlView(ApiView):
 
 
 class UnknownPathView(ApiView):
-    """Every path under an API root that is not routed. Also the answer to FastGPT's key in a URL."""
+    """Every path under an API root that is not routed, and FastGPT's health check, which has the key in its URL."""
 
     endpoint = "unknown_path"
     api_key_access = frozenset()

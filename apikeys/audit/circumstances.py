@@ -25,12 +25,12 @@ class Via(models.TextChoices):
 
 TeamOf = Callable[[Any], "str | None"]
 team_of_model: dict[type[Model], TeamOf] = {}
-# The request that is being answered in this thread; none in a command.
+# Set while this thread handles a request; a command has none.
 current_request: ContextVar[HttpRequest | None] = ContextVar("audited_request", default=None)
 
 
 def circumstances(instance: Any) -> dict[str, Any]:
-    """What an entry tells besides the change itself: whose it is, by whom, from where, in which request."""
+    """Return an entry's columns besides the change itself: its team, who made it, from where, in which request."""
     team_of = team_of_model.get(type(instance))
     facts: dict[str, Any] = {"team_id": team_of(instance) if team_of else None}
     request = current_request.get()
@@ -38,17 +38,17 @@ def circumstances(instance: Any) -> dict[str, Any]:
         return facts | {"actor_name": login(), "via": Via.COMMAND}
     address, trace = address_of(request), getattr(request, "trace", None)
     return facts | {
-        **caller(request, None if trace is None else trace.policy),
+        **actor_of(request, None if trace is None else trace.policy),
         "via": Via.API if request.path.startswith(tuple(f"/{root}" for root in settings.API_ROOTS)) else Via.ADMIN,
         "remote_addr": None if address is None else str(address),
         "cid": None if trace is None else trace.request_id,
     }
 
 
-def caller(request: HttpRequest, policy: Any) -> dict[str, Any]:
-    """Who a request comes from: a signed-in person, or a key by its name. A key's deeds are not its owner's."""
+def actor_of(request: HttpRequest, policy: Any) -> dict[str, Any]:
     user: Any = getattr(request, "user", None)
     if policy is not None:
+        # A change by a key is not its owner's, so the entry names the key.
         return {"actor_name": f"API key {policy.name} ******{policy.last_four}"}
     if user is None or not user.is_authenticated:
         return {"actor_name": ""}
@@ -56,7 +56,7 @@ def caller(request: HttpRequest, policy: Any) -> dict[str, Any]:
 
 
 def login() -> str:
-    """The operating system's name of who runs this, which no variable can change."""
+    """Return the operating system's name of who runs this, which no environment variable can change."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

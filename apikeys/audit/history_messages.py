@@ -1,4 +1,4 @@
-"""What histories and deliveries say. It is kept in English, whoever caused it, and read in the reader's language."""
+"""Texts of histories and deliveries, stored in English, whoever caused them, and shown in the reader's language."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from typing import Any
 from django.utils import translation
 from django.utils.translation import gettext_noop
 
-_kept: list[MessageTemplate] = []
+_templates: list[MessageTemplate] = []
 
 
 class MessageTemplate:
-    """A text with places such as %(reason)s. What is put into those named by `translated` is such a text itself."""
+    """A text with placeholders such as %(reason)s. The values of those in `translated` are translated as well."""
 
     def __init__(self, text: str, *, translated: tuple[str, ...] = ()) -> None:
         self.text, self.translated = text, translated
-        # What stands between the places, and their names.
+        # Text and the names of placeholders take turns.
         pieces = re.split(r"%\((\w+)\)s", text)
         shapes = [f"(?P<{piece}>.*)" if index % 2 else re.escape(piece) for index, piece in enumerate(pieces)]
         self.pattern = re.compile("".join(shapes), re.DOTALL)
-        _kept.append(self)
+        _templates.append(self)
 
     def __call__(self, **values: Any) -> str:
-        """As it is kept."""
         return self.text % values
 
     def read(self, kept: str) -> str | None:
-        """What was kept, in the reader's language; None if it is another text."""
+        """Return a stored text in the reader's language, or None if this template did not make it."""
         found = self.pattern.fullmatch(kept)
         if found is None:
             return None
@@ -39,8 +38,8 @@ class MessageTemplate:
 
 
 def read(kept: str) -> str:
-    """In the reader's language what is one of these texts, anything else as it is. The first that fits is taken."""
-    return next((text for one in _kept if (text := one.read(kept)) is not None), kept)
+    """Return a stored text in the reader's language, by the first template that fits, or unchanged if none does."""
+    return next((text for one in _templates if (text := one.read(kept)) is not None), kept)
 
 
 ROTATED = MessageTemplate(gettext_noop("Rotated. The old secret expires %(when)s."), translated=("when",))

@@ -10,7 +10,7 @@ from apikeys.audit.circumstances import current_request
 
 
 class AuditMiddleware:
-    """Remembers for whom a request is answered. auditlog's own would believe any X-Forwarded-For."""
+    """Remembers the request while it is handled. auditlog's own middleware would trust any X-Forwarded-For."""
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponse]) -> None:
         self.get_response = get_response

@@ -1,4 +1,4 @@
-"""The audit: entries that nobody changes."""
+"""The audit: entries that nobody can change."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from apikeys.audit.circumstances import Via, circumstances
+from apikeys.teams import unconstrained_key
 
 
 class AuditEntryManager(LogEntryManager):  # type: ignore[misc]
@@ -30,24 +31,8 @@ class AuditEntry(AbstractLogEntry):  # type: ignore[misc]
     Its foreign keys have no constraint: an entry outlives the team and the person that it names.
     """
 
-    team = models.ForeignKey(
-        "apikeys.Team",
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-        verbose_name=_("team"),
-        help_text=_("Empty: it concerns the whole site."),
-    )
-    actor = models.ForeignKey(
-        settings.AUTH_USER_MODEL,
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        null=True,
-        related_name="+",
-        verbose_name=_("actor"),
-    )
+    team = unconstrained_key("apikeys.Team", _("team"), null=True, help_text=_("Empty: it concerns the whole site."))
+    actor = unconstrained_key(settings.AUTH_USER_MODEL, _("actor"), db_index=True, null=True)
     actor_name = models.CharField(
         _("done by"),
         max_length=150,

@@ -1,7 +1,7 @@
-"""Who did what when: an entry for every change of what decides over keys, whether by admin, API or command.
+"""Writes the audit: an entry for every change of rows that govern keys, whether by admin, API or command.
 
-django-auditlog notices what is saved and deleted. What it cannot see, many rows in one statement, goes through
-`update`, `create_all` and `update_all` here. Nothing that the hot path writes is registered.
+django-auditlog notices each save and deletion. Changes of many rows in one statement, which it cannot see, go through
+`update`, `create_all` and `update_all` here. No model that the hot path writes is registered.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from apikeys.audit.circumstances import TeamOf, circumstances, team_of_model
 from apikeys.audit.models import AuditEntry
 
 MASK = "******"
-# Rows in one statement.
+# One statement writes so many rows.
 BATCH = 500
 
 
@@ -31,7 +31,7 @@ def register(
     masked: Iterable[str] = (),
     m2m: Collection[str] = (),
 ) -> None:
-    """Keep entries of a model. Of `masked` fields they tell that one changed, of `exclude` not even that."""
+    """Keep entries of a model. They hide the values of `masked` fields, and leave out those in `exclude`."""
     fields = [
         field.name for field in model._meta.concrete_fields if not field.primary_key and field.name not in exclude
     ]
@@ -45,7 +45,7 @@ def register(
     team_of_model[model] = team_of
 
 
-def models_kept() -> list[type[Model]]:
+def audited_models() -> list[type[Model]]:
     return list(team_of_model)
 
 
@@ -54,11 +54,9 @@ def mask(value: str) -> str:
 
 
 def update(rows: QuerySet[Any], **columns: Any) -> int:
-    """`rows.update(**columns)` with an entry for each row that it changes, in one transaction.
-
-    The rows are locked first, so that the entries tell what really was before; return how many there were.
-    """
+    """Run `rows.update(**columns)` with an entry for each row that changes; return how many rows matched."""
     found = rows.model._base_manager
+    # Locked first, the rows cannot change between what the entries call the old values and the update.
     with transaction.atomic():
         before = list(rows.select_for_update(no_key=True, of=("self",)).order_by("pk"))
         changed = found.filter(pk__in=[row.pk for row in before])
@@ -74,7 +72,6 @@ def update(rows: QuerySet[Any], **columns: Any) -> int:
 
 
 def create_all(rows: Sequence[Model]) -> None:
-    """Insert new rows of one model with an entry for each, in one transaction and few statements."""
     if not rows:
         return
     with transaction.atomic():
@@ -84,7 +81,6 @@ def create_all(rows: Sequence[Model]) -> None:
 
 
 def update_all(rows: Sequence[Model], columns: Sequence[str]) -> None:
-    """Write these columns of rows of one model, with an entry for each that changed, like `create_all`."""
     if not rows:
         return
     model = type(rows[0])
@@ -120,5 +116,5 @@ def record_all(action: int, changes: Iterable[tuple[Model, dict[str, Any]]]) -> 
 
 
 def record(row: Model, changes: dict[str, Any]) -> None:
-    """Write an entry for a change that only its maker knows: {field: (old, new)}."""
+    """Write an entry for {field: (old, new)}, for a change that auditlog cannot notice."""
     AuditEntry.objects.log_create(row, action=AuditEntry.Action.UPDATE, changes=changes)

@@ -21,17 +21,17 @@ from apikeys.errors import (
 from apikeys.hot_path import in_flight
 from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.listener import CONTROL_CHANNEL, listener
-from apikeys.hot_path.servers import SERVER_ID, beat
+from apikeys.hot_path.servers import SERVER_ID, send_heartbeat
 
-# One that has been silent for three beats does not count as alive. Its listener, which beats for it, has been silent
-# for as long, so it has believed nothing cached for most of that time.
+# A process that has missed three heartbeats does not count as alive. Its listener, which sends them, has been silent
+# for as long, so the process has trusted nothing cached for most of that time.
 LIVE_SECONDS = 15
 PATIENCE_SECONDS = 2.0
 POLL_SECONDS = 0.01
 
 
 class ControlMessage(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What every process is told: to forget what it cached, and which streams to cut."""
+    """A message to every process: drop all that is cached, and terminate the streams of these keys or this app."""
 
     number: int
     terminated_keys: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class ControlMessage(msgspec.Struct, frozen=True, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class Acknowledgements:
-    """Which processes have acknowledged a message, by name, and which had not when waiting for them ended."""
+    """The processes that have acknowledged a message, by name, and those that had not when waiting ended."""
 
     acknowledged: list[str]
     missing: list[str]
@@ -65,9 +65,9 @@ class Acknowledgements:
 
 
 def start(loop: asyncio.AbstractEventLoop) -> None:
-    """Listen for changes and calls, on behalf of the process whose requests run in this loop."""
+    """Listen for policy changes and control messages, on behalf of the process whose requests run in this loop."""
 
-    def answer(connection: Connection, payload: str) -> None:
+    def handle(connection: Connection, payload: str) -> None:
         message = msgspec.json.decode(payload, type=ControlMessage)
         listener.invalidate()
         for key_id in message.terminated_keys:
@@ -79,15 +79,15 @@ def start(loop: asyncio.AbstractEventLoop) -> None:
             [message.number, SERVER_ID],
         )
 
-    listener.start(beat, answer)
+    listener.start(send_heartbeat, handle)
 
 
 def broadcast(
     *, terminated_keys: Sequence[str] = (), terminated_app: str | None = None, is_revoked: bool = False
 ) -> Acknowledgements:
-    """Have every living process forget what it cached; return when all have, or after two seconds.
+    """Have every live process drop what it cached; return when all have acknowledged, or after two seconds.
 
-    What they are to see must be committed: a broadcast inside a transaction would wait for itself.
+    The change must be committed: a broadcast inside a transaction would wait for itself.
     """
     assert not django_connection.in_atomic_block, "a broadcast is made after the commit"  # noqa: S101 - a programmer's error
     with django_connection.cursor() as cursor:

@@ -1,4 +1,4 @@
-"""Connections outside Django's per-thread ones: for the group-commit threads and the listener."""
+"""Connections besides Django's per-thread ones: for the group-commit threads, readers and the listener."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ import psycopg
 from django.conf import settings
 from django.db import connections
 
-# A connection whose other end vanished without a word is given up within seconds, and not when TCP sees fit.
+# These give up a connection whose other end vanished silently within seconds; TCP's defaults take hours.
 NETWORK = {
     "connect_timeout": 5,
     "keepalives_idle": 5,
@@ -15,9 +15,9 @@ NETWORK = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-# Every statement of the batchers finds its rows by their keys, and is run over and over. Planning it each time would
-# cost more than a better plan could save; and a plan made while a table was small must not read it whole when it
-# has grown.
+# Every statement of the batchers finds its rows by their keys, and runs over and over. Planning it each time would
+# cost more than a better plan could save, and a plan made while a table was small must not read the whole table once
+# it has grown.
 SESSION = """
 SET statement_timeout = '15s';
 SET plan_cache_mode = force_generic_plan;
@@ -29,7 +29,7 @@ Connection = psycopg.Connection[tuple[Any, ...]]
 
 
 def parameters(*, direct: bool = False) -> dict[str, Any]:
-    """What psycopg needs to connect. `direct` goes past a transaction pooler, where one is configured."""
+    """Return psycopg's connection parameters. `direct` bypasses a transaction pooler, where one is configured."""
     if direct and settings.DATABASE_DIRECT_URL:
         url = environ.Env.db_url_config(settings.DATABASE_DIRECT_URL)
         found = {
@@ -42,19 +42,19 @@ def parameters(*, direct: bool = False) -> dict[str, Any]:
         }
     else:
         found = connections["default"].get_connection_params()
-    wanted = {
+    parameters = {
         name: value
         for name, value in found.items()
         if name not in {"cursor_factory", "context", "prepare_threshold", "server_side_binding", "pool"}
         and value not in (None, "")
     }
-    return {**NETWORK, **wanted}
+    return {**NETWORK, **parameters}
 
 
 def connect(*, direct: bool = False) -> Connection:
-    """Open an autocommit connection. `direct` goes past a transaction pooler, where one is configured.
+    """Open an autocommit connection. `direct` bypasses a transaction pooler, where one is configured.
 
-    Raises django.db.OperationalError or psycopg.OperationalError when the database cannot be reached.
+    Raise django.db.OperationalError or psycopg.OperationalError when the database cannot be reached.
     """
     # Through a transaction pooler a prepared statement may land on a connection that never saw it.
     prepare = None if settings.DATABASE_DIRECT_URL and not direct else 2

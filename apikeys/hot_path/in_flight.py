@@ -1,4 +1,4 @@
-"""The conversations that this process is answering, so that those of a revoked key can be cut."""
+"""The requests that this process is answering, so that those of a revoked key can be terminated."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from collections.abc import Callable
 
 from apikeys.errors import ApiError
 
-# How long one whose reader holds it up is left to end by itself.
+# A terminated request whose reader holds it up may take so long to end by itself.
 GRACE_SECONDS = 0.5
 
 
 class InFlight:
-    """One request that may run for long. While its task waits for a provider, `waiting` names that task.
+    """One request that may run for long, of a key or of a signed-in user who tries an app.
 
-    Made and cut in the event loop. `abort` drops the caller's connection.
+    It is made and terminated in the event loop. While its task waits for a provider, `waiting` is that task. `abort`
+    drops the caller's connection.
     """
 
     __slots__ = ("abort", "app_id", "is_open", "key_id", "terminated_by", "user_id", "waiting")
 
     def __init__(self, key_id: str | None, abort: Callable[[], None], *, user_id: int | None = None) -> None:
-        """Of a key, or of a signed-in user who tries an app."""
         self.key_id = key_id
         self.user_id = user_id
         self.app_id: str | None = None
@@ -35,25 +35,24 @@ class InFlight:
         _open.discard(self)
 
     def terminate(self, error: ApiError) -> None:
-        """End it with this error: at once where it waits for its provider, otherwise as soon as it goes on."""
+        """End the request with this error: at once if it waits for its provider, otherwise at its next `check`."""
         if self.terminated_by is not None:
             return
         self.terminated_by = error
         if self.waiting is not None:
             self.waiting.cancel()
-        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._force)
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._abort_if_open)
 
     def check(self) -> None:
-        """Raise what it was cut by."""
         if self.terminated_by is not None:
             raise self.terminated_by
 
-    def is_terminated_alone(self) -> bool:
-        """Asked by a task that was cancelled: whether that was the cut, and not also its caller who left."""
+    def is_cancelled_by_termination(self) -> bool:
+        """Return whether the current task was cancelled by `terminate`, and not also by its caller who left."""
         task = asyncio.current_task()
         return self.terminated_by is not None and task is not None and task.uncancel() == 0
 
-    def _force(self) -> None:
+    def _abort_if_open(self) -> None:
         if self.is_open:
             self.abort()
 
@@ -70,7 +69,7 @@ def count_of_user(user_id: int) -> int:
 
 
 def terminate(error: ApiError, *, key_id: str | None = None, app_id: str | None = None) -> None:
-    """Cut all requests of this key, or to this app. Called in the event loop."""
+    """Terminate all requests of this key or to this app. Must be called in the event loop."""
     for request in list(_open):
         if (key_id is not None and request.key_id == key_id) or (app_id is not None and request.app_id == app_id):
             request.terminate(error)

@@ -1,4 +1,4 @@
-"""The listener, which drops what is cached when the database says that policy has changed."""
+"""The listener, which is notified of every change of policy and then drops what is cached."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ if TYPE_CHECKING:
     from apikeys.hot_path.snapshots import Snapshots
 
 logger = logging.getLogger(__name__)
-# The channel that the triggers in sql/notify.sql notify.
+# The triggers in sql/notify.sql notify this channel.
 CHANNEL = "policy_changed"
-# The channel of calls that every process answers; see `servers`.
+# Every process acknowledges the messages on this channel; see `broadcasts`.
 CONTROL_CHANNEL = "control_messages"
 SILENCE_SECONDS = 3.0
 PING_SECONDS = 1.0
 
 
 class Listener:
-    """Hears of every change of policy, in the order of the commits.
+    """Receives a notification of every change of policy, in the order of the commits.
 
-    What is cached is believed for 3 s after it sent the last ping that it has heard: all changes before that ping are
-    heard then. When it heard the ping does not count, for a process that was stopped for long hears an old one first.
+    Snapshots are trusted for 3 s after the last ping that came back was sent: with a ping, the notifications of all
+    changes before it have arrived. When the ping was received does not count, for a process that was stopped for long
+    receives an old one first.
     """
 
     def __init__(self) -> None:
         self.generation = 0
-        self._heard_until = float("-inf")
+        self._last_ping_sent_at = float("-inf")
         self._caches: list[Snapshots[Any, Any]] = []
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
@@ -45,8 +46,8 @@ class Listener:
 
     @property
     def lag(self) -> float:
-        """Seconds since it sent the last ping that it has heard; infinite while it has heard none."""
-        return time.monotonic() - self._heard_until
+        """Seconds since the last ping that came back was sent; infinite before the first has."""
+        return time.monotonic() - self._last_ping_sent_at
 
     @property
     def is_alive(self) -> bool:
@@ -64,7 +65,7 @@ class Listener:
         on_ping: Callable[[Connection], None] | None = None,
         on_message: Callable[[Connection, str], None] | None = None,
     ) -> None:
-        """Listen in a thread. `on_ping` is called there about once a second, `on_message` with what a call says."""
+        """Listen in a thread. It calls `on_ping` about once a second, and `on_message` with each control message."""
         self._on_ping, self._on_message = on_ping, on_message
         self._stop.clear()
         self._thread = threading.Thread(target=self._run, name="policy-listener", daemon=True)
@@ -74,10 +75,10 @@ class Listener:
         self._stop.set()
         if self._thread is not None:
             self._thread.join(PING_SECONDS * 3)
-        self._heard_until = float("-inf")
+        self._last_ping_sent_at = float("-inf")
 
     def invalidate(self) -> None:
-        """Forget everything. A load that is under way now belongs to the past and will not be kept."""
+        """Drop all snapshots. A load that is under way now may have read the old policy and will not be kept."""
         self.generation += 1
         for snapshots in self._caches:
             snapshots.clear()
@@ -96,7 +97,7 @@ class Listener:
         connection.execute(f"LISTEN {CHANNEL}")
         connection.execute(f"LISTEN {CONTROL_CHANNEL}")
         connection.execute(f"LISTEN {ping}")
-        # What changed before this connection listened was not heard.
+        # This connection was not notified of the changes before it listened.
         self.invalidate()
         ping_at = time.monotonic()
         while not self._stop.is_set():
@@ -105,25 +106,25 @@ class Listener:
                 if self._on_ping is not None:
                     self._on_ping(connection)
                 ping_at = time.monotonic() + PING_SECONDS
-            calls = []
-            # The connection is free for an answer when what arrived together has been taken in.
+            messages = []
+            # `on_message` uses the connection, which is free only when all that arrived together has been received.
             for notification in connection.notifies(timeout=max(0.0, ping_at - time.monotonic()), stop_after=1):
                 if notification.channel == CHANNEL:
                     self.invalidate()
                 elif notification.channel == CONTROL_CHANNEL:
-                    calls.append(notification.payload)
+                    messages.append(notification.payload)
                 else:
-                    self._heard_until = float(notification.payload)
-            for payload in calls:
-                self._answer(connection, payload)
+                    self._last_ping_sent_at = float(notification.payload)
+            for payload in messages:
+                self._handle(connection, payload)
 
-    def _answer(self, connection: Connection, payload: str) -> None:
+    def _handle(self, connection: Connection, payload: str) -> None:
         if self._on_message is None:
             return
         try:
             self._on_message(connection, payload)
         except (msgspec.DecodeError, RuntimeError):
-            # Of another version, or after the loop has ended. Whoever calls sees that nobody answers.
+            # Another version sent the message, or the loop has ended. Its sender sees that nobody acknowledges it.
             logger.exception("a call was not understood")
 
 

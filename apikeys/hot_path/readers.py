@@ -27,11 +27,11 @@ class Readers:
         self._lock = threading.Lock()
         self._count = 0
         self._executor: ThreadPoolExecutor | None = None
-        self._own = threading.local()
+        self._local = threading.local()
         self._connections: set[Connection] = set()
 
     async def read(self, work: Callable[[Connection], Result]) -> Result:
-        """Await what `work` returns. Raises ServiceUnavailable: no room, no database, or it took too long."""
+        """Await the result of `work`. Raise ServiceUnavailable: no room, no database, or it took too long."""
         with self._lock:
             if self._count >= self._capacity:
                 raise ServiceUnavailable
@@ -39,7 +39,7 @@ class Readers:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self._threads, self._name)
             future = self._executor.submit(self._run, work)
-        future.add_done_callback(self._leave)
+        future.add_done_callback(self._release)
         try:
             async with asyncio.timeout(self._wait_seconds):
                 return await asyncio.wrap_future(future)
@@ -47,26 +47,26 @@ class Readers:
             raise ServiceUnavailable from None
 
     def close(self) -> None:
-        """Let what runs end, then close every connection. What is read afterwards opens new ones."""
+        """Wait for running reads, then close every connection. Later reads open new ones."""
         with self._lock:
             executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(cancel_futures=True)
         while self._connections:
             self._connections.pop().close()
-        self._own = threading.local()
+        self._local = threading.local()
 
-    def _leave(self, future: object) -> None:
+    def _release(self, future: object) -> None:
         with self._lock:
             self._count -= 1
 
     def _run(self, work: Callable[[Connection], Result]) -> Result:
-        connection = getattr(self._own, "connection", None)
+        connection = getattr(self._local, "connection", None)
         if connection is not None and not connection.closed:
             try:
                 return work(connection)
             except DATABASE_ERRORS as error:
-                # One that died while nobody used it says nothing about the database.
+                # A connection that died while idle says nothing about the database, so a new one is tried.
                 if not connection.closed:
                     raise self._failure(error) from None
         try:
@@ -76,13 +76,13 @@ class Readers:
 
     def _connect(self) -> Connection:
         connection = connect()
-        self._own.connection = connection
+        self._local.connection = connection
         with self._lock:
             self._connections = {connection, *(kept for kept in self._connections if not kept.closed)}
         return connection
 
     def _failure(self, error: Exception) -> Exception:
-        """Errors of the statement itself are the project's own, and are answered as such."""
+        # An error of the statement itself is this project's mistake, and no outage.
         if isinstance(error, psycopg.ProgrammingError | psycopg.DataError):
             return error
         logger.warning("%s: the database cannot be used: %s", self._name, type(error).__name__)

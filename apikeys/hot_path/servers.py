@@ -1,4 +1,4 @@
-"""The server processes that are alive, and what dead ones left reserved."""
+"""The live server processes, their heartbeats, and the reservations that dead ones left behind."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from apikeys.object_ids import new_object_id
 
 logger = logging.getLogger(__name__)
 
-# This process. Its heartbeat is kept by its listener.
+# The id of this process, whose listener sends its heartbeats.
 SERVER_ID = new_object_id()
-BEAT_SECONDS = 5.0
+HEARTBEAT_SECONDS = 5.0
 SILENCE_SECONDS = 30
-_last_beat = float("-inf")
+_last_heartbeat = float("-inf")
 
 
 class ServerProcess(models.Model):
-    """One running server process. What one holds reserved is given back when its heartbeat is gone."""
+    """One running server process. Its reservations are settled when its heartbeats stop."""
 
     id = models.CharField(_("ID"), max_length=24, primary_key=True)
     host = models.CharField(_("host"), max_length=200, blank=True, db_default="")
     pid = models.PositiveIntegerField(_("pid"), db_default=0)
     started_at = models.DateTimeField(_("started at"), db_default=Now())
-    # The last call to all processes that this one has answered.
+    # The number of the newest control message that this process has acknowledged.
     acknowledged_call = models.BigIntegerField(_("acknowledged call"), db_default=0)
     heartbeat_at = models.DateTimeField(_("heartbeat at"), db_default=Now())
 
@@ -46,18 +46,18 @@ class ServerProcess(models.Model):
         return self.id
 
 
-def beat(connection: Connection) -> None:
-    """Say that this process is alive, every five seconds, and settle what dead ones left behind."""
-    global _last_beat
-    if time.monotonic() - _last_beat < BEAT_SECONDS:
+def send_heartbeat(connection: Connection) -> None:
+    """Record a heartbeat, at most every five seconds, and settle what dead processes left reserved."""
+    global _last_heartbeat
+    if time.monotonic() - _last_heartbeat < HEARTBEAT_SECONDS:
         return
-    is_counted = connection.execute(
+    is_registered = connection.execute(
         "UPDATE apikeys_serverprocess SET heartbeat_at = statement_timestamp() WHERE id = %s", [SERVER_ID]
     ).rowcount
-    if not is_counted:
-        _enter(connection)
+    if not is_registered:
+        _register(connection)
     try:
-        # Whoever holds its rows or tables, reconcile say, must not keep this process from acknowledgements of changes.
+        # Whoever locks these rows or tables, such as reconcile, must not keep this process from acknowledging changes.
         with connection.transaction():
             connection.execute("SET LOCAL lock_timeout = '500ms'")
             connection.execute("SELECT apikeys_expire_reservations(make_interval(secs => %s))", [SILENCE_SECONDS])
@@ -66,14 +66,12 @@ def beat(connection: Connection) -> None:
     connection.execute(
         "DELETE FROM apikeys_serverprocess WHERE heartbeat_at < statement_timestamp() - interval '1 day'"
     )
-    _last_beat = time.monotonic()
+    _last_heartbeat = time.monotonic()
 
 
-def _enter(connection: Connection) -> None:
-    """Be counted among those that are called, with all calls so far as heard: what was cached before them is forgotten.
-
-    Whoever calls at this moment would otherwise wait in vain: the call may have come before this process was counted.
-    """
+def _register(connection: Connection) -> None:
+    # All messages so far count as acknowledged, since what was cached before them is dropped here. A broadcast at this
+    # moment would otherwise wait in vain: its message may have been sent before this process was registered.
     [(number,)] = connection.execute(
         "SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM apikeys_control_message_number"
     ).fetchall()
@@ -84,7 +82,6 @@ def _enter(connection: Connection) -> None:
     )
 
 
-def leave() -> None:
-    """Say that this process has ended, with everything settled."""
+def deregister() -> None:
     with contextlib.suppress(psycopg.Error, DjangoDatabaseError, OSError), connect() as connection:
         connection.execute("DELETE FROM apikeys_serverprocess WHERE id = %s", [SERVER_ID])

@@ -1,4 +1,4 @@
-"""Read-through snapshots of policy, and the listener that ends them when the database changes."""
+"""Read-through snapshots of policy, which the listener drops when the database changes."""
 
 import threading
 import time
@@ -18,65 +18,64 @@ MAX_ENTRIES = 10_000
 class Snapshots(Generic[Key, Snapshot]):
     """Immutable snapshots by key, at most 10 s old and dropped on any change of policy.
 
-    What does not exist is remembered too, in a map of its own, so that garbage cannot push out what is good.
+    Keys that do not exist are cached too, in a map of their own, so that garbage cannot evict good entries.
     """
 
     def __init__(self, batcher: Batcher[Any, Snapshot | None], listener: Listener) -> None:
         self.name = batcher.name
-        # For metrics. Counted without a lock: threads that race may lose one.
+        # Metrics read these. They are counted without a lock, so threads that race may lose one.
         self.hits = 0
         self.misses = 0
         self._batcher = batcher
         self._listener = listener
-        self._found: dict[Key, tuple[float, Snapshot]] = {}
+        self._present: dict[Key, tuple[float, Snapshot]] = {}
         self._absent: dict[Key, tuple[float, None]] = {}
-        self._filling = threading.Lock()
+        self._fill_lock = threading.Lock()
         listener.register(self)
 
     def clear(self) -> None:
-        self._found = {}
+        self._present = {}
         self._absent = {}
 
-    def cached(self, key: Key) -> tuple[bool, Snapshot | None]:
-        """(whether it is known, what is known)."""
-        entry = self._found.get(key) or self._absent.get(key)
+    def look_up(self, key: Key) -> tuple[bool, Snapshot | None]:
+        """Return whether an answer is cached, and the answer: None if the key does not exist."""
+        entry = self._present.get(key) or self._absent.get(key)
         if entry is None or entry[0] < time.monotonic() or not self._listener.is_alive:
             return False, None
         return True, entry[1]
 
     async def get(self, key: Key, item: Any) -> Snapshot | None:
-        """The snapshot of `key`, loaded by submitting `item` when it is not cached. Raises ServiceUnavailable."""
-        is_known, snapshot = self.cached(key)
-        if is_known:
+        """Return the snapshot of `key`, loaded by submitting `item` if not cached. Raise ServiceUnavailable."""
+        is_cached, snapshot = self.look_up(key)
+        if is_cached:
             self.hits += 1
             return snapshot
         self.misses += 1
         generation = self._listener.generation
         snapshot = await self._batcher.submit(item)
-        self._keep(key, snapshot, generation)
+        self._store(key, snapshot, generation)
         return snapshot
 
     def get_from_thread(self, key: Key, item: Any) -> Snapshot | None:
-        """The same as `get`, for synchronous callers."""
-        is_known, snapshot = self.cached(key)
-        if is_known:
+        is_cached, snapshot = self.look_up(key)
+        if is_cached:
             self.hits += 1
             return snapshot
         self.misses += 1
         generation = self._listener.generation
         snapshot = self._batcher.submit_from_thread(item)
-        self._keep(key, snapshot, generation)
+        self._store(key, snapshot, generation)
         return snapshot
 
-    def _keep(self, key: Key, snapshot: Snapshot | None, generation: int) -> None:
-        entries: dict[Key, Any] = self._absent if snapshot is None else self._found
-        # Loaded while a change was heard of: it may show what was before. Good for the request that was
-        # under way all the while, not for a later one. `clear` replaces the maps after the generation has
+    def _store(self, key: Key, snapshot: Snapshot | None, generation: int) -> None:
+        entries: dict[Key, Any] = self._absent if snapshot is None else self._present
+        # A snapshot that was loaded while a change was announced may show the policy before it: good for the request
+        # that was under way all the while, not for a later one. `clear` replaces the maps after the generation has
         # moved on, so an entry that slips in behind this check lands in a map that is thrown away.
         if generation != self._listener.generation:
             return
-        # Threads fill the maps as well as the event loop.
-        with self._filling:
+        # Threads fill the maps as well as the event loop does.
+        with self._fill_lock:
             while len(entries) >= MAX_ENTRIES:
                 entries.pop(next(iter(entries)))
             entries[key] = (time.monotonic() + TTL_SECONDS, snapshot)

@@ -1,4 +1,4 @@
-"""What is known of one request while it runs: for its answer's X-Request-Id, the log line, the ledger and metrics."""
+"""The trace of one request while it runs, for its X-Request-Id header, its log line, the ledger and metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Trace:
-    """One request, from its first byte on. The id is ours, always; what a client sends under that name is not it."""
+    """One request, from its first byte on. Its id is made here; one that a client sends is ignored."""
 
     __slots__ = (
         "abort",
@@ -39,19 +39,19 @@ class Trace:
         self.request_id = new_object_id()
         self.started = time.monotonic()
         self.endpoint: str | None = None
-        # The key's, as soon as it is known, also of one that is refused.
+        # Set as soon as the key is known, also when it is refused.
         self.policy: KeyPolicy | None = None
         self.user_id: int | None = None
         self.error_code: str | None = None
         self.refusal: ApiError | None = None
-        # What the limits were asked, and what they said.
+        # The limits decided on this request with this decision.
         self.request: ReservationRequest | None = None
         self.decision: Decision | None = None
         # Drops the caller's connection.
         self.abort: Callable[[], None] = lambda: None
-        # What it was recorded with, if it was taken on.
+        # Set when the request was recorded in the ledger.
         self.usage: Usage | None = None
-        # More headers for the answer: what is left of limits.
+        # The response gets these headers too, such as what is left of limits.
         self.headers: list[tuple[bytes, bytes]] = []
 
     @property
@@ -64,7 +64,7 @@ class Trace:
 
 
 def trace_of(request: HttpRequest) -> Trace:
-    """The request's trace; one is begun for a request that did not come through the ASGI entry point."""
+    # A request that did not come through the ASGI entry point has no trace yet.
     trace: Trace | None = getattr(request, "trace", None)
     if trace is None:
         trace = Trace()

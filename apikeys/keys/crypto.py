@@ -1,7 +1,7 @@
-"""The form of a key: how one is made, told from noise, and turned into what is stored. Knows no database.
+"""The format of a key: generating one, checking it, and turning it into the digest that is stored. Knows no database.
 
 A key is `fastgpt-`, 46 random base62 characters (the first a lower-case letter) and a six-character base62
-CRC32 of all that goes before, so that a mistyped key is refused without a look-up and a secret scanner can
+CRC32 of all that precedes it, so that a mistyped key is refused without a look-up and a secret scanner can
 tell a real key from a look-alike.
 """
 
@@ -18,16 +18,16 @@ PREFIX = "fastgpt-"
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 RANDOM_LENGTH = 46
 CHECKSUM_LENGTH = 6
-# For secret scanners; documented in docs/security.md.
+# Secret scanners can use this pattern; docs/security.md has it.
 PATTERN = re.compile(rf"{PREFIX}[a-z][0-9A-Za-z]{{{RANDOM_LENGTH + CHECKSUM_LENGTH - 1}}}")
-# What a key of another system may look like. Longer or stranger text is not worth a look-up.
+# A key of another system may look like this. Longer or stranger text is not worth a look-up.
 FOREIGN_PATTERN = re.compile(r"[0-9A-Za-z_.\-]{16,250}")
 _APP_SUFFIX = re.compile(r"(?P<key>.+)-(?P<app_id>[0-9a-f]{24})", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What stands behind `Bearer `: a key and, in some OpenAI clients, the app it names."""
+    """The text after `Bearer `: a key and, in some OpenAI clients, the app that it names."""
 
     key: str
     app_id: str | None
@@ -37,14 +37,13 @@ class Credential:
 
 
 def generate() -> str:
-    """Return a new plaintext key."""
     first = secrets.choice(string.ascii_lowercase)
     body = PREFIX + first + "".join(secrets.choice(ALPHABET) for _ in range(RANDOM_LENGTH - 1))
     return body + checksum(body)
 
 
 def checksum(body: str) -> str:
-    """CRC32 of `body` as six base62 digits, zero-padded (62**6 is more than 2**32)."""
+    """Return the CRC32 of `body` as six base62 digits, zero-padded (62**6 is more than 2**32)."""
     value = zlib.crc32(body.encode())
     digits = ""
     for _ in range(CHECKSUM_LENGTH):
@@ -54,7 +53,6 @@ def checksum(body: str) -> str:
 
 
 def is_ours(key: str) -> bool:
-    """Whether `key` has this system's form and a right checksum."""
     if not PATTERN.fullmatch(key):
         return False
     body, claimed = key[:-CHECKSUM_LENGTH], key[-CHECKSUM_LENGTH:]
@@ -62,7 +60,7 @@ def is_ours(key: str) -> bool:
 
 
 def parse_credential(text: str) -> Credential | None:
-    """Split `<key>` or `<key>-<appId>`; None if it can be neither."""
+    """Split `<key>` or `<key>-<appId>`; return None for anything else."""
     if not FOREIGN_PATTERN.fullmatch(text):
         return None
     match = _APP_SUFFIX.fullmatch(text)
@@ -72,12 +70,11 @@ def parse_credential(text: str) -> Credential | None:
 
 
 def digest(key: str, pepper: bytes) -> bytes:
-    """HMAC-SHA256 of the whole key: 32 bytes. A key is random, so a slow hash would protect nothing."""
+    # A key is random, so a slow hash would protect nothing.
     return hmac.digest(pepper, key.encode(), hashlib.sha256)
 
 
 def digests(key: str, peppers: Mapping[str, bytes]) -> dict[str, bytes]:
-    """The digest under every pepper, by pepper id, in the peppers' order."""
     return {pepper_id: digest(key, pepper) for pepper_id, pepper in peppers.items()}
 
 

@@ -1,4 +1,4 @@
-"""Who may call: teams, their keys, and the secrets of those keys."""
+"""Keys of teams, and the secrets of those keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django.contrib.postgres.fields import ArrayField
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxLengthValidator
 from django.db import models, transaction
-from django.db.models import Exists, OuterRef, Q, Subquery
+from django.db.models import Case, Exists, OuterRef, Q, Subquery, Value, When
 from django.db.models.functions import Coalesce, Now
 from django.utils import timezone
 from django.utils.translation import gettext
@@ -30,19 +30,63 @@ MAXIMUM_OVERLAP = timedelta(days=30)
 # Python's calendar ends with the year 9999: a year before, every time zone can still show the end of a key.
 EARLIEST_END, END_BEFORE = datetime(2000, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
+LISTS = ("allowed_networks", "allowed_endpoints", "allowed_models")
+RIGHTS = ("can_name_app", *LISTS)
+# The columns of a key that may change and that the hot path reads. A trigger tells every server process when one does.
+POLICY_COLUMNS = ("name", "owner_id", "expires_at", *RIGHTS, "disabled_at", "revoked_at")
+
 
 class KeyStateError(Exception):
     """The key's state does not allow what was asked. The message is for the person who asked."""
 
 
+# Why a key does not work: the first reason that applies is given. Each stands for one of `conditions()`.
+WHY_UNUSABLE = {
+    "revoked": _("It was revoked."),
+    "disabled": _("It is disabled."),
+    "expired": _("It has expired."),
+    "team": _("Its team is disabled."),
+    "owner": _("Its owner is inactive."),
+    "membership": _("Its owner has left the team."),
+    "secret": _("It has no secret; rotate it to get one."),
+}
+
+
+def conditions() -> dict[str, Q]:
+    """Return all that a key must meet to work, by the reason that WHY_UNUSABLE gives where it does not.
+
+    Times are compared by the database's clock. The hot path's look-up asks the same of a single secret.
+    """
+    memberships = Membership.objects.filter(team=OuterRef("team"), user=OuterRef("owner"))
+    secrets = KeySecret.objects.filter(key=OuterRef("pk"))
+    return {
+        "revoked": Q(revoked_at=None),
+        "disabled": Q(disabled_at=None),
+        "expired": Q(expires_at=None) | Q(expires_at__gt=Now()),
+        "team": Q(team__disabled_at=None),
+        "owner": Q(owner__is_active=True),
+        "membership": Q(Exists(memberships)),
+        "secret": Q(Exists(secrets.live())),
+    }
+
+
+def unusable_reason() -> Case:
+    """The key of WHY_UNUSABLE that applies; NULL for a key that works."""
+    unmet = [When(~condition, then=Value(reason)) for reason, condition in conditions().items()]
+    return Case(*unmet, default=None, output_field=models.CharField())
+
+
 class ApiKeyQuerySet(TeamOwnedQuerySet):
+    def usable(self) -> ApiKeyQuerySet:
+        """The keys that work, whoever calls."""
+        rows: ApiKeyQuerySet = self.filter(*conditions().values())
+        return rows
+
     def with_state(self) -> ApiKeyQuerySet:
         """With all that `why_unusable`, `last_four` and a list's columns need, in one query for all rows."""
-        memberships = Membership.objects.filter(team=OuterRef("team"), user=OuterRef("owner"))
         secrets = KeySecret.objects.filter(key=OuterRef("pk"))
         rows: ApiKeyQuerySet = self.select_related("team", "app", "owner", "activity").annotate(
-            owner_is_member=Exists(memberships),
-            has_live_secret=Exists(secrets.live()),
+            unusable_reason=unusable_reason(),
             newest_last_four=Subquery(secrets.order_by("-pk").values("last_four")[:1]),
         )
         return rows
@@ -55,7 +99,7 @@ class ApiKeyManager(models.Manager.from_queryset(ApiKeyQuerySet)):  # type: igno
         """Create a key and its first secret. Return both; the plaintext exists nowhere else.
 
         `secret` imports the plaintext of another system instead of making one.
-        Raises ValidationError when the policy is not sound or the secret cannot be imported.
+        Raise ValidationError when the policy is not sound or the secret cannot be imported.
         """
         api_key = ApiKey(team=team, owner=owner, name=name, app=app, **policy)
         api_key.full_clean()
@@ -203,7 +247,7 @@ class ApiKey(models.Model):
             # What the composite foreign key (key, team) of a limit points at.
             models.UniqueConstraint(fields=["id", "team"], name="apikey_in_team"),
         ]
-        # Which keys end soon is asked every hour.
+        # Which keys expire soon is asked every hour.
         indexes = [
             models.Index(
                 fields=["expires_at"],
@@ -237,37 +281,32 @@ class ApiKey(models.Model):
 
     @property
     def why_unusable(self) -> str | None:
-        """Why the key would be refused whoever calls, in one sentence; None when it works."""
-        now = timezone.now()
-        if self.revoked_at:
-            return gettext("It was revoked.")
-        if self.disabled_at:
-            return gettext("It is disabled.")
-        if self.expires_at and self.expires_at <= now:
-            return gettext("It has expired.")
-        if self.team.disabled_at:
-            return gettext("Its team is disabled.")
-        if not self.owner.is_active:
-            return gettext("Its owner is inactive.")
-        if not self._told("owner_is_member", self.team.members.filter(pk=self.owner_id).exists):
-            return gettext("Its owner has left the team.")
-        if not self._told("has_live_secret", self.secrets.live().exists):
-            return gettext("It has no secret; rotate it to get one.")
-        return None
+        """Why the key would be refused whoever calls, in one sentence; None exactly for those that are `usable()`."""
+        state = ApiKey.objects.filter(pk=self.pk).values_list(unusable_reason(), flat=True)
+        reason: str | None = self._annotated_or("unusable_reason", state.get)
+        return None if reason is None else str(WHY_UNUSABLE[reason])
 
     @property
     def last_four(self) -> str:
         newest = self.secrets.order_by("-pk").values_list("last_four", flat=True)
-        return str(self._told("newest_last_four", newest.first) or "")
+        return str(self._annotated_or("newest_last_four", newest.first) or "")
 
     @property
     def newest_secret_id(self) -> int:
         """0 when the key never had one."""
         return self.secrets.order_by("-pk").values_list("pk", flat=True).first() or 0
 
-    def _told(self, name: str, ask: Callable[[], Any]) -> Any:
-        """What `with_state()` brought along; without it, what the database answers."""
+    def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
+        self._forget_annotations()
+        super().refresh_from_db(*args, **kwargs)
+
+    def _annotated_or(self, name: str, ask: Callable[[], Any]) -> Any:
+        """Return what `with_state()` read; without it, what the database answers now."""
         return self.__dict__[name] if name in self.__dict__ else ask()
+
+    def _forget_annotations(self) -> None:
+        for name in ("unusable_reason", "newest_last_four"):
+            self.__dict__.pop(name, None)
 
     @transaction.atomic
     def rotate(self, overlap: timedelta = timedelta(0), *, replacing: int | None = None) -> str:
@@ -275,7 +314,7 @@ class ApiKey(models.Model):
 
         At most two secrets live at once: one that was in its own overlap ends now. `replacing` is the secret that
         the caller saw as the newest: if it no longer is, another call was faster, and nothing is rotated.
-        Raises KeyStateError then, for a revoked key, and for an overlap out of range.
+        Raise KeyStateError then, for a revoked key, and for an overlap out of range.
         """
         if not timedelta(0) <= overlap <= MAXIMUM_OVERLAP:
             raise KeyStateError(
@@ -299,8 +338,7 @@ class ApiKey(models.Model):
             secret.end(now + overlap)
         plaintext = crypto.generate()
         KeySecret.objects.create_for(self, plaintext)
-        for told in ("has_live_secret", "newest_last_four"):
-            self.__dict__.pop(told, None)
+        self._forget_annotations()
         return plaintext
 
     def disable(self) -> None:
@@ -311,7 +349,7 @@ class ApiKey(models.Model):
         self._change(disabled_at=None)
 
     def set_end(self, expires_at: datetime | None) -> None:
-        """Raises ValidationError for an end that lies too far away."""
+        """Raise ValidationError for an end that lies too far away."""
         if expires_at is not None:
             validate_end(expires_at)
         self._change(expires_at=expires_at)
@@ -342,7 +380,7 @@ class ApiKey(models.Model):
 
 class KeySecretQuerySet(models.QuerySet["KeySecret"]):
     def live(self) -> KeySecretQuerySet:
-        return self.filter(Q(expires_at=None) | Q(expires_at__gt=timezone.now()))
+        return self.filter(Q(expires_at=None) | Q(expires_at__gt=Now()))
 
 
 class KeySecretManager(models.Manager.from_queryset(KeySecretQuerySet)):  # type: ignore[misc]
@@ -395,7 +433,7 @@ class KeySecret(models.Model):
 def live_secret_counts(pepper_ids: Sequence[str]) -> dict[str, int]:
     """Secrets that could still be presented, by the pepper that signed them; 0 for a pepper that signed none."""
     counts = dict.fromkeys(pepper_ids, 0)
-    usable = KeySecret.objects.live().filter(key__revoked_at=None)
-    for row in usable.values("pepper_id").annotate(count=models.Count("pk")):
+    presentable = KeySecret.objects.live().filter(key__revoked_at=None)
+    for row in presentable.values("pepper_id").annotate(count=models.Count("pk")):
         counts[row["pepper_id"]] = row["count"]
     return counts

@@ -10,15 +10,15 @@ from typing import Any
 
 from django.utils.translation import gettext as _
 
-from apikeys.spreadsheet import plain
+from apikeys.keys.models import RIGHTS
+from apikeys.spreadsheet import from_cell
 from apikeys.storable_text import storable_json
 
 MAXIMUM_ROWS = 5_000
 MAXIMUM_BYTES = 5 * 1024 * 1024
-LISTS = ("allowed_networks", "allowed_endpoints", "allowed_models")
-CHANGEABLE = ("name", "note", "owner", "expires_at", "can_name_app", *LISTS)
+CHANGEABLE = ("name", "note", "owner", "expires_at", *RIGHTS)
 IDENTITY = ("id", "team", "app")
-# Told by an export, and not heeded by an import.
+# An export writes these columns, and an import ignores them.
 TOLD = (
     *("team_id", "app_id", "kind", "last_four", "state", "disabled_at", "revoked_at", "revoked_reason"),
     *("created_at", "last_used_at"),
@@ -27,11 +27,11 @@ COLUMNS = (*IDENTITY, *CHANGEABLE, *TOLD)
 
 
 class Unreadable(Exception):
-    """The file as a whole cannot be taken. The message is for the person who sent it."""
+    """The file as a whole cannot be imported. The message is for the person who sent it."""
 
 
 def read(raw: bytes) -> list[tuple[int, dict[str, Any]]]:
-    """The rows with their line or, in JSON, their number. Raises Unreadable."""
+    """Return the rows with their line or, in JSON, their number. Raise Unreadable."""
     if len(raw) > MAXIMUM_BYTES:
         raise Unreadable(_("The file is larger than 5 MB."))
     try:
@@ -80,7 +80,7 @@ def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                     _("Line %(line)s has %(count)s cells, but the first line has %(expected)s.")
                     % {"line": begins, "count": len(cells), "expected": len(header)}
                 )
-            yield begins, {name: plain(value) for name, value in zip(header, cells, strict=True)}
+            yield begins, {name: from_cell(value) for name, value in zip(header, cells, strict=True)}
     except csv.Error as error:
         raise Unreadable(
             _("Line %(line)s is not valid CSV: %(error)s.") % {"line": reader.line_num, "error": error}

@@ -1,4 +1,4 @@
-"""Keys as rows of a file: exported without anything secret, imported as a plan that is shown before it is done."""
+"""The plan of an import of keys, which is shown before it is applied."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from django.utils.translation import gettext as _
 
 from apikeys.access.endpoints import endpoint_names
 from apikeys.audit import recording
-from apikeys.keys.models import ApiKey
-from apikeys.lifecycle.import_file import CHANGEABLE, IDENTITY, LISTS
+from apikeys.keys.models import LISTS, ApiKey
+from apikeys.lifecycle.import_file import CHANGEABLE, IDENTITY
 from apikeys.lifecycle.least_privilege import widens
 from apikeys.teams import Membership, Team
 
@@ -33,7 +33,7 @@ class Mistake:
 
 @dataclass(slots=True)
 class PlannedKey:
-    """What one line would do."""
+    """A key as one line would make or change it."""
 
     line: int
     api_key: ApiKey
@@ -61,22 +61,16 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """What it would do, for finding out that it still would."""
-        told = [
+        """A digest of all that the plan would do. It shows whether the plan is still the one that was confirmed."""
+        facts = [
             [row.line, None if row.is_new else row.api_key.pk, row.api_key.team_id, row.api_key.app_id, row.changes]
             for row in self.rows
         ]
-        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-# Export
-
-
-# Import
+        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 class Planner:
-    """Makes a plan of rows, from what this person may see, in the same few queries however many rows there are."""
+    """Makes a plan of rows from what this user may see, in a constant number of queries."""
 
     def __init__(
         self,
@@ -113,21 +107,21 @@ class Planner:
         plan = Plan()
         for line, row in self.rows:
             mistakes: list[Mistake] = []
-            planned = self._planned(line, row, mistakes)
+            planned = self._plan_row(line, row, mistakes)
             if planned is not None and not mistakes:
                 plan.rows.append(planned)
             plan.mistakes += mistakes
         return plan
 
-    def _planned(self, line: int, row: Mapping[str, Any], mistakes: list[Mistake]) -> PlannedKey | None:
+    def _plan_row(self, line: int, row: Mapping[str, Any], mistakes: list[Mistake]) -> PlannedKey | None:
         def wrong(column: str, message: str) -> None:
             mistakes.append(Mistake(line, column, message))
 
-        wanted = self._parsed(row, wrong)
+        values = self._parse_row(row, wrong)
         if mistakes:
             return None
-        key_id = wanted.pop("id", "")
-        api_key = self.keys.get(key_id) if key_id else self._new(wanted, wrong)
+        key_id = values.pop("id", "")
+        api_key = self.keys.get(key_id) if key_id else self._new(values, wrong)
         if key_id and (api_key is None or not self.may_change):
             wrong("id", _("There is no such key."))
         if api_key is None or mistakes:
@@ -137,85 +131,85 @@ class Planner:
         self.seen.update({key_id} - {""})
         if api_key.revoked_at:
             wrong("id", _("A revoked key cannot be changed."))
-        self._check_identity(api_key, wanted, wrong)
+        self._check_identity(api_key, values, wrong)
         planned = PlannedKey(line, api_key, is_new=not key_id)
-        self._set(planned, wanted, wrong)
+        self._set(planned, values, wrong)
         return planned
 
-    def _parsed(self, row: Mapping[str, Any], wrong: Any) -> dict[str, Any]:
-        """Each cell as what its column holds. CSV has text everywhere, JSON may have more."""
-        wanted: dict[str, Any] = {}
+    def _parse_row(self, row: Mapping[str, Any], wrong: Any) -> dict[str, Any]:
+        # Cells of CSV are all text; those of JSON may have other types.
+        values: dict[str, Any] = {}
         for name in (*IDENTITY, *CHANGEABLE):
             if name not in row:
                 continue
             value = row[name]
             try:
-                wanted[name] = parsed(name, value)
+                values[name] = parse_value(name, value)
             except ValueError as error:
                 wrong(name, str(error))
-        return wanted
+        return values
 
-    def _new(self, wanted: dict[str, Any], wrong: Any) -> ApiKey | None:
+    def _new(self, values: dict[str, Any], wrong: Any) -> ApiKey | None:
         if not self.may_add:
             wrong("id", _("You may not create keys."))
             return None
-        name = wanted.get("team")
+        name = values.get("team")
         only = {team.pk: team for team in self.teams.values()}
         team = self.teams.get(name) if name else next(iter(only.values())) if len(only) == 1 else None
         if team is None:
             wrong("team", _("There is no such team.") if name else _("Name the team."))
             return None
         api_key = ApiKey(team=team)
-        if wanted.get("app"):
-            found = self.apps.get((team.pk, wanted["app"]), [])
+        if values.get("app"):
+            found = self.apps.get((team.pk, values["app"]), [])
             if len(found) != 1:
                 wrong("app", _("More than one app has this name.") if found else _("There is no such app."))
                 return None
             api_key.app = found[0]
-        if not wanted.get("owner"):
+        if not values.get("owner"):
             wrong("owner", _("Name the owner."))
         return api_key
 
-    def _check_identity(self, api_key: ApiKey, wanted: dict[str, Any], wrong: Any) -> None:
-        team, app = wanted.pop("team", ""), wanted.pop("app", None)
+    def _check_identity(self, api_key: ApiKey, values: dict[str, Any], wrong: Any) -> None:
+        team, app = values.pop("team", ""), values.pop("app", None)
         if team and team not in (api_key.team.name, api_key.team_id):
             wrong("team", _("A key cannot change its team."))
         if app is not None and app not in ((api_key.app.name, api_key.app_id) if api_key.app else ("",)):
             wrong("app", _("A key cannot change its app."))
 
-    def _set(self, planned: PlannedKey, wanted: dict[str, Any], wrong: Any) -> None:
+    def _set(self, planned: PlannedKey, values: dict[str, Any], wrong: Any) -> None:
         api_key = planned.api_key
-        if "owner" in wanted:
-            owner = self.members.get((api_key.team_id, wanted["owner"]))
-            if owner is None and (planned.is_new or wanted["owner"] != api_key.owner.get_username()):
+        if "owner" in values:
+            owner = self.members.get((api_key.team_id, values["owner"]))
+            if owner is None and (planned.is_new or values["owner"] != api_key.owner.get_username()):
                 wrong("owner", _("The owner must be a member of the team."))
-            wanted["owner"] = owner or (None if planned.is_new else api_key.owner)
-        unknown = set(wanted.get("allowed_endpoints", ())) - self.endpoints - set(api_key.allowed_endpoints)
+            values["owner"] = owner or (None if planned.is_new else api_key.owner)
+        unknown = set(values.get("allowed_endpoints", ())) - self.endpoints - set(api_key.allowed_endpoints)
         if unknown:
             wrong("allowed_endpoints", _("There is no endpoint %(names)s.") % {"names": ", ".join(sorted(unknown))})
-        if api_key.app_id and wanted.get("can_name_app"):
+        if api_key.app_id and values.get("can_name_app"):
             wrong("can_name_app", _("An app key talks to its own app; only a global key can name one."))
         unchanged = copy(api_key)
-        for name, value in wanted.items():
+        for name, value in values.items():
             before = None if planned.is_new and name == "owner" else getattr(api_key, name)
             if before != value:
-                planned.changes[name] = (shown(before), shown(value))
+                planned.changes[name] = (value_text(before), value_text(value))
                 setattr(api_key, name, value)
         if planned.is_new:
             decided = {"team": api_key.team, "app": api_key.app, "kind": api_key.kind.label}
-            planned.changes |= {name: ("", shown(value)) for name, value in decided.items()}
+            planned.changes |= {name: ("", value_text(value)) for name, value in decided.items()}
         try:
-            # Rows that it points at were looked up above.
+            # The rows that it refers to were looked up above.
             api_key.clean_fields(exclude={"id", "team", "app", "owner"})
         except ValidationError as error:
             for column, messages in error.message_dict.items():
                 wrong(column, " ".join(messages))
         else:
-            planned.widens = not planned.is_new and widens(unchanged, wanted)
+            planned.widens = not planned.is_new and widens(unchanged, values)
 
 
-def parsed(name: str, value: Any) -> Any:
-    """Raises ValueError, with words for the person who sent it."""
+def parse_value(name: str, value: Any) -> Any:
+    """Return a cell as its column's type. Raise ValueError with a message for the person who sent it."""
     if name in LISTS:
         items = value.splitlines() if isinstance(value, str) else value
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
@@ -242,14 +236,14 @@ def parsed(name: str, value: Any) -> Any:
     return value.strip()
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(value)
     return "" if value is None else value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def apply(plan: Plan) -> None:
-    """Within a transaction that holds the rows that it changes. New keys get no secret: rotating makes one."""
+    """Write the plan, in a transaction that holds the changed rows. New keys have no secret until rotated."""
     recording.create_all([row.api_key for row in plan.new])
     columns = sorted({name for row in plan.changed for name in row.changes})
     recording.update_all([row.api_key for row in plan.changed], columns)

@@ -1,4 +1,4 @@
-"""What a key really uses, as a proposal to let it do that and nothing else."""
+"""Proposes to narrow a key to what it really uses, and tells when a change would widen it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from apikeys.accounting.ledger import DailyUsage, UsageRecord
 from apikeys.keys.models import ApiKey
 
 DAYS = 90
-# A longer list is no narrowing that a person could check.
+# A person could not check a longer list.
 MAXIMUM_NETWORKS = 16
-# Single addresses first; where they are too many, the networks that providers usually hand out.
+# Single addresses are proposed first; if there are too many, the networks that providers usually assign.
 PREFIXES = ((32, 128), (24, 64))
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -25,12 +25,12 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 @dataclass(frozen=True, slots=True)
 class Proposal:
     endpoints: list[str]
-    # Empty when it was called from too many places.
+    # Empty if the key was used from too many places.
     networks: list[str]
 
 
-def proposal(api_key: ApiKey) -> Proposal:
-    """From all of its requests in 90 days: a rare one counts like a frequent one."""
+def propose(api_key: ApiKey) -> Proposal:
+    # A rare request counts like a frequent one.
     since = timezone.now() - timedelta(days=DAYS)
     records = UsageRecord.objects.filter(key=api_key, created_at__gte=since).order_by()
     daily = DailyUsage.objects.filter(key=api_key, day__gte=since.date()).order_by()
@@ -58,7 +58,6 @@ def networks_of(addresses: Iterable[str]) -> list[str]:
 
 
 def lies_in(network: str, allowed: Iterable[str]) -> bool:
-    """Whether a network is part of one of those allowed."""
     inner = ipaddress.ip_network(network)
     return any(
         outer.version == inner.version and inner.subnet_of(outer)  # type: ignore[arg-type]
@@ -67,7 +66,7 @@ def lies_in(network: str, allowed: Iterable[str]) -> bool:
 
 
 def widens(before: ApiKey, changes: Mapping[str, Any]) -> bool:
-    """Whether the key could do more, longer or from more places with these columns than with its own."""
+    """Return whether these columns would let the key do more, longer or from more places than now."""
     after = {name: changes.get(name, getattr(before, name)) for name in ("can_name_app", "expires_at")}
     if after["can_name_app"] and not before.can_name_app:
         return True

@@ -1,4 +1,4 @@
-"""What may be told of a key, as data and as text for people. Never a digest; a plaintext is not there to tell."""
+"""Reports of keys, as data and as text for people. They contain no digest; a plaintext is not stored at all."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -8,7 +8,7 @@ from django.db.models import Q
 from django.utils import timezone
 
 from apikeys.accounting.limits import Limit
-from apikeys.keys.models import ApiKey, KeySecret
+from apikeys.keys.models import LISTS, RIGHTS, ApiKey, KeySecret
 from apikeys.terminal_text import printable, width
 
 COLUMNS = {
@@ -49,7 +49,7 @@ LABELS = {
     "last_used_at": "Last used",
     "last_used_from": "Last used from",
 }
-# Left out for people while they say nothing.
+# These are left out of the text while they are empty.
 ONLY_WHEN_SET = {
     *("app", "app_id", "note", "disabled_at", "revoked_at", "revoked_by", "revoked_reason"),
     *("revocation_acknowledged_at", "unacknowledged_servers"),
@@ -57,14 +57,12 @@ ONLY_WHEN_SET = {
 EMPTY = {
     "expires_at": "never",
     "last_used_at": "never",
-    "allowed_networks": "all",
-    "allowed_endpoints": "all",
-    "allowed_models": "all",
+    **dict.fromkeys(LISTS, "all"),
 }
 
 
 def summary(api_key: ApiKey) -> dict[str, Any]:
-    """One key of a list. Costs no query when it was read `with_state()`."""
+    """Return one key of a list, without a query if it was read `with_state()`."""
     activity = getattr(api_key, "activity", None)
     why_unusable = api_key.why_unusable
     return {
@@ -85,15 +83,11 @@ def summary(api_key: ApiKey) -> dict[str, Any]:
 
 
 def details(api_key: ApiKey) -> dict[str, Any]:
-    """All of one key: its policy, its secrets and its last use."""
     activity = getattr(api_key, "activity", None)
     return summary(api_key) | {
         "note": api_key.note,
         "created_at": iso(api_key.created_at),
-        "can_name_app": api_key.can_name_app,
-        "allowed_networks": api_key.allowed_networks,
-        "allowed_endpoints": api_key.allowed_endpoints,
-        "allowed_models": api_key.allowed_models,
+        **{name: getattr(api_key, name) for name in RIGHTS},
         "disabled_at": iso(api_key.disabled_at),
         "revoked_at": iso(api_key.revoked_at),
         "revoked_by": api_key.revoked_by,
@@ -109,7 +103,7 @@ def details(api_key: ApiKey) -> dict[str, Any]:
 
 
 def limits_over(api_key: ApiKey) -> Iterable[Limit]:
-    """Its own and its team's, with their counters."""
+    """Return the key's own limits and its team's, with their counters."""
     of_team = Limit.objects.for_team(api_key.team_id).filter(Q(key=None) | Q(key=api_key))
     limits: Iterable[Limit] = of_team.select_related("counter").order_by("pk")
     return limits
@@ -122,8 +116,8 @@ def limit_of(limit: Limit) -> dict[str, Any]:
         "scope": "team" if limit.key_id is None else "key",
         **state,
         "text": str(limit),
-        "used_text": limit.shown(state["used"]),
-        "left_text": limit.shown(state["left"]),
+        "used_text": limit.amount_text(state["used"]),
+        "left_text": limit.amount_text(state["left"]),
     }
 
 
@@ -141,10 +135,9 @@ def _secret(secret: KeySecret) -> dict[str, Any]:
 
 
 def sheet(facts: Mapping[str, Any]) -> str:
-    """The details for people."""
     facts = {**facts, "state": state(facts)}
     lines = [
-        f"{label + ':':<17}{printable(shown(name, facts[name]))}"
+        f"{label + ':':<17}{printable(value_text(name, facts[name]))}"
         for name, label in LABELS.items()
         if facts[name] or name not in ONLY_WHEN_SET
     ]
@@ -169,17 +162,15 @@ def sheet(facts: Mapping[str, Any]) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Summaries for people, in columns as wide as what stands in them."""
     cells = [list(COLUMNS.values())]
     cells += [
-        [printable(shown(name, row[name])) for name in COLUMNS]
+        [printable(value_text(name, row[name])) for name in COLUMNS]
         for row in ({**row, "state": state(row)} for row in rows)
     ]
     return columns(cells)
 
 
 def columns(cells: Sequence[Sequence[str]]) -> str:
-    """Lines of cells, each column as wide as its widest cell."""
     widths = [max(map(width, column)) for column in zip(*cells, strict=True)]
     return "\n".join(
         "  ".join(cell + " " * (wide - width(cell)) for cell, wide in zip(line, widths, strict=True)).rstrip()
@@ -191,7 +182,7 @@ def state(facts: Mapping[str, Any]) -> str:
     return "usable" if facts["is_usable"] else str(facts["why_unusable"])
 
 
-def shown(name: str, value: Any) -> str:
+def value_text(name: str, value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -206,5 +197,5 @@ def iso(moment: datetime | None) -> str | None:
 
 
 def local(moment: str) -> str:
-    """An ISO time to the second, in the project's time zone."""
+    """Return an ISO time to the second, in the project's time zone."""
     return timezone.localtime(datetime.fromisoformat(moment)).isoformat(" ", "seconds")

@@ -1,4 +1,4 @@
-"""Revoking a key everywhere: refused by every server process before whoever asked for it is told that it is."""
+"""Revocation of a key in every server process, before the person who asked for it gets an answer."""
 
 from collections.abc import Sequence
 
@@ -10,15 +10,16 @@ from apikeys.keys.models import ApiKey
 
 
 def broadcast_revocation(api_key: ApiKey, *, terminate_streams: bool) -> Acknowledgements:
-    """Wait until every living process refuses the key, two seconds at most, and keep with a revoked key who did not.
-
-    `terminate_streams` also ends what they are answering to it. The key's change must be committed.
-    """
+    """Like `broadcast_revocations`, for one key."""
     return broadcast_revocations([api_key], terminate_streams=terminate_streams)
 
 
 def broadcast_revocations(api_keys: Sequence[ApiKey], *, terminate_streams: bool) -> Acknowledgements:
-    """Likewise of several keys in one call: revoked ones, or disabled ones, not both. At most some 200 fit."""
+    """Wait until every live process refuses the keys, two seconds at most; note with revoked keys which ones did not.
+
+    `terminate_streams` also ends their running requests. The change must be committed, and the keys all be revoked or
+    all be disabled. At most some 200 fit in one message.
+    """
     key_ids = [api_key.pk for api_key in api_keys]
     is_revoked = all(api_key.revoked_at is not None for api_key in api_keys)
     acknowledgements = broadcasts.broadcast(terminated_keys=key_ids if terminate_streams else (), is_revoked=is_revoked)

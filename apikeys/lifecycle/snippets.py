@@ -1,4 +1,4 @@
-"""How a key is used, ready to paste: the same first call for each kind of client."""
+"""Snippets that use a key, ready to paste: one first call for each kind of client."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -45,10 +45,10 @@ const client = new OpenAI({{ baseURL: "{base_url}/v1", apiKey: "{key}" }});
 console.log(await client.models.list());"""
 
 CHAT = {"curl": CURL_CHAT, "python": PYTHON_CHAT, "javascript": JAVASCRIPT_CHAT, "fastgpt": CURL_DETAIL}
-# A global key talks to no app: its first call tells about itself and lists what there is.
+# A global key talks to no app: its first call reads the key itself, or lists the models or apps.
 GLOBAL = {"curl": CURL_KEY, "python": PYTHON_MODELS, "javascript": JAVASCRIPT_MODELS, "fastgpt": CURL_APPS}
 TITLES = {"curl": "curl", "python": "Python", "javascript": "JavaScript", "fastgpt": "FastGPT"}
-# Stands where a key that may name any app has to name one.
+# The user replaces this placeholder by the id of an app, for a key that has to name one.
 APP_ID = "APP_ID"
 
 
@@ -56,7 +56,7 @@ APP_ID = "APP_ID"
 class Snippet:
     name: str
     title: str
-    # It holds the plaintext.
+    # The code contains the plaintext, so it stays out of `repr`.
     code: str = field(repr=False)
 
     @property

@@ -1,4 +1,4 @@
-"""What the management commands about keys share: one line for each error, and values read from arguments."""
+"""The base of management commands about keys: one line for each error, and values read from arguments."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from apikeys.keys.models import KeyStateError
 
 UNITS = {"m": "minutes", "h": "hours", "d": "days"}
 DURATION = re.compile(r"(\d{1,6})([mhd])")
-# Longer than an id or the name of an option or endpoint, and as long as the keys that systems give out.
+# A match is longer than an id or the name of an option or endpoint, and as long as the keys that systems give out.
 KEY_LIKE = re.compile(r"[0-9A-Za-z_\-]{32,}")
 
 
@@ -29,7 +29,7 @@ class DataCommand(BaseCommand):
     requires_system_checks = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        # Makes Django's parser raise CommandError; otherwise argparse prints its usage and exits with 2.
+        # This makes Django's parser raise CommandError; otherwise argparse prints its usage and exits with 2.
         parser.called_from_command_line = False  # type: ignore[attr-defined]
 
     def run_from_argv(self, argv: list[str]) -> None:
@@ -61,7 +61,7 @@ class DataCommand(BaseCommand):
             error.args = (one_line(str(error)),)
             raise
         except (KeyStateError, ValidationError) as error:
-            raise CommandError(one_line(said(error))) from error
+            raise CommandError(one_line(error_text(error))) from error
         except (OperationalError, InterfaceError, ImproperlyConfigured) as error:
             raise CommandError(f"The database cannot be used: {one_line(str(error))}") from error
         except ProgrammingError as error:
@@ -88,12 +88,11 @@ class DataCommand(BaseCommand):
 
 
 def one_line(text: str) -> str:
-    """The text without line breaks and without anything that looks like a key given by mistake."""
+    """Return the text without line breaks and without anything that looks like a key given by mistake."""
     return KEY_LIKE.sub("******", " ".join(text.split()))
 
 
-def said(error: KeyStateError | ValidationError, names: dict[str, str] | None = None) -> str:
-    """What the exception says, each field under its name from `names`."""
+def error_text(error: KeyStateError | ValidationError, names: dict[str, str] | None = None) -> str:
     if not isinstance(error, ValidationError):
         return str(error)
     if not hasattr(error, "error_dict"):
@@ -104,7 +103,6 @@ def said(error: KeyStateError | ValidationError, names: dict[str, str] | None = 
 
 
 def text(value: str) -> str:
-    """An argument that the database can hold."""
     value = value.strip()
     try:
         value.encode()
@@ -116,7 +114,7 @@ def text(value: str) -> str:
 
 
 def duration(value: str) -> timedelta:
-    """`30m`, `24h`, `7d` or `0`."""
+    """Parse `30m`, `24h`, `7d` or `0`."""
     match = DURATION.fullmatch(value)
     if match is None and value != "0":
         raise ArgumentTypeError(f"{value!r} is not a duration such as 30m, 24h, 7d or 0")
@@ -124,7 +122,7 @@ def duration(value: str) -> timedelta:
 
 
 def future_moment(value: str) -> datetime:
-    """An ISO date or time, in the project's time zone unless it names another, or a duration from now."""
+    """Parse an ISO date or time, in the project's time zone unless it names another, or a duration from now."""
     now = timezone.now()
     if DURATION.fullmatch(value):
         moment = now + duration(value)

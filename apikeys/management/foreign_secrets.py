@@ -1,4 +1,4 @@
-"""Keys of another system, read once from a stream. What is said of a line never repeats what stands in it."""
+"""Import of keys from another system, read once from a stream. No message repeats what a line holds."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ from django.db import IntegrityError, transaction
 
 from apikeys.keys.models import ApiKey
 from apikeys.management import lookups
-from apikeys.management.command_line import said
+from apikeys.management.command_line import error_text
 from apikeys.teams import Team
 
 REQUIRED = frozenset({"name", "plaintext"})
@@ -37,7 +37,7 @@ class Row:
 
 
 def read_rows(stream: IO[bytes]) -> list[Row]:
-    """Read CSV in UTF-8 whose first line names its columns. Raises ImportRefused."""
+    """Read CSV in UTF-8 whose first line names its columns. Raise ImportRefused."""
     data = stream.read(MAXIMUM_BYTES + 1)
     if len(data) > MAXIMUM_BYTES:
         raise ImportRefused(f"The input is longer than {MAXIMUM_BYTES} bytes. Import it in parts.")
@@ -74,7 +74,6 @@ def _parse(content: str) -> Iterator[Row]:
 
 
 def _records(content: str) -> Iterator[tuple[int, list[str]]]:
-    """Each record that is not blank, with the number of the line on which it begins."""
     reader = csv.reader(io.StringIO(content, newline=""), strict=True)
     begin = 1
     try:
@@ -87,7 +86,7 @@ def _records(content: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def import_rows(rows: list[Row], team: Team, default_owner: User | None) -> list[ApiKey]:
-    """Make one key of the team from each row: all of them, or none. Raises ImportRefused."""
+    """Make one key of the team from each row: all of them, or none. Raise ImportRefused."""
     made = []
     try:
         with transaction.atomic():
@@ -96,7 +95,7 @@ def import_rows(rows: list[Row], team: Team, default_owner: User | None) -> list
                 api_key, _ = ApiKey.objects.create_key(team=team, name=row.name, secret=row.plaintext, **policy)
                 made.append(api_key)
     except ValidationError as error:
-        raise ImportRefused(f"Line {row.line}: {said(error, {'secret': 'plaintext'})}") from None
+        raise ImportRefused(f"Line {row.line}: {error_text(error, {'secret': 'plaintext'})}") from None
     except IntegrityError:
         raise ImportRefused(
             f"Line {row.line} conflicts with another change made at the same time. Try again."

@@ -1,4 +1,4 @@
-"""What the database itself does: it announces changes, keeps what never changes, counts, and guards the audit."""
+"""Functions and triggers of the database: they announce changes, guard rows and the audit, and count usage."""
 
 from django.db import migrations
 
@@ -13,19 +13,19 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        RunSqlFile("apikeys", "notify", "e43006f37b85259a"),
-        RunSqlFile("apikeys", "guards", "31f093b70cc6a00d"),
-        RunSqlFile("apikeys", "periods", "5fcf635d0144289d"),
-        RunSqlFile("apikeys", "used_in_ledger", "f026c251d5633c9f"),
-        RunSqlFile("apikeys", "counters", "facd4ea47d0e3966"),
-        RunSqlFile("apikeys", "limits_met", "e8c6263a0680df45"),
-        RunSqlFile("apikeys", "budget_alerts", "a47e49d483d30c11"),
+        RunSqlFile("apikeys", "notify", "d6a6f679aa48a501"),
+        RunSqlFile("apikeys", "guards", "706b94804e457b52"),
+        RunSqlFile("apikeys", "periods", "84a68e290c8c0d5c"),
+        RunSqlFile("apikeys", "used_in_ledger", "fc446281c0d35588"),
+        RunSqlFile("apikeys", "counters", "304dd724ad5411ba"),
+        RunSqlFile("apikeys", "limits_met", "817a6af576fde583"),
+        RunSqlFile("apikeys", "budget_alerts", "79f1ea9253b6ea27"),
         RunSqlFile("apikeys", "reserve", "529df031920e3b30"),
         RunSqlFile("apikeys", "settle", "33f23a84114e6592"),
-        RunSqlFile("apikeys", "release", "6c55b155ab3c8bcd"),
-        RunSqlFile("apikeys", "expire_reservations", "2de29909af17fad5"),
-        RunSqlFile("apikeys", "control_messages", "6663b6c68e447ebe"),
-        RunSqlFile("apikeys", "audit", "f9d23c0e4cdcc4a8"),
-        RunSqlFile("apikeys", "late_hours", "bbcb646d776e41f8"),
-        RunSqlFile("apikeys", "indexes", "26c7aa8bae728901"),
+        RunSqlFile("apikeys", "release", "426004c912971277"),
+        RunSqlFile("apikeys", "expire_reservations", "e6b3c2eeae268fdc"),
+        RunSqlFile("apikeys", "control_messages", "14de31b349c8d027"),
+        RunSqlFile("apikeys", "audit", "65bbf2faa312a3a0"),
+        RunSqlFile("apikeys", "late_hours", "7019afae0754d7b7"),
+        RunSqlFile("apikeys", "indexes", "9615e9f1f0409d61"),
     ]

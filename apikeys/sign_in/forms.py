@@ -1,4 +1,4 @@
-"""The form by which staff sign in. How often a password may be tried is counted by `sign_in`."""
+"""The forms in which staff enter a password. `throttle` limits how often one may be tried."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class SignInForm(AnyAuthenticationForm):
         name = self.cleaned_data.get("username")
         if name is None or self.request is None or "password" not in self.cleaned_data:
             return self.cleaned_data
-        attempt = counted(name, self.request)
-        answers = super().clean()
+        attempt = count_attempt(name, self.request)
+        cleaned = super().clean()
         attempt.succeed()
-        return answers
+        return cleaned
 
 
-def counted(name: str, request: HttpRequest) -> Attempt:
-    """One more attempt. Raises ValidationError when there were too many: then no password is looked at."""
+def count_attempt(name: str, request: HttpRequest) -> Attempt:
+    """Count one more attempt. Raise ValidationError after too many: then no password is checked."""
     attempt = Attempt(name, address_of(request))
     seconds = attempt.count()
     if seconds:
@@ -51,7 +51,7 @@ def counted(name: str, request: HttpRequest) -> Attempt:
 
 
 class PasswordForm(forms.Form):
-    """Who is signed in shows that it is still they who sit there."""
+    """Reauthenticates the signed-in user by their password."""
 
     password = forms.CharField(
         label=_("Password"),
@@ -66,7 +66,7 @@ class PasswordForm(forms.Form):
     def clean_password(self) -> str:
         user: Any = self.request.user
         password: str = self.cleaned_data["password"]
-        attempt = counted(user.get_username(), self.request)
+        attempt = count_attempt(user.get_username(), self.request)
         if not user.check_password(password):
             raise ValidationError(_("This is not your password."), code="wrong")
         attempt.succeed()
@@ -74,14 +74,12 @@ class PasswordForm(forms.Form):
 
 
 class OwnPasswordForm(AnyPasswordChangeForm):
-    """Who is signed in changes their password."""
-
     def __init__(self, request: HttpRequest, user: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(user, *args, **kwargs)
         self.request = request
 
     def clean_old_password(self) -> str:
-        attempt = counted(self.user.get_username(), self.request)
+        attempt = count_attempt(self.user.get_username(), self.request)
         password: str = super().clean_old_password()
         attempt.succeed()
         return password

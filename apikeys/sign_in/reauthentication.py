@@ -1,6 +1,6 @@
-"""Some things are done only by who has entered their password lately: an unattended browser makes no keys.
+"""Reauthentication: some actions need a password entered lately, so that an unattended browser makes no keys.
 
-The session keeps when that was, never the password.
+The session keeps the time of that, never the password.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ def is_recent(request: HttpRequest) -> bool:
 
 
 def remember(request: HttpRequest, **kwargs: Any) -> None:
-    """That the password was entered now. Also what Django calls when somebody has signed in."""
+    # Django sends `user_logged_in` here too, with more arguments.
     request.session[ENTERED_AT] = int(time.time())
 
 
 def ask(request: HttpRequest) -> HttpResponseRedirect:
-    """To the page that asks for the password, and from there back to this one."""
+    """Redirect to the page that asks for the password, which leads back to this one."""
     return HttpResponseRedirect(page(request.get_full_path()))
 
 
@@ -50,7 +50,7 @@ def page(following: str = "") -> str:
 
 
 def reauthentication_error() -> ValidationError:
-    """What a form says that was sent too late. It is shown again, so nothing that was filled in is lost."""
+    # A form with this error is shown again, so nothing that was filled in is lost.
     message = format_html(
         '{} <a href="{}" target="_blank" rel="noopener" class="underline">{}</a>',
         _("You entered your password more than 15 minutes ago, so this was not done."),
@@ -61,7 +61,7 @@ def reauthentication_error() -> ValidationError:
 
 
 def requires_reauthentication(form: type[BaseForm]) -> Any:
-    """The same form, sent by somebody who has not entered their password lately: it does nothing."""
+    """Return the form, changed so that it is never valid: whoever sends it has to reauthenticate first."""
 
     class LateForm(form):  # type: ignore[valid-type, misc]
         def clean(self) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def confirm_password(request: HttpRequest) -> HttpResponse:
 
 @sensitive_post_parameters()
 def change_password(request: HttpRequest) -> HttpResponse:
-    """The admin's page where people change their own. The old one is tried no more often than at the sign-in."""
+    # `OwnPasswordForm` throttles attempts at the old password like those at the sign-in.
     page: Any = PasswordChangeView.as_view(
         form_class=partial(OwnPasswordForm, request),
         success_url=reverse("admin:password_change_done"),

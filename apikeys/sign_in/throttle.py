@@ -1,4 +1,4 @@
-"""How often passwords may be tried: counted in the database, by name and address, with a delay that grows."""
+"""The throttle of attempts at passwords: counted in the database, by name and address, with a growing delay."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.db import connection, models
 
 from apikeys.client_address import Address
 
-# So many rows for each kind of count, and no more: who or what shares one by chance shares its delay.
+# Each kind of count has so many rows and no more: names or addresses that share one by chance share its delay.
 SLOTS = 100_000
 
 
@@ -27,19 +27,19 @@ class Allowance:
     most: int
 
 
-# One person at one place; a place; and a name, wherever it is tried from. The last is short and slows only: whoever
-# tries a name from everywhere must not be able to lock its owner out.
+# A name at one address, an address, and a name at any address are counted apart. The delay of a name alone stays
+# short: whoever tries a name from everywhere must not be able to lock its owner out.
 PAIR = Allowance(0, free=5, most=900)
 ADDRESS = Allowance(1, free=20, most=900)
 NAME = Allowance(2, free=20, most=10)
-# After a quiet hour counting begins anew.
+# Counting starts again after a quiet hour.
 FORGOTTEN_SECONDS = 3600
-# From where a person signed in within this time, what others try elsewhere does not slow them.
+# Attempts of others elsewhere do not slow a person down at an address where they signed in within these days.
 KNOWN_DAYS = 30
 
 
 class SignInCount(models.Model):
-    """Attempts that share a slot: a keyed hash of a name, an address or both, so that the table tells of nobody."""
+    """Attempts that share a slot: a keyed hash of a name, an address or both, so that the table identifies nobody."""
 
     slot = models.IntegerField(primary_key=True)
     attempts = models.PositiveIntegerField()
@@ -51,8 +51,8 @@ class SignInCount(models.Model):
         return str(self.slot)
 
 
-# Counted before the password is looked at, in one statement, so that attempts at the same time count each other. A row
-# that another attempt has blocked meanwhile is not counted up: then fewer rows come back than were asked for.
+# Attempts are counted before the password is checked, in one statement, so that simultaneous ones count each other. A
+# row that another attempt has blocked meanwhile is not counted up: then fewer rows come back than were asked for.
 COUNT = """
 WITH moment AS (SELECT clock_timestamp() AS now), asked AS (
     SELECT * FROM unnest(%(slots)s::int[], %(free)s::int[], %(most)s::int[]) AS asked(slot, free, most)
@@ -80,8 +80,8 @@ SELECT (SELECT count(*) FROM counted) = (SELECT count(*) FROM asked),
     coalesce(ceil(extract(epoch FROM (SELECT until FROM blocked) - (SELECT now FROM moment))), 1)::int
 """
 
-# Of the pair nothing remains. Of its address and its name only this attempt is taken back, so that somebody's own
-# successes do not pay for guesses at others.
+# Success clears the count of the pair. The counts of its address and its name lose only this attempt, so that
+# somebody's own successes do not pay for guesses at others.
 SUCCEED = """
 UPDATE apikeys_signincount SET
     attempts = CASE WHEN slot = %(pair)s THEN 0 ELSE greatest(attempts - 1, 0) END,
@@ -92,18 +92,18 @@ WHERE slot = ANY (%(slots)s)
 
 
 class Attempt:
-    """One try of a password for a name, from an address."""
+    """One attempt at the password of a name, from an address."""
 
     kinds: ClassVar[tuple[Allowance, ...]] = (PAIR, ADDRESS, NAME)
 
     def __init__(self, name: str, address: Address | None) -> None:
-        # As Django compares user names, and whatever their case.
+        # Names are compared as Django compares them, and regardless of case.
         name = unicodedata.normalize("NFKC", name).casefold()
         place = network_of(address)
         self.slots = [slot_of(PAIR, f"{place} {name}"), slot_of(ADDRESS, place), slot_of(NAME, name)]
 
     def count(self) -> int:
-        """Count it; return 0, or for how many seconds no password is looked at."""
+        """Count the attempt; return 0, or for how many seconds no password is checked."""
         values: dict[str, Any] = {
             "slots": self.slots,
             "free": [kind.free for kind in self.kinds],
@@ -124,7 +124,7 @@ class Attempt:
 
 
 def network_of(address: Address | None) -> str:
-    """Who has one address of IPv6 has a whole /64 of them."""
+    # Whoever has one address of IPv6 has a whole /64 of them.
     if isinstance(address, ipaddress.IPv6Address):
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)

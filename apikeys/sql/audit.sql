@@ -1,4 +1,4 @@
--- Refuses every change of an entry, and its deletion but by apikeys_prune_audit().
+-- Refuses every change of an entry, and its deletion except by apikeys_prune_audit().
 CREATE OR REPLACE FUNCTION apikeys_guard_audit() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' AND current_setting('fastgpt.pruning_audit', true) = 'on'
@@ -13,7 +13,7 @@ CREATE OR REPLACE TRIGGER guard BEFORE UPDATE OR DELETE ON apikeys_auditentry FO
 CREATE OR REPLACE TRIGGER guard_whole BEFORE TRUNCATE ON apikeys_auditentry FOR EACH STATEMENT
     EXECUTE FUNCTION apikeys_guard_audit();
 
--- Deletes entries that are older than so many days, at least 90; returns how many.
+-- Deletes entries that are older than so many days, at least 90. Returns their number.
 CREATE OR REPLACE FUNCTION apikeys_prune_audit(days integer) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE deleted bigint;
 BEGIN

@@ -1,5 +1,5 @@
--- The highest threshold that a budget has reached, and its soft amount: each once for a period and an amount.
--- A counter remembers what was raised for it, so that nothing is looked for twice. The caller holds their locks.
+-- Raises an alert for the highest threshold that a budget has reached, and for its soft amount, once in a period for
+-- each amount. A counter remembers its alerts, so that none is looked for twice. The caller has locked the counters.
 CREATE OR REPLACE FUNCTION apikeys_raise_budget_alerts(met bigint[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     WITH reached AS (
@@ -35,14 +35,14 @@ BEGIN
     ON CONFLICT (dedup_key) DO NOTHING;
 END $$;
 
--- A budget that was changed may be used up once more, or is used up by the change.
+-- A budget that was changed may be used up again, or may be used up by the change.
 CREATE OR REPLACE FUNCTION apikeys_alert_again() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE apikeys_counter SET alerted = 0 WHERE limit_id = NEW.id;
     PERFORM apikeys_raise_budget_alerts(ARRAY[NEW.id]);
     RETURN NULL;
 END $$;
--- One that is made, or lowered, where so much is spent already. Named to come after start_counter and restart_counter.
+-- A new or lowered budget may be spent already. Triggers run by name: after start_counter and restart_counter.
 CREATE OR REPLACE TRIGGER then_alert AFTER INSERT ON apikeys_limit FOR EACH ROW EXECUTE FUNCTION apikeys_alert_again();
 CREATE OR REPLACE TRIGGER then_alert_anew AFTER UPDATE ON apikeys_limit FOR EACH ROW
     WHEN ((OLD.team_id, OLD.key_id, OLD.measure, OLD.period, OLD.time_zone, OLD.amount, OLD.soft_amount)

@@ -1,4 +1,4 @@
--- Numbers the calls that every server process answers.
+-- Numbers the control messages that every server process acknowledges.
 CREATE SEQUENCE IF NOT EXISTS apikeys_control_message_number;
 
 -- migrate:down

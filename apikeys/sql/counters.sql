@@ -1,4 +1,4 @@
--- A limit counts what its period has seen before it was made. The lock lets no record slip past the sum.
+-- A new limit also counts what was used earlier in its period. The lock lets no record slip past the sum.
 CREATE OR REPLACE FUNCTION apikeys_start_counter() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     start timestamptz := apikeys_period_start(NEW.period, NEW.time_zone, clock_timestamp());

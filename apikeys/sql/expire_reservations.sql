@@ -1,5 +1,5 @@
--- Settles what processes left behind whose heartbeat is gone: the prompt's bound is charged, the rest given back.
--- What is still reserved after twelve hours, longer than any request runs, was forgotten by a living process.
+-- Settles reservations of processes whose heartbeats stopped: the prompt's bound is charged, the rest given back.
+-- A reservation that is twelve hours old, longer than any request runs, was forgotten by a live process.
 CREATE OR REPLACE FUNCTION apikeys_expire_reservations(silence interval) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     items jsonb;

@@ -1,4 +1,4 @@
--- Keeps what never changes: the team and the app of a key, its revocation, and its row.
+-- Refuses to delete a key, to change its team or app, and to undo its revocation.
 CREATE OR REPLACE FUNCTION apikeys_guard_key() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'DELETE' THEN
@@ -20,7 +20,7 @@ ALTER TABLE apikeys_apikey
     ADD CONSTRAINT apikey_app_in_team FOREIGN KEY (app_id, team_id)
         REFERENCES chat_app (id, team_id) DEFERRABLE INITIALLY DEFERRED;
 
--- A limit of a key belongs to the key's team.
+-- A key's limit belongs to the key's team.
 ALTER TABLE apikeys_limit
     DROP CONSTRAINT IF EXISTS limit_key_in_team,
     ADD CONSTRAINT limit_key_in_team FOREIGN KEY (key_id, team_id)

@@ -1,8 +1,8 @@
--- The one row that says up to which hour the ledger is rolled up.
+-- A single row holds the hour up to which the ledger is rolled up.
 INSERT INTO apikeys_rollupwatermark (id) VALUES (1) ON CONFLICT DO NOTHING;
 
--- A note for each time, not one for each hour: writers of the ledger must never wait for one another, or for whoever
--- reads and deletes the notes.
+-- Each insertion of late records adds a row, also for an hour that has one: writers of the ledger must never wait for
+-- one another, or for whoever reads and deletes these rows.
 CREATE OR REPLACE FUNCTION apikeys_note_late_hours() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO apikeys_latehour (hour)

@@ -1,4 +1,4 @@
--- The ids of all limits that these keys and teams meet. Not in SQL: a session plans such a function once.
+-- Returns the ids of all limits of these keys and teams. A session plans PL/pgSQL once, unlike SQL.
 CREATE OR REPLACE FUNCTION apikeys_limits_met(keys text[], teams text[]) RETURNS bigint[] LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN ARRAY(

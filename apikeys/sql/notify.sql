@@ -1,4 +1,4 @@
--- Tells every server process that policy has changed, so that it forgets what it has cached.
+-- Notifies every server process that policy has changed, so that it drops what it has cached.
 CREATE OR REPLACE FUNCTION apikeys_notify_policy_changed() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM pg_notify('policy_changed', '');

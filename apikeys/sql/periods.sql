@@ -1,4 +1,4 @@
--- When the period of a moment begins, in the time zone of its limit. Requests at the same time and totals have one.
+-- Returns the start of a moment's period, in the limit's time zone. The periods 'now' and 'total' have a single one.
 CREATE OR REPLACE FUNCTION apikeys_period_start(period text, zone text, moment timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE AS $$
     SELECT CASE
@@ -8,7 +8,7 @@ LANGUAGE sql STABLE AS $$
     END
 $$;
 
--- When a period ends that began at `start`; NULL for one without an end.
+-- Returns the end of a period that began at `start`; NULL if it has none.
 CREATE OR REPLACE FUNCTION apikeys_period_end(period text, zone text, start timestamptz) RETURNS timestamptz
 LANGUAGE sql STABLE AS $$
     SELECT CASE

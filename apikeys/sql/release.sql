@@ -1,4 +1,4 @@
--- Gives back what was reserved for requests that were refused after all, because nobody heard that they were let in.
+-- Releases the reservations of requests that were refused after all, because no decision reached their caller.
 CREATE OR REPLACE FUNCTION apikeys_release(ids text[]) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     held apikeys_reservation[];

@@ -1,5 +1,6 @@
--- What counts against a limit since `start`, by the usage records. A counter is started, proven and explained by these
--- sums. They see one snapshot, that of the statement that calls them, so what a prune moves meanwhile is in one.
+-- Returns the amount that counts against a limit since `start`, by the usage records. Counters are started, reconciled
+-- and explained with these sums. They see the snapshot of the calling statement, so a record that a prune moves
+-- meanwhile is counted once.
 CREATE OR REPLACE FUNCTION apikeys_used_in_records(wanted bigint, start timestamptz) RETURNS bigint
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(sum(CASE a_limit.measure
@@ -10,7 +11,7 @@ LANGUAGE sql STABLE AS $$
     END), 0)::bigint
     FROM apikeys_limit AS a_limit
     CROSS JOIN LATERAL (
-        -- Two ways, so that a key's own limit reads no more than the key's records.
+        -- With two branches, a key's own limit reads no more than the key's records.
         SELECT * FROM apikeys_usagerecord AS of_key
         WHERE of_key.key_id = a_limit.key_id AND of_key.created_at >= start
         UNION ALL
@@ -20,7 +21,7 @@ LANGUAGE sql STABLE AS $$
     WHERE a_limit.id = wanted
 $$;
 
--- Of the days that begin in the period. No period that has a start of its own reaches back to a day that was pruned.
+-- Returns the amount of the pruned days that begin in the period. Only a total reaches back to such a day.
 CREATE OR REPLACE FUNCTION apikeys_used_in_days(wanted bigint, start timestamptz) RETURNS bigint
 LANGUAGE sql STABLE AS $$
     SELECT coalesce(sum(CASE a_limit.measure

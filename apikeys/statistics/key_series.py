@@ -1,4 +1,4 @@
-"""How much one key was used over time, for the plots of its page."""
+"""The usage of one key over time, for the plots of its page."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from django.utils import timezone
 from apikeys.accounting.ledger import Outcome
 from apikeys.keys.models import ApiKey
 from apikeys.statistics import sums as statistics
-from apikeys.statistics.sums import Scope, Span, Step
+from apikeys.statistics.sums import Span, Step, UsageScope
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class KeySeries:
     """Bars from the oldest to the newest, and what they add up to."""
 
     labels: list[str]
@@ -29,8 +29,8 @@ class Series:
         return sum(self.complete) + sum(self.others)
 
 
-def all_series(api_key: ApiKey) -> dict[str, Series]:
-    """24 hours by the hour, 30 days by the day and 12 months by the week, in the viewer's time zone."""
+def all_series(api_key: ApiKey) -> dict[str, KeySeries]:
+    """Return 24 hours by the hour, 30 days by the day and 12 months by the week, in the viewer's time zone."""
     now = timezone.now()
     return {
         "day": _series(api_key, Span.DAY, "hour", now, lambda bar: f"{bar:%H:%M}"),
@@ -39,17 +39,17 @@ def all_series(api_key: ApiKey) -> dict[str, Series]:
     }
 
 
-def _series(api_key: ApiKey, span: Span, step: Step, now: datetime, label: Callable[[datetime], str]) -> Series:
-    """Neighbors with one label are one bar."""
-    scope = Scope.of_key(api_key, has_refusals=False)
-    told = statistics.series(scope, span, step=step, now=now)
+def _series(api_key: ApiKey, span: Span, step: Step, now: datetime, label: Callable[[datetime], str]) -> KeySeries:
+    """Return bars; neighbors with one label become one bar."""
+    scope = UsageScope.of_key(api_key, has_refusals=False)
+    series = statistics.series(scope, span, step=step, now=now)
     sums = statistics.sums(scope, span.start(now), now)
     complete: dict[str, int] = {}
     others: dict[str, int] = {}
-    for index, bar in enumerate(told.labels):
+    for index, bar in enumerate(series.labels):
         name = label(bar)
-        everything = sum(counts[index] for counts in told.stacks.values())
-        done = told.stacks[Outcome.COMPLETE][index]
+        everything = sum(counts[index] for counts in series.stacks.values())
+        done = series.stacks[Outcome.COMPLETE][index]
         complete[name] = complete.get(name, 0) + done
         others[name] = others.get(name, 0) + everything - done
-    return Series(list(complete), list(complete.values()), list(others.values()), sums.tokens, sums.micropoints)
+    return KeySeries(list(complete), list(complete.values()), list(others.values()), sums.tokens, sums.micropoints)

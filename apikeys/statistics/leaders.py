@@ -1,4 +1,4 @@
-"""The keys and apps that used most, reckoned in advance: among a million keys that takes seconds, or a minute."""
+"""The keys and apps that used most, computed in advance: among a million keys that takes seconds, or a minute."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from django.db import connection, models, transaction
 from django.utils.translation import gettext_lazy as _
 
-from apikeys.statistics.rollup import BEHIND, rolled_up_until
-from apikeys.statistics.sums import Scope, Span, Used, top
-from apikeys.teams import Team
+from apikeys.statistics.rollup import BEHIND, rollup_watermark
+from apikeys.statistics.sums import Span, UsageScope, Used, top
+from apikeys.teams import Team, unconstrained_key
 
 PLACES = 10
-# How old a reckoning may grow before the next one.
+# A board may grow so old before it is computed again.
 EVERY = {
     Span.DAY: timedelta(minutes=5),
     Span.WEEK: timedelta(minutes=30),
@@ -22,7 +22,7 @@ EVERY = {
 
 
 class Leaderboard(models.Model):
-    """When the leaders of a range were reckoned, and from which time."""
+    """When the leaders of a range were computed, and from which time."""
 
     span = models.CharField(_("span"), max_length=4, primary_key=True, choices=Span.choices)
     since = models.DateTimeField(_("since"))
@@ -38,9 +38,7 @@ class Leader(models.Model):
     board = models.ForeignKey(
         Leaderboard, verbose_name=_("board"), on_delete=models.CASCADE, db_index=False, related_name="leaders"
     )
-    team = models.ForeignKey(
-        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
-    )
+    team = unconstrained_key(Team, _("team"))
     is_app = models.BooleanField(_("is app"))
     subject_id = models.CharField(_("subject ID"), max_length=24, help_text=_("The id of the key or the app."))
     requests = models.PositiveBigIntegerField(_("requests"))
@@ -86,8 +84,7 @@ WHERE in_team <= %(places)s
 
 
 def recompute() -> None:
-    """Reckon those ranges anew whose leaders have grown old."""
-    until = rolled_up_until()
+    until = rollup_watermark()
     if until is None:
         return
     boards = Leaderboard.objects.in_bulk()
@@ -96,10 +93,10 @@ def recompute() -> None:
             _recompute(span, until)
 
 
-def leaders(scope: Scope, span: Span, now: datetime) -> tuple[list[Used], datetime]:
-    """The keys and apps among the first of the scope's teams, in no order, and up to when they were counted.
+def leaders(scope: UsageScope, span: Span, now: datetime) -> tuple[list[Used], datetime]:
+    """Return the keys and apps among the first of the scope's teams, in no order, and when they were counted.
 
-    Where nobody has reckoned lately, they are counted now, which takes as long as it takes.
+    Where nobody has computed them lately, they are counted now, which takes as long as it takes.
     """
     board = Leaderboard.objects.filter(pk=span).first()
     if board is None or now - board.until > 2 * EVERY[span] + BEHIND:
@@ -107,8 +104,8 @@ def leaders(scope: Scope, span: Span, now: datetime) -> tuple[list[Used], dateti
     found = Leader.objects.filter(board=board)
     # The first of several teams are among the first of each.
     found = found.filter(is_of_all=True) if scope.teams is None else found.filter(team__in=scope.teams)
-    rows = found.values_list("is_app", "subject_id", "requests", "tokens", "cost_micropoints")
-    return [Used(*row) for row in rows], board.until
+    rows = found.values("is_app", "subject_id", "requests", "tokens", micropoints=models.F("cost_micropoints"))
+    return [Used(**row) for row in rows], board.until
 
 
 @transaction.atomic(durable=True)

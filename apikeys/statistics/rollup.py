@@ -18,7 +18,7 @@ from django.utils.translation import gettext_lazy as _
 from apikeys.accounting import rollup
 from apikeys.accounting.ledger import Outcome
 from apikeys.keys.models import ApiKey
-from apikeys.teams import Team
+from apikeys.teams import Team, unconstrained_key
 
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
@@ -33,26 +33,9 @@ class HourlyUsage(models.Model):
     whole, by one process at a time. Foreign keys without a constraint, as in UsageRecord."""
 
     hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("The start of the hour."))
-    team = models.ForeignKey(
-        Team, verbose_name=_("team"), on_delete=models.DO_NOTHING, db_constraint=False, db_index=False, related_name="+"
-    )
-    key = models.ForeignKey(
-        ApiKey,
-        verbose_name=_("key"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        related_name="+",
-    )
-    app = models.ForeignKey(
-        "chat.App",
-        verbose_name=_("app"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
+    team = unconstrained_key(Team, _("team"))
+    key = unconstrained_key(ApiKey, _("key"))
+    app = unconstrained_key("chat.App", _("app"), null=True)
     endpoint = models.CharField(_("endpoint"), max_length=100)
     model = models.CharField(_("model"), max_length=200, blank=True)
     outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome.choices)
@@ -75,24 +58,8 @@ class HourlyRefusals(models.Model):
     """How many requests one UTC hour refused, of a key or of callers without one."""
 
     hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("The start of the hour."))
-    team = models.ForeignKey(
-        Team,
-        verbose_name=_("team"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
-    key = models.ForeignKey(
-        ApiKey,
-        verbose_name=_("key"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
+    team = unconstrained_key(Team, _("team"), null=True)
+    key = unconstrained_key(ApiKey, _("key"), null=True)
     code = models.CharField(_("code"), max_length=50)
     refusals = models.PositiveBigIntegerField(_("refusals"))
 
@@ -104,21 +71,13 @@ class HourlyRefusals(models.Model):
 
 
 class HourlyTotal(models.Model):
-    """The same without keys: the sums of one team's UTC hour, or of all teams together where there is no team.
+    """The sums of one team's UTC hour, or of all teams together where there is no team; keys are not told apart.
 
     With a million keys an hour's usage has as many rows as it had requests; these are few in any case.
     """
 
     hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("The start of the hour."))
-    team = models.ForeignKey(
-        Team,
-        verbose_name=_("team"),
-        on_delete=models.DO_NOTHING,
-        db_constraint=False,
-        db_index=False,
-        null=True,
-        related_name="+",
-    )
+    team = unconstrained_key(Team, _("team"), null=True)
     outcome = models.CharField(_("outcome"), max_length=10, choices=[*Outcome.choices, (REFUSED, "refused")])
     requests = models.PositiveBigIntegerField(_("requests"))
     prompt_tokens = models.PositiveBigIntegerField(_("prompt tokens"), default=0)
@@ -225,13 +184,13 @@ def roll_up() -> None:
     _delete_old()
 
 
-def rolled_up_until() -> datetime | None:
-    """None before the first run."""
+def rollup_watermark() -> datetime | None:
+    """Return how far the roll-ups reach; None before the first run."""
     return RollupWatermark.objects.values_list("until", flat=True).get()
 
 
 def _advance() -> bool:
-    """Roll up to the next midnight, or to the present; whether there is more to do."""
+    """Roll up to the next midnight, or to the present. Return whether there is more to do."""
     with transaction.atomic(durable=True), connection.cursor() as cursor:
         row, now = _begin(cursor)
         target = now.replace(second=0, microsecond=0) - BEHIND
@@ -244,7 +203,7 @@ def _advance() -> bool:
             start = midnight(start) if _is_pruned(cursor, start) else start
             target = max(target, row.until)
         end = min(target, midnight(start) + DAY)
-        # Gone before the hours are read: a record that comes from here on leaves a note of its own.
+        # Notes are removed before the hours are read: a record that comes from here on leaves a note of its own.
         were_noted, _ = LateHour.objects.filter(hour__gte=start, hour__lt=end).delete()
         if end == row.until and not were_noted:
             return False
@@ -273,7 +232,7 @@ def _rebuild_late_hours() -> None:
 def _begin(cursor: Any) -> tuple[RollupWatermark, datetime]:
     """Take turns with other runs, and with prunes, which move records between the tables that are summed up here."""
     cursor.execute(rollup.LOCK)
-    # Whatever the planner believes of the ledger's size.
+    # The planner may be wrong about the ledger's size.
     cursor.execute("SET LOCAL enable_seqscan = off")
     cursor.execute("SELECT clock_timestamp()")
     now: datetime = cursor.fetchone()[0]
@@ -281,7 +240,7 @@ def _begin(cursor: Any) -> tuple[RollupWatermark, datetime]:
 
 
 def _is_pruned(cursor: Any, hour: datetime) -> bool:
-    """Whether the hour's day has daily rows. Only the first hour can hold those, so that such a day is made whole."""
+    """Return whether the hour's day has daily rows. Only the first hour can hold those: such a day is made whole."""
     cursor.execute("SELECT EXISTS (SELECT FROM apikeys_dailyusage WHERE day = (%s AT TIME ZONE 'UTC')::date)", [hour])
     return bool(cursor.fetchone()[0])
 
@@ -294,7 +253,6 @@ def _rebuild_usage(cursor: Any, start: datetime, end: datetime) -> None:
 
 
 def _rebuild_refusals(cursor: Any, start: datetime, end: datetime) -> None:
-    """A refusal is dated when it is written, so none is ever late."""
     HourlyRefusals.objects.filter(hour__gte=start, hour__lt=end).delete()
     HourlyTotal.objects.filter(hour__gte=start, hour__lt=end, outcome=REFUSED).delete()
     cursor.execute(REFUSALS, {"start": start, "end": end})
@@ -302,7 +260,6 @@ def _rebuild_refusals(cursor: Any, start: datetime, end: datetime) -> None:
 
 
 def _delete_old() -> None:
-    """An hour at a time: in short transactions."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")
         before = oldest_kept(cursor.fetchone()[0].astimezone(UTC))
@@ -314,16 +271,16 @@ def _delete_old() -> None:
 
 
 def oldest_kept(now: datetime) -> datetime:
-    """The first hour of a month, 13 months back."""
+    """Return the first hour of a month, 13 months back."""
     months = now.year * 12 + now.month - 1 - KEPT_MONTHS
     return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
 
 
 def floor(moment: datetime) -> datetime:
-    """The start of its UTC hour."""
+    """Return the start of the UTC hour."""
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
 
 
 def midnight(moment: datetime) -> datetime:
-    """The start of its UTC day."""
+    """Return the start of the UTC day."""
     return floor(moment).replace(hour=0)

@@ -6,7 +6,6 @@ parts of hours at either end and for what came since.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -14,15 +13,16 @@ from typing import Any, Literal
 from django.db import connection, models
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
+from psycopg.rows import class_row
 
 from apikeys.accounting.ledger import Outcome
 from apikeys.keys.models import ApiKey
-from apikeys.statistics.rollup import HOUR, REFUSED, floor, oldest_kept, rolled_up_until
+from apikeys.statistics.rollup import HOUR, REFUSED, floor, oldest_kept, rollup_watermark
 
-# In the order in which plots stack them.
+# Plots stack them in this order.
 STACKS = [*Outcome.values, REFUSED]
 Step = Literal["hour", "day"]
-Measure = Literal["requests", "tokens", "micropoints"]
+Quantity = Literal["requests", "tokens", "micropoints"]
 
 
 class Span(models.TextChoices):
@@ -45,17 +45,17 @@ class Span(models.TextChoices):
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
+class UsageScope:
     """Whose requests are counted: of these teams, None for all, or of one key."""
 
     teams: tuple[str, ...] | None = ()
     key: str | None = None
-    # What the viewer may not see is left out.
+    # Figures that the viewer may not see are left out.
     has_usage: bool = True
     has_refusals: bool = True
 
     @classmethod
-    def of_key(cls, api_key: ApiKey, **seen: bool) -> Scope:
+    def of_key(cls, api_key: ApiKey, **seen: bool) -> UsageScope:
         return cls((api_key.team_id,), api_key.pk, **seen)
 
     @property
@@ -69,7 +69,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Sums:
-    """What was asked in some time, by how it ended; refused requests have an outcome of their own."""
+    """The requests of some time by how they ended; refused requests have an outcome of their own."""
 
     requests: dict[str, int]
     tokens: int
@@ -85,22 +85,33 @@ class Sums:
 
     @property
     def error_rate(self) -> float | None:
-        """The share of accepted requests that failed or were lost; None where there were none."""
+        """Return the share of accepted requests that failed or were lost; None where there were none."""
         errors = self.requests.get(Outcome.FAILED, 0) + self.requests.get(Outcome.LOST, 0)
         return errors / self.accepted if self.accepted else None
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What a plot shows: the start of each hour or day, and for each outcome a figure for each of them."""
+    """The bars of a plot: the start of each hour or day, and for each outcome a figure for each of them."""
 
     labels: list[datetime]
     stacks: dict[str, list[int]]
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """The sums of one outcome in one hour or day; `bucket` is its start, None where the whole time is summed up."""
+
+    bucket: datetime | None
+    outcome: str
+    requests: int
+    tokens: int
+    micropoints: int
+
+
+@dataclass(frozen=True, slots=True)
 class Used:
-    """What one key or app used."""
+    """The usage of one key or app."""
 
     is_app: bool
     subject_id: str
@@ -111,7 +122,7 @@ class Used:
 
 SUMS = """
 SELECT CASE WHEN %(step)s <> '' THEN date_trunc(%(step)s, moment, %(zone)s) END AS bucket, outcome,
-    sum(requests)::bigint, sum(tokens)::bigint, sum(cost_micropoints)::bigint
+    sum(requests)::bigint AS requests, sum(tokens)::bigint AS tokens, sum(cost_micropoints)::bigint AS micropoints
 FROM ({rows}) AS part
 GROUP BY bucket, outcome
 """
@@ -199,8 +210,8 @@ placed AS (
 SELECT is_app, subject_id, requests, tokens, micropoints FROM placed WHERE place <= %(places)s
 """
 
-# Read with how far the roll-ups reach, in one statement. They hold nothing from before the oldest hour kept; and where
-# a day was pruned after they had reached into it, all of it is read from what they are made of.
+# One statement reads the points and how far the roll-ups reach. They hold nothing from before the oldest hour kept; and
+# where a day was pruned after they had reached into it, all of it is read from what they are made of.
 POINTS = """
 WITH reach AS (
     SELECT coalesce(CASE WHEN EXISTS (
@@ -225,9 +236,9 @@ SELECT key_id, sum(cost_micropoints)::bigint FROM part GROUP BY key_id
 
 
 def series(
-    scope: Scope, span: Span, *, step: Step, measure: Measure = "requests", now: datetime | None = None
+    scope: UsageScope, span: Span, *, step: Step, quantity: Quantity = "requests", now: datetime | None = None
 ) -> Series:
-    """What happened in the range by hours or by days, each of which has a label whether anything happened or not.
+    """Return a figure for each hour or day of the range; each has a label whether anything happened or not.
 
     Points are in millionths. Where the time zone is not whole hours from UTC, an hour of the roll-ups that lies in two
     days is counted to the one in which it begins.
@@ -237,28 +248,33 @@ def series(
     labels = _labels(start, now, step)
     places = {label: index for index, label in enumerate(labels)}
     stacks = {stack: [0] * len(labels) for stack in scope.stacks}
-    column = ("requests", "tokens", "micropoints").index(measure)
-    for bucket, outcome, *figures in _sums(scope, labels[0], now, step):
-        if bucket in places:
-            stacks[outcome][places[bucket]] += figures[column]
+    for part in _sums(scope, labels[0], now, step):
+        if part.bucket in places:
+            stacks[part.outcome][places[part.bucket]] += getattr(part, quantity)
     return Series([timezone.localtime(label) for label in labels], stacks)
 
 
-def sums(scope: Scope, start: datetime, end: datetime) -> Sums:
+def sums(scope: UsageScope, start: datetime, end: datetime) -> Sums:
     """What happened from `start` on and before `end`."""
-    rows = _sums(scope, start, end, "")
-    return Sums({row[1]: row[2] for row in rows}, sum(row[3] for row in rows), sum(row[4] for row in rows))
+    parts = _sums(scope, start, end, "")
+    return Sums(
+        requests={part.outcome: part.requests for part in parts},
+        tokens=sum(part.tokens for part in parts),
+        micropoints=sum(part.micropoints for part in parts),
+    )
 
 
-def top(scope: Scope, start: datetime, end: datetime, places: int) -> list[Used]:
-    """The keys and apps that are among the first by requests, tokens or points, in no order. Reads all their hours."""
+def top(scope: UsageScope, start: datetime, end: datetime, places: int) -> list[Used]:
+    """Return the keys and apps that lead by requests, tokens or points, in no order. This reads all their hours."""
     with connection.cursor() as cursor:
+        cursor.cursor.row_factory = class_row(Used)
         cursor.execute(TOP, _parameters(scope, start, end) | {"places": places})
-        return [Used(*row) for row in cursor.fetchall()]
+        rows: list[Used] = cursor.fetchall()
+    return rows
 
 
 def points_used(key_ids: list[str]) -> dict[str, int]:
-    """What each key has used in all, in millionths of a point; those that used nothing are left out."""
+    """Return what each key has used in all, in millionths of a point; keys that used nothing are left out."""
     with connection.cursor() as cursor:
         cursor.execute(POINTS, {"keys": key_ids, "oldest": oldest_kept(timezone.now())})
         return dict(cursor.fetchall())
@@ -269,12 +285,11 @@ def today_begins(now: datetime) -> datetime:
 
 
 def a_week_before(moment: datetime) -> datetime:
-    """The same time of the clock, seven days earlier."""
     return _days_later(timezone.localtime(moment), -7)
 
 
 def _days_later(local: datetime, days: int) -> datetime:
-    """By the clock on the wall: an aware datetime of one zone is moved just so."""
+    """Move by the clock on the wall: an aware datetime of one zone is moved just so."""
     return local + timedelta(days=days)
 
 
@@ -282,22 +297,23 @@ def _labels(start: datetime, now: datetime, step: Step) -> list[datetime]:
     labels = []
     label = today_begins(start) if step == "day" else floor(start)
     while label <= now:
-        # In UTC, which has no times that are left out or come twice.
+        # UTC has no times that are left out or come twice.
         labels.append(label.astimezone(UTC))
         label = _days_later(label, 1) if step == "day" else label + HOUR
     return labels
 
 
-def _sums(scope: Scope, start: datetime, end: datetime, step: str) -> Sequence[tuple[Any, ...]]:
+def _sums(scope: UsageScope, start: datetime, end: datetime, step: str) -> list[Part]:
     parameters = _parameters(scope, start, end) | {"step": step, "zone": timezone.get_current_timezone_name()}
     with connection.cursor() as cursor:
+        cursor.cursor.row_factory = class_row(Part)
         cursor.execute(SUMS_OF_TEAMS if scope.key is None else SUMS_OF_KEY, parameters)
-        rows: Sequence[tuple[Any, ...]] = cursor.fetchall()
+        rows: list[Part] = cursor.fetchall()
     return rows
 
 
-def _parameters(scope: Scope, start: datetime, end: datetime) -> dict[str, Any]:
-    first, last, pieces = _whole_hours(start, end, rolled_up_until())
+def _parameters(scope: UsageScope, start: datetime, end: datetime) -> dict[str, Any]:
+    first, last, pieces = _whole_hours(start, end, rollup_watermark())
     return {
         "is_all": scope.teams is None,
         "teams": list(scope.teams or ()),
@@ -315,7 +331,7 @@ def _parameters(scope: Scope, start: datetime, end: datetime) -> dict[str, Any]:
 def _whole_hours(
     start: datetime, end: datetime, until: datetime | None
 ) -> tuple[datetime, datetime, list[tuple[datetime, datetime]]]:
-    """The hours of the roll-ups, first and past the last, and what is left for the ledger.
+    """Return the first hour of the roll-ups, the hour past their last, and the pieces that the ledger answers.
 
     The hour in which the roll-ups end holds its part before that moment.
     """

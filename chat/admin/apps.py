@@ -1,4 +1,4 @@
-"""The admin of providers, apps and conversations. What a user meets there is decided in `apikeys.admin.scope`."""
+"""The admin of apps, and its playground. `apikeys.admin.scope` decides what a user meets there."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ else:
 
 
 class PlaygroundForm(forms.Form):
-    """Which app is talked to. The rest of the page is for its script."""
+    """The choice of an app to talk to. The rest of the page is for its script."""
 
     app = ChoiceInTeam(queryset=App.objects.none(), label=_("App"), widget=UnfoldAdminSelectWidget)
 
@@ -64,15 +64,15 @@ class AppForm(AppModelForm):
             field.queryset = field.queryset.filter(team=self.instance.team_id)
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        team_id = answers["team"].pk if answers.get("team") else self.instance.team_id
-        if team_id and any(dataset.team_id != team_id for dataset in answers.get("datasets") or ()):
+        cleaned: dict[str, Any] = super().clean() or {}
+        team_id = cleaned["team"].pk if cleaned.get("team") else self.instance.team_id
+        if team_id and any(dataset.team_id != team_id for dataset in cleaned.get("datasets") or ()):
             self.add_error("datasets", _("A dataset belongs to another team."))
-        return answers
+        return cleaned
 
 
 class SearchOfSeveral(AutocompleteSelectMultiple):
-    """Without the cross that clears all: it would stand in a list and be none of its items."""
+    """A search for several, without the cross that clears all: it would stand in a list and be none of its items."""
 
     def build_attrs(self, base_attrs: Any, extra_attrs: Any = None) -> dict[str, Any]:
         return {**super().build_attrs(base_attrs, extra_attrs), "data-allow-clear": "false"}
@@ -99,7 +99,7 @@ class AppAdmin(TeamScopedAdmin):
         return [(None, {"fields": identity}), (_("Answers from knowledge"), {"fields": knowledge})]
 
     def formfield_for_manytomany(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
-        # Not through Django's own, which leaves out relations with a model of their own.
+        # Django's own method is not called: it leaves out relations with a model of their own.
         is_many = is_searched(db_field, request, self.admin_site)
         widget = SearchOfSeveral(db_field, self.admin_site) if is_many else UnfoldAdminCheckboxSelectMultipleWidget
         rows = self.get_field_queryset(None, db_field, request)
@@ -120,7 +120,7 @@ class AppAdmin(TeamScopedAdmin):
     def get_urls(self) -> list[URLPattern]:
         return [
             path("try/", self.admin_site.admin_view(self.try_view), name="chat_app_try"),
-            # Not through `admin_view`, which is synchronous: it asks for the session itself.
+            # `admin_view`, which is synchronous, does not wrap it: the view asks for the session itself.
             path("try/answer/", PlaygroundView.as_view(), name="chat_app_try_answer"),
             *super().get_urls(),
         ]

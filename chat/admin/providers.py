@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -19,7 +18,7 @@ from unfold.widgets import (
     UnfoldBooleanSwitchWidget,
 )
 
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting import units
 from apikeys.admin.filters import ScopedListFilter
 from apikeys.admin.scope import (
     TeamScopedAdmin,
@@ -59,13 +58,13 @@ class ProviderForm(ProviderModelForm):
     )
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        if answers.get("secret") and answers.get("clear_secret"):
+        cleaned: dict[str, Any] = super().clean() or {}
+        if cleaned.get("secret") and cleaned.get("clear_secret"):
             raise ValidationError({"clear_secret": _("Enter a new secret or clear the old one, not both.")})
-        return answers
+        return cleaned
 
     def validate_unique(self) -> None:
-        """Also what is unique in the team, which is set but not in the form of a provider that exists."""
+        # A provider that exists has its team, but not in the form: Django would leave out what is unique in the team.
         super().validate_unique()
         if "team" not in self.fields:
             try:
@@ -82,14 +81,14 @@ class PointsField(forms.DecimalField):
         super().__init__(**{**kwargs, **fixed})
 
     def prepare_value(self, value: Any) -> Any:
-        return Decimal(value) / MICROPOINTS if isinstance(value, int) else value
+        return units.points(value) if isinstance(value, int) else value
 
     def has_changed(self, initial: Any, data: Any) -> bool:
         return super().has_changed(self.prepare_value(initial), data)
 
     def clean(self, value: Any) -> Any:
         points = super().clean(value)
-        return None if points is None else int(points * MICROPOINTS)
+        return None if points is None else units.micropoints(points)
 
 
 class PriceForm(PriceModelForm):
@@ -150,11 +149,11 @@ class ProviderAdmin(TeamScopedAdmin):
         return not lookup.startswith("encrypted_secret") and super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
 
     def save_model(self, request: HttpRequest, obj: Provider, form: Any, change: bool) -> None:
-        answers = form.cleaned_data
+        cleaned = form.cleaned_data
         # Only what was edited, so that a secret stored in the meantime is not written over.
         edited = [name for name in form.changed_data if name not in ("secret", "clear_secret")]
-        if answers["secret"] or answers.get("clear_secret"):
-            obj.set_secret(answers["secret"])
+        if cleaned["secret"] or cleaned.get("clear_secret"):
+            obj.set_secret(cleaned["secret"])
             edited.append("encrypted_secret")
         had_secret = change and Provider.objects.filter(pk=obj.pk).exclude(encrypted_secret=None).exists()
         if not change:

@@ -52,7 +52,7 @@ class CompletionsView(AsyncApiView):
             app = await self.app_of(credential, body, flight)
             completion = Completion(body, app, caller, flight)
             await completion.prepare()
-            response = await self.answered(completion, trace)
+            response = await self.respond(completion, trace)
             is_streaming = isinstance(response, EventStream)
         finally:
             if not is_streaming:
@@ -71,10 +71,10 @@ class CompletionsView(AsyncApiView):
                 return app
 
     @staticmethod
-    async def answered(completion: Completion, trace: Trace) -> HttpResponse | EventStream:
+    async def respond(completion: Completion, trace: Trace) -> HttpResponse | EventStream:
         try:
             if completion.request.stream:
-                return await streamed(completion, trace)
+                return await open_stream(completion, trace)
             await completion.answer()
         finally:
             if trace.decision is not None:
@@ -97,7 +97,7 @@ def whole(completion: Completion) -> dict[str, Any]:
     return body
 
 
-async def streamed(completion: Completion, trace: Trace) -> EventStream:
+async def open_stream(completion: Completion, trace: Trace) -> EventStream:
     """The stream, begun: by its first text, or by a comment when that is long in coming. Raises ApiError before."""
     texts = completion.stream()
     first = asyncio.ensure_future(anext(texts, None))
@@ -108,12 +108,12 @@ async def streamed(completion: Completion, trace: Trace) -> EventStream:
         source = events(completion, trace, first, texts)
         return EventStream(await anext(source), source)
     except asyncio.CancelledError:
-        await ended(first)
+        await cancel_and_wait(first)
         await texts.aclose()
         raise
 
 
-async def ended(future: asyncio.Future[Any]) -> None:
+async def cancel_and_wait(future: asyncio.Future[Any]) -> None:
     """Cancel a future and wait until it has ended: a generator that still runs cannot be closed."""
     if not future.done():
         future.cancel()
@@ -146,4 +146,4 @@ async def events(
             yield form.error(InternalError(trace.request_id))
         finally:
             completion.flight.close()
-            await ended(first)
+            await cancel_and_wait(first)

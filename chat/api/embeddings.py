@@ -23,7 +23,7 @@ from datasets.texts import MAXIMUM_TOKENS, is_too_long_by_size
 from datasets.vectors.embeddings import count_tokens
 
 MAX_TEXTS = 2_048
-# Of all texts together.
+# All texts together have at most so many bytes.
 MAX_BYTES = 1024 * 1024
 
 Text = Annotated[str, Meta(min_length=1)]
@@ -43,7 +43,7 @@ DECODER = msgspec.json.Decoder(EmbeddingRequest)
 
 
 class EmbeddingsView(AsyncApiView):
-    """Of the static model, or of a model that one of the team's datasets has."""
+    """`POST v1/embeddings`: by the static model, or a model that one of the team's datasets has."""
 
     endpoint = "embeddings.create"
     api_key_access = frozenset({GLOBAL})
@@ -67,7 +67,7 @@ class EmbeddingsView(AsyncApiView):
             flight.close()
             if trace.decision is not None:
                 trace.headers += limit_headers(trace.decision)
-        return HttpResponse(written(call), content_type="application/json")
+        return HttpResponse(encode_response(call), content_type="application/json")
 
     @staticmethod
     async def model_of(credential: ApiCredential, body: EmbeddingRequest) -> TeamModel:
@@ -90,7 +90,7 @@ def texts_of(body: EmbeddingRequest) -> list[str]:
 
 
 async def check_lengths(body: EmbeddingRequest, texts: list[str]) -> None:
-    """The static model takes what a datum may have. How long a provider's takes them, the provider says."""
+    # The static model takes what a datum may have. How long a provider's takes them, the provider says.
     for number, text in enumerate(texts):
         is_too_long = is_too_long_by_size(text)
         if is_too_long is None:
@@ -100,10 +100,10 @@ async def check_lengths(body: EmbeddingRequest, texts: list[str]) -> None:
             raise InvalidParameter(f"{param}: It has more than {MAXIMUM_TOKENS} tokens.", param=param)
 
 
-def written(call: EmbeddingCall) -> bytes:
-    """The answer's body, of the pieces that are JSON already."""
+def encode_response(call: EmbeddingCall) -> bytes:
     facts = {
         "object": "list",
+        # They are JSON already.
         "data": msgspec.Raw(b"[" + b",".join(call.vectors) + b"]"),
         "model": call.model.model.name,
         "usage": {"prompt_tokens": call.tokens, "total_tokens": call.tokens},

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
+
+from psycopg.rows import kwargs_row
 
 from apikeys import encryption
 from apikeys.hot_path.connections import Connection
@@ -51,32 +54,65 @@ class AppSnapshot:
 
 
 SQL = """
-SELECT app.id, app.team_id, app.name, app.model, app.system_prompt, app.max_tokens, app.temperature,
+SELECT app.id AS app_id, app.team_id, app.name, app.model, app.system_prompt, app.max_tokens, app.temperature,
     app.history_length, app.can_override, app.dialect, provider.base_url, provider.connect_seconds,
     provider.first_byte_seconds, provider.between_chunks_seconds, provider.total_seconds, provider.encrypted_secret,
-    provider.base_url, coalesce(price.prompt_micropoints, 0), coalesce(price.completion_micropoints, 0),
-    ARRAY(SELECT dataset_id FROM chat_appdataset WHERE app_id = app.id ORDER BY id), app.search_mode, app.similarity,
-    app.quote_limit, app.uses_rerank, app.quote_template, app.quote_prompt, app.empty_answer
+    coalesce(price.prompt_micropoints, 0) AS prompt_price,
+    coalesce(price.completion_micropoints, 0) AS completion_price,
+    ARRAY(SELECT dataset_id FROM chat_appdataset WHERE app_id = app.id ORDER BY id) AS dataset_ids,
+    app.search_mode, app.similarity, app.quote_limit, app.uses_rerank, app.quote_template, app.quote_prompt,
+    app.empty_answer
 FROM chat_app AS app JOIN chat_provider AS provider ON provider.id = app.provider_id
 LEFT JOIN chat_price AS price ON price.provider_id = app.provider_id AND price.model = app.model
 WHERE app.id = ANY(%s) AND app.archived_at IS NULL
 """
-# The last columns: how an app's datasets are searched and quoted.
-SETTINGS = 7
+
+
+def _snapshot(
+    *,
+    team_id: str,
+    base_url: str,
+    encrypted_secret: bytes | None,
+    dataset_ids: Sequence[str],
+    search_mode: str,
+    similarity: float,
+    quote_limit: int,
+    uses_rerank: bool,
+    quote_template: str,
+    quote_prompt: str,
+    empty_answer: str,
+    **columns: Any,
+) -> AppSnapshot:
+    secret, is_lost = None, False
+    if encrypted_secret is not None:
+        try:
+            secret = encryption.unseal(encrypted_secret, base_url)
+        except encryption.DecryptionError:
+            is_lost = True
+    knowledge = Knowledge(
+        team_id=team_id,
+        dataset_ids=tuple(dataset_ids),
+        mode=search_mode,
+        similarity=similarity,
+        limit=quote_limit,
+        uses_rerank=uses_rerank,
+        quote_template=quote_template,
+        quote_prompt=quote_prompt,
+        empty_answer=empty_answer,
+    )
+    return AppSnapshot(
+        **columns,
+        team_id=team_id,
+        base_url=base_url,
+        secret=secret,
+        is_secret_lost=is_lost,
+        knowledge=knowledge if dataset_ids else None,
+    )
 
 
 def _load(connection: Connection, batch: Sequence[str]) -> list[AppSnapshot | None]:
-    found: dict[str, AppSnapshot] = {}
-    for row in connection.execute(SQL, [sorted(set(batch))]).fetchall():
-        *columns, encrypted, base_url, prompt_price, completion_price, dataset_ids = row[:-SETTINGS]
-        secret, is_lost = None, False
-        if encrypted is not None:
-            try:
-                secret = encryption.unseal(encrypted, base_url)
-            except encryption.DecryptionError:
-                is_lost = True
-        knowledge = Knowledge(columns[1], tuple(dataset_ids), *row[-SETTINGS:]) if dataset_ids else None
-        found[columns[0]] = AppSnapshot(*[*columns, secret, is_lost, prompt_price, completion_price, knowledge])
+    cursor = connection.cursor(row_factory=kwargs_row(_snapshot))
+    found = {app.app_id: app for app in cursor.execute(SQL, [sorted(set(batch))])}
     return [found.get(app_id) for app_id in batch]
 
 

@@ -156,7 +156,7 @@ class Completion:
                     self._take(answer)
                 await self._record(admission, Outcome.COMPLETE)
             except asyncio.CancelledError:
-                if not self.flight.is_terminated_alone():
+                if not self.flight.is_cancelled_by_termination():
                     self._hand_over(admission, self._ending_of_leaving())
                     raise
                 await self._record_failure(admission, self.flight.terminated_by)
@@ -180,7 +180,7 @@ class Completion:
                         yield texts
                 await self._record(admission, Outcome.COMPLETE)
             except asyncio.CancelledError:
-                if not flight.is_terminated_alone():
+                if not flight.is_cancelled_by_termination():
                     self._hand_over(admission, self._ending_of_leaving())
                     raise
                 await self._record_failure(admission, flight.terminated_by)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from psycopg.rows import class_row
+
 from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Batcher
 
@@ -16,6 +18,16 @@ class Wanted:
     chat_id: str
     limit: int
     new_data_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One message of the history with this ordinal in a batch; None for the role where it has none."""
+
+    ordinal: int
+    role: str | None
+    content: Any
+    is_data_id_taken: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +45,7 @@ SQL = f"""
 SELECT wanted.ordinal, message.role, message.content,
     wanted.new_data_id IS NOT NULL AND EXISTS (
         SELECT 1 FROM chat_message AS taken
-        WHERE taken.conversation_id = conversation.id AND taken.data_id = wanted.new_data_id)
+        WHERE taken.conversation_id = conversation.id AND taken.data_id = wanted.new_data_id) AS is_data_id_taken
 FROM unnest(%s::int[], %s::text[], %s::text[], %s::int[], %s::text[])
     AS wanted(ordinal, app_id, chat_id, row_limit, new_data_id)
 CROSS JOIN LATERAL (
@@ -63,10 +75,10 @@ def _load(connection: Connection, batch: Sequence[Wanted]) -> list[History]:
     ]
     messages: list[list[tuple[str, Any]]] = [[] for _ in batch]
     taken = [False] * len(batch)
-    for ordinal, role, content, is_taken in connection.execute(SQL, columns).fetchall():
-        taken[ordinal] = is_taken
-        if role is not None:
-            messages[ordinal].append((role, content))
+    for row in connection.cursor(row_factory=class_row(Row)).execute(SQL, columns):
+        taken[row.ordinal] = row.is_data_id_taken
+        if row.role is not None:
+            messages[row.ordinal].append((row.role, row.content))
     return [History(found, is_taken) for found, is_taken in zip(messages, taken, strict=True)]
 
 

@@ -68,7 +68,7 @@ class EmbeddingCall:
                 self.flight.waiting = None
                 await self._record(admission, Outcome.COMPLETE, 200)
             except asyncio.CancelledError:
-                if not self.flight.is_terminated_alone():
+                if not self.flight.is_cancelled_by_termination():
                     self._hand_over(
                         admission, Outcome.CANCELLED if self.flight.terminated_by is None else Outcome.TERMINATED, 200
                     )

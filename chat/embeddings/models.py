@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from psycopg.rows import kwargs_row
 
 from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Batcher
@@ -50,9 +53,15 @@ def _load(connection: Connection, batch: Sequence[Wanted]) -> list[TeamModel | N
         [wanted.name for wanted in batch],
     ]
     found: list[TeamModel | None] = [None] * len(batch)
-    for ordinal, name, dimension, *provider, price in connection.execute(SQL, columns):
-        found[ordinal] = TeamModel(ProviderModel.of_columns(name, *provider), dimension, price)
+    for ordinal, model in connection.cursor(row_factory=kwargs_row(_numbered_model)).execute(SQL, columns):
+        found[ordinal] = model
     return found
+
+
+def _numbered_model(
+    *, ordinal: int, dimension: int | None, price: int, model: str, **provider: Any
+) -> tuple[int, TeamModel]:
+    return ordinal, TeamModel(ProviderModel.of_columns(model, **provider), dimension, price)
 
 
 batcher: Batcher[Wanted, TeamModel | None] = Batcher("embedding-model", _load, capacity=5_000, max_batch=64)

@@ -1,4 +1,4 @@
-"""What the admin's pages of datasets, collections and data share: there may be millions of rows below them."""
+"""Bases of the admin's pages of datasets, collections and data: there may be millions of rows below them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from datasets.admin import counts
 from datasets.lookups import lock_datasets_of
 from datasets.names import CONTROLS
 
-# Rows in one deletion, which reads them. What belongs to them the database removes by itself.
+# One deletion, which reads its rows, has at most so many. The database itself removes what belongs to them.
 MAXIMUM_DELETED = 1_000
 
 
 def readable_name(name: str) -> str:
-    """A name as people gave it. Raises ValidationError for one that would break or turn the line it stands in."""
+    """Return the name. Raise ValidationError for one that would break or turn the line that it stands in."""
     if CONTROLS.search(name):
         raise ValidationError(_("Give a name without control characters."))
     return name
@@ -53,16 +53,15 @@ class KnowledgePages(LongList, TeamScopedAdmin):
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
         rows, models, lacking, protected = super().get_deleted_objects(objs, request)
         for model, found in self.rows_below([row.pk for row in objs]):
-            models[model._meta.verbose_name_plural] = counts.shown(counts.up_to(found))
+            models[model._meta.verbose_name_plural] = counts.text_of(counts.up_to(found))
         return rows, models, lacking, protected
 
     def rows_below(self, chosen: list[str]) -> list[tuple[type[Model], QuerySet[Any]]]:
-        """What goes with these rows, by its model."""
         return []
 
 
 class DatasetOwnedPages(KnowledgePages):
-    """Of rows that lie in a dataset, which is locked while they are removed."""
+    """Pages of rows that lie in a dataset, which is locked while they are removed."""
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:
         self.delete_queryset(request, self.model.objects.filter(pk=obj.pk))

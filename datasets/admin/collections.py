@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 else:
     CollectionModelForm = forms.ModelForm
 
-# What people make here; the others come by an import.
+# People make these kinds here; the others come by an import.
 MADE_BY_HAND = (Kind.FOLDER, Kind.VIRTUAL)
 
 
@@ -41,21 +41,21 @@ class CollectionForm(CollectionModelForm):
         return super().add_prefix("its_dataset" if field_name == "dataset" else field_name)
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        dataset = answers.get("dataset") or (self.instance.dataset if self.instance.dataset_id else None)
-        parent = answers.get("parent")
+        cleaned: dict[str, Any] = super().clean() or {}
+        dataset = cleaned.get("dataset") or (self.instance.dataset if self.instance.dataset_id else None)
+        parent = cleaned.get("parent")
         if parent is not None and dataset is not None:
             if parent.dataset_id != dataset.pk:
                 raise ValidationError({"parent": _("The folder belongs to another dataset.")})
-            check_folder(self.instance, parent, answers.get("kind"))
-        return answers
+            check_folder(self.instance, parent, cleaned.get("kind"))
+        return cleaned
 
     def clean_name(self) -> str:
         return readable_name(self.cleaned_data["name"])
 
 
 def check_folder(collection: Collection, parent: Collection, new_kind: str | None) -> None:
-    """Raises ValidationError when a collection cannot be put there. The dataset is held until it has been saved."""
+    """Raise ValidationError when a collection cannot be put there. Lock the dataset until it has been saved."""
     # Two folders that were put into each other at the same time would be found by nobody.
     Dataset.objects.select_for_update(no_key=True).get(pk=parent.dataset_id)
     try:
@@ -64,12 +64,13 @@ def check_folder(collection: Collection, parent: Collection, new_kind: str | Non
         else:
             check_place(Collection(pk=collection.pk, parent_id=parent.pk))
     except InvalidParameter:
-        said = _("A folder cannot be inside itself, or inside more than %(depth)s others.") % {"depth": MAXIMUM_DEPTH}
-        raise ValidationError({"parent": said}) from None
+        message = _("A folder cannot be inside itself, or inside more than %(depth)s others.") % {
+            "depth": MAXIMUM_DEPTH
+        }
+        raise ValidationError({"parent": message}) from None
 
 
-def with_all_below(chosen: list[str]) -> list[str]:
-    """The ids of collections and of those in them, however deep."""
+def ids_with_all_below(chosen: list[str]) -> list[str]:
     found = dict.fromkeys(chosen)
     level = list(found)
     while level and len(found) <= MAXIMUM_ROWS:
@@ -90,20 +91,18 @@ class CollectionAdmin(DatasetOwnedPages):
     ordering = ("-updated_at", "pk")
 
     def rows_of_page(self, rows: QuerySet[Any]) -> QuerySet[Any]:
-        return counts.of_collections(rows)
+        return counts.annotate_collections(rows)
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        # A form's search, which names the field that it is for.
+        # A form's search names the field that it is for.
         asked_for = request.GET.get("field_name")
         if asked_for == "parent":
             queryset = queryset.filter(kind=Kind.FOLDER)
         elif asked_for == "collection":
             queryset = queryset.exclude(kind=Kind.FOLDER)
         return super().get_search_results(request, queryset, search_term)
-
-    # The form
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
@@ -156,13 +155,11 @@ class CollectionAdmin(DatasetOwnedPages):
             obj.save(update_fields=[*form.changed_data, "updated_at"])
 
     def rows_below(self, chosen: list[str]) -> list[tuple[type[Model], QuerySet[Any]]]:
-        found = with_all_below(chosen)
+        found = ids_with_all_below(chosen)
         return [
             (Collection, Collection.objects.filter(pk__in=found)),
             (Datum, Datum.objects.filter(collection__in=found)),
         ]
-
-    # Columns
 
     @admin.display(description=gettext_lazy("state"), ordering="state")
     def state_(self, collection: Collection) -> str:
@@ -171,13 +168,13 @@ class CollectionAdmin(DatasetOwnedPages):
 
     @admin.display(description=gettext_lazy("data"))
     def data(self, collection: Any) -> str:
-        return counts.shown(collection.datum_count)
+        return counts.text_of(collection.datum_count)
 
     @admin.display(description=gettext_lazy("pending"))
     def waiting(self, collection: Any) -> str:
-        return counts.shown(collection.waiting_count + (collection.state in UNREAD))
+        return counts.text_of(collection.waiting_count + (collection.state in UNREAD))
 
 
 def waiting_for(collection: Collection) -> int:
-    """FastGPT's `trainingAmount`: texts that wait for a vector, and the source while it is still to be read."""
+    """Count as FastGPT's `trainingAmount` does: texts without a vector, and the source while it is still to be read."""
     return collection.pending.open().filter(vector_set__is_current=True).count() + (collection.state in UNREAD)

@@ -9,7 +9,7 @@ from datasets.models import Collection, Datum, PendingVector, VectorSet
 
 
 class CountUpTo(Subquery):
-    """How many rows a subquery has; of more than MAXIMUM_ROWS one more than that."""
+    """The number of a subquery's rows, MAXIMUM_ROWS + 1 at most."""
 
     template = "(SELECT count(*) FROM (%(subquery)s) AS counted)"
     output_field = IntegerField()
@@ -22,12 +22,11 @@ def up_to(rows: QuerySet[Any]) -> int:
     return rows.order_by().values("pk")[: MAXIMUM_ROWS + 1].count()
 
 
-def shown(count: int) -> str:
+def text_of(count: int) -> str:
     return str(MoreThan(MAXIMUM_ROWS)) if count > MAXIMUM_ROWS else f"{count:,}"
 
 
-def of_datasets(rows: QuerySet[Any]) -> QuerySet[Any]:
-    """Datasets with `collection_count`, `datum_count`, `waiting_count` and the model that search uses."""
+def annotate_datasets(rows: QuerySet[Any]) -> QuerySet[Any]:
     current = VectorSet.objects.filter(dataset=OuterRef("pk"), is_current=True)
     counted: QuerySet[Any] = rows.annotate(
         collection_count=CountUpTo(Collection.objects.filter(dataset=OuterRef("pk"))),
@@ -38,8 +37,8 @@ def of_datasets(rows: QuerySet[Any]) -> QuerySet[Any]:
     return counted
 
 
-def of_collections(rows: QuerySet[Any]) -> QuerySet[Any]:
-    """Collections with `datum_count` and `waiting_count`, the texts without a vector that search would use."""
+def annotate_collections(rows: QuerySet[Any]) -> QuerySet[Any]:
+    # Only vectors that search would use are counted as waiting.
     waiting = PendingVector.objects.open().filter(collection=OuterRef("pk"), vector_set__is_current=True)
     data = Datum.objects.filter(collection=OuterRef("pk"))
     counted: QuerySet[Any] = rows.annotate(datum_count=CountUpTo(data), waiting_count=CountUpTo(waiting))

@@ -35,12 +35,12 @@ else:
 EMPTY_LINES = re.compile(r"\n\s*\n")
 # A search by words names at most so many datasets; of more, it looks through everybody's and leaves others' out.
 MAXIMUM_NAMED = 1_000
-# Of a text in the list, where a narrow screen has two lines for it.
+# The list shows so much of a text: a narrow screen has two lines for it.
 SHOWN_CHARACTERS = 55
 
 
 class ParagraphsField(forms.CharField):
-    """A list of texts, apart by empty lines, since a text may have lines of its own."""
+    """A list of texts, separated by empty lines, since a text may have lines of its own."""
 
     widget = UnfoldAdminTextareaWidget(attrs={"rows": 4})
 
@@ -84,11 +84,11 @@ class DatumForm(DatumModelForm):
         return texts
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        q, a = clean(answers.get("q") or ""), clean(answers.get("a") or "")
-        collection = answers.get("collection") or (self.instance.collection if self.instance.collection_id else None)
+        cleaned: dict[str, Any] = super().clean() or {}
+        q, a = clean(cleaned.get("q") or ""), clean(cleaned.get("a") or "")
+        collection = cleaned.get("collection") or (self.instance.collection if self.instance.collection_id else None)
         if not q or collection is None:
-            return answers
+            return cleaned
         if any(are_too_long([f"{q}\n{a}"])):
             raise ValidationError(
                 {"q": _("Question and answer together are longer than %(number)s tokens.") % {"number": MAXIMUM_TOKENS}}
@@ -96,7 +96,7 @@ class DatumForm(DatumModelForm):
         same = Datum.objects.filter(collection=collection, digest=digest_of(q, a)).exclude(pk=self.instance.pk)
         if same.exists():
             raise ValidationError({"q": _("The collection has this question with this answer already.")})
-        return answers
+        return cleaned
 
 
 def other_texts(datum: Datum) -> list[str]:
@@ -115,7 +115,7 @@ class DatasetWords(SearchQuery):
 @admin.register(Datum)
 class DatumAdmin(DatasetOwnedPages):
     form = DatumForm
-    # By way of its collection, whose index has its data in their order.
+    # The path goes by the collection, whose index has its data in their order.
     team_path = "collection__dataset__team"
     list_display = ("text", "answer", "collection", "chunk_index", "updated_at")
     list_filter = (("collection", ScopedListFilter),)
@@ -137,25 +137,23 @@ class DatumAdmin(DatasetOwnedPages):
         if is_object_id(sought):
             return queryset.filter(pk=sought), False
         query = SearchQuery(words_of(sought), config="pg_catalog.english")
-        datasets = self._datasets(request)
+        datasets = self._datasets_to_search(request)
         found = queryset.filter(words=query)
-        # A condition of its own: with words that say nothing it would be all there is.
+        # It is a condition of its own: with words that say nothing it would be all there is.
         return found if datasets is None else found.filter(words=DatasetWords(datasets)), False
 
     @staticmethod
-    def _datasets(request: HttpRequest) -> list[str] | None:
-        """Those in which data may be; None for all of them."""
+    def _datasets_to_search(request: HttpRequest) -> list[str] | None:
         user: Any = request.user
         collection_id = request.GET.get("collection__id__exact")
         if user.is_superuser and collection_id is None:
+            # None stands for all of them.
             return None
         datasets = rows_for(Dataset, user).order_by()
         if collection_id is not None:
             datasets = datasets.filter(collections=collection_id)
         found = list(datasets.values_list("pk", flat=True)[: MAXIMUM_NAMED + 1])
         return found if 0 < len(found) <= MAXIMUM_NAMED else None
-
-    # The form
 
     def get_fieldsets(self, request: HttpRequest, obj: Datum | None = None) -> Any:
         if obj is None:
@@ -165,8 +163,8 @@ class DatumAdmin(DatasetOwnedPages):
         return [(None, {"fields": ("q", "a", texts)}), (_("Position"), {"fields": place})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Datum | None = None) -> tuple[str, ...]:
-        told = ("id", "collection", "chunk_index", "found_by", "created_at", "updated_at")
-        return (*told, "its_texts") if obj else ()
+        facts = ("id", "collection", "chunk_index", "found_by", "created_at", "updated_at")
+        return (*facts, "its_texts") if obj else ()
 
     def get_field_queryset(self, db: str | None, db_field: Any, request: HttpRequest) -> QuerySet[Any]:
         rows = super().get_field_queryset(db, db_field, request)
@@ -177,21 +175,19 @@ class DatumAdmin(DatasetOwnedPages):
         return {"collection": collections.filter(pk=request.GET.get("collection", "")).first()}
 
     def save_model(self, request: HttpRequest, obj: Datum, form: Any, change: bool) -> None:
-        answers = form.cleaned_data
+        cleaned = form.cleaned_data
         if not change:
-            insert_one(obj, answers["index_texts"])
+            insert_one(obj, cleaned["index_texts"])
         elif form.changed_data:
-            texts = answers["index_texts"] if "index_texts" in form.changed_data else None
-            data.change(obj, q=answers["q"], a=answers["a"], index_texts=texts)
+            texts = cleaned["index_texts"] if "index_texts" in form.changed_data else None
+            data.change(obj, q=cleaned["q"], a=cleaned["a"], index_texts=texts)
 
     def response_add(self, request: HttpRequest, obj: Datum, post_url_continue: str | None = None) -> HttpResponse:
         response = super().response_add(request, obj, post_url_continue)
         if "_addanother" in request.POST:
-            # Into the same collection.
+            # The next one goes into the same collection.
             return HttpResponseRedirect(f"{request.path}?collection={obj.collection_id}")
         return response
-
-    # Columns
 
     @admin.display(description=gettext_lazy("question or text"))
     def text(self, datum: Datum) -> str:
@@ -210,18 +206,18 @@ class DatumAdmin(DatasetOwnedPages):
         texts = IndexText.objects.filter(datum=datum).count()
         pending = PendingVector.objects.filter(index_text__datum=datum, vector_set__is_current=True)
         waiting = pending.open().count()
-        said = ngettext("%(count)s text", "%(count)s texts", texts) % {"count": texts}
+        text = ngettext("%(count)s text", "%(count)s texts", texts) % {"count": texts}
         if waiting:
-            said += "; " + ngettext(
+            text += "; " + ngettext(
                 "%(count)s is waiting for its vector", "%(count)s are waiting for their vectors", waiting
             ) % {"count": waiting}
         if refused := pending.filter(attempts__gte=MAXIMUM_ATTEMPTS).exclude(failure="").first():
-            said += "; " + _("refused by the model: %(reason)s") % {"reason": refused.failure}
-        return said
+            text += "; " + _("refused by the model: %(reason)s") % {"reason": refused.failure}
+        return text
 
 
 def insert_one(datum: Datum, index_texts: list[str]) -> None:
-    """Raises IntegrityError when its collection has it already, by somebody who was quicker."""
+    """Raise IntegrityError when its collection has it already, by somebody who was quicker."""
     insertion = data.insert(datum.collection, [NewDatum(datum.q, datum.a, index_texts=index_texts)])
     if not insertion.ids:
         raise IntegrityError("The collection has it already.")

@@ -31,14 +31,13 @@ EMBEDDING = ("embedding_provider", "embedding_model")
 RERANKING = ("rerank_provider", "rerank_model")
 
 
-def wanted_set(dataset: Dataset) -> VectorSet | None:
-    """The vector set of the model that its people chose last, whether or not it is complete."""
+def chosen_set(dataset: Dataset) -> VectorSet | None:
+    # A set in the making is of the model that people chose last.
     found: VectorSet | None = dataset.vector_sets.select_related("provider").order_by("is_current").first()
     return found
 
 
-def progress_of(dataset: Dataset) -> dict[str, Any]:
-    """For the template: how far each vector set is, the one that search uses first."""
+def progress_context(dataset: Dataset) -> dict[str, Any]:
     sets = []
     for vector_set in dataset.vector_sets.select_related("provider").order_by("-is_current"):
         made, waiting, all_waiting = (
@@ -52,7 +51,7 @@ def progress_of(dataset: Dataset) -> dict[str, Any]:
 
 
 class DatasetForm(DatasetModelForm):
-    # What it offers is the user's, see `DatasetAdmin.get_form`.
+    # `DatasetAdmin.get_form` fills in what the user may choose.
     embedding_provider = ChoiceInTeam(queryset=Dataset.objects.none(), required=False)
     embedding_model = forms.CharField(
         label=gettext_lazy("Embedding model"),
@@ -67,9 +66,9 @@ class DatasetForm(DatasetModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         dataset = kwargs.get("instance")
-        wanted = wanted_set(dataset) if dataset is not None and dataset.pk else None
-        if wanted is not None and wanted.provider is not None:
-            chosen = {"embedding_provider": wanted.provider_id, "embedding_model": wanted.model}
+        vector_set = chosen_set(dataset) if dataset is not None and dataset.pk else None
+        if vector_set is not None and vector_set.provider is not None:
+            chosen = {"embedding_provider": vector_set.provider_id, "embedding_model": vector_set.model}
             kwargs["initial"] = chosen | (kwargs.get("initial") or {})
         super().__init__(*args, **kwargs)
 
@@ -77,14 +76,14 @@ class DatasetForm(DatasetModelForm):
         return readable_name(self.cleaned_data["name"])
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        provider, model = (answers.get(name) for name in EMBEDDING)
-        team_id = answers["team"].pk if answers.get("team") else self.instance.team_id
+        cleaned: dict[str, Any] = super().clean() or {}
+        provider, model = (cleaned.get(name) for name in EMBEDDING)
+        team_id = cleaned["team"].pk if cleaned.get("team") else self.instance.team_id
         if provider is not None and team_id and provider.team_id != team_id:
             self.add_error("embedding_provider", _("The provider belongs to another team."))
         if bool(provider) != bool(model) and not self.errors.keys() & set(EMBEDDING):
             self.add_error("embedding_model", _("An embedding provider and its model must be given together."))
-        return answers
+        return cleaned
 
 
 @admin.register(Dataset)
@@ -96,9 +95,7 @@ class DatasetAdmin(KnowledgePages):
     search_fields = ("name", "=id", "intro")
 
     def rows_of_page(self, rows: QuerySet[Any]) -> QuerySet[Any]:
-        return counts.of_datasets(rows)
-
-    # The form
+        return counts.annotate_datasets(rows)
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change, **kwargs)
@@ -112,7 +109,7 @@ class DatasetAdmin(KnowledgePages):
         identity: tuple[str, ...] = ("team", "name", "intro")
         if obj is None:
             return [(None, {"fields": identity}), (_("Models"), {"fields": (*EMBEDDING, *RERANKING)})]
-        # Which model embeds is told above the form; the form has it for who may choose another.
+        # The page says above the form which model embeds; the form has it for those who may choose another.
         models = (*EMBEDDING, *RERANKING) if self.has_change_permission(request, obj) else RERANKING
         life = ("created_at", "updated_at")
         return [
@@ -133,7 +130,7 @@ class DatasetAdmin(KnowledgePages):
     def _glance(self, request: HttpRequest, dataset: Dataset) -> dict[str, Any]:
         user: Any = request.user
         return {
-            **progress_of(dataset),
+            **progress_context(dataset),
             "collection_count": dataset.collections.count(),
             "datum_count": Datum.objects.filter(collection__dataset=dataset).count(),
             "apps": list(dataset.apps.order_by("name", "pk")[:MAXIMUM_CHOICES]),
@@ -157,16 +154,14 @@ class DatasetAdmin(KnowledgePages):
 
     def _change_model(self, request: HttpRequest, dataset: Dataset, provider: Any, model: str) -> None:
         if vector_sets.change_model(dataset, provider, model) is not None:
-            said = _("All vectors are being rebuilt. Searches use the existing ones until that is done.")
-            self.message_user(request, said, messages.INFO)
+            message = _("All vectors are being rebuilt. Searches use the existing ones until that is done.")
+            self.message_user(request, message, messages.INFO)
 
     def rows_below(self, chosen: list[str]) -> list[tuple[type[Model], QuerySet[Any]]]:
         return [
             (Collection, Collection.objects.filter(dataset__in=chosen)),
             (Datum, Datum.objects.filter(collection__dataset__in=chosen)),
         ]
-
-    # Pages beside the form
 
     def get_urls(self) -> list[URLPattern]:
         views = {
@@ -192,15 +187,13 @@ class DatasetAdmin(KnowledgePages):
         return search_page.search_view(self, request, object_id)
 
     def progress_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """The part of a dataset's page that tells of its vectors, for the page to put in place of the older one."""
+        """Render the part of a dataset's page about its vectors, which the page puts in place of the older one."""
         dataset = self.get_object(request, object_id)
         if not self.has_view_permission(request):
             raise PermissionDenied
         if dataset is None:
             raise Http404
-        return TemplateResponse(request, "admin/datasets/dataset/progress.html", progress_of(dataset))
-
-    # Columns
+        return TemplateResponse(request, "admin/datasets/dataset/progress.html", progress_context(dataset))
 
     @admin.display(description=gettext_lazy("embedding model"))
     def current_model(self, dataset: Any) -> str:
@@ -208,12 +201,12 @@ class DatasetAdmin(KnowledgePages):
 
     @admin.display(description=gettext_lazy("collections"))
     def collections(self, dataset: Any) -> str:
-        return counts.shown(dataset.collection_count)
+        return counts.text_of(dataset.collection_count)
 
     @admin.display(description=gettext_lazy("data"))
     def data(self, dataset: Any) -> str:
-        return counts.shown(dataset.datum_count)
+        return counts.text_of(dataset.datum_count)
 
     @admin.display(description=gettext_lazy("waiting vectors"))
     def waiting(self, dataset: Any) -> str:
-        return counts.shown(dataset.waiting_count)
+        return counts.text_of(dataset.waiting_count)

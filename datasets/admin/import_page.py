@@ -42,10 +42,10 @@ from datasets.models import (
     PendingVector,
 )
 
-# A model admin of datasets. Its module imports this one.
+# It is a model admin of datasets, whose module imports this one.
 DatasetAdmin = Any
 FILE_PATH = "/api/core/dataset/collection/create/localFile"
-# Imports that the page shows when it is opened, and that it asks about at once.
+# The page shows so many imports when it is opened, and asks about so many at once.
 SHOWN, ASKED = 20, 100
 # More folders than a list should have are found by nobody: what is imported can be moved later.
 MAXIMUM_FOLDERS = 500
@@ -98,24 +98,24 @@ class ImportForm(forms.Form):
 
     def apply(self) -> Collection | None:
         """The collection that is being imported; None when the form says what is wrong."""
-        answers = self.cleaned_data
+        cleaned = self.cleaned_data
         is_link = "import_link" in self.data
         options = sources.ImportOptions(
-            name="" if is_link else answers["name"], parent=answers["parent"], chunk_size=answers["chunk_size"]
+            name="" if is_link else cleaned["name"], parent=cleaned["parent"], chunk_size=cleaned["chunk_size"]
         )
         try:
             if is_link:
-                return sources.from_link(self.dataset, answers["link"], options)
-            return sources.from_text(self.dataset, answers["text"], options)
+                return sources.from_link(self.dataset, cleaned["link"], options)
+            return sources.from_text(self.dataset, cleaned["text"], options)
         except (Unreadable, RateLimited) as error:
             self.add_error("link" if is_link else "text", str(error))
             return None
 
 
-def find(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> Dataset | None:
-    """The dataset, if there is one for this user. Raises PermissionDenied for who may not fill any."""
+def find_dataset(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> Dataset | None:
+    """Return the dataset, if there is one for this user. Raise PermissionDenied for those who may not fill any."""
     user: Any = request.user
-    # It lists collections, and what came of them.
+    # The page lists collections, and what came of them.
     has_rights = user.has_perms(("datasets.add_collection", "datasets.view_collection"))
     if not (dataset_admin.has_view_permission(request) and has_rights):
         raise PermissionDenied
@@ -124,15 +124,15 @@ def find(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> D
 
 
 def import_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
-    dataset = find(dataset_admin, request, object_id)
+    dataset = find_dataset(dataset_admin, request, object_id)
     if dataset is None:
         return dataset_admin._get_obj_does_not_exist_redirect(request, dataset_admin.opts, object_id)  # type: ignore[no-any-return]
     form = ImportForm(dataset, request.POST if request.method == "POST" else None)
     if form.is_valid():
         collection = form.apply()
         if collection is not None:
-            said = _("“%(name)s” is being imported.") % {"name": collection.name}
-            dataset_admin.message_user(request, said, messages.SUCCESS)
+            message = _("“%(name)s” is being imported.") % {"name": collection.name}
+            dataset_admin.message_user(request, message, messages.SUCCESS)
             return HttpResponseRedirect(request.path)
     latest = dataset.collections.filter(kind__in=(Kind.FILE, Kind.LINK, Kind.TEXT)).order_by("-pk")
     context = {
@@ -152,25 +152,24 @@ def import_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: st
 
 
 def state_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
-    """How far the collections named in the query are, as JSON. Of those that are not this dataset's nothing is said."""
-    dataset = find(dataset_admin, request, object_id)
+    dataset = find_dataset(dataset_admin, request, object_id)
     if dataset is None:
         raise Http404
-    asked = [one for one in request.GET.getlist("collection")[:ASKED] if is_object_id(one)]
-    return JsonResponse({"collections": progress_of(dataset.collections.filter(pk__in=asked))})
+    collection_ids = [one for one in request.GET.getlist("collection")[:ASKED] if is_object_id(one)]
+    # Other datasets' collections are left out.
+    return JsonResponse({"collections": progress_of(dataset.collections.filter(pk__in=collection_ids))})
 
 
 def progress_of(collections: QuerySet[Any]) -> list[dict[str, Any]]:
-    """In a few queries, however many collections."""
+    # It takes a few queries, however many collections there are.
     current = PendingVector.objects.filter(collection=OuterRef("pk"), vector_set__is_current=True)
-    rows = counts.of_collections(collections).annotate(
+    rows = counts.annotate_collections(collections).annotate(
         refused_count=counts.CountUpTo(current.filter(attempts__gte=MAXIMUM_ATTEMPTS))
     )
     return [state_of(row) for row in rows]
 
 
 def state_of(collection: Any) -> dict[str, Any]:
-    """`is_over`: nothing more will happen by itself. Counts end where people stop reading."""
     waiting = collection.waiting_count
     return {
         "id": collection.pk,
@@ -178,13 +177,14 @@ def state_of(collection: Any) -> dict[str, Any]:
         "url": reverse("admin:datasets_collection_change", args=[collection.pk]),
         "waiting": waiting,
         "is_read": collection.state == ImportState.READY,
+        # Nothing more will happen by itself.
         "is_over": collection.state == ImportState.FAILED or (collection.state == ImportState.READY and not waiting),
         "has_failed": collection.state == ImportState.FAILED,
-        "text": told(collection, waiting),
+        "text": progress_text(collection, waiting),
     }
 
 
-def told(collection: Any, waiting: int) -> str:
+def progress_text(collection: Any, waiting: int) -> str:
     """How far it is, in words."""
     if collection.state == ImportState.WAITING:
         return _("waiting to be read")
@@ -192,15 +192,15 @@ def told(collection: Any, waiting: int) -> str:
         return _("failed: %(reason)s") % {"reason": collection.failure}
     parts = [
         ngettext("%(count)s piece", "%(count)s pieces", collection.datum_count)
-        % {"count": counts.shown(collection.datum_count)}
+        % {"count": counts.text_of(collection.datum_count)}
     ]
     if collection.state == ImportState.READING:
         parts.insert(0, _("being read"))
-    told_counts = (
+    counts_and_texts = (
         (waiting, _("%(count)s are waiting for their vectors")),
         (collection.refused_count, _("%(count)s refused by the model")),
         (collection.repeated, _("%(count)s already there")),
         (collection.left_out, _("%(count)s left out")),
     )
-    parts += [text % {"count": counts.shown(count)} for count, text in told_counts if count]
+    parts += [text % {"count": counts.text_of(count)} for count, text in counts_and_texts if count]
     return ", ".join(parts)

@@ -28,7 +28,7 @@ from datasets.models import Dataset
 from datasets.search.quotes import Quote, Score
 from datasets.search.retrieval import MAXIMUM_CHARACTERS, MAXIMUM_LIMIT, USUAL_LIMIT, Mode, Query, SearchResult, search
 
-# A model admin of datasets. Its module imports this one.
+# It is a model admin of datasets, whose module imports this one.
 DatasetAdmin = Any
 MODES = {
     Mode.EMBEDDING: gettext_lazy("By meaning"),
@@ -41,7 +41,7 @@ SCORES = {
     "rrf": gettext_lazy("both ranks"),
     "reRank": gettext_lazy("rerank"),
 }
-# Of a quote, in characters. Its page has the rest.
+# The page shows so many characters of a quote, and the datum's page the rest.
 SHOWN_CHARACTERS = 600
 
 
@@ -78,7 +78,7 @@ class SearchForm(forms.Form):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What one mode found, or why it found nothing."""
+    """The result of one mode, or why it has none."""
 
     mode: Mode
     found: SearchResult | None
@@ -115,24 +115,24 @@ class Hit:
 
     @property
     def scores(self) -> list[tuple[Any, str, int]]:
-        """(name, value, rank from 1)."""
+        """Return (name, value, rank from 1) of each score."""
         return [(SCORES[score.type], value_of(score), score.index + 1) for score in self.quote.scores]
 
 
 def value_of(score: Score) -> str:
-    """Sums of reciprocal ranks are small: two decimals would make them all alike."""
+    # Sums of reciprocal ranks are small: with fewer decimals they would look all alike.
     return f"{score.value:.4f}" if score.type == "rrf" else f"{score.value:.3f}"
 
 
 def search_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: str) -> HttpResponse:
     user: Any = request.user
-    # It shows what the data say.
+    # The page shows what the data say.
     if not (dataset_admin.has_view_permission(request) and user.has_perm("datasets.view_datum")):
         raise PermissionDenied
     dataset: Dataset | None = dataset_admin.get_object(request, object_id)
     if dataset is None:
         return dataset_admin._get_obj_does_not_exist_redirect(request, dataset_admin.opts, object_id)  # type: ignore[no-any-return]
-    # Sent by POST, since a provider may charge for it: no link on a foreign page asks.
+    # It is sent by POST, since a provider may charge for it: no link on a foreign page asks.
     form = SearchForm(request.POST if request.method == "POST" else None)
     if not dataset.rerank_provider_id:
         form.fields["uses_rerank"].disabled = True
@@ -150,16 +150,16 @@ def search_view(dataset_admin: DatasetAdmin, request: HttpRequest, object_id: st
     return TemplateResponse(request, "admin/datasets/dataset/search.html", context)
 
 
-def columns_of(dataset: Dataset, answers: dict[str, Any]) -> list[Column]:
+def columns_of(dataset: Dataset, cleaned: dict[str, Any]) -> list[Column]:
     queries = [
         Query(
             team_id=dataset.team_id,
             dataset_ids=(dataset.pk,),
-            text=answers["text"],
+            text=cleaned["text"],
             mode=mode,
-            limit=answers["limit"],
-            similarity=float(answers["similarity"]),
-            uses_rerank=answers["uses_rerank"],
+            limit=cleaned["limit"],
+            similarity=float(cleaned["similarity"]),
+            uses_rerank=cleaned["uses_rerank"],
             holds_thread=True,
         )
         for mode in MODES
@@ -174,8 +174,8 @@ async def search_all(queries: list[Query]) -> list[Column]:
 
 
 async def search_one(query: Query) -> Column:
-    """A mode that fails, as where a provider does, leaves the others as they are."""
     try:
         return Column(query.mode, await search(query))
     except ApiError as error:
+        # A mode that fails, as where a provider does, leaves the others as they are.
         return Column(query.mode, None, str(error))

@@ -20,7 +20,7 @@ from datasets.metadata import clean_metadata
 from datasets.models import Collection, Kind
 from datasets.names import CollectionName, clean_name
 
-# Collections that one call may remove.
+# One call may remove so many collections.
 MAXIMUM_REMOVED = 100
 
 
@@ -67,16 +67,16 @@ class CollectionCreateView(ApiView):
     staff_permission = "datasets.add_collection"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, NEW_COLLECTION)
+        body = decode(request._request.body, NEW_COLLECTION)
         collection = Collection(
-            name=clean_name(wanted.name),
-            kind=wanted.type or Kind.VIRTUAL,
-            metadata=clean_metadata(wanted.metadata or {}),
+            name=clean_name(body.name),
+            kind=body.type or Kind.VIRTUAL,
+            metadata=clean_metadata(body.metadata or {}),
         )
         with transaction.atomic():
             # Locked, so that no folder is moved or removed meanwhile.
-            collection.dataset = lock_dataset(team_id_of(request), wanted.datasetId)
-            collection.parent = lock_folder(collection.dataset, wanted.parentId)
+            collection.dataset = lock_dataset(team_id_of(request), body.datasetId)
+            collection.parent = lock_folder(collection.dataset, body.parentId)
             check_depth(collection.parent_id, 1 if collection.kind == Kind.FOLDER else 0)
             collection.save(force_insert=True)
         return success(collection.pk)
@@ -88,7 +88,7 @@ class CollectionListView(ApiView):
     endpoint = "dataset.collection.list"
     api_key_access = frozenset({GLOBAL})
     staff_permission = "datasets.view_collection"
-    answer: ClassVar[Any] = Page.numbered
+    represent_page: ClassVar[Any] = Page.represent_numbered
 
     def get(self, request: Request) -> Response:
         return self._list(request, decode_query(request.query_params, ListedCollections))
@@ -96,25 +96,25 @@ class CollectionListView(ApiView):
     def post(self, request: Request) -> Response:
         return self._list(request, decode(request._request.body, LISTED_COLLECTIONS))
 
-    def _list(self, request: Request, wanted: ListedCollections) -> Response:
-        dataset = find_dataset(team_id_of(request), wanted.datasetId)
+    def _list(self, request: Request, body: ListedCollections) -> Response:
+        dataset = find_dataset(team_id_of(request), body.datasetId)
         rows = Collection.objects.for_team(dataset.team_id).filter(dataset=dataset)
-        if wanted.parentId:
-            rows = rows.filter(parent=find_collection(dataset.team_id, wanted.parentId, dataset=dataset))
+        if body.parentId:
+            rows = rows.filter(parent=find_collection(dataset.team_id, body.parentId, dataset=dataset))
         else:
             rows = rows.filter(parent=None)
-        if wanted.searchText:
-            rows = rows.filter(name__icontains=storable(wanted.searchText))
-        collections: list[Collection] = wanted.of(rows)
+        if body.searchText:
+            rows = rows.filter(name__icontains=storable(body.searchText))
+        collections: list[Collection] = body.of(rows)
         amounts = Amounts(collections)
         answer = [represent_collection(collection, dataset.team_id, amounts) for collection in collections]
-        return success(type(self).answer(wanted, answer, rows.count()))
+        return success(type(self).represent_page(body, answer, rows.count()))
 
 
 class CollectionListV2View(CollectionListView):
     """`GET|POST core/dataset/collection/listV2`: the same, as newer clients read it."""
 
-    answer = Page.answer
+    represent_page = Page.represent
 
 
 class CollectionDetailView(ApiView):
@@ -140,7 +140,7 @@ class CollectionDetailView(ApiView):
                 "repeat": collection.repeated,
                 "chunksRead": collection.chunks_read,
                 "leftOut": collection.left_out,
-                **refused_texts(collection),
+                **refusals_of(collection),
             }
         )
 
@@ -153,19 +153,19 @@ class CollectionUpdateView(ApiView):
     staff_permission = "datasets.change_collection"
 
     def put(self, request: Request) -> Response:
-        wanted = decode(request._request.body, CHANGED_COLLECTION)
+        body = decode(request._request.body, CHANGED_COLLECTION)
         team_id = team_id_of(request)
-        dataset_id = find_collection(team_id, wanted.id).dataset_id
+        dataset_id = find_collection(team_id, body.id).dataset_id
         with transaction.atomic():
             # One at a time in a dataset: two moves at once could put each folder into the other.
             dataset = lock_dataset(team_id, dataset_id)
-            (collection,) = lock_collections(team_id, [wanted.id])
+            (collection,) = lock_collections(team_id, [body.id])
             columns = []
-            if wanted.name is not None:
-                collection.name = clean_name(wanted.name)
+            if body.name is not None:
+                collection.name = clean_name(body.name)
                 columns.append("name")
-            if wanted.parentId is not None:
-                collection.parent = lock_folder(dataset, wanted.parentId)
+            if body.parentId is not None:
+                collection.parent = lock_folder(dataset, body.parentId)
                 check_place(collection)
                 columns.append("parent")
             if columns:
@@ -186,8 +186,8 @@ class CollectionDeleteView(ApiView):
         return self._delete(request, [request.query_params.get("id", "")])
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, NAMED_COLLECTIONS)
-        collection_ids = wanted.collectionIds or ([wanted.id] if wanted.id else [])
+        body = decode(request._request.body, NAMED_COLLECTIONS)
+        collection_ids = body.collectionIds or ([body.id] if body.id else [])
         if not collection_ids:
             raise InvalidParameter("collectionIds: Name at least one.", param="collectionIds")
         return self._delete(request, collection_ids)
@@ -200,8 +200,7 @@ class CollectionDeleteView(ApiView):
         return success(None)
 
 
-def refused_texts(collection: Collection) -> dict[str, Any]:
-    """How many texts the dataset's model would not embed, and what it said of the last of them."""
+def refusals_of(collection: Collection) -> dict[str, Any]:
     rows = collection.pending.filter(vector_set__is_current=True).exclude(failure="").order_by("-pk")
     last = rows.first()
     return {"refused": rows.count(), "refusal": last.failure if last else ""}

@@ -25,7 +25,7 @@ from datasets.texts import MAXIMUM_TOKENS, are_too_long
 MAXIMUM_ITEMS = 200
 
 ChunkIndex = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-# There is no other way in which pieces are made of what comes: none is made of it by a model.
+# There is no other way in which pieces are made of what comes: no model makes any.
 TrainingMode = Literal["chunk"]
 
 
@@ -97,18 +97,18 @@ class DataPushView(ApiView):
     staff_permission = "datasets.add_datum"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, PUSHED_DATA)
-        collection = collection_for_data(request, wanted.collectionId)
-        items = [given.new for given in wanted.data]
+        body = decode(request._request.body, PUSHED_DATA)
+        collection = collection_for_data(request, body.collectionId)
+        items = [given.new for given in body.data]
         kinds = ["" if item.q else "error" for item in items]
         for ordinal, is_too_long in enumerate(have_too_long(items)):
             kinds[ordinal] = kinds[ordinal] or ("overToken" if is_too_long else "")
         sound = [ordinal for ordinal, kind in enumerate(kinds) if not kind]
-        insertion = inserted(collection, [items[ordinal] for ordinal in sound])
+        insertion = insert_data(collection, [items[ordinal] for ordinal in sound])
         for ordinal in insertion.repeated:
             kinds[sound[ordinal]] = "repeat"
         answer: dict[str, Any] = {"insertLen": len(insertion.ids), "overToken": [], "repeat": [], "error": []}
-        for given, kind in zip(wanted.data, kinds, strict=True):
+        for given, kind in zip(body.data, kinds, strict=True):
             if kind:
                 answer[kind].append({"q": given.q or "", "a": given.a or ""})
         return success(answer)
@@ -122,12 +122,12 @@ class DatumInsertView(ApiView):
     staff_permission = "datasets.add_datum"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, INSERTED_DATUM)
-        collection = collection_for_data(request, wanted.collectionId)
-        check_text(wanted.new)
-        insertion = inserted(collection, [wanted.new])
+        body = decode(request._request.body, INSERTED_DATUM)
+        collection = collection_for_data(request, body.collectionId)
+        check_text(body.new)
+        insertion = insert_data(collection, [body.new])
         if insertion.repeated:
-            raise repeat()
+            raise repeat_error()
         return success(insertion.ids[0])
 
 
@@ -137,7 +137,7 @@ class DataListView(ApiView):
     endpoint = "dataset.data.list"
     api_key_access = frozenset({GLOBAL})
     staff_permission = "datasets.view_datum"
-    answer: ClassVar[Any] = Page.numbered
+    represent_page: ClassVar[Any] = Page.represent_numbered
 
     def get(self, request: Request) -> Response:
         return self._list(request, decode_query(request.query_params, ListedData))
@@ -145,21 +145,23 @@ class DataListView(ApiView):
     def post(self, request: Request) -> Response:
         return self._list(request, decode(request._request.body, LISTED_DATA))
 
-    def _list(self, request: Request, wanted: ListedData) -> Response:
-        collection = find_collection(team_id_of(request), wanted.collectionId)
+    def _list(self, request: Request, body: ListedData) -> Response:
+        collection = find_collection(team_id_of(request), body.collectionId)
         team_id = collection.dataset.team_id
         rows = Datum.objects.for_team(team_id).filter(collection=collection)
-        if wanted.searchText:
-            text = storable(wanted.searchText)
+        if body.searchText:
+            text = storable(body.searchText)
             rows = rows.filter(Q(q__icontains=text) | Q(a__icontains=text))
-        data = wanted.of(rows.order_by("chunk_index", "pk").defer("words", "digest"))
-        return success(type(self).answer(wanted, [represent_datum(datum, team_id) for datum in data], rows.count()))
+        data = body.of(rows.order_by("chunk_index", "pk").defer("words", "digest"))
+        return success(
+            type(self).represent_page(body, [represent_datum(datum, team_id) for datum in data], rows.count())
+        )
 
 
 class DataListV2View(DataListView):
     """`GET|POST core/dataset/data/v2/list`: the same, as newer clients read it."""
 
-    answer = Page.answer
+    represent_page = Page.represent
 
 
 class DatumDetailView(ApiView):
@@ -202,18 +204,18 @@ class DatumUpdateView(ApiView):
     staff_permission = "datasets.change_datum"
 
     def put(self, request: Request) -> Response:
-        wanted = decode(request._request.body, CHANGED_DATUM)
+        body = decode(request._request.body, CHANGED_DATUM)
         team_id = team_id_of(request)
-        texts = None if wanted.indexes is None else index_texts_of(wanted.indexes)
+        texts = None if body.indexes is None else index_texts_of(body.indexes)
         try:
             with transaction.atomic():
-                datum = lock_datum(team_id, wanted.dataId or wanted.id)
-                q = datum.q if wanted.q is None else clean(wanted.q)
-                a = datum.a if wanted.a is None else clean(wanted.a)
+                datum = lock_datum(team_id, body.dataId or body.id)
+                q = datum.q if body.q is None else clean(body.q)
+                a = datum.a if body.a is None else clean(body.a)
                 check_text(NewDatum(q, a, index_texts=texts or ()))
                 change(datum, q=q, a=a, index_texts=texts)
         except IntegrityError:
-            raise repeat() from None
+            raise repeat_error() from None
         return success(None)
 
     post = put
@@ -230,15 +232,15 @@ class DatumDeleteView(ApiView):
         return self._delete(request, request.query_params.get("id"))
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, NAMED_DATUM)
-        return self._delete(request, wanted.dataId or wanted.id)
+        body = decode(request._request.body, NAMED_DATUM)
+        return self._delete(request, body.dataId or body.id)
 
     def _delete(self, request: Request, datum_id: str | None) -> Response:
         datum = find_datum(team_id_of(request), datum_id)
         removed, _ = Datum.objects.filter(pk=datum.pk).delete()
         if not removed:
             raise DatumNotFound
-        # FastGPT's own word.
+        # FastGPT answers with this word.
         return success("success")
 
 
@@ -249,7 +251,7 @@ def collection_for_data(request: Request, collection_id: str) -> Collection:
     return collection
 
 
-def inserted(collection: Collection, items: Sequence[NewDatum]) -> Insertion:
+def insert_data(collection: Collection, items: Sequence[NewDatum]) -> Insertion:
     try:
         return insert(collection, items) if items else Insertion()
     except IntegrityError:
@@ -258,7 +260,7 @@ def inserted(collection: Collection, items: Sequence[NewDatum]) -> Insertion:
 
 
 def index_texts_of(indexes: Sequence[GivenIndex]) -> list[str]:
-    """Without the datum's own text, which follows the datum."""
+    """Leave out the datum's own text, which follows the datum. Raise InvalidParameter when there are too many."""
     texts = [index.text for index in indexes if not index.defaultIndex and index.type != "default"]
     if len(texts) > MAXIMUM_INDEX_TEXTS:
         raise InvalidParameter(f"indexes: There are more than {MAXIMUM_INDEX_TEXTS} texts.", param="indexes")
@@ -266,7 +268,6 @@ def index_texts_of(indexes: Sequence[GivenIndex]) -> list[str]:
 
 
 def have_too_long(items: Sequence[NewDatum]) -> list[bool]:
-    """Of each: whether its question with its answer, or one of its other texts, has more tokens than models take."""
     found = iter(are_too_long([text for item in items for text in texts_of(item)]))
     return [any(list(islice(found, len(texts_of(item))))) for item in items]
 
@@ -282,5 +283,5 @@ def check_text(item: NewDatum) -> None:
         raise InvalidParameter(f"q: A text has more than {MAXIMUM_TOKENS} tokens.", param="q")
 
 
-def repeat() -> InvalidParameter:
+def repeat_error() -> InvalidParameter:
     return InvalidParameter("q: The collection has this question and answer already.", param="q")

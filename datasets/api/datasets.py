@@ -24,23 +24,23 @@ from datasets.names import DatasetName, clean_name
 from datasets.texts import STATIC_MODEL
 from datasets.vectors import sets as vector_sets
 
-# Of a team, by name. There is no more than one page in FastGPT's list.
+# A list has at most so many of a team's datasets, by name: FastGPT's has no more than one page.
 MAXIMUM_DATASETS = 1_000
 
 Intro = Annotated[str, msgspec.Meta(max_length=500)]
 ModelName = Annotated[str, msgspec.Meta(max_length=200)]
-# A dataset's fields, as requests spell them.
+# Requests spell a dataset's fields so.
 SPELLED = {"rerank_provider": "rerankProviderId", "rerank_model": "rerankModel"}
 
 
 class GivenModel(msgspec.Struct):
-    """Base: who makes a dataset's vectors. An empty `providerId` is this server itself."""
+    """Base of bodies that say who makes a dataset's vectors. An empty `providerId` is this server itself."""
 
     vectorModel: ModelName | None = None
     providerId: str | None = None
 
     def chosen(self, team_id: str, present: VectorSet | None = None) -> tuple[Any, str] | None:
-        """(provider or None, model); None where a request leaves it as it is."""
+        """Return (provider or None, model); None where a request leaves it as it is. Raise InvalidParameter."""
         model = clean_name(self.vectorModel, "vectorModel") if self.vectorModel else ""
         if self.providerId:
             if not model:
@@ -95,12 +95,12 @@ class DatasetCreateView(ApiView):
     staff_permission = "datasets.add_dataset"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, NEW_DATASET)
-        check_root(wanted.parentId)
+        body = decode(request._request.body, NEW_DATASET)
+        check_root(body.parentId)
         team_id = team_id_of(request)
-        dataset = Dataset(team_id=team_id, name=clean_name(wanted.name), intro=storable(wanted.intro or "").strip())
+        dataset = Dataset(team_id=team_id, name=clean_name(body.name), intro=storable(body.intro or "").strip())
         with transaction.atomic():
-            provider, model = wanted.chosen(team_id) or (None, STATIC_MODEL)
+            provider, model = body.chosen(team_id) or (None, STATIC_MODEL)
             check_model(request, model)
             dataset.save(force_insert=True)
             vector_sets.create(dataset, provider, model)
@@ -120,11 +120,11 @@ class DatasetListView(ApiView):
     def post(self, request: Request) -> Response:
         return self._list(request, decode(request._request.body or b"{}", LISTED_DATASETS))
 
-    def _list(self, request: Request, wanted: ListedDatasets) -> Response:
-        check_root(wanted.parentId)
+    def _list(self, request: Request, body: ListedDatasets) -> Response:
+        check_root(body.parentId)
         rows = Dataset.objects.for_team(team_id_of(request))
-        if wanted.searchKey:
-            rows = rows.filter(name__icontains=storable(wanted.searchKey))
+        if body.searchKey:
+            rows = rows.filter(name__icontains=storable(body.searchKey))
         datasets: list[Dataset] = list(rows.prefetch_related("vector_sets")[:MAXIMUM_DATASETS])
         return success([represent_dataset(dataset) for dataset in datasets])
 
@@ -174,15 +174,15 @@ class DatasetUpdateView(ApiView):
     staff_permission = "datasets.change_dataset"
 
     def put(self, request: Request) -> Response:
-        wanted = decode(request._request.body, CHANGED_DATASET)
-        check_root(wanted.parentId)
+        body = decode(request._request.body, CHANGED_DATASET)
+        check_root(body.parentId)
         team_id = team_id_of(request)
         with transaction.atomic():
-            dataset = lock_dataset(team_id, wanted.id)
-            chosen = wanted.chosen(team_id, next_set(dataset) or current_set(dataset))
+            dataset = lock_dataset(team_id, body.id)
+            chosen = body.chosen(team_id, next_set(dataset) or current_set(dataset))
             if chosen is not None:
                 check_model(request, chosen[1])
-            columns = columns_of(dataset, wanted)
+            columns = columns_of(dataset, body)
             if dataset.rerank_model and not {"rerank_provider", "rerank_model"}.isdisjoint(columns):
                 check_model(request, dataset.rerank_model)
             if columns:
@@ -223,7 +223,7 @@ def check_root(parent_id: str | None) -> None:
 
 
 def check_model(request: Request, model: str) -> None:
-    """What a dataset's model does costs the team, whoever asks it: a key gives it only what it may use itself."""
+    # A dataset's model costs the team, whoever asks it: a key gives a dataset only a model that it may use itself.
     credential = request.auth
     allowed = credential.policy.allowed_models if isinstance(credential, ApiCredential) else ()
     if allowed and model not in allowed:
@@ -231,7 +231,7 @@ def check_model(request: Request, model: str) -> None:
 
 
 def find_provider(team_id: str, provider_id: str, param: str) -> Any:
-    """A `chat.Provider` of the team, which stays until the transaction ends."""
+    """Return a `chat.Provider` of the team, locked until the transaction ends. Raise InvalidParameter."""
     # The team's own relation: this package imports nothing of `chat`.
     providers: Any = Team(pk=team_id).providers
     rows = providers.select_for_update(no_key=True)
@@ -241,20 +241,20 @@ def find_provider(team_id: str, provider_id: str, param: str) -> Any:
     return provider
 
 
-def columns_of(dataset: Dataset, wanted: ChangedDataset) -> list[str]:
+def columns_of(dataset: Dataset, body: ChangedDataset) -> list[str]:
     """Set what a body names on the row; return the names of those columns. Empty texts take a rerank model away."""
     given: dict[str, Any] = {}
-    if wanted.name is not None:
-        given["name"] = clean_name(wanted.name)
-    if wanted.intro is not None:
-        given["intro"] = storable(wanted.intro).strip()
-    if wanted.rerankProviderId is not None:
-        provider_id = wanted.rerankProviderId
+    if body.name is not None:
+        given["name"] = clean_name(body.name)
+    if body.intro is not None:
+        given["intro"] = storable(body.intro).strip()
+    if body.rerankProviderId is not None:
+        provider_id = body.rerankProviderId
         given["rerank_provider"] = (
             find_provider(dataset.team_id, provider_id, "rerankProviderId") if provider_id else None
         )
-    if wanted.rerankModel is not None:
-        given["rerank_model"] = clean_name(wanted.rerankModel, "rerankModel") if wanted.rerankModel else ""
+    if body.rerankModel is not None:
+        given["rerank_model"] = clean_name(body.rerankModel, "rerankModel") if body.rerankModel else ""
     for name, value in given.items():
         setattr(dataset, name, value)
     if given.keys() & SPELLED.keys():

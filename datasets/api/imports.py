@@ -27,7 +27,7 @@ ChunkSize = Annotated[int, msgspec.Meta(ge=SMALLEST_CHUNK, le=LARGEST_CHUNK)]
 
 
 class Source(msgspec.Struct, kw_only=True):
-    """What the three have in common."""
+    """Base of all three bodies."""
 
     datasetId: str
     parentId: str | None = None
@@ -38,7 +38,6 @@ class Source(msgspec.Struct, kw_only=True):
     metadata: dict[str, Any] | None = None
 
     def target(self, request: Request) -> tuple[Dataset, sources.ImportOptions]:
-        """Where it goes, and how. Raises DatasetNotFound, CollectionNotFound or InvalidParameter."""
         dataset = find_dataset(team_id_of(request), self.datasetId)
         return dataset, sources.ImportOptions(
             name=clean_name(self.name) if self.name else "",
@@ -70,10 +69,10 @@ class CreateFromTextView(ApiView):
     staff_permission = "datasets.add_collection"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, TEXT_SOURCE)
-        dataset, options = wanted.target(request)
+        body = decode(request._request.body, TEXT_SOURCE)
+        dataset, options = body.target(request)
         try:
-            return accepted(sources.from_text(dataset, wanted.text, options))
+            return respond_accepted(sources.from_text(dataset, body.text, options))
         except Unreadable as error:
             raise refusal_of(error, "text") from None
 
@@ -86,10 +85,10 @@ class CreateFromLinkView(ApiView):
     staff_permission = "datasets.add_collection"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, LINK_SOURCE)
-        dataset, options = wanted.target(request)
+        body = decode(request._request.body, LINK_SOURCE)
+        dataset, options = body.target(request)
         try:
-            return accepted(sources.from_link(dataset, wanted.link, options))
+            return respond_accepted(sources.from_link(dataset, body.link, options))
         except Unreadable as error:
             raise refusal_of(error, "link") from None
 
@@ -105,18 +104,18 @@ class CreateFromFileView(ApiView):
     def post(self, request: Request) -> Response:
         text, file = form_of(request._request)
         try:
-            wanted = decode(text.encode(errors="replace"), FILE_SOURCE)
+            body = decode(text.encode(errors="replace"), FILE_SOURCE)
         except InvalidParameter as error:
             raise InvalidParameter(error.message, param=error.param or "data") from None
-        dataset, options = wanted.target(request)
+        dataset, options = body.target(request)
         try:
-            return accepted(sources.from_file(dataset, file, file.name or "", options))
+            return respond_accepted(sources.from_file(dataset, file, file.name or "", options))
         except Unreadable as error:
             raise refusal_of(error, "file") from None
 
 
 def form_of(request: HttpRequest) -> "tuple[str, UploadedFile[Any]]":
-    """`data` and `file`. Parsing writes the file to the disk, where it is large."""
+    """Return `data` and `file`. Parsing writes a large file to the disk. Raise InvalidParameter or BodyTooLarge."""
     try:
         file, text = request.FILES.get("file"), request.POST.get("data")
     except RequestDataTooBig:
@@ -136,7 +135,7 @@ def refusal_of(error: Unreadable, param: str) -> InvalidParameter:
     return InvalidParameter(f"{param}: {error}", param=param)
 
 
-def accepted(collection: Collection) -> Response:
-    """As FastGPT answers. Nothing has been read yet, so nothing is counted: the collection's detail tells."""
+def respond_accepted(collection: Collection) -> Response:
+    # FastGPT answers so. Nothing has been read yet, so nothing is counted: the collection's detail tells.
     results: dict[str, Any] = {"insertLen": 0, "overToken": [], "repeat": [], "error": []}
     return success({"collectionId": collection.pk, "results": results})

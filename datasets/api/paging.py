@@ -6,7 +6,7 @@ import msgspec
 from django.db.models import QuerySet
 
 MAXIMUM_ROWS = 100
-# Beyond what any list has, and within what PostgreSQL counts with.
+# No list is so long, and PostgreSQL counts so far.
 LAST = 1_000_000_000
 
 SearchText = Annotated[str, msgspec.Meta(max_length=1_000)]
@@ -30,15 +30,15 @@ class Page(msgspec.Struct):
     def of(self, rows: QuerySet[Any]) -> list[Any]:
         return list(rows[self.start : self.start + self.size])
 
-    def answer(self, listed: list[dict[str, Any]], total: int) -> dict[str, Any]:
-        return {"list": listed, "total": total}
+    def represent(self, items: list[dict[str, Any]], total: int) -> dict[str, Any]:
+        return {"list": items, "total": total}
 
-    def numbered(self, listed: list[dict[str, Any]], total: int) -> dict[str, Any]:
-        """As the lists without a version answer, which older clients read."""
+    def represent_numbered(self, items: list[dict[str, Any]], total: int) -> dict[str, Any]:
+        # The lists without a version answer so, for older clients.
         return {
             "pageNum": self.start // self.size + 1,
             "pageSize": self.size,
-            "data": listed,
-            "list": listed,
+            "data": items,
+            "list": items,
             "total": total,
         }

@@ -63,7 +63,7 @@ class Amounts:
         return amount
 
     def of_training(self, collection: Collection) -> int:
-        """Texts that wait for their vectors, and 1 for a source that is still to be read."""
+        # A source that is still to be read counts as one more.
         amount: int = self.waiting.get(collection.pk, 0) + (collection.state in UNREAD)
         return amount
 

@@ -32,21 +32,21 @@ class SearchTestView(ApiView):
 
     endpoint = "dataset.search"
     api_key_access = frozenset({GLOBAL})
-    # It shows what the data say.
+    # The answer shows what the data say.
     staff_permission = "datasets.view_datum"
 
     def post(self, request: Request) -> Response:
-        wanted = decode(request._request.body, SEARCH_TEST)
-        if not wanted.text.strip():
+        body = decode(request._request.body, SEARCH_TEST)
+        if not body.text.strip():
             raise InvalidParameter("text: say what to search for.", param="text")
         query = Query(
             team_id=team_id_of(request),
-            dataset_ids=(wanted.datasetId,),
-            text=wanted.text,
-            mode=wanted.searchMode or Mode.EMBEDDING,
-            limit=USUAL_LIMIT if wanted.limit is None else wanted.limit,
-            similarity=wanted.similarity or 0.0,
-            uses_rerank=bool(wanted.usingReRank),
+            dataset_ids=(body.datasetId,),
+            text=body.text,
+            mode=body.searchMode or Mode.EMBEDDING,
+            limit=USUAL_LIMIT if body.limit is None else body.limit,
+            similarity=body.similarity or 0.0,
+            uses_rerank=bool(body.usingReRank),
             holds_thread=True,
         )
         # This thread's own connection is not held while providers are awaited.

@@ -15,13 +15,13 @@ def main(format: str, chunk_size: str, skip: str) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # What a library prints must not come between the frames.
-    told = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     conversion = Conversion(sys.stdin.buffer, Format(format), int(chunk_size))
     for frame in frames(conversion, int(skip)):
         content = msgspec.msgpack.encode(frame)
-        told.write(LENGTH.pack(len(content)) + content)
-        told.flush()
+        output.write(LENGTH.pack(len(content)) + content)
+        output.flush()
 
 
 if __name__ == "__main__":

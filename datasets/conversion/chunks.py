@@ -7,19 +7,19 @@ from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 from datasets.texts import token_counts
 
-# Characters that are looked at together.
+# So many characters are looked at together.
 PART = 32_000
 # A part ends at the last of these in its second half: the first kind that there is.
 ENDS = [re.compile(end) for end in (r"\n(?=#{1,6} )", r"\n\s*\n", r"\n", r"[。！？!?]|\.\s", r"\s")]
 # The splitter measures characters, which is ten times quicker than tokens: as many as make a chunk at the text's own
 # density, and some fewer, so that nearly all chunks fit. The others are split again.
 SLACK = 0.9
-# To Unicode's rules for sentences these belong to the one that ends before them.
+# By Unicode's rules for sentences these belong to the one that ends before them, and not to what they enclose.
 OPENINGS = "《〈「『【（“‘(["
 
 
 def split(texts: Iterable[str], size: int, *, is_markdown: bool) -> Iterator[str]:
-    """Chunks of at most `size` tokens, in order. The same text gives the same chunks, in whatever pieces it comes."""
+    """Yield chunks of at most `size` tokens. A text gives the same chunks, in whatever pieces it comes."""
     for part in parts(texts):
         yield from split_part(part, size, None, is_markdown)
 
@@ -55,13 +55,12 @@ def split_part(text: str, size: int, tokens: int | None, is_markdown: bool) -> I
         yield text
         return
     characters = max(1, int(len(text) * size / tokens * SLACK))
-    chunks = with_openings((MarkdownSplitter if is_markdown else TextSplitter)(characters).chunks(text))
+    chunks = move_openings((MarkdownSplitter if is_markdown else TextSplitter)(characters).chunks(text))
     for chunk, count in zip(chunks, token_counts(chunks), strict=True):
         yield from split_part(chunk, size, count, is_markdown)
 
 
-def with_openings(chunks: list[str]) -> list[str]:
-    """Put brackets that open at the end of a chunk before what they enclose."""
+def move_openings(chunks: list[str]) -> list[str]:
     whole, moved = [], ""
     for chunk in chunks[:-1]:
         kept = chunk.rstrip(OPENINGS)

@@ -6,14 +6,13 @@ from typing import IO, Any
 from datasets.conversion.formats import Unreadable, text_blocks
 
 MAXIMUM_PAGES = 2_000
-# What says nothing, or the same on every page of a site. Pictures are not read.
+# These elements say nothing, or the same on every page of a site. Pictures are not read.
 UNTOLD = ["script", "style", "noscript", "template", "svg", "iframe", "img", "picture", "head", "nav", "footer"]
-# The last bytes of a PDF, where its end is marked.
+# A PDF's end is marked within so many last bytes.
 END_BYTES = 64 * 1024
 
 
 def title_and_markdown(html: str) -> tuple[str, str]:
-    """Of a page."""
     from bs4 import BeautifulSoup
     from markdownify import ATX, MarkdownConverter
 
@@ -51,7 +50,6 @@ def pptx_slides(file: IO[bytes]) -> Iterator[str]:
 
 
 def texts_of(shape: Any) -> Iterator[str]:
-    """Of a shape, of those in a group, and of a table's rows."""
     if shape.has_text_frame:
         yield shape.text_frame.text
     elif getattr(shape, "has_table", False):

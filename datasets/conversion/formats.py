@@ -9,14 +9,14 @@ from enum import StrEnum
 from pathlib import PurePath
 from typing import IO
 
-# What an office document may unpack to, by its own directory, which is all that is unpacked of it.
+# An office document may unpack to so much by its own directory, and no more than that says is unpacked of it.
 MAXIMUM_UNPACKED_BYTES = 256 * 1024 * 1024
 MAXIMUM_MEMBERS = 10_000
-# Of a file, to tell what it is.
+# So many first bytes of a file tell what it is.
 HEAD_BYTES = 1024
 BLOCK_BYTES = 256 * 1024
 META_CHARSET = re.compile(rb"<meta[^>]{0,200}charset\s*=\s*[\"']?\s*([A-Za-z0-9_:.-]{1,40})", re.IGNORECASE)
-# What a page may say that its text is in. Python knows more, some of which takes hours for a few MiB.
+# A page may say that its text is in one of these. Python knows more, some of which take hours for a few MiB.
 CHARSETS = frozenset(
     {
         *("ascii", "utf_8", "utf_16", "utf_16_le", "utf_16_be"),
@@ -43,7 +43,7 @@ class Format(StrEnum):
 
 
 EXTENSIONS = {f".{format}": format for format in Format} | {".markdown": Format.MARKDOWN, ".htm": Format.HTML}
-# The member that makes an archive such a document.
+# This member makes an archive such a document.
 DOCUMENTS = {
     Format.DOCX: "word/document.xml",
     Format.PPTX: "ppt/presentation.xml",
@@ -52,20 +52,19 @@ DOCUMENTS = {
 
 
 def format_of(name: str, head: bytes) -> Format:
-    """Of a file, by its name and its first `HEAD_BYTES`. Raises Unreadable when they disagree."""
+    """Tell a file's format by its name and its first `HEAD_BYTES`. Raise Unreadable when they disagree."""
     format = EXTENSIONS.get(PurePath(name).suffix.lower())
     if format is None:
         kinds = ", ".join(Format)
         raise Unreadable(f"The file's name must end in one of: {kinds}.")
     if not head:
         raise Unreadable("The file is empty.")
-    if not is_of(format, head):
+    if not may_have_format(format, head):
         raise Unreadable(f"The file is no {format}, whatever its name says.")
     return format
 
 
-def is_of(format: Format, head: bytes) -> bool:
-    """Whether a file may be of this format, by its first bytes."""
+def may_have_format(format: Format, head: bytes) -> bool:
     is_pdf, is_archive = b"%PDF-" in head[:HEAD_BYTES], head.startswith(b"PK\x03\x04")
     if format is Format.PDF:
         return is_pdf
@@ -80,7 +79,7 @@ def has_utf16_mark(head: bytes) -> bool:
 
 
 def check_archive(file: IO[bytes], format: Format) -> None:
-    """Look at a document's directory before anything of it is unpacked. Raises Unreadable."""
+    """Check a document's directory before anything of it is unpacked. Raise Unreadable."""
     try:
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
@@ -94,42 +93,41 @@ def check_archive(file: IO[bytes], format: Format) -> None:
 
 
 def text_blocks(file: IO[bytes], *, is_html: bool = False) -> Iterator[str]:
-    """A file's text, in blocks: UTF-8, UTF-16 with its mark, what a page declares, or GB18030. Raises Unreadable."""
+    """Yield a text in UTF-8, UTF-16 with its mark, what a page declares, or GB18030. Raise Unreadable for others."""
     encoding = encoding_of(file, is_html=is_html)
     decoder = codecs.getincrementaldecoder(encoding)("replace")
     file.seek(0)
     while block := file.read(BLOCK_BYTES):
-        yield checked(decoder.decode(block))
-    yield checked(decoder.decode(b"", final=True))
+        yield refuse_nul(decoder.decode(block))
+    yield refuse_nul(decoder.decode(b"", final=True))
 
 
-def checked(text: str) -> str:
+def refuse_nul(text: str) -> str:
     if "\0" in text:
         raise Unreadable("The file contains NUL characters, so it is not text.")
     return text
 
 
 def encoding_of(file: IO[bytes], *, is_html: bool = False) -> str:
-    """Reads the whole file where it has to, a block at a time."""
     head = file.read(HEAD_BYTES)
     if has_utf16_mark(head):
         return "utf-16"
     declared = META_CHARSET.search(head) if is_html else None
     charset = charset_of(declared[1].decode()) if declared else None
+    # Each attempt reads the whole file, a block at a time.
     for encoding in ("utf-8-sig", charset, "gb18030"):
-        if encoding is not None and decodes(file, encoding):
+        if encoding is not None and can_decode(file, encoding):
             return encoding
     raise Unreadable("The file's text is neither UTF-8, UTF-16 with a byte order mark, nor GB18030.")
 
 
 def charset_of(declared: str) -> str | None:
-    """The charset that a page says it is in; None for what is not one of `CHARSETS`."""
     name = normalize_encoding(declared).lower()
     charset = aliases.aliases.get(name, name)
     return charset if charset in CHARSETS else None
 
 
-def decodes(file: IO[bytes], encoding: str) -> bool:
+def can_decode(file: IO[bytes], encoding: str) -> bool:
     try:
         decoder = codecs.getincrementaldecoder(encoding)("strict")
         file.seek(0)

@@ -15,15 +15,15 @@ from datasets.conversion.formats import DOCUMENTS, Format, Unreadable, check_arc
 
 MEMORY_BYTES = 1024**3
 CPU_SECONDS = 600
-# Of all text of one file, in characters.
+# One file may hold so many characters of text.
 MAXIMUM_TEXT = 256 * 1024 * 1024
-# Items of one frame.
+# One frame holds at most so many items.
 FRAME_ITEMS = 256
 LENGTH = struct.Struct("!I")
 
 
 class Item(msgspec.Struct, array_like=True):
-    """What becomes one datum."""
+    """The texts that become one datum."""
 
     q: str
     a: str = ""
@@ -31,15 +31,15 @@ class Item(msgspec.Struct, array_like=True):
 
 
 class Frame(msgspec.Struct, omit_defaults=True):
-    """What is said at a time, behind its length in four bytes. The last one ends it, or says why it failed."""
+    """One message of the process, behind its length in four bytes. The last one ends it, or says why it failed."""
 
     items: list[Item] = []
-    # Of rows, from the file's beginning.
+    # Rows are counted from the file's beginning.
     left_out: int = 0
     title: str = ""
     is_last: bool = False
     failure: str = ""
-    # For the log.
+    # It is for the log alone.
     detail: str = ""
 
 
@@ -52,7 +52,7 @@ class Conversion:
         self.title = ""
 
     def items(self) -> Iterator[Item]:
-        """Raises Unreadable, or whatever a library makes of a damaged file."""
+        """Raise Unreadable, or whatever a library raises for a damaged file."""
         if self.format in DOCUMENTS:
             check_archive(self.file, self.format)
         if self.format is Format.CSV:
@@ -63,7 +63,7 @@ class Conversion:
         from datasets.conversion.chunks import split
 
         is_markdown = self.format not in (Format.TEXT, Format.PDF, Format.XLSX)
-        for chunk in split(bounded(self.texts()), self.chunk_size, is_markdown=is_markdown):
+        for chunk in split(limit_length(self.texts()), self.chunk_size, is_markdown=is_markdown):
             yield Item(chunk)
 
     def texts(self) -> Iterator[str]:
@@ -84,7 +84,6 @@ class Conversion:
             yield from text_blocks(self.file)
 
     def rows(self) -> Iterator[Item]:
-        """Those without a question, or longer than a datum may be, are left out and counted."""
         from datasets.conversion.tables import csv_rows
         from datasets.texts import are_too_long
 
@@ -96,10 +95,11 @@ class Conversion:
                 if row.q.strip() and not is_too_long:
                     yield Item(row.q, row.a, row.index_texts)
                 else:
+                    # It has no question, or is longer than a datum may be.
                     self.left_out += 1
 
 
-def bounded(texts: Iterable[str]) -> Iterator[str]:
+def limit_length(texts: Iterable[str]) -> Iterator[str]:
     size = 0
     for text in texts:
         size += len(text)
@@ -109,7 +109,7 @@ def bounded(texts: Iterable[str]) -> Iterator[str]:
 
 
 def frames(conversion: Conversion, skip: int) -> Iterator[Frame]:
-    """All that there is to say of a file, without the first `skip` items."""
+    """Yield a file's frames behind its first `skip` items. The last one says how it ended: nothing is raised."""
     count = 0
     try:
         items = conversion.items()

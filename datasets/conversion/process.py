@@ -17,10 +17,10 @@ from datasets.conversion.items import CPU_SECONDS, LENGTH, Frame
 
 logger = logging.getLogger(__name__)
 
-# How long it may say nothing: a single page or cell that takes so long is made to.
+# The process may say nothing for so long: a single page or cell that takes longer is made to.
 SILENCE_SECONDS = 120
 MAXIMUM_FRAME = 64 * 1024 * 1024
-# One thread for each library: threads take address space, which is bounded. And none of this process's secrets.
+# Each library has one thread: threads take address space, which is bounded. No secret of this process is handed on.
 ENVIRONMENT = {
     "PYTHONUTF8": "1",
     "RAYON_NUM_THREADS": "1",
@@ -33,7 +33,7 @@ _frames = msgspec.msgpack.Decoder(Frame)
 
 
 async def frames(file: IO[bytes], format: Format, chunk_size: int, skip: int) -> AsyncGenerator[Frame, None]:
-    """What a file holds, behind the first `skip` items, no quicker than it is taken. Raises Unreadable."""
+    """Yield a file's frames behind its first `skip` items, no quicker than they are taken. Raise Unreadable."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "datasets.conversion", format.value, str(chunk_size), str(skip)),
         stdin=file,
@@ -43,17 +43,17 @@ async def frames(file: IO[bytes], format: Format, chunk_size: int, skip: int) ->
         env=ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     try:
-        async with aclosing(heard(process)) as said:
-            async for frame in said:
+        async with aclosing(read_frames(process)) as stream:
+            async for frame in stream:
                 yield frame
     finally:
         if process.returncode is None:
             process.kill()
-        # Read to its end, since asyncio tells of no end while its pipe still holds more than the reader wanted.
+        # The pipe is read to its end: asyncio reports no exit while it still holds more than the reader took.
         await process.communicate()
 
 
-async def heard(process: asyncio.subprocess.Process) -> AsyncGenerator[Frame, None]:
+async def read_frames(process: asyncio.subprocess.Process) -> AsyncGenerator[Frame, None]:
     assert process.stdout is not None  # noqa: S101 - it was asked for
     while True:
         try:
@@ -65,7 +65,7 @@ async def heard(process: asyncio.subprocess.Process) -> AsyncGenerator[Frame, No
         except TimeoutError:
             raise Unreadable(f"A part of the file takes more than {SILENCE_SECONDS} seconds to read.") from None
         except asyncio.IncompleteReadError:
-            raise Unreadable(reason_of(await process.wait())) from None
+            raise Unreadable(reason_of_exit(await process.wait())) from None
         if frame.failure:
             logger.info("a file cannot be imported: %s %s", frame.failure, frame.detail)
             raise Unreadable(frame.failure)
@@ -74,8 +74,7 @@ async def heard(process: asyncio.subprocess.Process) -> AsyncGenerator[Frame, No
             return
 
 
-def reason_of(code: int) -> str:
-    """Why it ended without having said so."""
+def reason_of_exit(code: int) -> str:
     if code in (-signal.SIGXCPU, -signal.SIGKILL):
         return f"Reading the file takes more than {CPU_SECONDS} seconds, or too much memory."
     return "Reading the file takes too much memory, or crashes its reader."

@@ -9,11 +9,11 @@ from typing import IO, Any
 from datasets.conversion.formats import Unreadable, text_blocks
 
 MAXIMUM_ROWS = 200_000
-# Of CSV: question, answer, and twenty more texts that the datum is found by.
+# A row of CSV has a question, an answer, and at most twenty more texts that the datum is found by.
 MAXIMUM_COLUMNS = 22
-# Characters of one field of CSV. The longest datum is far shorter.
+# One field of CSV may have so many characters. The longest datum is far shorter.
 MAXIMUM_FIELD = 1024 * 1024
-# Of a spreadsheet. What lies beyond is not read.
+# So many cells of a spreadsheet's row are read; what lies beyond is not.
 MAXIMUM_CELLS = 500
 # A first row of these is a header. FastGPT's own template has "index" and "content".
 QUESTIONS = {"q", "question", "index", "问题"}
@@ -34,7 +34,7 @@ def csv_rows(file: IO[bytes]) -> Iterator[Row]:
     # Spreadsheets write semicolons where a comma is the decimal point.
     delimiter = max(",;\t", key=first.count)
     try:
-        for number, row in enumerate(csv.reader(chained(first, lines), delimiter=delimiter), 1):
+        for number, row in enumerate(csv.reader(prepend(first, lines), delimiter=delimiter), 1):
             check_row(number, len(row))
             q, a, *others = [*row, "", ""][: max(2, len(row))]
             if number == 1 and q.strip().lower() in QUESTIONS and a.strip().lower() in ANSWERS:
@@ -54,15 +54,15 @@ def check_row(number: int, columns: int) -> None:
         )
 
 
-def chained(first: str, lines: Iterable[str]) -> Iterator[str]:
+def prepend(first: str, lines: Iterable[str]) -> Iterator[str]:
     yield first
     yield from lines
 
 
 def lines_of(blocks: Iterable[str]) -> Iterator[str]:
-    """With their ends, as `csv` wants them."""
     rest = ""
     for block in blocks:
+        # Lines keep their ends, as `csv` wants them.
         lines = io.StringIO(rest + block, newline="").readlines()
         # The last may go on in the next block.
         rest = lines.pop() if lines else ""
@@ -72,17 +72,17 @@ def lines_of(blocks: Iterable[str]) -> Iterator[str]:
 
 
 def xlsx_rows(file: IO[bytes]) -> Iterator[str]:
-    """Each row a line that says what its cells are: `name: value; name: value`, by the first row of its sheet."""
+    """Yield each row as a line, `name: value; name: value`, with the names that the first row of its sheet has."""
     from openpyxl import load_workbook
 
     workbook = load_workbook(file, read_only=True, data_only=True)
     count = 0
     for sheet in workbook.worksheets:
-        # What it claims to be may be far larger than what it holds.
+        # A sheet may claim to be far larger than it is.
         sheet.reset_dimensions()
         names: list[str] | None = None
         for row in sheet.iter_rows(values_only=True, max_col=MAXIMUM_CELLS):
-            cells = [told(cell) for cell in row]
+            cells = [cell_text(cell) for cell in row]
             if not any(cells):
                 continue
             count += 1
@@ -95,7 +95,7 @@ def xlsx_rows(file: IO[bytes]) -> Iterator[str]:
                 yield line_of(names, cells) + "\n"
 
 
-def told(cell: Any) -> str:
+def cell_text(cell: Any) -> str:
     return "" if cell is None else " ".join(str(cell).split())
 
 

@@ -12,12 +12,12 @@ from apikeys import outbound
 from datasets.conversion.formats import Format, Unreadable, charset_of
 
 MAXIMUM_URL = 2000
-# Of one import, with its redirects and what robots are told.
+# One import takes no longer, with its redirects and with robots.txt.
 TOTAL_SECONDS = 20.0
 CONNECT_SECONDS = 5.0
 MAXIMUM_BYTES = 10 * 1024 * 1024
 MAXIMUM_REDIRECTS = 5
-# As much of a robots.txt as RFC 9309 asks for.
+# RFC 9309 asks to read so much of a robots.txt.
 ROBOTS_BYTES = 500 * 1024
 REDIRECTS = {301, 302, 303, 307, 308}
 FORMATS = {
@@ -32,7 +32,7 @@ FORMATS = {
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a URL led to. Text is in UTF-8."""
+    """The content that a URL led to. Text is in UTF-8."""
 
     content: bytes
     format: Format
@@ -43,7 +43,6 @@ class NoAnswer(Exception):
 
 
 def check_url(url: str) -> None:
-    """Raises Unreadable for what is no URL of http or https."""
     try:
         parts = urlsplit(url)
         is_link = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -58,18 +57,18 @@ def check_url(url: str) -> None:
 
 
 async def fetch(url: str) -> Page:
-    """Raises Unreadable, whose message names no address but the caller's own."""
+    """Raise Unreadable, whose message names no address but the caller's own."""
     try:
         async with asyncio.timeout(TOTAL_SECONDS):
-            return await follow(url)
+            return await follow_redirects(url)
     except TimeoutError:
         raise Unreadable(f"The page did not arrive within {TOTAL_SECONDS:g} seconds.") from None
     except NoAnswer as error:
         raise Unreadable(str(error)) from None
 
 
-async def follow(url: str) -> Page:
-    """Each step of the way is a call of its own: its URL, its address and its host's robots.txt are looked at."""
+async def follow_redirects(url: str) -> Page:
+    # Each step is a call of its own: its URL, its address and its host's robots.txt are checked.
     for _ in range(MAXIMUM_REDIRECTS + 1):
         check_url(url)
         if not await robots_may(url):
@@ -112,7 +111,7 @@ async def page_of(response: aiohttp.ClientResponse) -> Page:
     if not content:
         raise Unreadable("The page is empty.")
     if format is not Format.PDF:
-        content = await asyncio.to_thread(in_utf8, content, charset_of(response.charset or ""))
+        content = await asyncio.to_thread(to_utf8, content, charset_of(response.charset or ""))
     return Page(content, format)
 
 
@@ -125,16 +124,16 @@ async def content_of(response: aiohttp.ClientResponse, maximum: int) -> bytes:
         raise NoAnswer("The page's server closed the connection early.") from None
 
 
-def in_utf8(content: bytes, charset: str | None) -> bytes:
-    """By what its server declares; as it is, if that is wrong, unknown or nothing."""
+def to_utf8(content: bytes, charset: str | None) -> bytes:
     try:
         return content.decode(charset or "utf-8").encode()
     except ValueError:
+        # The server declares a wrong charset, an unknown one, or none: the content stays as it is.
         return content
 
 
 async def robots_may(url: str) -> bool:
-    """As RFC 9309 has it: no robots.txt means yes, one that cannot be had for a fault of its server means no."""
+    """Follow RFC 9309: no robots.txt means yes, one that cannot be had for a fault of its server means no."""
     parts = urlsplit(url)
     robots_url = urlunsplit((parts.scheme, parts.netloc, "/robots.txt", "", ""))
     for _ in range(MAXIMUM_REDIRECTS + 1):

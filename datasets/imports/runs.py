@@ -1,4 +1,4 @@
-"""What the job does with a collection's source: fetch it if it is a link, have it read, and keep what it says.
+"""The job that reads a collection's source: it fetches a link, has the source read, and keeps what it says.
 
 A run may end at any moment, by `kill -9` as well, and another goes on where it was: each batch of data and the count of
 what has been read are written in one transaction, and the same source always gives the same chunks in the same order.
@@ -20,12 +20,12 @@ from datasets.conversion.formats import Format, Unreadable
 from datasets.conversion.items import Frame, Item
 from datasets.conversion.process import frames
 from datasets.imports import links
-from datasets.imports.sources import copy_source, keep_source, shown
+from datasets.imports.sources import copy_source, display_name, keep_source
 from datasets.models import UNREAD, Collection, ImportState, Kind, SourcePiece
 
 logger = logging.getLogger(__name__)
 
-# How often a reading is begun that never gets any further: whatever it is that ends it, it is not tried for ever.
+# A reading that never gets any further is begun so often: whatever it is that ends it, it is not tried for ever.
 MAXIMUM_ATTEMPTS = 5
 
 
@@ -54,8 +54,9 @@ async def run(collection_id: str) -> None:
 
 
 def begin(collection_id: str) -> Collection | None:
-    """Take it in hand; None when there is nothing to do. Counts the attempt before anything can go wrong."""
+    """Mark a collection as being read. Return None when there is nothing to do."""
     rows = Collection.objects.filter(pk=collection_id, state__in=UNREAD)
+    # The attempt is counted before anything can go wrong.
     rows.update(state=ImportState.READING, attempts=F("attempts") + 1)
     collection: Collection | None = rows.select_related("dataset").first()
     if collection is not None and collection.attempts > MAXIMUM_ATTEMPTS:
@@ -76,23 +77,23 @@ def keep_page(collection: Collection, page: links.Page) -> None:
 
 async def read(collection: Collection, file: IO[bytes]) -> None:
     format = Format(collection.source_format)
-    async with aclosing(frames(file, format, collection.chunk_size, collection.chunks_read)) as said:
-        async for frame in said:
+    async with aclosing(frames(file, format, collection.chunk_size, collection.chunks_read)) as stream:
+        async for frame in stream:
             await sync_to_async(keep)(collection, frame)
 
 
 def keep(collection: Collection, frame: Frame) -> None:
-    """Insert a frame's items and note how far the reading is. Raises Overtaken when somebody else did."""
+    """Insert a frame's items and note how far the reading is. Raise Overtaken when somebody else did."""
     before, after = collection.chunks_read, collection.chunks_read + len(frame.items)
     columns: dict[str, Any] = {
         "chunks_read": after,
         "left_out": frame.left_out,
         "attempts": 0,
     }
-    if frame.title and collection.name == shown(collection.url):
-        columns["name"] = shown(frame.title)
+    if frame.title and collection.name == display_name(collection.url):
+        columns["name"] = display_name(frame.title)
     with transaction.atomic():
-        # In the order in which all take them: who removes a dataset takes its collections after it.
+        # All lock in this order: a removal of a dataset takes its collections after it.
         with connection.cursor() as cursor:
             cursor.execute(data.HOLD, {"dataset_id": collection.dataset_id})
         rows = Collection.objects.filter(pk=collection.pk, state=ImportState.READING, chunks_read=before)
@@ -109,8 +110,8 @@ def datum_of(item: Item, chunk_index: int) -> data.NewDatum:
 
 
 def end(collection: Collection, state: ImportState, failure: str = "") -> None:
-    """The source is not needed any more, however it ended. What was read of it stays."""
     with transaction.atomic():
         rows = Collection.objects.filter(pk=collection.pk, state=ImportState.READING)
         if rows.update(state=state, failure=failure[:500], updated_at=timezone.now()):
+            # The source is not needed any more, however its reading ended. What was read of it stays.
             SourcePiece.objects.filter(collection=collection).delete()

@@ -1,8 +1,10 @@
-"""Collections that are made from a text, a file or a link. What is kept here is read by a job: see `import_runs`.
+"""Collections that are made from a text, a file or a link. A job reads them: see `runs`.
 
 from_text(dataset, "...", ImportOptions(name="..."))
 from_file(dataset, file, "film.pdf", ImportOptions())
 from_link(dataset, "https://example.org/", ImportOptions())
+
+Each raises Unreadable for what cannot be imported, and RateLimited when the team has too much waiting.
 """
 
 import os
@@ -25,12 +27,12 @@ from datasets.queue import queue_import
 
 PIECE_BYTES = 256 * 1024
 MAXIMUM_NAME = 200
-# What a team may have waiting: sources that have not been read to their end, and their bytes. The workers read a few at
-# a time, those of other teams among them.
+# A team may have so many sources that have not been read to their end, and so many bytes of them. The workers read a
+# few at a time, those of other teams among them.
 MAXIMUM_WAITING = 200
 MAXIMUM_WAITING_BYTES = 1024**3
 RETRY_SECONDS = 60
-# One team's imports count themselves one after the other.
+# One team's imports are counted one after the other.
 LOCK = "SELECT pg_advisory_xact_lock(hashtext('datasets_imports'), hashtext(%s))"
 
 
@@ -45,7 +47,6 @@ class ImportOptions:
 
 
 def from_text(dataset: Dataset, text: str, options: ImportOptions) -> Collection:
-    """A text, which may be Markdown. Raises Unreadable when there is none."""
     text = storable(text)
     if not text.strip():
         raise Unreadable("The text is empty.")
@@ -54,7 +55,6 @@ def from_text(dataset: Dataset, text: str, options: ImportOptions) -> Collection
 
 
 def from_file(dataset: Dataset, file: IO[bytes], file_name: str, options: ImportOptions) -> Collection:
-    """A file, whose name and beginning tell what it is. Raises Unreadable when it cannot be imported."""
     head = file.read(HEAD_BYTES)
     format = format_of(file_name, head)
     file.seek(0)
@@ -62,24 +62,24 @@ def from_file(dataset: Dataset, file: IO[bytes], file_name: str, options: Import
 
 
 def from_link(dataset: Dataset, url: str, options: ImportOptions) -> Collection:
-    """A page, which the job fetches. Raises Unreadable for what is no URL of http or https."""
     url = url.strip()
     check_url(url)
     return create(dataset, options, options.name or url, None, kind=Kind.LINK, url=url)
 
 
 def create(dataset: Dataset, options: ImportOptions, name: str, source: IO[bytes] | None, **columns: Any) -> Collection:
-    """The collection, its source, and the job that reads it: all of them or nothing.
+    """Create the collection, its source, and the job that reads it: all of them or nothing.
 
-    Raises RateLimited when its team has too much waiting. That is asked before anything is written, to spare it, and
-    when all has been, in turn, so that none that come at the same time pass together.
+    Raise RateLimited when its team has too much waiting.
     """
     with transaction.atomic():
+        # The room is checked before anything is written, to spare that; and again below, in turn, so that none that
+        # come at the same time pass together.
         check_room(dataset.team_id, 1, size_of(source))
         hold(dataset, options.parent)
         collection: Collection = Collection.objects.create(
             dataset=dataset,
-            name=shown(name),
+            name=display_name(name),
             parent=options.parent,
             chunk_size=options.chunk_size,
             metadata=options.metadata,
@@ -96,7 +96,6 @@ def create(dataset: Dataset, options: ImportOptions, name: str, source: IO[bytes
 
 
 def check_room(team_id: str, coming: int = 0, coming_bytes: int = 0) -> None:
-    """Whether a team may have this waiting besides what it has. Raises RateLimited."""
     waiting = Collection.objects.for_team(team_id).filter(state__in=UNREAD)
     length = Func(F("content"), function="octet_length", output_field=BigIntegerField())
     size = SourcePiece.objects.filter(collection__in=waiting).aggregate(size=Sum(length))["size"] or 0
@@ -117,13 +116,12 @@ def size_of(source: IO[bytes] | None) -> int:
     return size
 
 
-def shown(name: str) -> str:
-    """A name that a source has, as it can be shown in a list."""
+def display_name(name: str) -> str:
     return CONTROLS.sub(" ", storable(name)).strip()[:MAXIMUM_NAME] or "-"
 
 
 def hold(dataset: Dataset, parent: Collection | None) -> None:
-    """Let nobody remove them meanwhile. Raises DatasetNotFound or CollectionNotFound when somebody has."""
+    """Lock them against removal. Raise DatasetNotFound or CollectionNotFound when somebody has removed them."""
     with connection.cursor() as cursor:
         cursor.execute(HOLD, {"dataset_id": dataset.pk})
         if cursor.fetchone() is None:
@@ -135,7 +133,7 @@ def hold(dataset: Dataset, parent: Collection | None) -> None:
 
 
 def keep_source(collection: Collection, source: IO[bytes]) -> None:
-    """Written a piece at a time, so that a large file takes no memory."""
+    # A piece is written at a time, so that a large file takes no memory.
     for ordinal, piece in enumerate(pieces_of(source)):
         SourcePiece.objects.create(collection=collection, ordinal=ordinal, content=piece)
 
@@ -146,7 +144,7 @@ def pieces_of(source: IO[bytes]) -> Iterator[bytes]:
 
 
 def copy_source(collection: Collection, target: IO[bytes]) -> None:
-    """Write the kept source out, a piece at a time."""
+    """Write the kept source into `target`, a piece at a time, and rewind it."""
     pieces = SourcePiece.objects.filter(collection=collection)
     for ordinal in range(pieces.count()):
         target.write(pieces.get(ordinal=ordinal).content)

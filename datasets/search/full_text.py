@@ -1,4 +1,4 @@
-"""What the database finds of datasets by words: data that have those of a query, weighed by BM25."""
+"""Search of datasets by words: data that have those of a query, weighed by BM25."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,12 +8,12 @@ from itertools import combinations
 from apikeys.hot_path.connections import Connection
 from datasets.search.nearest import CANDIDATES, Scored
 
-# Words of a query that are looked for, and texts that are weighed by them.
+# So many words of a query are looked for, and so many texts are weighed by them.
 MAXIMUM_WORDS = 64
 MAXIMUM_WEIGHED = 2_000
 # Counting ends here: from there on the planner's statistics know.
 COMMON = 5_000
-# Common words of which several have to stand in a text; where so few have, fewer of the words are enough.
+# Several of at most so many common words have to stand in a text; where fewer than ENOUGH have, fewer words do.
 MAXIMUM_TOGETHER = 6
 ENOUGH = 20
 
@@ -22,10 +22,10 @@ COUNTS = """
 SELECT (
     SELECT count(*) FROM (
         SELECT FROM datasets_datum AS datum
-        WHERE datum.words @@ word.wanted AND datum.dataset_id = ANY (%(dataset_ids)s) LIMIT %(common)s) AS datum)
-FROM unnest(%(wanted)s::text[]::tsquery[]) WITH ORDINALITY AS word(wanted, number) ORDER BY word.number
+        WHERE datum.words @@ word.query AND datum.dataset_id = ANY (%(dataset_ids)s) LIMIT %(common)s) AS datum)
+FROM unnest(%(queries)s::text[]::tsquery[]) WITH ORDINALITY AS word(query, number) ORDER BY word.number
 """
-# Whether there are COMMON vectors, which an index tells at once; what all data are about, so many rows.
+# It tells whether there are COMMON vectors, which an index knows at once, and about how many rows all data have.
 SIZES = """
 SELECT (
     SELECT count(*) = %(common)s FROM (
@@ -34,7 +34,7 @@ SELECT (
         LIMIT %(common)s) AS vector),
     (SELECT greatest(reltuples, %(common)s) FROM pg_class WHERE oid = 'datasets_datum'::regclass)
 """
-# One row for each word, told by the statistics of the last ANALYZE alone.
+# EXPLAIN estimates the rows for each word by the statistics of the last ANALYZE alone.
 ESTIMATED = "SELECT 1 FROM datasets_datum WHERE words @@ %s::tsquery"
 
 # BM25, with its usual k1 = 1.2 and b = 0.75. How often a text has a word is what ts_rank makes 1 + 1/4 + 1/9 ... of,
@@ -42,9 +42,9 @@ ESTIMATED = "SELECT 1 FROM datasets_datum WHERE words @@ %s::tsquery"
 # vector is read once, and not for each word anew.
 WEIGHED = """
 WITH datum AS MATERIALIZED (
-    SELECT datum.* FROM unnest(%(wanted)s::text[]::tsquery[]) AS part(wanted) CROSS JOIN LATERAL (
+    SELECT datum.* FROM unnest(%(queries)s::text[]::tsquery[]) AS part(query) CROSS JOIN LATERAL (
         SELECT id, words || '' AS words, length(q) + length(a) AS length FROM datasets_datum
-        WHERE words @@ part.wanted AND dataset_id = ANY (%(dataset_ids)s) LIMIT %(weighed)s) AS datum
+        WHERE words @@ part.query AND dataset_id = ANY (%(dataset_ids)s) LIMIT %(weighed)s) AS datum
 ),
 word AS MATERIALIZED (SELECT * FROM unnest(%(words)s::text[]::tsquery[], %(weights)s::float8[]) AS word(word, weight))
 SELECT datum.id, (
@@ -59,46 +59,46 @@ ORDER BY score DESC, datum.id LIMIT %(limit)s
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word as a tsquery has it, and how many texts of the datasets have it: of what is common, about."""
+    """A word as a tsquery has it, and how many texts of the datasets have it: about so many, where it is common."""
 
     lexeme: str
     count: float
 
 
-def with_words(connection: Connection, dataset_ids: Sequence[str], words: str) -> Scored:
-    """(datum, weight), best first: of data that have a rare word of these, or several of the common ones."""
+def find_by_words(connection: Connection, dataset_ids: Sequence[str], words: str) -> Scored:
+    """Return (datum, weight) pairs, best first, of data with a rare one of these words, or several common ones."""
     row = connection.execute(LEXEMES, [words]).fetchone()
-    lexemes = [quoted(lexeme) for lexeme in row[0][:MAXIMUM_WORDS]] if row else []
+    lexemes = [quote_lexeme(lexeme) for lexeme in row[0][:MAXIMUM_WORDS]] if row else []
     if not lexemes:
         return []
     texts = Texts(connection, dataset_ids)
-    total, found = texts.counted(lexemes)
+    total, found = texts.count_words(lexemes)
     rare, common = _apart(found, total)
-    wanted = [" | ".join(word.lexeme for word in rare)] if rare else []
+    queries = [" | ".join(word.lexeme for word in rare)] if rare else []
     weighed: Scored | None = None
     for several in _several(common, has_rare=bool(rare)):
-        wanted.append(several)
-        weighed = texts.weighed(wanted, found, total)
+        queries.append(several)
+        weighed = texts.weigh(queries, found, total)
         if len(weighed) >= ENOUGH:
             break
-    return texts.weighed(wanted, found, total) if weighed is None else weighed
+    return texts.weigh(queries, found, total) if weighed is None else weighed
 
 
 class Texts:
-    """What some datasets have."""
+    """The texts of some datasets."""
 
     def __init__(self, connection: Connection, dataset_ids: Sequence[str]) -> None:
         self._connection = connection
         self._dataset_ids = list(dataset_ids)
-        # As datasets_dataset_word() of the database spells it.
-        self._own = "(" + " | ".join(quoted(f" {dataset_id}") for dataset_id in dataset_ids) + ")"
+        # datasets_dataset_word() of the database spells it so.
+        self._own = "(" + " | ".join(quote_lexeme(f" {dataset_id}") for dataset_id in dataset_ids) + ")"
 
-    def counted(self, lexemes: Sequence[str]) -> tuple[float, list[Word]]:
-        """How many texts there are, and the words that any of them has, the rarest first."""
+    def count_words(self, lexemes: Sequence[str]) -> tuple[float, list[Word]]:
+        """Return how many texts there are, and the words that any of them has, the rarest first."""
         values = {"dataset_ids": self._dataset_ids, "common": COMMON}
         ((is_large, of_all),) = self._connection.execute(SIZES, values).fetchall()
         if is_large:
-            total, known = self._estimated(lexemes, of_all)
+            total, known = self._estimate(lexemes, of_all)
         else:
             total, known = self._counts([self._own])[0], {}
         counted = [lexeme for lexeme in lexemes if known.get(lexeme, 0) < COMMON]
@@ -106,13 +106,13 @@ class Texts:
         words = [Word(lexeme, count) for lexeme, count in known.items() if count]
         return total, sorted(words, key=lambda word: (word.count, word.lexeme))
 
-    def _counts(self, wanted: Sequence[str]) -> list[float]:
+    def _counts(self, queries: Sequence[str]) -> list[float]:
         """Of texts that fit each query, COMMON at most."""
-        values = {"wanted": list(wanted), "dataset_ids": self._dataset_ids, "common": COMMON}
-        return [count for (count,) in self._connection.execute(COUNTS, values).fetchall()] if wanted else []
+        values = {"queries": list(queries), "dataset_ids": self._dataset_ids, "common": COMMON}
+        return [count for (count,) in self._connection.execute(COUNTS, values).fetchall()] if queries else []
 
-    def _estimated(self, lexemes: Sequence[str], of_all: float) -> tuple[float, dict[str, float]]:
-        """The same of large datasets, by what the planner knows of all data. Only of common words it knows much."""
+    def _estimate(self, lexemes: Sequence[str], of_all: float) -> tuple[float, dict[str, float]]:
+        """Estimate counts in large datasets by what the planner knows of all data: much of common words alone."""
         queries = [self._own, *lexemes]
         statement = "EXPLAIN (FORMAT JSON) " + " UNION ALL ".join([ESTIMATED] * len(queries))
         (((explained,),),) = self._connection.execute(statement, queries).fetchall()
@@ -122,15 +122,15 @@ class Texts:
             lexeme: min(count, of_all) * total / of_all for lexeme, count in zip(lexemes, counts, strict=True)
         }
 
-    def weighed(self, wanted: Sequence[str], words: Sequence[Word], total: float) -> Scored:
+    def weigh(self, queries: Sequence[str], words: Sequence[Word], total: float) -> Scored:
         """Of texts that fit one of these tsqueries, so many of each as can be weighed: the best by all words."""
-        # Each text once: what fits an earlier one is left out.
+        # Each text comes once: one that fits an earlier query is left out.
         parts = [
-            " & ".join([self._own, f"({query})", *(f"!({earlier})" for earlier in wanted[:number])])
-            for number, query in enumerate(wanted)
+            " & ".join([self._own, f"({query})", *(f"!({earlier})" for earlier in queries[:number])])
+            for number, query in enumerate(queries)
         ]
         values = {
-            "wanted": parts,
+            "queries": parts,
             "dataset_ids": self._dataset_ids,
             "words": [word.lexeme for word in words],
             "weights": [math.log(1 + (total - word.count + 0.5) / (word.count + 0.5)) for word in words],
@@ -141,7 +141,7 @@ class Texts:
 
 
 def _apart(words: Sequence[Word], total: float) -> tuple[list[Word], list[Word]]:
-    """Words from the rarest on, so many that all texts with one of them can be weighed; and the others."""
+    """Split off the rarest words, so many that all texts with one of them can be weighed, from the others."""
     room = math.inf if total <= MAXIMUM_WEIGHED else MAXIMUM_WEIGHED
     for number, word in enumerate(words):
         room -= word.count
@@ -151,13 +151,12 @@ def _apart(words: Sequence[Word], total: float) -> tuple[list[Word], list[Word]]
 
 
 def _several(common: Sequence[Word], *, has_rare: bool) -> Iterator[str]:
-    """As tsqueries: all of these words, the rarest of them; then all but any one, and so on."""
+    """Yield tsqueries: all of these words, the rarest of them; then all but any one, and so on."""
     lexemes = [word.lexeme for word in common[:MAXIMUM_TOGETHER]]
     # A common word alone tells nothing that a rare one does not.
     for size in range(len(lexemes), 1 if has_rare else 0, -1):
         yield " | ".join(f"({' & '.join(together)})" for together in combinations(lexemes, size))
 
 
-def quoted(lexeme: str) -> str:
-    """As a tsquery has it."""
+def quote_lexeme(lexeme: str) -> str:
     return "'" + lexeme.replace("\\", "\\\\").replace("'", "''") + "'"

@@ -1,14 +1,15 @@
-"""What the database finds of datasets by vectors: data whose texts lie near one. `full_text` finds by words."""
+"""Search of datasets by vectors: data whose texts lie near one. `full_text` searches by words."""
 
 from dataclasses import dataclass
 
 from apikeys.hot_path.connections import Connection
-from datasets.vectors.indexes import type_of
+from datasets.vectors.indexes import index_type_of
 
-# Found of each kind. What is further down is hardly ever what was meant.
+# So many are found of each kind. What is further down is hardly ever what was meant.
 CANDIDATES = 100
-# Of the transaction alone. The index is used wherever there is one, however small the planner takes a set for, and
-# goes on reading where it met removed rows. Compiling a statement, or more processes for it, would only take longer.
+# These hold in the transaction alone. The index is used wherever there is one, however small the planner takes a set
+# for, and goes on reading where it met removed rows. Compiling a statement, or more processes for it, would only take
+# longer.
 SETTINGS = {
     "hnsw.iterative_scan": "strict_order",
     "hnsw.ef_search": "400",
@@ -36,7 +37,6 @@ Scored = list[tuple[str, float]]
 
 
 def prepare(connection: Connection) -> None:
-    """Set what these searches need, until the transaction ends."""
     names = ", ".join("set_config(%s, %s, true)" for _ in SETTINGS)
     connection.execute(f"SELECT {names}", [text for pair in SETTINGS.items() for text in pair])
 
@@ -62,8 +62,8 @@ GROUP BY text.datum_id ORDER BY score DESC, text.datum_id
 
 
 def nearest(connection: Connection, near: Near) -> Scored:
-    """(datum, cosine), nearest first."""
-    parts = [by_index(vector_set_id, len(near.vector)) for vector_set_id in near.indexed]
+    """Return (datum, cosine) pairs, nearest first."""
+    parts = [index_query(vector_set_id, len(near.vector)) for vector_set_id in near.indexed]
     if near.others:
         parts.append(ONE_BY_ONE)
     vector = f"[{','.join(map(repr, near.vector))}]"
@@ -71,6 +71,5 @@ def nearest(connection: Connection, near: Near) -> Scored:
     return connection.execute(NEAREST.format(near="UNION ALL".join(parts)), values).fetchall()
 
 
-def by_index(vector_set_id: int, dimension: int) -> str:
-    """Neighbors in a set as its own index finds them."""
-    return BY_INDEX.format(vector_set_id=int(vector_set_id), type=type_of(dimension), dimension=dimension)
+def index_query(vector_set_id: int, dimension: int) -> str:
+    return BY_INDEX.format(vector_set_id=int(vector_set_id), type=index_type_of(dimension), dimension=dimension)

@@ -25,7 +25,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Quote:
-    """A datum that was found, and why."""
+    """A datum that was found, and why. Its JSON is as FastGPT has it."""
 
     id: str
     q: str
@@ -38,7 +38,6 @@ class Quote:
     scores: tuple[Score, ...]
 
     def json(self) -> dict[str, Any]:
-        """As FastGPT has it."""
         return {
             "id": self.id,
             "q": self.q,
@@ -56,18 +55,18 @@ class Quote:
         return f"{self.q}\n{self.a}" if self.a else self.q
 
 
-# Each type's list, best first.
+# Each type of score has its list, best first.
 Lists = dict[str, Scored]
 
 
-def _interleaved(lists: Sequence[Scored]) -> Scored:
-    """Of several models first the best of each: their cosines cannot be compared."""
+def interleave(lists: Sequence[Scored]) -> Scored:
+    """Put the best of each model first: cosines of several models cannot be compared."""
     ranked = [(rank, pair) for scored in lists for rank, pair in enumerate(scored)]
     return [pair for _, pair in sorted(ranked, key=lambda one: (one[0], -one[1][1]))]
 
 
-def _fused(lists: Lists) -> dict[str, tuple[Score, ...]]:
-    """The scores of each datum, best datum first."""
+def fuse(lists: Lists) -> dict[str, tuple[Score, ...]]:
+    """Return the scores of each datum, best datum first."""
     lists = {kind: scored for kind, scored in lists.items() if scored}
     scores: dict[str, tuple[Score, ...]] = {}
     fused: dict[str, float] = {}
@@ -89,8 +88,8 @@ WHERE datum.id = ANY (%(ids)s) AND datum.dataset_id = ANY (%(dataset_ids)s)
 """
 
 
-def _quotes(connection: Connection, dataset_ids: list[str], scores: dict[str, tuple[Score, ...]]) -> list[Quote]:
-    """In the order of the scores; of equal texts the first."""
+def load_quotes(connection: Connection, dataset_ids: list[str], scores: dict[str, tuple[Score, ...]]) -> list[Quote]:
+    """Load quotes in the order of the scores; of equal texts the first."""
     cursor = connection.cursor(row_factory=dict_row)
     rows = cursor.execute(QUOTES, {"ids": list(scores), "dataset_ids": dataset_ids}).fetchall()
     by_id = {row["id"]: row for row in rows}
@@ -102,11 +101,11 @@ def _quotes(connection: Connection, dataset_ids: list[str], scores: dict[str, tu
     return list(found.values())
 
 
-def _within(quotes: list[Quote], limit: int) -> list[Quote]:
-    """As many as have room together, and always the first."""
+def cut_to_limit(quotes: list[Quote], limit: int) -> list[Quote]:
     room = limit
     for number, quote in enumerate(quotes):
         room -= token_counts([quote.text])[0]
         if room < 0:
+            # The first has room in any case.
             return quotes[: max(number, 1)]
     return quotes

@@ -1,4 +1,4 @@
-"""What was found, judged anew by a provider's reranker: the endpoint that Jina, Cohere and others have."""
+"""Reranking by a provider: the endpoint that Jina, Cohere and others have."""
 
 import math
 from collections.abc import Sequence
@@ -13,22 +13,22 @@ class _Result(msgspec.Struct):
     relevance_score: float
 
 
-class _Answer(msgspec.Struct):
+class _RerankBody(msgspec.Struct):
     results: list[_Result]
 
 
-_answers = msgspec.json.Decoder(_Answer)
+_decoder = msgspec.json.Decoder(_RerankBody)
 
 
 async def rerank(model: ProviderModel, query: str, documents: Sequence[str]) -> list[float]:
-    """How relevant each document is, in their order. Raises UpstreamError or UpstreamTimeout."""
+    """Return how relevant each document is, in their order. Raise UpstreamError or UpstreamTimeout."""
     if not documents:
         return []
     body = {"model": model.name, "query": query, "documents": list(documents)}
-    return _checked(model, await model.ask("rerank", body, _answers), len(documents))
+    return _scores_of(model, await model.ask("rerank", body, _decoder), len(documents))
 
 
-def _checked(model: ProviderModel, answer: _Answer, count: int) -> list[float]:
+def _scores_of(model: ProviderModel, answer: _RerankBody, count: int) -> list[float]:
     scores = {result.index: result.relevance_score for result in answer.results}
     if len(answer.results) != count or scores.keys() != set(range(count)):
         raise model.refusal(f"{len(answer.results)} scores for {count} documents")

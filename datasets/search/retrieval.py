@@ -3,12 +3,15 @@
 import asyncio
 import math
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from time import perf_counter
+from typing import Any
+
+from psycopg.rows import kwargs_row
 
 from apikeys.errors import DatasetNotFound, ServiceUnavailable, UpstreamError
 from apikeys.hot_path.connections import Connection
@@ -17,22 +20,22 @@ from apikeys.object_ids import is_object_id
 from apikeys.storable_text import storable
 from datasets.search import full_text, nearest
 from datasets.search.nearest import Near
-from datasets.search.quotes import Lists, Quote, Score, _fused, _interleaved, _quotes, _within
+from datasets.search.quotes import Lists, Quote, Score, cut_to_limit, fuse, interleave, load_quotes
 from datasets.search.rerank import rerank
 from datasets.texts import words_of
 from datasets.vectors.embeddings import embed
 from datasets.vectors.indexes import NAME as INDEX_NAME
 from datasets.vectors.provider_models import ProviderModel
 
-# Tokens of all quotes together: unless something else is wanted, and at most.
+# All quotes together have so many tokens: where a query asks for no other limit, and at most.
 USUAL_LIMIT, MAXIMUM_LIMIT = 5_000, 20_000
-# Of a query's text; what comes after that is left out.
+# So much of a query's text is searched for; the rest is left out.
 MAXIMUM_CHARACTERS = 8_000
-# How often a query begins anew because a dataset's model changed meanwhile.
+# A query begins anew so often because a dataset's model changed meanwhile.
 ATTEMPTS = 3
-# How long a query waits for its vector, and for its reranker, where their provider allows more.
+# A query waits so long for its vector, and for its reranker, where their provider allows more.
 PROVIDER_SECONDS = 30
-# How many queries for which a thread is held may wait for providers at once: the others of its kind have work to do.
+# So many queries for which a thread is held may wait for providers at once: other threads have work to do.
 MAXIMUM_HOLDING = 8
 _holding = threading.BoundedSemaphore(MAXIMUM_HOLDING)
 
@@ -40,7 +43,7 @@ readers = Readers("retrieval", threads=4, capacity=256, wait_seconds=10.0)
 
 
 class Mode(StrEnum):
-    """FastGPT's names."""
+    """The ways to search, by FastGPT's names."""
 
     EMBEDDING = "embedding"
     FULL_TEXT = "fullTextRecall"
@@ -49,7 +52,7 @@ class Mode(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What is searched, and how much of it is wanted.
+    """A search, and how much of what it finds is wanted.
 
     `limit` is in tokens of all quotes together. `similarity` is the least cosine, or the least relevance where
     a reranker judged; what is found by its words alone has neither. `holds_thread`: a thread waits for it.
@@ -66,7 +69,7 @@ class Query:
 
     @property
     def least(self) -> float:
-        """0 asks for nothing: cosines, and what some rerankers answer, may be below."""
+        # 0 asks for nothing: cosines, and what some rerankers answer, may be below.
         return self.similarity or -math.inf
 
 
@@ -95,7 +98,7 @@ class SearchableDataset:
 async def search(query: Query) -> SearchResult:
     """Find what fits best. Datasets that are not the team's are as if absent.
 
-    Raises DatasetNotFound when none is left; UpstreamError, UpstreamTimeout; ServiceUnavailable.
+    Raise DatasetNotFound when none is left; UpstreamError, UpstreamTimeout; ServiceUnavailable.
     """
     started = perf_counter()
     text = storable(query.text[:MAXIMUM_CHARACTERS]).strip()
@@ -107,24 +110,27 @@ async def search(query: Query) -> SearchResult:
         reranker = (
             next((dataset.reranker for dataset in datasets if dataset.reranker), None) if query.uses_rerank else None
         )
-        nears, tokens = await _near(query, datasets)
+        nears, tokens = await _embed_query(query, datasets)
         least = -math.inf if reranker else query.least
-        quotes = await readers.read(partial(_find, query, datasets, nears, least))
+        quotes = await readers.read(partial(_find_quotes, query, datasets, nears, least))
         if quotes is not None:
             break
     else:
         raise ServiceUnavailable
     if reranker is not None:
-        quotes = await _reranked(reranker, query, quotes)
-    quotes = await asyncio.to_thread(_within, quotes, query.limit)
+        quotes = await _rerank(reranker, query, quotes)
+    quotes = await asyncio.to_thread(cut_to_limit, quotes, query.limit)
     return SearchResult(quotes, perf_counter() - started, tokens, has_reranked=reranker is not None)
 
 
 SEARCHABLE_DATASETS = """
-SELECT dataset.id, vector_set.id, vector_set.dimension, EXISTS (
-        SELECT FROM pg_index WHERE indexrelid = to_regclass(%(index_name)s || vector_set.id) AND indisvalid),
-    vector_set.model, embedder.base_url, embedder.encrypted_secret, embedder.connect_seconds, embedder.total_seconds,
-    dataset.rerank_model, reranker.base_url, reranker.encrypted_secret, reranker.connect_seconds, reranker.total_seconds
+SELECT dataset.id AS dataset_id, vector_set.id AS vector_set_id, vector_set.dimension, EXISTS (
+        SELECT FROM pg_index WHERE indexrelid = to_regclass(%(index_name)s || vector_set.id) AND indisvalid
+    ) AS has_index,
+    vector_set.model AS embed_model, embedder.base_url AS embed_url, embedder.encrypted_secret AS embed_secret,
+    embedder.connect_seconds AS embed_connect_seconds, embedder.total_seconds AS embed_total_seconds,
+    dataset.rerank_model, reranker.base_url AS rerank_url, reranker.encrypted_secret AS rerank_secret,
+    reranker.connect_seconds AS rerank_connect_seconds, reranker.total_seconds AS rerank_total_seconds
 FROM datasets_dataset AS dataset
 LEFT JOIN datasets_vectorset AS vector_set ON vector_set.dataset_id = dataset.id AND vector_set.is_current
 LEFT JOIN chat_provider AS embedder ON embedder.id = vector_set.provider_id
@@ -136,28 +142,41 @@ ORDER BY array_position(%(dataset_ids)s, dataset.id::text)
 
 def _searchable_datasets(query: Query, connection: Connection) -> list[SearchableDataset]:
     values = {"team_id": query.team_id, "dataset_ids": list(query.dataset_ids), "index_name": INDEX_NAME}
-    rows = connection.execute(SEARCHABLE_DATASETS, values).fetchall()
-    return [
+    return (
+        connection.cursor(row_factory=kwargs_row(_searchable_dataset)).execute(SEARCHABLE_DATASETS, values).fetchall()
+    )
+
+
+def _searchable_dataset(
+    *, dataset_id: str, vector_set_id: int | None, dimension: int | None, has_index: bool, **models: Any
+) -> SearchableDataset:
+    return SearchableDataset(
+        dataset_id=dataset_id,
+        vector_set_id=vector_set_id,
+        dimension=dimension,
+        has_index=has_index,
         # A set's provider cannot be removed: where there is none, the model is the static one.
-        SearchableDataset(
-            row[0], row[1], row[2], row[3], _model(*row[4:9]) or ProviderModel.of(None, ""), _model(*row[9:])
-        )
-        for row in rows
-    ]
+        model=_model("embed", models) or ProviderModel.of(None, ""),
+        reranker=_model("rerank", models),
+    )
 
 
-def _model(
-    name: str, base_url: str | None, secret: bytes | None, connect_seconds: int, total_seconds: int
-) -> ProviderModel | None:
-    """Of a provider, or None where there is none."""
-    if base_url is None:
+def _model(prefix: str, columns: Mapping[str, Any]) -> ProviderModel | None:
+    """Return the model that columns of this prefix describe; None where they name no provider."""
+    if columns[f"{prefix}_url"] is None:
         return None
-    return ProviderModel.of_columns(name, base_url, secret, connect_seconds, min(total_seconds, PROVIDER_SECONDS))
+    return ProviderModel.of_columns(
+        columns[f"{prefix}_model"],
+        base_url=columns[f"{prefix}_url"],
+        encrypted_secret=columns[f"{prefix}_secret"],
+        connect_seconds=columns[f"{prefix}_connect_seconds"],
+        total_seconds=min(columns[f"{prefix}_total_seconds"], PROVIDER_SECONDS),
+    )
 
 
 @contextmanager
-def _asking(query: Query, models: Iterable[ProviderModel]) -> Iterator[None]:
-    """While models are awaited. Raises ServiceUnavailable when too many threads are held."""
+def _holding_thread(query: Query, models: Iterable[ProviderModel]) -> Iterator[None]:
+    """Count the thread that waits for models, if one does. Raise ServiceUnavailable when too many do."""
     if not query.holds_thread or all(model.is_static for model in models):
         yield
         return
@@ -169,8 +188,8 @@ def _asking(query: Query, models: Iterable[ProviderModel]) -> Iterator[None]:
         _holding.release()
 
 
-async def _near(query: Query, datasets: Sequence[SearchableDataset]) -> tuple[list[Near], int]:
-    """Where to look by vectors, for each model once; and the tokens that providers charged."""
+async def _embed_query(query: Query, datasets: Sequence[SearchableDataset]) -> tuple[list[Near], int]:
+    """Return where to look by vectors, for each model once, and the tokens that providers charged."""
     if query.mode is Mode.FULL_TEXT or not query.text:
         return [], 0
     spaces: dict[tuple[ProviderModel, int], list[SearchableDataset]] = {}
@@ -178,7 +197,7 @@ async def _near(query: Query, datasets: Sequence[SearchableDataset]) -> tuple[li
         # Before a set's first vector nothing can be near.
         if dataset.vector_set_id is not None and dataset.dimension is not None:
             spaces.setdefault((dataset.model, dataset.dimension), []).append(dataset)
-    with _asking(query, [model for model, _ in spaces]):
+    with _holding_thread(query, [model for model, _ in spaces]):
         embedded = await asyncio.gather(*(embed(model, [query.text]) for model, _ in spaces))
     nears, tokens = [], 0
     for ((_, dimension), of_space), answer in zip(spaces.items(), embedded, strict=True):
@@ -186,7 +205,7 @@ async def _near(query: Query, datasets: Sequence[SearchableDataset]) -> tuple[li
         (vector,) = answer.vectors
         if len(vector) != dimension:
             raise UpstreamError("The embedding provider returned a vector of another dimension than before.")
-        # Of a text without any token nothing can be said.
+        # A text without any token has no direction, so that nothing is near it.
         if any(vector):
             indexed, others = (
                 [
@@ -200,33 +219,33 @@ async def _near(query: Query, datasets: Sequence[SearchableDataset]) -> tuple[li
     return nears, tokens
 
 
-def _find(
+def _find_quotes(
     query: Query, datasets: Sequence[SearchableDataset], nears: Sequence[Near], least: float, connection: Connection
 ) -> list[Quote] | None:
-    """What is found by vectors has a cosine of at least `least`. None when another model took a dataset over."""
+    """Search by vectors from a cosine of `least` on. Return None when another model took a dataset over."""
     dataset_ids = [dataset.dataset_id for dataset in datasets]
     lists: Lists = {}
     with connection.transaction():
         nearest.prepare(connection)
         if query.mode is not Mode.FULL_TEXT:
             found = [nearest.nearest(connection, near) for near in nears]
-            lists["embedding"] = [pair for pair in _interleaved(found) if pair[1] >= least]
+            lists["embedding"] = [pair for pair in interleave(found) if pair[1] >= least]
         if query.mode is not Mode.EMBEDDING:
-            lists["fullText"] = full_text.with_words(connection, dataset_ids, words_of(query.text))
-        if not _are_there(connection, nears):
+            lists["fullText"] = full_text.find_by_words(connection, dataset_ids, words_of(query.text))
+        if not _are_sets_there(connection, nears):
             return None
-        return _quotes(connection, dataset_ids, _fused(lists))
+        return load_quotes(connection, dataset_ids, fuse(lists))
 
 
-def _are_there(connection: Connection, nears: Iterable[Near]) -> bool:
-    """Whether all vectors could be seen: a set's vectors go with it."""
+def _are_sets_there(connection: Connection, nears: Iterable[Near]) -> bool:
+    # A set's vectors go with it: where it is there, all of them could be seen.
     ids = [pk for near in nears for pk in near.vector_set_ids]
     row = connection.execute("SELECT count(*) FROM datasets_vectorset WHERE id = ANY (%s)", [ids]).fetchone()
     return row is not None and row[0] == len(ids)
 
 
-async def _reranked(model: ProviderModel, query: Query, quotes: list[Quote]) -> list[Quote]:
-    with _asking(query, [model]):
+async def _rerank(model: ProviderModel, query: Query, quotes: list[Quote]) -> list[Quote]:
+    with _holding_thread(query, [model]):
         values = await rerank(model, query.text, [quote.text for quote in quotes])
     order = sorted(range(len(quotes)), key=lambda number: -values[number])
     return [

@@ -17,9 +17,9 @@ from datasets.vectors.provider_models import ProviderModel
 
 Result = TypeVar("Result")
 
-# Texts in one call of a provider.
+# One call of a provider has at most so many texts.
 BATCH = 64
-# pgvector's own bound for a column.
+# pgvector's column takes no vectors of more numbers.
 MAX_DIMENSION = 16_000
 # The static model works in one thread of its own, so that it holds up no event loop. It uses no database.
 _thread = ThreadPoolExecutor(1, "static-model")
@@ -39,7 +39,7 @@ class _Usage(msgspec.Struct):
     prompt_tokens: int | None = None
 
 
-class _Answer(msgspec.Struct):
+class _EmbeddingsBody(msgspec.Struct):
     data: list[_Embedding]
     usage: _Usage | None = None
 
@@ -52,16 +52,16 @@ class Embedded:
     prompt_tokens: int | None = None
 
 
-_answers = msgspec.json.Decoder(_Answer)
+_decoder = msgspec.json.Decoder(_EmbeddingsBody)
 
 
 async def embed(model: ProviderModel, texts: Sequence[str]) -> Embedded:
-    """Embed any number of texts, all in one space. Raises UpstreamError, of it TextsRefused, or UpstreamTimeout.
+    """Embed any number of texts, all in one space. Raise UpstreamError, its subclass TextsRefused, or UpstreamTimeout.
 
     The static model raises ServiceUnavailable when too many wait for it.
     """
     if model.is_static:
-        return Embedded(await _in_turn(_static_vectors, texts))
+        return Embedded(await _run_in_turn(_static_vectors, texts))
     found: list[list[float]] = []
     tokens: int | None = 0
     for start in range(0, len(texts), BATCH):
@@ -74,12 +74,11 @@ async def embed(model: ProviderModel, texts: Sequence[str]) -> Embedded:
 
 
 async def count_tokens(texts: Sequence[str]) -> list[int]:
-    """`token_counts`, off the event loop. Raises ServiceUnavailable when too many wait."""
-    return await _in_turn(token_counts, texts)
+    """Count as `token_counts` does, off the event loop. Raise ServiceUnavailable when too many wait."""
+    return await _run_in_turn(token_counts, texts)
 
 
-async def _in_turn(work: Callable[[Sequence[str]], list[Result]], texts: Sequence[str]) -> list[Result]:
-    """What the static model's thread makes of each text."""
+async def _run_in_turn(work: Callable[[Sequence[str]], list[Result]], texts: Sequence[str]) -> list[Result]:
     made: list[Result] = []
     for part in _slices(texts):
         if not _places.acquire(blocking=False):
@@ -92,7 +91,6 @@ async def _in_turn(work: Callable[[Sequence[str]], list[Result]], texts: Sequenc
 
 
 def _slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """None is empty."""
     start = characters = 0
     for end, text in enumerate(texts):
         if end > start and (end - start == BATCH or characters + len(text) > SLICE_CHARACTERS):
@@ -104,23 +102,23 @@ def _slices(texts: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _static_vectors(texts: Sequence[str]) -> list[list[float]]:
-    return [normed(vector) for vector in static_model.embed(texts)]
+    return [normalize(vector) for vector in static_model.embed(texts)]
 
 
-def normed(vector: list[float]) -> list[float]:
+def normalize(vector: list[float]) -> list[float]:
     length = math.hypot(*vector)
     return vector if length == 0 else [number / length for number in vector]
 
 
 async def _ask(model: ProviderModel, texts: Sequence[str]) -> Embedded:
     body = {"model": model.name, "input": list(texts), "encoding_format": "float"}
-    answer = await model.ask("embeddings", body, _answers)
+    answer = await model.ask("embeddings", body, _decoder)
     tokens = None if answer.usage is None else answer.usage.prompt_tokens
-    return Embedded(_checked(model, answer, len(texts)), tokens)
+    return Embedded(_vectors_of(model, answer, len(texts)), tokens)
 
 
-def _checked(model: ProviderModel, answer: _Answer, count: int) -> list[list[float]]:
-    """In the order of the texts: one for each, all of one dimension, of finite numbers, none of length 0."""
+def _vectors_of(model: ProviderModel, answer: _EmbeddingsBody, count: int) -> list[list[float]]:
+    """Return one vector for each text, in order. Raise TextsRefused unless all are finite, of one dimension, not 0."""
     by_index = {one.index: one.embedding for one in answer.data}
     if len(answer.data) != count or by_index.keys() != set(range(count)):
         raise model.refusal(f"{len(answer.data)} vectors for {count} texts")
@@ -132,4 +130,4 @@ def _checked(model: ProviderModel, answer: _Answer, count: int) -> list[list[flo
         length = math.hypot(*vector)
         if not math.isfinite(length) or length == 0:
             raise model.refusal("a vector without a direction")
-    return [normed(vector) for vector in vectors]
+    return [normalize(vector) for vector in vectors]

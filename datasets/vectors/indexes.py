@@ -14,15 +14,15 @@ from datasets.models import MAXIMUM_ATTEMPTS
 
 logger = logging.getLogger(__name__)
 
-# Before the number of the vector set.
+# The number of the vector set follows.
 NAME = "vector_hnsw_of_"
-# Fewer are compared one by one: that is exact, and takes milliseconds.
+# Fewer vectors are compared one by one: that is exact, and takes milliseconds.
 LARGE = 20_000
 # Every statement over vectors looks through all indexes there are. Past that, further sets are compared one by one.
 MAXIMUM_INDEXES = 200
-# What pgvector can index: numbers of four bytes, and of two.
+# pgvector can index vectors of so many numbers of four bytes, and of two.
 MAXIMUM_DIMENSION, MAXIMUM_HALVED = 2_000, 4_000
-# Of the database, so that one process builds at a time.
+# The lock is the database's, so that one process builds at a time.
 LOCK = "SELECT pg_try_advisory_lock(hashtext('datasets_vector_indexes'))"
 
 INDEXES = """
@@ -42,8 +42,7 @@ ORDER BY vector_set.id
 """
 
 
-def type_of(dimension: int) -> str:
-    """What vectors are cast to for the index, and in queries that use it."""
+def index_type_of(dimension: int) -> str:
     return "vector" if dimension <= MAXIMUM_DIMENSION else "halfvec"
 
 
@@ -52,7 +51,7 @@ def name_of(vector_set_id: int) -> str:
 
 
 def build_missing(large: int = LARGE, most: int = MAXIMUM_INDEXES) -> list[int]:
-    """Build what large sets lack, while others read and write, and remove what is of no set any more.
+    """Build indexes that large sets lack, while others read and write, and remove those of no set any more.
 
     Return the vector sets that have got an index.
     """
@@ -61,25 +60,26 @@ def build_missing(large: int = LARGE, most: int = MAXIMUM_INDEXES) -> list[int]:
         row = connection.execute(LOCK).fetchone()
         if row is None or not row[0]:
             return []
-        # On one core: the others go on answering. And in the memory of one process: a container often shares little.
+        # It builds on one core, so that the others go on answering, and in one process: a container often shares little
+        # memory.
         connection.execute("SET max_parallel_maintenance_workers = 0")
         connection.execute(f"SET maintenance_work_mem = {settings.VECTOR_INDEX_MEMORY_BYTES // 1024}".encode())
         there = _remove_useless(connection)
         values = {"most": MAXIMUM_HALVED, "large": large, "attempts": MAXIMUM_ATTEMPTS}
-        wanted = [row for row in connection.execute(LARGE_SETS, values).fetchall() if row[0] not in there]
+        missing = [row for row in connection.execute(LARGE_SETS, values).fetchall() if row[0] not in there]
         room = max(most - len(there), 0)
-        return [pk for pk, dimension in wanted[:room] if _build(connection, pk, dimension)]
+        return [pk for pk, dimension in missing[:room] if _build(connection, pk, dimension)]
 
 
-def existing(connection: Connection) -> list[tuple[str, int, bool]]:
-    """Of each index: its name, its vector set, which may be gone, and whether its building was completed."""
+def existing_indexes(connection: Connection) -> list[tuple[str, int, bool]]:
+    """Return each index's name, its vector set, which may be gone, and whether its building was completed."""
     return [(name, pk, is_valid) for name, pk, is_valid in connection.execute(INDEXES, {"name": NAME}).fetchall()]
 
 
 def _remove_useless(connection: Connection) -> set[int]:
     """Return the vector sets whose index is of use. One whose building was cut off is not."""
     there = set()
-    for name, vector_set_id, is_valid in existing(connection):
+    for name, vector_set_id, is_valid in existing_indexes(connection):
         query = "SELECT FROM datasets_vectorset WHERE id = %s"
         if is_valid and connection.execute(query, [vector_set_id]).fetchone() is not None:
             there.add(vector_set_id)
@@ -89,7 +89,7 @@ def _remove_useless(connection: Connection) -> set[int]:
 
 
 def _build(connection: Connection, vector_set_id: int, dimension: int) -> bool:
-    kind = type_of(dimension)
+    kind = index_type_of(dimension)
     try:
         connection.execute(
             f"CREATE INDEX CONCURRENTLY {name_of(vector_set_id)} ON datasets_vector"

@@ -14,23 +14,23 @@ from datasets import texts
 
 logger = logging.getLogger(__name__)
 
-Answer = TypeVar("Answer")
+Body = TypeVar("Body")
 
-# 64 vectors of 4,096 numbers, written out; some rerankers answer with the documents too.
+# It has room for 64 vectors of 4,096 numbers, written out; some rerankers answer with the documents too.
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
-# Answers that may be for the sake of one text: what is said of others says nothing of these.
+# A provider may answer so for the sake of one text, and take the others without it.
 OF_TEXTS = frozenset({400, 413, 422, 500})
 
 
 class TextsRefused(UpstreamError):
-    """The provider answered, and not with what was asked of these texts. It may have it of others."""
+    """The provider answered, but not with what these texts were sent for. It may take others."""
 
     message = "The model's provider refused a text."
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderModel:
-    """Who is asked, and how. Without a URL it is the static model of this server."""
+    """A model, and how its provider is called. Without a URL it is the static model of this server."""
 
     name: str
     base_url: str | None = None
@@ -42,21 +42,25 @@ class ProviderModel:
 
     @classmethod
     def of(cls, provider: Any, name: str) -> "ProviderModel":
-        """Of a `chat.Provider`, or of none."""
+        """Take a `chat.Provider`, or None for the static model."""
         if provider is None:
             return cls(texts.STATIC_MODEL)
-        columns = (provider.base_url, provider.encrypted_secret, provider.connect_seconds, provider.total_seconds)
-        return cls.of_columns(name, *columns)
+        return cls.of_columns(
+            name,
+            base_url=provider.base_url,
+            encrypted_secret=provider.encrypted_secret,
+            connect_seconds=provider.connect_seconds,
+            total_seconds=provider.total_seconds,
+        )
 
     @classmethod
     def of_columns(
-        cls, name: str, base_url: str, sealed: bytes | None, connect_seconds: int, total_seconds: int
+        cls, name: str, *, base_url: str, encrypted_secret: bytes | None, connect_seconds: int, total_seconds: int
     ) -> "ProviderModel":
-        """The same, where a statement of SQL has read them."""
         secret, is_lost = None, False
-        if sealed is not None:
+        if encrypted_secret is not None:
             try:
-                secret = encryption.unseal(sealed, base_url)
+                secret = encryption.unseal(encrypted_secret, base_url)
             except encryption.DecryptionError:
                 is_lost = True
         return cls(name, base_url, secret, is_lost, connect_seconds, total_seconds)
@@ -65,8 +69,8 @@ class ProviderModel:
     def is_static(self) -> bool:
         return self.base_url is None
 
-    async def ask(self, path: str, body: dict[str, Any], decoder: msgspec.json.Decoder[Answer]) -> Answer:
-        """POST to the base URL's `path`. Raises UpstreamError, of it TextsRefused, or UpstreamTimeout."""
+    async def ask(self, path: str, body: dict[str, Any], decoder: msgspec.json.Decoder[Body]) -> Body:
+        """POST to the base URL's `path`. Raise UpstreamError, its subclass TextsRefused, or UpstreamTimeout."""
         if self.is_secret_lost:
             raise self.failure("no secret that ENCRYPTION_KEYS can decrypt")
         try:

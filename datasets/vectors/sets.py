@@ -22,19 +22,19 @@ from datasets.vectors.provider_models import ProviderModel, TextsRefused
 
 logger = logging.getLogger(__name__)
 
-# Texts of one batch: one transaction.
+# One batch, which is one transaction, has so many texts.
 BATCH = 256
-# What one run does at most, so that slow datasets do not hold the places of others for ever, and how long one call of a
-# provider may take in it.
+# One run does no more than this, so that slow datasets do not hold the places of others for ever, and one call of a
+# provider in it takes no longer.
 BUDGET_BATCHES = 40
 BUDGET_SECONDS = 60
 CALL_SECONDS = 60
-# What any provider takes that takes anything.
+# Any provider takes this that takes anything.
 HARMLESS = "text"
 
 
 def create(dataset: Dataset, provider: Any, model: str) -> VectorSet:
-    """The first vector set of a new dataset. `provider` is a chat.Provider, or None for the static model."""
+    """Create the first vector set of a new dataset. `provider` is a chat.Provider, or None for the static model."""
     vector_set: VectorSet = dataset.vector_sets.create(**columns_of(provider, model), is_current=True)
     return vector_set
 
@@ -48,18 +48,18 @@ def columns_of(provider: Any, model: str) -> dict[str, Any]:
 def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | None:
     """Have all vectors made by another model. Search goes on with those there are until the others are complete.
 
-    None when the dataset has this model already; one in the making that is not wanted any more is given up.
+    Return None when the dataset has this model already. One in the making that is not wanted any more is given up.
     """
     with transaction.atomic():
-        # Taken whole, so that no text is inserted between: see `data.HOLD`.
+        # The dataset is locked whole, so that no text is inserted between: see `data.HOLD`.
         Dataset.objects.select_for_update().get(pk=dataset.pk)
         columns = columns_of(provider, model)
-        wanted = {name: columns[name] for name in ("provider", "model")}
-        _record(dataset, wanted)
-        if dataset.vector_sets.filter(**wanted, is_current=False).exists():
+        chosen = {name: columns[name] for name in ("provider", "model")}
+        _record(dataset, chosen)
+        if dataset.vector_sets.filter(**chosen, is_current=False).exists():
             return None
         dataset.vector_sets.filter(is_current=False).delete()
-        if dataset.vector_sets.filter(**wanted, is_current=True).exists():
+        if dataset.vector_sets.filter(**chosen, is_current=True).exists():
             return None
         vector_set: VectorSet = dataset.vector_sets.create(**columns, is_current=False)
         with connection.cursor() as cursor:
@@ -73,13 +73,13 @@ def change_model(dataset: Dataset, provider: Any, model: str) -> VectorSet | Non
     return vector_set
 
 
-def _record(dataset: Dataset, wanted: dict[str, Any]) -> None:
+def _record(dataset: Dataset, chosen: dict[str, Any]) -> None:
     """In the audit, whoever wants it: a provider gets to see every text."""
     # The one in the making, if there is one, is what was wanted last.
     before = dataset.vector_sets.order_by("is_current")[0]
     changes = {
-        "vector_model": (before.model, wanted["model"]),
-        "vector_provider": (before.provider_id, wanted["provider"] and wanted["provider"].pk),
+        "vector_model": (before.model, chosen["model"]),
+        "vector_provider": (before.provider_id, chosen["provider"] and chosen["provider"].pk),
     }
     changed = {name: pair for name, pair in changes.items() if pair[0] != pair[1]}
     if changed:
@@ -87,7 +87,7 @@ def _record(dataset: Dataset, wanted: dict[str, Any]) -> None:
 
 
 class TimeBudget:
-    """One run of the job, and what is left of it."""
+    """The batches and seconds that are left to one run of the job."""
 
     def __init__(self) -> None:
         self.batches = BUDGET_BATCHES
@@ -98,9 +98,9 @@ class TimeBudget:
 
 
 async def embed_pending(dataset_id: str) -> bool:
-    """Make the vectors that are waited for. Run by one worker at a time; what it has made stays, however it ends.
+    """Make the vectors that are waited for. One worker at a time runs this; what it has made stays, however it ends.
 
-    True when its budget was over before that: then others are to have theirs, and this dataset another after them.
+    Return True when its budget was over before that: then others are to have theirs, and this dataset another later.
 
     Where a provider fails, that is noted at its vector set, and the rest waits. Where it refuses a text, that is noted
     at the text, and the others go on.
@@ -111,19 +111,19 @@ async def embed_pending(dataset_id: str) -> bool:
         model = replace(model, total_seconds=min(model.total_seconds, CALL_SECONDS))
         after = 0
         try:
-            while batch := await sync_to_async(_next)(vector_set, after):
+            while batch := await sync_to_async(_next_batch)(vector_set, after):
                 # Each budget does something, however long it waits for its first answer.
                 if (after and budget.is_over()) or not await _embed(vector_set, model, batch, budget):
                     return True
                 after = batch[-1].pk
                 budget.batches -= 1
         except (ApiError, WrongDimension) as error:
-            await sync_to_async(_note)(vector_set, str(error))
+            await sync_to_async(_note_failure)(vector_set, str(error))
         else:
             if not vector_set.is_current:
-                # Now, and not when it is searched already. It takes a thread, and a connection of its own.
+                # The index is built now, and not when the set is searched already. It takes a thread and a connection.
                 await asyncio.to_thread(indexes.build_missing)
-            await sync_to_async(_finish)(vector_set)
+            await sync_to_async(_take_over_if_complete)(vector_set)
     return False
 
 
@@ -140,13 +140,13 @@ class Waiting(NamedTuple):
 
 
 async def _embed(vector_set: VectorSet, model: ProviderModel, batch: list[Waiting], budget: TimeBudget) -> bool:
-    """Make the vectors of a batch; halving it finds a refused text. False when the budget was spent before the end.
+    """Make the vectors of a batch; halving it finds a refused text. Return False when the budget was spent.
 
-    Raises TextsRefused when the provider takes no text at all, without asking it for each.
+    Raise TextsRefused when the provider takes no text at all, without asking it for each.
     """
     parts, has_taken = [batch], False
     while parts:
-        # Not before something has come of it: the next budget would begin with the same.
+        # It does not end before something has come of it: the next budget would begin with the same.
         if has_taken and budget.is_over():
             return False
         part = parts.pop()
@@ -159,7 +159,7 @@ async def _embed(vector_set: VectorSet, model: ProviderModel, batch: list[Waitin
                 parts += [part[middle:], part[:middle]]
             elif has_taken or await _takes_any(model):
                 has_taken = True
-                await sync_to_async(_refuse)(vector_set, part[0], str(error))
+                await sync_to_async(_note_refusal)(vector_set, part[0], str(error))
             else:
                 raise
             continue
@@ -177,18 +177,19 @@ async def _takes_any(model: ProviderModel) -> bool:
 
 
 def _sets(dataset_id: str) -> list[VectorSet]:
-    # What search uses comes first.
+    # The set that search uses comes first.
     rows = VectorSet.objects.filter(dataset=dataset_id).select_related("provider").order_by("-is_current")
     return list(rows)
 
 
-def _next(vector_set: VectorSet, after: int) -> list[Waiting]:
-    """Each once in a run, so that what is refused does not come again at once."""
+def _next_batch(vector_set: VectorSet, after: int) -> list[Waiting]:
+    # Each comes once in a run, so that what is refused does not come again at once.
     rows = vector_set.pending.open().filter(pk__gt=after).order_by("pk")
-    return [Waiting(*row) for row in rows.values_list("pk", "index_text_id", "index_text__text")[:BATCH]]
+    columns = rows.values("pk", text_id=F("index_text_id"), text=F("index_text__text"))
+    return [Waiting(**row) for row in columns[:BATCH]]
 
 
-def _refuse(vector_set: VectorSet, waiting: Waiting, failure: str) -> None:
+def _note_refusal(vector_set: VectorSet, waiting: Waiting, failure: str) -> None:
     vector_set.pending.filter(pk=waiting.pk).update(attempts=F("attempts") + 1, failure=failure[:500])
 
 
@@ -200,8 +201,8 @@ def _store(vector_set: VectorSet, text_ids: Sequence[int], vectors: Sequence[lis
     if vector_set.dimension != dimension:
         raise WrongDimension(f"The model returned vectors of {dimension} numbers, but {vector_set.dimension} before.")
     with transaction.atomic(), connection.cursor() as cursor:
-        # What a vector belongs to and what waits for it are held first. Removals take them in other orders, so that to
-        # wait for one here could be to wait for each other; what is being removed or changed is left to a later run.
+        # The rows that a vector belongs to and that wait for it are held first. Removals take them in other orders, so
+        # that to wait for one here could be to wait for each other; those in removal or change are left to a later run.
         cursor.execute("SELECT 1 FROM datasets_vectorset WHERE id = %s FOR KEY SHARE", [vector_set.pk])
         cursor.execute(
             "SELECT text.id FROM datasets_pendingvector AS pending"
@@ -231,17 +232,16 @@ def _store(vector_set: VectorSet, text_ids: Sequence[int], vectors: Sequence[lis
             vector_set.failure = ""
 
 
-def _note(vector_set: VectorSet, failure: str) -> None:
+def _note_failure(vector_set: VectorSet, failure: str) -> None:
     logger.warning("vectors of dataset %s: %s", vector_set.dataset_id, failure)
     VectorSet.objects.filter(pk=vector_set.pk).update(failure=failure[:500])
 
 
-def _finish(vector_set: VectorSet) -> None:
-    """Let a set that was in the making take over, if nothing came in the meantime."""
+def _take_over_if_complete(vector_set: VectorSet) -> None:
     if vector_set.is_current:
         return
     with transaction.atomic():
-        # Taken whole as in `change_model`; it may be gone.
+        # It is locked whole as in `change_model`, and may be gone.
         if Dataset.objects.select_for_update().filter(pk=vector_set.dataset_id).first() is None:
             return
         if vector_set.pending.open().exists() or not VectorSet.objects.filter(pk=vector_set.pk).exists():

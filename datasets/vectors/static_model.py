@@ -15,14 +15,13 @@ PIECE_TOKENS = 4_096
 
 
 def embed(texts: Sequence[str]) -> list[list[float]]:
-    """One vector for each text, not normed; of one without any token, a vector of zeros."""
-    embedding = _embedding()
+    """Return one vector for each text, not normalized: zeros for a text without any token."""
+    embedding = _token_vectors()
     encodings = tokenizer().encode_batch_fast(list(texts), add_special_tokens=False)
     return [_mean(embedding, encoded.ids) for encoded in encodings]
 
 
 def _mean(embedding: Any, ids: Sequence[int]) -> list[float]:
-    """Of the tokens' vectors."""
     total = embedding.take(ids[:PIECE_TOKENS], axis=0).sum(axis=0) if ids else embedding[0] * 0
     for start in range(PIECE_TOKENS, len(ids), PIECE_TOKENS):
         total += embedding.take(ids[start : start + PIECE_TOKENS], axis=0).sum(axis=0)
@@ -30,14 +29,13 @@ def _mean(embedding: Any, ids: Sequence[int]) -> list[float]:
     return mean
 
 
-def _embedding() -> Any:
-    """A NumPy array of each token's vector."""
+def _token_vectors() -> Any:
     with loading:
-        return _loaded_embedding()
+        return _load_embedding()
 
 
 @cache
-def _loaded_embedding() -> Any:
+def _load_embedding() -> Any:
     import wordllama
 
     # The package's own folder is where its weights are; nothing is fetched.

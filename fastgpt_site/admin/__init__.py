@@ -1,4 +1,4 @@
-"""Registers the page of background jobs."""
+"""The admin's page of background jobs, which this registers."""
 
 from fastgpt_site.admin import jobs
 

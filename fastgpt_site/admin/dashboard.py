@@ -1,4 +1,4 @@
-"""The admin's first page: what was asked, who asked most, and what needs a hand; of the viewer's teams alone."""
+"""The admin's first page: figures, leaders and open tasks, of the viewer's teams alone."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from typing import Any
 from urllib.parse import urlencode
 
@@ -24,14 +23,25 @@ from unfold.widgets import UnfoldAdminSelectWidget
 
 from apikeys.accounting.ledger import Outcome
 from apikeys.accounting.reconciliation import Reconciliation
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting.units import points
 from apikeys.admin.scope import has_many, is_searched
 from apikeys.hot_path.broadcasts import LIVE_SECONDS
 from apikeys.hot_path.servers import ServerProcess
 from apikeys.keys.models import ApiKey
 from apikeys.statistics.leaders import PLACES, leaders
-from apikeys.statistics.rollup import BEHIND, REFUSED, rolled_up_until
-from apikeys.statistics.sums import Scope, Series, Span, Step, Sums, Used, a_week_before, series, sums, today_begins
+from apikeys.statistics.rollup import BEHIND, REFUSED, rollup_watermark
+from apikeys.statistics.sums import (
+    Series,
+    Span,
+    Step,
+    Sums,
+    UsageScope,
+    Used,
+    a_week_before,
+    series,
+    sums,
+    today_begins,
+)
 from apikeys.teams import Team
 from chat.models import App
 from fastgpt_site.admin.tasks import change_url, open_tasks
@@ -55,7 +65,7 @@ NAMES = {
     Outcome.LOST: gettext_lazy("lost"),
     REFUSED: gettext_lazy("refused"),
 }
-# Readable on white and on dark.
+# These colors are readable on white and on dark.
 TICKS = "#778195"
 PLOT_OPTIONS = {
     "animation": False,
@@ -81,12 +91,11 @@ class Figure:
 
     @property
     def places(self) -> str:
-        """As the template's floatformat wants it: grouped, points and shares with the decimals that they have."""
         return "1g" if self.is_share else "-2g"
 
     @property
     def change(self) -> float | None:
-        """In percent of what it was; of a share in points."""
+        """Return the change in percent; for a share, in percentage points."""
         if self.now is None or self.before is None:
             return None
         if self.is_share:
@@ -95,14 +104,13 @@ class Figure:
 
 
 def add_figures(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
-    """What the page shows, added to what every page of the admin has."""
     user: Any = request.user
     teams = Team.objects.for_user(user)
     picker = TeamPicker(request, teams)
-    wanted = request.GET.get("range", "")
-    span = Span(wanted) if wanted in Span.values else Span.DAY
+    name = request.GET.get("range", "")
+    span = Span(name) if name in Span.values else Span.DAY
     now = timezone.now()
-    scope = Scope(
+    scope = UsageScope(
         picker.scope(),
         has_usage=user.has_perm("apikeys.view_usagerecord"),
         has_refusals=user.has_perm("apikeys.view_refusal"),
@@ -128,9 +136,9 @@ class TeamPicker:
     def __init__(self, request: HttpRequest, teams: QuerySet[Team]) -> None:
         field, user = ApiKey._meta.get_field("team"), request.user
         self.user, self.teams = user, teams
-        wanted = request.GET.get("team", "")
+        team_id = request.GET.get("team", "")
         self.chosen: Team | None = (
-            teams.filter(pk=wanted).first() if 0 < len(wanted) <= 24 and "\0" not in wanted else None
+            teams.filter(pk=team_id).first() if 0 < len(team_id) <= 24 and "\0" not in team_id else None
         )
         widget: forms.Widget = UnfoldAdminSelectWidget()
         if has_many(Team, user):
@@ -156,7 +164,7 @@ def _query(span: str, team: Team | None) -> str:
     return "?" + urlencode({"range": span} | ({"team": team.pk} if team else {}))
 
 
-def _figures(scope: Scope, now: datetime) -> list[Figure]:
+def _figures(scope: UsageScope, now: datetime) -> list[Figure]:
     today = sums(scope, today_begins(now), now)
     a_week_ago = a_week_before(now)
     before = sums(scope, today_begins(a_week_ago), a_week_ago)
@@ -174,15 +182,11 @@ def _figures(scope: Scope, now: datetime) -> list[Figure]:
     return figures
 
 
-def points(micropoints: int) -> Decimal:
-    return Decimal(micropoints) / MICROPOINTS
-
-
 def _percent(found: Sums) -> float | None:
     return None if found.error_rate is None else found.error_rate * 100
 
 
-def _plots(scope: Scope, span: Span, now: datetime) -> list[dict[str, Any]]:
+def _plots(scope: UsageScope, span: Span, now: datetime) -> list[dict[str, Any]]:
     hours = Span.WEEK if span is Span.WEEK else Span.DAY
     days = Span.WEEK if span is Span.DAY else span
     return [
@@ -191,7 +195,7 @@ def _plots(scope: Scope, span: Span, now: datetime) -> list[dict[str, Any]]:
     ]
 
 
-def _plot(title: str, scope: Scope, span: Span, step: Step, now: datetime) -> dict[str, Any]:
+def _plot(title: str, scope: UsageScope, span: Span, step: Step, now: datetime) -> dict[str, Any]:
     shown: Series = series(scope, span, step=step, now=now)
     names = [str(NAMES[stack]) for stack in shown.stacks]
     data = {
@@ -222,19 +226,18 @@ def _tick(label: datetime, span: Span, step: Step) -> str:
 
 
 def _first(used: Iterable[Used], is_app: bool, attribute: str) -> list[tuple[str, int]]:
-    """(id, figure) of the first ten by one measure; those of nothing are none."""
     figures = [(row.subject_id, getattr(row, attribute)) for row in used if row.is_app == is_app]
     figures = [(pk, points(figure) if attribute == "micropoints" else figure) for pk, figure in figures if figure]
     return sorted(figures, key=lambda figure: (-figure[1], figure[0]))[:PLACES]
 
 
-def _named(figure: tuple[str, int], rows: dict[str, Any], url: Callable[[str], str] | None) -> dict[str, Any]:
+def _leader_row(figure: tuple[str, int], rows: dict[str, Any], url: Callable[[str], str] | None) -> dict[str, Any]:
     pk, number = figure
     row = rows.get(pk)
     return {"name": row or pk, "team": row and row.team, "figure": number, "url": url(pk) if url and row else None}
 
 
-def _leaders(user: Any, scope: Scope, span: Span, now: datetime) -> dict[str, Any]:
+def _leaders(user: Any, scope: UsageScope, span: Span, now: datetime) -> dict[str, Any]:
     used, as_of = leaders(scope, span, now)
     keys = (
         ApiKey.objects.for_user(user).select_related("team").in_bulk([row.subject_id for row in used if not row.is_app])
@@ -248,7 +251,7 @@ def _leaders(user: Any, scope: Scope, span: Span, now: datetime) -> dict[str, An
             {
                 "title": title,
                 "tables": [
-                    (measure, [_named(row, names, link) for row in _first(used, is_app, attribute)])
+                    (measure, [_leader_row(row, names, link) for row in _first(used, is_app, attribute)])
                     for measure, attribute in (
                         (_("requests"), "requests"),
                         (_("tokens"), "tokens"),
@@ -262,8 +265,7 @@ def _leaders(user: Any, scope: Scope, span: Span, now: datetime) -> dict[str, An
 
 
 def _site(now: datetime) -> dict[str, Any]:
-    """What concerns all teams, and so superusers."""
-    until = rolled_up_until()
+    until = rollup_watermark()
     processes = ServerProcess.objects.filter(heartbeat_at__gt=Now() - timedelta(seconds=LIVE_SECONDS))
     count = len(found := list(processes.order_by("host", "pid")))
     return {

@@ -1,4 +1,4 @@
-"""What needs attention: keys, limits and alerts that the dashboard lists."""
+"""Open tasks: keys, limits and alerts that need attention, as the dashboard lists them."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from django.utils.translation import gettext as _
 
 from apikeys.accounting.limits import ALERTED_AT_80, Limit
 from apikeys.alerts import attention
-from apikeys.alerts.deliveries import given_up
+from apikeys.alerts.deliveries import undelivered_alerts
 from apikeys.alerts.models import Alert
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
 
-# So many rows of what needs a hand are named; of more there is the list.
+# So many rows that need attention are named; the list shows the rest.
 NAMED = 5
 COUNTED = 100
-# Of more keys or limits than that, not all are looked through while somebody waits for this page.
+# Among more keys or limits than that, not all are looked through while somebody waits for this page.
 LOOKED_THROUGH = 10_000
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Something that needs a hand: some of its rows by name, and the list that shows all."""
+    """One kind of row that needs attention: some by name, and the list that shows all."""
 
     title: str
     count: str
@@ -42,11 +42,9 @@ def change_url(name: str) -> Callable[[Any], str]:
 
 
 def open_tasks(user: Any, team: Team | None) -> Iterable[Task]:
-    """What needs a hand, of the chosen team or all of the viewer's; what they may not view is left out."""
-
-    def of(model: Any) -> QuerySet[Any]:
+    def of(model: Any) -> Any:
         rows = model.objects.for_user(user)
-        return rows.for_team(team.pk) if team else rows  # type: ignore[no-any-return]
+        return rows.for_team(team.pk) if team else rows
 
     def is_long(rows: QuerySet[Any]) -> bool:
         return rows.order_by().values("pk")[: LOOKED_THROUGH + 1].count() > LOOKED_THROUGH
@@ -56,32 +54,34 @@ def open_tasks(user: Any, team: Team | None) -> Iterable[Task]:
     ) -> Task | None:
         count = len(rows.order_by().values_list("pk", flat=True)[: COUNTED + 1])
         named = [(*tell(row), change_url(name)(row.pk)) for row in rows.select_related("team")[:NAMED]] if count else []
-        told = _("more than {count}").format(count=COUNTED) if count > COUNTED else str(count)
-        asked = {query: "yes"} | ({"team__id__exact": team.pk} if team else {})
-        url = reverse(f"admin:{name}_changelist") + "?" + urlencode(asked)
-        return Task(title, told, named, url) if count else None
+        shown = _("more than {count}").format(count=COUNTED) if count > COUNTED else str(count)
+        parameters = {query: "yes"} | ({"team__id__exact": team.pk} if team else {})
+        url = reverse(f"admin:{name}_changelist") + "?" + urlencode(parameters)
+        return Task(title, shown, named, url) if count else None
 
     found: list[Task | None] = []
     if user.has_perm("apikeys.view_limit"):
         limits = of(Limit)
         if is_long(limits):
-            # By an index of the counters. A budget that was lowered since is not among them before it is met again.
+            # An index of the counters finds them. A budget that was lowered since comes in when it is met again.
             limits = limits.filter(counter__alerted__gte=ALERTED_AT_80)
         limits = attention.nearly_used_up(limits).select_related("team", "key", "counter")
         found.append(task(_("Budgets used to 80% or more"), limits, "apikeys_limit", "nearly_used_up", describe_limit))
     if user.has_perm("apikeys.view_apikey"):
         keys = of(ApiKey)
-        ending = attention.ending_soon(keys)
-        found.append(task(_("Keys that expire within 30 days"), ending, "apikeys_apikey", "ends_soon", describe_expiry))
+        expiring = attention.expiring_soon(keys)
+        found.append(
+            task(_("Keys that expire within 30 days"), expiring, "apikeys_apikey", "ends_soon", describe_expiry)
+        )
         if not is_long(keys):
-            idle = attention.unused(keys).select_related("activity").order_by("created_at")
+            idle = attention.unused_keys(keys).select_related("activity").order_by("created_at")
             found.append(task(_("Keys unused for 90 days"), idle, "apikeys_apikey", "unused", describe_last_use))
         else:
-            asked = {"unused": "yes"} | ({"team__id__exact": team.pk} if team else {})
-            url = reverse("admin:apikeys_apikey_changelist") + "?" + urlencode(asked)
+            parameters = {"unused": "yes"} | ({"team__id__exact": team.pk} if team else {})
+            url = reverse("admin:apikeys_apikey_changelist") + "?" + urlencode(parameters)
             found.append(Task(_("Keys unused for 90 days"), "", [], url))
     if user.has_perm("apikeys.view_alert"):
-        alerts = given_up(of(Alert)).select_related("key").order_by("-pk")
+        alerts = undelivered_alerts(of(Alert)).select_related("key").order_by("-pk")
         found.append(task(_("Undelivered alerts"), alerts, "apikeys_alert", "given_up", describe_alert))
     return [one for one in found if one is not None]
 

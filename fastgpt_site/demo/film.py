@@ -1,11 +1,11 @@
-"""What the demo knows of a film: each fact in English and in Chinese, in the project's own words.
+"""The facts about a film that the demo knows, each in English and in Chinese, in the project's own words.
 
 A fact is found by its question in either language.
 """
 
 from datasets.data import NewDatum
 
-# (question, answer) in English, then in Chinese.
+# Each pair is (question, answer) in English, then in Chinese.
 FACTS = (
     (
         ("Who directed the film?", "Crouching Tiger, Hidden Dragon was directed by Ang Lee."),
@@ -54,7 +54,7 @@ FACTS = (
 
 def data() -> list[NewDatum]:
     return [
-        NewDatum(*said, index_texts=[other[0]])
+        NewDatum(*pair, index_texts=[other[0]])
         for english, chinese in FACTS
-        for said, other in ((english, chinese), (chinese, english))
+        for pair, other in ((english, chinese), (chinese, english))
     ]

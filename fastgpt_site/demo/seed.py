@@ -1,4 +1,4 @@
-"""What the demo starts with: a team, an administrator, the local model as a provider, two apps, and three keys.
+"""The rows that the demo starts with: a team, an administrator, the local model as a provider, two apps, three keys.
 
 One of the apps answers from a knowledge base about a film.
 """
@@ -32,7 +32,7 @@ MAX_TOKENS = 256
 FILM_APP = "Film guide"
 FILM_KEY = "Film guide key"
 FILM_DATASET = "Crouching Tiger, Hidden Dragon 卧虎藏龙"
-# Little is quoted, and briefly: among more, a model this small loses its way.
+# Little is quoted, and briefly: a model this small loses its way among more.
 FILM_SETTINGS = {
     "similarity": 0.3,
     "quote_limit": 120,
@@ -41,7 +41,7 @@ FILM_SETTINGS = {
     "history_length": 0,
     "max_tokens": 64,
 }
-# Warmer, a model this small talks nonsense.
+# A model this small talks nonsense at a higher temperature.
 TEMPERATURE = 0.2
 
 
@@ -62,7 +62,6 @@ class Demo:
     is_film_new: bool
 
     def knows_the_film(self) -> bool:
-        """Whether the jobs' worker has made the vectors of what was seeded now."""
         waiting = PendingVector.objects.filter(vector_set__dataset__apps=self.film_app)
         return not self.is_film_new or not waiting.exists()
 
@@ -97,7 +96,6 @@ def seed(model_url: str) -> Demo:
 
 
 def _seed_app(provider: Provider, name: str, intro: str, **settings: Any) -> tuple[App, bool]:
-    """The app, and whether it was made now."""
     defaults = {
         "intro": intro,
         "provider": provider,
@@ -131,7 +129,7 @@ def _seed_admin() -> tuple[User, str | None]:
 
 
 def _seed_key(team: Team, owner: User, name: str, app: App | None) -> tuple[str, str | None]:
-    """The key's id, and its plaintext if it was made now. A revoked one is final, so another takes its place."""
+    """Return the key's id, and its plaintext if it was made now. A revoked one is final: another takes its place."""
     existing = ApiKey.objects.for_team(team.pk).filter(name=name, app=app, revoked_at=None).first()
     if existing:
         return existing.pk, None

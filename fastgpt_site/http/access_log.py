@@ -5,20 +5,18 @@ from typing import Any
 from apikeys.client_address import client_address
 from apikeys.hot_path.trace import Trace
 from apikeys.keys.crypto import PATTERN
+from fastgpt_site.http.asgi_types import Scope
 from fastgpt_site.http.cors import header_of
 from fastgpt_site.observability.logs import access_logger
 
 
-def client_of(scope: dict[str, Any]) -> str | None:
-    """Return the client's address, by the one rule of `client_address`."""
+def client_of(scope: Scope) -> str | None:
     remote = scope.get("client")
     address = client_address(remote[0] if remote else None, header_of(scope, b"x-forwarded-for"))
     return None if address is None else str(address)
 
 
-def write(
-    scope: dict[str, Any], trace: Trace, status: int | None, client: str | None, *, is_api: bool, is_gone: bool
-) -> None:
+def write(scope: Scope, trace: Trace, status: int | None, client: str | None, *, is_api: bool, is_gone: bool) -> None:
     fields: dict[str, Any] = {
         "request_id": trace.request_id,
         "method": scope["method"],

@@ -7,7 +7,7 @@ goes to the disk as it comes, and only when its caller is known to be allowed to
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import ExitStack
 from functools import lru_cache
 from io import BytesIO
@@ -22,14 +22,13 @@ from apikeys.api.views import ApiView, AsyncApiView
 from apikeys.client_address import client_address, is_in, trusted_proxies
 from apikeys.errors import ApiError, HttpsRequired
 from apikeys.hot_path.trace import Trace, attach
+from fastgpt_site.http.asgi_types import Receive, Scope, Send
 from fastgpt_site.http.cors import preflight
 from fastgpt_site.http.errors import respond
-from fastgpt_site.http.request_body import BodyRead, ClientGone, Receive, Scope, drain, read_body, without_body
-from fastgpt_site.http.responses import Answer, answer_until_gone, send_whole
+from fastgpt_site.http.request_body import BodyRead, ClientGone, drain, read_body, without_body
+from fastgpt_site.http.responses import OutgoingResponse, send_whole, serve_until_gone
 from fastgpt_site.http.uploads import UPLOAD_MEMORY_BYTES, Uploads, team_of_sender
 from fastgpt_site.process import lifespan
-
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Application(ASGIHandler):
@@ -49,81 +48,85 @@ class Application(ASGIHandler):
             assert task is not None  # noqa: S101 - a coroutine always runs in one
             self.open_requests.add(task)
             try:
-                await self.answer(scope, receive, send)
+                await self.serve(scope, receive, send)
             finally:
                 self.open_requests.discard(task)
         else:
             await send({"type": "websocket.close"})
 
-    async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["trace"] = trace = Trace()
-        answer = Answer(scope, send, trace)
+        outgoing = OutgoingResponse(scope, send, trace)
         drop_forged_scheme(scope)
         try:
             view_class, view = api_view(scope["path"])
-            if answer.is_api and scope["method"] == "OPTIONS":
-                await send_whole(answer, preflight(scope))
+            if outgoing.is_api and scope["method"] == "OPTIONS":
+                await send_whole(outgoing, preflight(scope))
             elif issubclass(view_class, AsyncApiView):
-                await self.answer_hot(scope, receive, answer, view_class, view)
+                await self.serve_hot(scope, receive, outgoing, view_class, view)
             elif view_class.takes_file and scope["method"] == "POST":
-                await self.answer_upload(scope, receive, answer, view_class)
+                await self.serve_upload(scope, receive, outgoing, view_class)
             else:
                 with BytesIO() as body:
                     await read_body(receive, body)
-                    await self.answer_with(scope, receive, answer, body)
+                    await self.serve_by_django(scope, receive, outgoing, body)
         except ApiError as error:
-            # Of the body only: what a view raises is answered by its own exception handler.
-            answer.close_connection = True
-            await send_whole(answer, respond(error, trace))
+            # Only the body raises these: what a view raises is answered by its own exception handler.
+            outgoing.close_connection = True
+            await send_whole(outgoing, respond(error, trace))
         except ClientGone:
-            answer.is_gone = True
+            outgoing.is_gone = True
         except asyncio.CancelledError:
-            answer.is_gone = True
+            outgoing.is_gone = True
             raise
         finally:
-            answer.end()
+            outgoing.end()
 
-    async def answer_hot(
-        self, scope: Scope, receive: Receive, answer: Answer, view_class: type[AsyncApiView], view: Any
+    async def serve_hot(
+        self, scope: Scope, receive: Receive, outgoing: OutgoingResponse, view_class: type[AsyncApiView], view: Any
     ) -> None:
-        """The short way: who asks is known before a body is read, so that nobody without a key fills the memory."""
+        """Look the key up before a body is read, so that nobody without a key fills the memory."""
         body = BytesIO()
         request = ASGIRequest(scope, body)
-        attach(request, answer.trace)
+        attach(request, outgoing.trace)
         try:
             if settings.SECURE_SSL_REDIRECT and not request.is_secure():
                 raise HttpsRequired
             await view_class.prepare(request)
         except ApiError as error:
             await drain(receive)
-            await send_whole(answer, respond(error, answer.trace))
+            await send_whole(outgoing, respond(error, outgoing.trace))
             return
         await read_body(receive, body)
-        await answer_until_gone(request, view, receive, answer)
+        await serve_until_gone(request, view, receive, outgoing)
 
-    async def answer_upload(self, scope: Scope, receive: Receive, answer: Answer, view_class: type[ApiView]) -> None:
-        """Who asks is known before a body is read, so that nobody without a right to it fills the disk."""
+    async def serve_upload(
+        self, scope: Scope, receive: Receive, outgoing: OutgoingResponse, view_class: type[ApiView]
+    ) -> None:
+        """Ask who calls before a body is read, so that nobody without a right to it fills the disk."""
         request = ASGIRequest(without_body(scope), BytesIO())
-        attach(request, answer.trace)
+        attach(request, outgoing.trace)
         with ExitStack() as held:
             try:
                 async with self.sync_room:
                     team_id = await team_of_sender(view_class, request)
-                held.enter_context(self.uploads.held(team_id))
+                held.enter_context(self.uploads.reserve(team_id))
             except Exception as error:  # noqa: BLE001 - answered as any view's own
                 await drain(receive)
-                await send_whole(answer, respond(error, answer.trace))
+                await send_whole(outgoing, respond(error, outgoing.trace))
                 return
             body = held.enter_context(SpooledTemporaryFile(UPLOAD_MEMORY_BYTES))
             await read_body(receive, body, is_file=True)
-            await self.answer_with(scope, receive, answer, body)
+            await self.serve_by_django(scope, receive, outgoing, body)
 
-    async def answer_with(self, scope: Scope, receive: Receive, answer: Answer, body: IO[bytes]) -> None:
+    async def serve_by_django(
+        self, scope: Scope, receive: Receive, outgoing: OutgoingResponse, body: IO[bytes]
+    ) -> None:
         async with self.sync_room:
-            await super().__call__(scope, BodyRead(body, receive), answer.send)  # type: ignore[arg-type]
+            await super().__call__(scope, BodyRead(body, receive), outgoing.send)  # type: ignore[arg-type]
 
     async def read_body(self, receive: Any) -> Any:
-        """Django's hook. The body has been read already."""
+        """Return the body, which has been read already. Django calls this."""
         return receive.body
 
     def create_request(self, scope: Any, body_file: Any) -> Any:
@@ -134,12 +137,11 @@ class Application(ASGIHandler):
 
 
 class NoApiView(ApiView):
-    """Stands for all that is no view of the API."""
+    """The view that stands for every path outside of the API."""
 
 
 @lru_cache(maxsize=256)
 def api_view(path: str) -> tuple[type[ApiView], Callable[..., Any]]:
-    """The API's view that this path leads to, and how to call it."""
     try:
         match = get_resolver().resolve(path)
     except Resolver404:
@@ -151,7 +153,7 @@ def api_view(path: str) -> tuple[type[ApiView], Callable[..., Any]]:
 
 
 def drop_forged_scheme(scope: Scope) -> None:
-    """Only a trusted proxy may say that its client came over HTTPS."""
+    """Drop the header by which only a trusted proxy may say that its client came over HTTPS."""
     if not settings.SECURE_PROXY_SSL_HEADER:
         return
     peer = client_address(scope["client"][0], "") if scope.get("client") else None

@@ -1,9 +1,9 @@
 """Cross-origin calls from configured origins. Never with credentials: a key is not a cookie."""
 
-from typing import Any
-
 from django.conf import settings
 from django.http import HttpResponse
+
+from fastgpt_site.http.asgi_types import Scope
 
 EXPOSED = ", ".join(
     ["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"]
@@ -11,14 +11,12 @@ EXPOSED = ", ".join(
 ).encode()
 
 
-def header_of(scope: dict[str, Any], name: bytes) -> str:
-    """All values of a request header, joined as one."""
+def header_of(scope: Scope, name: bytes) -> str:
     values: list[str] = [value.decode("latin1") for key, value in scope["headers"] if key == name]
     return ",".join(values)
 
 
-def cors_headers(scope: dict[str, Any]) -> list[tuple[bytes, bytes]]:
-    """What a browser at a configured origin may read. Never with credentials: a key is not a cookie."""
+def cors_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     headers = [(b"vary", b"Origin")]
     origin = header_of(scope, b"origin")
     if origin in settings.CORS_ALLOWED_ORIGINS:
@@ -29,8 +27,7 @@ def cors_headers(scope: dict[str, Any]) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def preflight(scope: dict[str, Any]) -> HttpResponse:
-    """The answer to OPTIONS, whoever asks: what could be sent here."""
+def preflight(scope: Scope) -> HttpResponse:
     response = HttpResponse(status=204, headers={"Allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
     if header_of(scope, b"origin") in settings.CORS_ALLOWED_ORIGINS:
         response["Access-Control-Allow-Methods"] = "GET, POST, PUT, DELETE"

@@ -1,4 +1,4 @@
-"""Every exception of an API view, answered in the contract's one shape."""
+"""Responses to exceptions of API views, in the contract's one shape."""
 
 import logging
 from typing import Any
@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 
 def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse:
-    """DRF's hook: the answer to whatever a view raised."""
     return respond(error, trace_of(context["request"]._request))
 
 
@@ -39,7 +38,7 @@ def respond(error: Exception, trace: Trace) -> HttpResponse:
 
 
 def as_api_error(error: Exception, trace: Trace) -> ApiError:
-    """The refusal that stands for any exception; what is not foreseen is logged and becomes a 500 without detail."""
+    """Return the refusal that stands for an exception; an unforeseen one is logged and becomes a 500 without detail."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, Http404):
@@ -58,7 +57,7 @@ def as_api_error(error: Exception, trace: Trace) -> ApiError:
 
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
-    """Django's hook for what it refuses before any view, such as an unknown Host."""
+    """Answer what Django refuses before any view, such as an unknown Host."""
     if is_api_path(request.path):
         return respond(
             InvalidParameter("The request is malformed, or names a host that is not served here."), trace_of(request)
@@ -67,7 +66,6 @@ def bad_request(request: HttpRequest, exception: Exception) -> HttpResponse:
 
 
 def server_error(request: HttpRequest) -> HttpResponse:
-    """Django's hook for what no view caught."""
     if is_api_path(request.path):
         trace = trace_of(request)
         return respond(InternalError(trace.request_id), trace)

@@ -1,15 +1,13 @@
 """Reading the body of a request within bounds of bytes and time."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import IO, Any
+from typing import IO
 
 from django.conf import settings
 
 from apikeys.errors import BodyTooLarge, BodyTooSlow
+from fastgpt_site.http.asgi_types import Message, Receive, Scope
 
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
 # A refused body is read on for a while, so that the client gets to read the answer before the connection ends.
 DRAIN_BYTES = 16 * 1024 * 1024
 DRAIN_SECONDS = 5.0
@@ -23,23 +21,22 @@ class ClientGone(Exception):
 
 
 class BodyRead:
-    """A `receive` for Django whose body has been read; what comes after it is still to be heard."""
+    """A `receive` for Django whose body has been read; messages after it still arrive."""
 
     def __init__(self, body: IO[bytes], receive: Receive) -> None:
         self.body, self.receive = body, receive
 
-    async def __call__(self) -> dict[str, Any]:
+    async def __call__(self) -> Message:
         return await self.receive()
 
 
 def without_body(scope: Scope) -> Scope:
-    """The same request as if it had no body, for whoever would look into it."""
-    told = (b"content-type", b"content-length", b"transfer-encoding")
-    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name not in told]}
+    dropped = (b"content-type", b"content-length", b"transfer-encoding")
+    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name not in dropped]}
 
 
 async def read_body(receive: Receive, body: IO[bytes], *, is_file: bool = False) -> None:
-    """The whole body, into a file that is then at its beginning. Raises BodyTooLarge, BodyTooSlow or ClientGone."""
+    """Read the whole body into a file and rewind it. Raise BodyTooLarge, BodyTooSlow or ClientGone."""
     limit, seconds = settings.API_MAX_BODY_BYTES, settings.API_BODY_SECONDS
     if is_file:
         limit += settings.DATASET_MAX_FILE_BYTES
@@ -68,7 +65,6 @@ async def read_body(receive: Receive, body: IO[bytes], *, is_file: bool = False)
 
 
 async def drain(receive: Receive, limit: int = 0) -> None:
-    """Read and drop the rest of a body, within bounds."""
     dropped = 0
     try:
         async with asyncio.timeout(DRAIN_SECONDS):

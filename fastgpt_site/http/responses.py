@@ -1,7 +1,7 @@
-"""Answers on their way out: each carries its request id and CORS headers, and is logged and counted when it ends."""
+"""Responses on their way out: each carries its request id and CORS headers, and is logged and counted at its end."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -14,19 +14,17 @@ from apikeys.accounting import refusals
 from apikeys.api.streams import EventStream
 from apikeys.hot_path.trace import Trace
 from fastgpt_site.http import access_log
+from fastgpt_site.http.asgi_types import Message, Receive, Scope, Send
 from fastgpt_site.http.cors import cors_headers
-from fastgpt_site.http.request_body import Receive
 from fastgpt_site.observability import metrics
-
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 LOOK_SECONDS = 0.8
 
 
-class Answer:
-    """One answer on its way out. `send` stands in for the server's own."""
+class OutgoingResponse:
+    """One response on its way out. `send` stands in for the server's own."""
 
-    def __init__(self, scope: dict[str, Any], send: Send, trace: Trace) -> None:
+    def __init__(self, scope: Scope, send: Send, trace: Trace) -> None:
         self.scope = scope
         self.trace = trace
         self.is_api = is_api_path(scope["path"])
@@ -36,7 +34,7 @@ class Answer:
         self._send = send
         self._look: asyncio.TimerHandle | None = None
 
-    async def send(self, message: dict[str, Any]) -> None:
+    async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             message["headers"] = [*message["headers"], *self._own_headers()]
@@ -44,12 +42,11 @@ class Answer:
 
     @property
     def _transport(self) -> asyncio.Transport | None:
-        """uvicorn's connection, for what ASGI has no message for."""
+        """Return uvicorn's connection, for what ASGI has no message for."""
         transport: asyncio.Transport | None = getattr(getattr(self._send, "__self__", None), "transport", None)
         return transport
 
     def abort(self) -> None:
-        """Drop the connection, with all that a stalled reader has not taken."""
         self.is_gone = True
         if self._transport is not None:
             self._transport.abort()
@@ -82,7 +79,7 @@ class Answer:
         return headers
 
     def end(self) -> None:
-        """Log and count an answer that has ended, however it did, and keep why it was a refusal."""
+        """Log and count a response that has ended, however it did, and keep why it was a refusal."""
         client = access_log.client_of(self.scope)
         access_log.write(self.scope, self.trace, self.status, client, is_api=self.is_api, is_gone=self.is_gone)
         if self.is_api and self.trace.refusal is not None:
@@ -90,13 +87,13 @@ class Answer:
         metrics.observe(self.trace, self.scope["path"], self.status, is_api=self.is_api)
 
 
-async def answer_until_gone(request: ASGIRequest, view: Any, receive: Receive, answer: Answer) -> None:
+async def serve_until_gone(request: ASGIRequest, view: Any, receive: Receive, outgoing: OutgoingResponse) -> None:
     """Run the view and send what it answers; cancel both as soon as the client goes away."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine always runs in one
 
     def leave() -> None:
-        answer.is_gone = True
+        outgoing.is_gone = True
         task.cancel()
 
     async def watch() -> None:
@@ -105,37 +102,37 @@ async def answer_until_gone(request: ASGIRequest, view: Any, receive: Receive, a
         leave()
 
     watcher = asyncio.create_task(watch())
-    answer.when_connection_is_lost(leave)
-    answer.trace.abort = answer.abort
+    outgoing.when_connection_is_lost(leave)
+    outgoing.trace.abort = outgoing.abort
     try:
         response = await view(request)
         if isinstance(response, EventStream):
-            await send_stream(answer, response)
+            await send_stream(outgoing, response)
         else:
-            await send_whole(answer, response)
+            await send_whole(outgoing, response)
     except asyncio.CancelledError:
-        # Ours, because the client went: the request ends here. Any other, the server's own end, goes on.
-        if not answer.is_gone or task.uncancel() > 0:
+        # The watcher cancels when the client goes: the request ends here. A cancellation by the server goes on.
+        if not outgoing.is_gone or task.uncancel() > 0:
             raise
     finally:
         watcher.cancel()
-        answer.forget_connection()
+        outgoing.forget_connection()
 
 
-def head(response: HttpResponseBase) -> dict[str, Any]:
+def head(response: HttpResponseBase) -> Message:
     headers = [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
     return {"type": "http.response.start", "status": response.status_code, "headers": headers}
 
 
-async def send_whole(answer: Answer, response: HttpResponse) -> None:
+async def send_whole(outgoing: OutgoingResponse, response: HttpResponse) -> None:
     content = response.content
     start = head(response)
     start["headers"].append((b"content-length", b"%d" % len(content)))
-    await answer.send(start)
-    await answer.send({"type": "http.response.body", "body": content, "more_body": False})
+    await outgoing.send(start)
+    await outgoing.send({"type": "http.response.body", "body": content, "more_body": False})
 
 
-async def send_stream(answer: Answer, response: EventStream) -> None:
+async def send_stream(outgoing: OutgoingResponse, response: EventStream) -> None:
     """Send each piece as it comes. A comment breaks every silence; a reader that takes nothing is given up."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine always runs in one
@@ -146,12 +143,12 @@ async def send_stream(answer: Answer, response: EventStream) -> None:
     async def send(piece: bytes, more: bool = True) -> None:
         nonlocal is_sending, last_sent
         is_sending, last_sent = True, loop.time()
-        await answer.send({"type": "http.response.body", "body": piece, "more_body": more})
+        await outgoing.send({"type": "http.response.body", "body": piece, "more_body": more})
         is_sending, last_sent = False, loop.time()
 
     async def keep_awake() -> None:
         while True:
-            # Asleep for no longer than either limit: a send may begin to stall in the meantime.
+            # It sleeps no longer than either limit: a send may begin to stall in the meantime.
             limit = min(settings.STREAM_STALL_SECONDS, response.silence_seconds)
             await asyncio.sleep(max(last_sent + limit - loop.time(), 0.05 if not is_sending else 0.5))
             quiet = loop.time() - last_sent
@@ -166,14 +163,14 @@ async def send_stream(answer: Answer, response: EventStream) -> None:
                         await send(response.comment)
                 except TimeoutError:
                     break
-        answer.abort()
+        outgoing.abort()
         task.cancel()
 
     companion = asyncio.create_task(keep_awake())
     try:
         with metrics.OPEN_STREAMS.track_inprogress():
             async with response.pieces() as pieces:
-                await answer.send(head(response))
+                await outgoing.send(head(response))
                 async for piece in pieces:
                     await send(piece)
                 await send(b"", more=False)

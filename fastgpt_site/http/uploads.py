@@ -23,8 +23,8 @@ class Uploads:
         self.by_team: Counter[str] = Counter()
 
     @contextmanager
-    def held(self, team_id: str) -> Iterator[None]:
-        """Room for one. Raises TooManyUploads."""
+    def reserve(self, team_id: str) -> Iterator[None]:
+        """Hold room for one upload. Raise TooManyUploads."""
         if self.by_team.total() >= MAX_UPLOADS or self.by_team[team_id] >= MAX_UPLOADS_OF_TEAM:
             raise TooManyUploads
         self.by_team[team_id] += 1
@@ -35,6 +35,6 @@ class Uploads:
 
 
 async def team_of_sender(view_class: type[ApiView], request: HttpRequest) -> str:
-    """Return the team for which the sender may upload here. Raises whatever a call without it would be refused with."""
+    """Return the team for which the sender may upload here. Raise whatever a call without a body would."""
     async with ThreadSensitiveContext():
         return await sync_to_async(view_class.check_caller)(request)

@@ -1,4 +1,4 @@
-"""What no page can take in, refused before any of them: no column of text holds a NUL, and no person types one."""
+"""A guard against NUL, which no column of text holds and no person types."""
 
 from collections.abc import Callable, Iterator
 

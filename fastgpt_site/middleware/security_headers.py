@@ -1,13 +1,13 @@
-"""What every answer tells browsers to refuse: foreign content, inline scripts, frames, and the devices of a machine."""
+"""Headers that tell browsers what to refuse: foreign content, inline scripts, frames, and a machine's devices."""
 
 from django.http import HttpRequest, HttpResponse
 from django.urls import reverse
 from django.utils.deprecation import MiddlewareMixin
 
-# Of the one style that Unfold writes into its lists; its colors come from a file of ours instead.
+# The hash is of the one style that Unfold writes into its lists; its colors come from a file of ours instead.
 LIST_STYLE = "'sha256-+MEQ/O07HiRf96s+FyiSQj7xKrHjGPZWCed2MyGUBF4='"
 
-# Answers that are no pages load nothing. An error page of Django's may be plain.
+# Responses that are no pages load nothing. An error page of Django's may be plain.
 STRICT = "default-src 'none'; form-action 'none'; frame-ancestors 'none'; base-uri 'none'"
 # Alpine, which moves Unfold's menus, compiles the expressions in its attributes: that is what 'unsafe-eval' is for.
 # Nobody's text becomes such an attribute, since templates escape it, and inline scripts stay forbidden.

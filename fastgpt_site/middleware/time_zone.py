@@ -1,4 +1,4 @@
-"""Who looks at a page: in which language, which Django decides, and in which time zone, which the browser tells."""
+"""The viewer's time zone, which the browser tells; Django itself decides the language."""
 
 import zoneinfo
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
-# Written by static/fastgpt_site/timezone.js.
+# static/fastgpt_site/timezone.js writes this cookie.
 COOKIE = "timezone"
 LONGEST_NAME = 64
 
@@ -26,7 +26,6 @@ class ViewerTimeZone:
 
 
 def known_zone(name: str) -> zoneinfo.ZoneInfo | None:
-    """The zone of that name; None for what a cookie may hold otherwise."""
     if not name or len(name) > LONGEST_NAME:
         return None
     try:

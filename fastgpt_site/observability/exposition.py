@@ -38,7 +38,6 @@ def server_processes() -> Iterator[Metric]:
 
 
 def reconciliation() -> Iterator[Metric]:
-    """What the last nightly `reconcile` found; nothing before the first."""
     last = Reconciliation.objects.order_by("-pk").first()
     if last is not None:
         of = "of the last nightly reconciliation."
@@ -47,12 +46,12 @@ def reconciliation() -> Iterator[Metric]:
         yield GaugeMetricFamily("fastgpt_reconcile_timestamp_seconds", f"Unix time {of}", last.at.timestamp())
 
 
-# Each is asked when somebody reads, in the thread that answers: what the database knows, the same from every process.
+# A scrape asks each in the thread that answers: the database knows these, and every process gives the same.
 READ_FROM_DATABASE: tuple[Callable[[], Iterable[Metric]], ...] = (server_processes, reconciliation)
 
 
 class FromDatabase(Collector):
-    """The rest is told also while the database cannot be reached; that is when it is wanted most."""
+    """Series from the database. All others are told while it cannot be reached, which is when they matter most."""
 
     def collect(self) -> Iterator[Metric]:
         try:
@@ -73,7 +72,7 @@ class AllProcesses(MultiProcessCollector):
 def has_begun(path: Path) -> bool:
     try:
         return path.stat().st_size > 0
-    except FileNotFoundError:  # that of a process which died, taken away meanwhile
+    except FileNotFoundError:  # its process died, and it was taken away meanwhile
         return False
 
 
@@ -92,7 +91,6 @@ registry = make_registry()
 
 @require_safe
 def metrics(request: HttpRequest) -> HttpResponse:
-    """All series in Prometheus's text format, or 403."""
     reason = refusal(request)
     if reason is not None:
         return HttpResponse(f"{reason}\n", status=403, content_type="text/plain; charset=utf-8")
@@ -102,7 +100,6 @@ def metrics(request: HttpRequest) -> HttpResponse:
 
 
 def refusal(request: HttpRequest) -> str | None:
-    """Why this request may not read; None if it may."""
     if settings.METRICS_TOKEN:
         scheme, _, given = request.META.get("HTTP_AUTHORIZATION", "").partition(" ")
         is_right = hmac.compare_digest(given.strip().encode(), settings.METRICS_TOKEN.encode())
@@ -116,7 +113,7 @@ def refusal(request: HttpRequest) -> str | None:
 
 
 def is_forwarded(request: HttpRequest) -> bool:
-    """Whether a proxy says that it passes this on, believed or not: one on this machine makes strangers look local."""
+    """Return whether a proxy says that it passes this on, believed or not: a local one makes strangers look local."""
     return any(
         name.startswith("HTTP_X_FORWARDED") or name in ("HTTP_FORWARDED", "HTTP_VIA", "HTTP_X_REAL_IP")
         for name in request.META

@@ -1,4 +1,4 @@
-"""Whether this process is alive, and whether it is ready; which part is not."""
+"""Liveness and readiness of this process, and which part is not ready."""
 
 import socket
 import threading
@@ -39,7 +39,7 @@ def healthz(request: HttpRequest) -> JsonResponse:
 
 @require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
-    """200 when every part is ready, otherwise 503; each part is "ok" or what is wrong with it.
+    """Answer 200 when every part is ready, otherwise 503; each part is "ok" or says what is wrong with it.
 
     Anybody may ask: what was found is kept for a second, and one request at a time looks.
     """
@@ -76,7 +76,7 @@ def policy_listener() -> str:
 
 
 def default_provider() -> str:
-    """Whether something accepts a connection at DEFAULT_PROVIDER_URL; "ok" where none is configured."""
+    """Return "ok" when DEFAULT_PROVIDER_URL accepts a connection, or where none is configured."""
     if not settings.DEFAULT_PROVIDER_URL:
         return "ok"
     url = urlsplit(settings.DEFAULT_PROVIDER_URL)
@@ -89,7 +89,6 @@ def default_provider() -> str:
 
 
 def jobs() -> str:
-    """Whether a worker of the jobs lives, on whichever node."""
     recent = Now() - timedelta(seconds=SILENCE_SECONDS)
     try:
         is_there = ProcrastinateWorker.objects.filter(last_heartbeat__gt=recent).exists()

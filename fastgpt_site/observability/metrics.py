@@ -1,4 +1,4 @@
-"""Metrics of this process for Prometheus: answers counted as they end, gauges taken each second."""
+"""Metrics of this process for Prometheus: responses counted as they end, gauges taken each second."""
 
 import asyncio
 import logging
@@ -25,13 +25,13 @@ logger = logging.getLogger(__name__)
 MEASURE_SECONDS = 1.0
 DURATION_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900)
 FIRST_BYTE_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-# As status of an answer that nobody waited for any more before it had one.
+# A response that nobody waited for any more before it had a status gets this one.
 GONE = "gone"
-# What is told apart outside the API. Labels are never taken from a path: whoever calls could invent any number.
+# Paths outside the API are told apart by these. A label is never taken from a path, of which callers could invent any.
 SITE_PARTS = frozenset({"admin", "healthz", "metrics", "readyz", "static"})
 UNKNOWN_PATH = "unknown_path"
 
-# Not told by several processes, so not by one either.
+# Several processes together have none of these, so one has none either.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 own = CollectorRegistry()
 
@@ -86,7 +86,7 @@ _tokens = cache(TOKENS.labels)
 
 
 def observe(trace: Trace, path: str, status: int | None, *, is_api: bool) -> None:
-    """Count an answer that has ended. Every request pays for this: some microseconds."""
+    """Count a response that has ended. Every request pays for this: some microseconds."""
     endpoint = trace.endpoint or site_part(path, is_api=is_api)
     if settings.METRICS_PER_KEY:
         _requests(endpoint, status or GONE, trace.key_id or "").inc()
@@ -107,7 +107,7 @@ def observe(trace: Trace, path: str, status: int | None, *, is_api: bool) -> Non
 
 
 def site_part(path: str, *, is_api: bool) -> str:
-    """A name for what has none of an endpoint: one of a handful, whatever the path."""
+    """Return a name for a path without an endpoint: one of a handful, whatever the path."""
     if is_api:
         return "api"
     part = path[1:].partition("/")[0]

@@ -23,7 +23,7 @@ _NO_ID = 0xFFFFFFFF
 
 
 def switch() -> dict[str, Any]:
-    """Arguments for subprocess that run a command as the account. PostgreSQL refuses to run as root."""
+    """Return arguments for subprocess that run a command as the account. PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return {}
     entry = _entry()
@@ -31,7 +31,6 @@ def switch() -> dict[str, Any]:
 
 
 def give(path: Path) -> None:
-    """Make the account the owner of a file or folder."""
     if os.geteuid() == 0:
         entry = _entry()
         os.chown(path, entry.pw_uid, entry.pw_gid)
@@ -100,4 +99,4 @@ def _grant_passage(folder: Path) -> None:
     try:
         os.setxattr(folder, _ACL, _ACL_VERSION + packed)
     except OSError:
-        return  # no access lists on this file system: the caller sees that the way is still closed
+        return  # this file system has no access lists: the caller sees that the way is still closed

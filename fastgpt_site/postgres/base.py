@@ -11,7 +11,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
     """Reads DATA_DIR in place of HOST and PORT."""
 
     def get_connection_params(self) -> dict[str, Any]:
-        """What psycopg needs to connect; the server runs and the database exists when this returns."""
         data_dir = self.settings_dict["DATA_DIR"]
         cluster.ensure(data_dir, self.settings_dict["PASSWORD"], self.settings_dict["NAME"])
         return {**super().get_connection_params(), "host": str(cluster.folder(data_dir)), "port": cluster.PORT}

@@ -30,7 +30,7 @@ LONGEST_SOCKET_PATH = 107
 START_SECONDS = 60
 STOP_SECONDS = 30
 
-# Given at each start and not written at initdb, so that a change here reaches folders that exist already.
+# These are given at each start and not written at initdb, so that a change here reaches folders that exist already.
 # "." is the data folder: it may be moved, and its path needs no quoting.
 SETTINGS = {
     "listen_addresses": "",
@@ -47,12 +47,11 @@ _ensured: set[Path] = set()
 
 
 def folder(data_dir: Path) -> Path:
-    """Where the cluster lies, which is also where its socket is."""
+    """Return where the cluster lies, which is also where its socket is."""
     return data_dir / "postgres"
 
 
 def is_running(data_dir: Path) -> bool:
-    """Whether a server listens on the socket of this data folder."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(str(_socket_path(data_dir)))
@@ -69,7 +68,7 @@ def ensure(data_dir: Path, password: str, database: str | None) -> None:
     if data_dir in _ensured and is_running(data_dir):
         return
     _refuse_long_path(data_dir)
-    with _locked(data_dir):
+    with _lock(data_dir):
         remove_drafts(data_dir)
         if not (folder(data_dir) / "PG_VERSION").exists():
             initialize(data_dir, folder(data_dir), USER, password)
@@ -80,8 +79,8 @@ def ensure(data_dir: Path, password: str, database: str | None) -> None:
 
 
 def stop(data_dir: Path) -> None:
-    """End the server, also one that is still starting; its clients are disconnected. Nothing runs: nothing happens."""
-    with _locked(data_dir):
+    """End the server, also one that is still starting; its clients are disconnected."""
+    with _lock(data_dir):
         if _postmaster_pid(data_dir) is None:
             return
         result = programs.run(
@@ -113,8 +112,8 @@ def _refuse_long_path(data_dir: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(data_dir: Path) -> Iterator[None]:
-    """One process at a time makes, starts or stops the server. The kernel lets go when the holder dies."""
+def _lock(data_dir: Path) -> Iterator[None]:
+    """Let one process at a time make, start or stop the server. The kernel lets go when the holder dies."""
     data_dir.mkdir(parents=True, exist_ok=True)
     with (data_dir / "postgres.lock").open("a") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -153,7 +152,7 @@ def _launch(data_dir: Path) -> None:
 
 
 def _problem(data_dir: Path, password: str) -> str | None:
-    """Why a connection is not possible yet; None when it is. Raises when waiting would not help."""
+    """Return why a connection is not possible yet; None when it is. Raise when waiting would not help."""
     if not is_running(data_dir):
         return "It does not listen."
     try:
@@ -194,7 +193,6 @@ def _recorded_pid(data_dir: Path) -> int | None:
 
 
 def _command(pid: int) -> str:
-    """The command line of a process; empty when there is none."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
     except OSError:
@@ -204,16 +202,16 @@ def _command(pid: int) -> str:
 
 
 def _postmaster_pid(data_dir: Path) -> int | None:
-    """The server's process, or None when the file is absent or left over from a server that is gone."""
+    """Return the server's process; None when the file is absent or left over from a server that is gone."""
     pid = _recorded_pid(data_dir)
     return pid if pid is not None and str(folder(data_dir)) in _command(pid) else None
 
 
 def _shared_buffers() -> int:
-    """In bytes."""
+    """Return a size in bytes."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     with contextlib.suppress(OSError, ValueError):
-        # Of a container; "max" where it has no limit of its own.
+        # This is the limit of a container; "max" where it has none of its own.
         memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
     return min(max(memory // 4, SMALLEST_BUFFERS), LARGEST_BUFFERS)
 

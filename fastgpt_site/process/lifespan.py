@@ -1,9 +1,8 @@
-"""What a server process starts before its first request, and ends after its last."""
+"""The life of a server process: what it starts before its first request, and ends after its last."""
 
 import asyncio
 import gc
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from django.db import connection
@@ -17,12 +16,10 @@ from apikeys.hot_path.listener import listener
 from chat.completions import app_snapshots, histories, recorder
 from chat.embeddings import models
 from datasets.search import retrieval
+from fastgpt_site.http.asgi_types import Receive, Send
 from fastgpt_site.observability import metrics
 
 logger = logging.getLogger(__name__)
-
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 BATCHERS = (
     lookup.policy_batcher,
@@ -37,9 +34,9 @@ BATCHERS = (
     usage_batcher,
 )
 DRAIN_SECONDS = 5.0
-# How many synchronous requests run at the same time. Each takes a thread and a database connection.
+# So many synchronous requests run at the same time. Each takes a thread and a database connection.
 MAX_SYNC_REQUESTS = 32
-# Of connections for Django's threads: what is not of requests takes some too. Seconds. While the database cannot be
+# Connections of Django's threads: some are not of requests. Times are in seconds. While the database cannot be
 # reached, each request tries anew: the pool's own attempts come ever more seldom, so it must give them up soon.
 POOL = {
     "min_size": 1,
@@ -51,7 +48,6 @@ POOL = {
 
 
 async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]]) -> None:
-    """Speak the ASGI lifespan protocol until shutdown."""
     measuring: asyncio.Task[None] | None = None
     while True:
         message = await receive()
@@ -95,5 +91,5 @@ async def shut_down(open_requests: set[asyncio.Task[Any]]) -> None:
         logger.error("%d records could not be written before the end", unwritten)
     await asyncio.to_thread(retrieval.readers.close)
     await asyncio.to_thread(listener.stop)
-    await asyncio.to_thread(servers.leave)
+    await asyncio.to_thread(servers.deregister)
     await asyncio.to_thread(connection.close_pool)  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""The secrets a first start makes for itself, and the checks that every start makes of them."""
+"""Secrets that a first start makes for itself, and the checks that every start makes of them."""
 
 import os
 import secrets
@@ -51,7 +51,7 @@ def _create(path: Path) -> None:
 
 
 def require_if_set(env: environ.Env, name: str) -> str:
-    """A secret that may be left out, but not be a weak one."""
+    """Return a secret that may be left out. Raise ImproperlyConfigured when it is weak."""
     return require(env, name) if env.str(name, default="") else ""
 
 
@@ -64,7 +64,7 @@ def require(env: environ.Env, name: str) -> str:
 
 
 def require_peppers(env: environ.Env, name: str) -> dict[str, bytes]:
-    """`id:hex,id:hex` as {id: pepper of at least 32 bytes}, in order: the first signs, all verify."""
+    """Parse `id:hex,id:hex` as {id: pepper of at least 32 bytes}, in order: the first signs, all verify."""
     peppers: dict[str, bytes] = {}
     for item in filter(None, env.str(name, default="").split(",")):
         pepper_id, _, value = item.strip().partition(":")
@@ -77,7 +77,7 @@ def require_peppers(env: environ.Env, name: str) -> dict[str, bytes]:
 
 
 def require_hex_keys(env: environ.Env, name: str) -> list[bytes]:
-    """Comma-separated hex keys of 32 bytes; the first encrypts, all decrypt."""
+    """Parse comma-separated hex keys of 32 bytes; the first encrypts, all decrypt."""
     keys = [_hex_key(name, item.strip())[:32] for item in filter(None, env.str(name, default="").split(","))]
     if not keys:
         raise ImproperlyConfigured(f"{name} is not set. Generate one with: {HOW}")

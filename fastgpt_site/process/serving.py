@@ -1,4 +1,4 @@
-"""What `serve` and `quickstart` have in common: options, migrations, and the server processes."""
+"""The common part of `serve` and `quickstart`: options, migrations, and the server processes."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from fastgpt_site import theme
 from fastgpt_site.process import worker
-from fastgpt_site.process.supervisor import Supervisor, answers
+from fastgpt_site.process.supervisor import Supervisor, responds
 
-# Any number: it keeps two nodes that start at once from migrating side by side.
+# This is an arbitrary number. It keeps two nodes that start at once from migrating side by side.
 MIGRATION_LOCK = 0x66677074
-# Longer than the worker itself waits for the jobs that it has in hand.
+# This is longer than the worker itself waits for the jobs that it has in hand.
 JOBS_STOP_SECONDS = 20.0
 WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
@@ -40,7 +40,7 @@ def port(value: str) -> int:
 
 
 def embedded_data_dir() -> Path | None:
-    """Where the project's own database lies; None when DATABASE_URL names another."""
+    """Return where the project's own database lies; None when DATABASE_URL names another."""
     return None if settings.DATABASE_URL else settings.DATA_DIR
 
 
@@ -51,7 +51,7 @@ def announce(supervisor: Supervisor) -> None:
 
 def migrate(supervisor: Supervisor) -> None:
     supervisor.say("Starting the database and migrating it.")
-    with supervisor.deferred():
+    with supervisor.defer_signals():
         connection.ensure_connection()
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_advisory_lock(%s)", [MIGRATION_LOCK])
@@ -69,7 +69,7 @@ def start_workers(
     folder = str(supervisor.temporary_folder("fastgpt-metrics-"))
 
     def forget_gauges(process_id: int) -> None:
-        # What it had counted stays counted.
+        # Its counts stay counted.
         mark_process_dead(process_id, folder)  # type: ignore[no-untyped-call]
 
     for _ in range(count):
@@ -84,7 +84,7 @@ def start_workers(
             when_ended=forget_gauges,
         )
     host, number = listener.getsockname()[:2]
-    supervisor.wait_until(lambda: answers(WILDCARDS.get(host, host), number, "/healthz"), "The server")
+    supervisor.wait_until(lambda: responds(WILDCARDS.get(host, host), number, "/healthz"), "The server")
 
 
 def start_jobs(supervisor: Supervisor, environment: Mapping[str, str] | None = None) -> None:
@@ -98,7 +98,6 @@ def start_jobs(supervisor: Supervisor, environment: Mapping[str, str] | None = N
 
 
 def origin(listener: socket.socket) -> str:
-    """The site's address for somebody on this machine."""
     host, number = listener.getsockname()[:2]
     name = WILDCARDS.get(host, host)
     return f"http://[{name}]:{number}" if ":" in name else f"http://{name}:{number}"

@@ -81,7 +81,6 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """None while it runs or has not been started."""
         return self.process.poll() if self.process else None
 
     def terminate(self) -> None:
@@ -98,7 +97,7 @@ class Supervisor:
     """A context manager: leaving it, for whatever reason, stops all that was started in it."""
 
     def __init__(self, say: Callable[[str], None], data_dir: Path | None) -> None:
-        """`data_dir` is None when the database is not the embedded one, and so not ours to stop."""
+        """Take `data_dir`, which is None when the database is not the embedded one, and so not ours to stop."""
         self._say = say
         self.data_dir = data_dir
         self._children: list[Child] = []
@@ -123,7 +122,7 @@ class Supervisor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         self._is_deferring = True
-        # In reverse order of their start; the workers are one group and drain side by side.
+        # Children end in reverse order of their start; the workers are one group and drain side by side.
         for name in dict.fromkeys(child.name for child in reversed(self._children)):
             self._stop([child for child in self._children if child.name == name])
         self._remove_folders()
@@ -135,11 +134,11 @@ class Supervisor:
             self._presence.close()
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        # What was interrupted may have failed in a way of its own, as a database transaction does.
+        # The interrupted code may have failed in a way of its own, as a database transaction does.
         return self._signals > 0
 
     @contextlib.contextmanager
-    def deferred(self) -> Iterator[None]:
+    def defer_signals(self) -> Iterator[None]:
         """Let a signal wait for the end of the block: what is half started could not be found and stopped."""
         self._is_deferring = True
         try:
@@ -164,15 +163,15 @@ class Supervisor:
         descriptors: Sequence[int] = (),
         when_ended: Callable[[int], None] | None = None,
     ) -> None:
-        """`when_ended` is called with the process id of a child that ended by itself, before it is started again."""
+        """Start a child. `when_ended` is called with its process id when it ended by itself, before it starts again."""
         child = Child(name, command, environment or {}, stop_seconds, descriptors, when_ended)
         self._children.append(child)
-        with self.deferred():
+        with self.defer_signals():
             child.start()
 
     def temporary_folder(self, prefix: str) -> Path:
-        """A new folder that only this user may enter, removed when all children have ended."""
-        with self.deferred():
+        """Make a folder that only this user may enter, removed when all children have ended."""
+        with self.defer_signals():
             folder = Path(tempfile.mkdtemp(prefix=prefix))
             self._folders.append(folder)
         return folder
@@ -191,7 +190,6 @@ class Supervisor:
             time.sleep(POLL_SECONDS)
 
     def watch(self) -> None:
-        """Keep the children running until a signal comes."""
         while True:
             for child in self._children:
                 self._revive(child)
@@ -201,7 +199,7 @@ class Supervisor:
         now = time.monotonic()
         if child.restart_at is not None:
             if now >= child.restart_at:
-                with self.deferred():
+                with self.defer_signals():
                     child.start()
         elif child.process and child.exit_code is not None:
             if child.when_ended:
@@ -231,7 +229,7 @@ class Supervisor:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _is_last(self) -> bool:
-        """Whether no other supervisor uses this data folder: the last to leave stops the database."""
+        """Return whether no other supervisor uses this data folder: the last to leave stops the database."""
         if self._presence is None:
             return False
         try:
@@ -254,7 +252,7 @@ class Supervisor:
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet: clients are refused until a server is ready to answer."""
+    """Return a bound socket that does not listen yet: clients are refused until a server is ready to answer."""
     try:
         family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listener = socket.socket(family, kind)
@@ -267,15 +265,13 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def answers(host: str, port: int, path: str) -> bool:
-    """Whether an HTTP server has anything but an error of its own to say."""
+def responds(host: str, port: int, path: str) -> bool:
     connection = http.client.HTTPConnection(host, port, timeout=5)
     try:
         connection.request("GET", path)

@@ -7,7 +7,7 @@ import sys
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-# How long a stopping server lets open requests end by themselves.
+# A stopping server lets open requests end by themselves for so long.
 DRAIN_SECONDS = 10
 MAX_HEAD_BYTES = 64 * 1024
 
@@ -21,7 +21,7 @@ class BoundedHead(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self.is_in_head:
             self.head_size += len(data)
-            # What came with the last bytes of the head may be body already: that much is allowed for.
+            # Body may come with the last bytes of the head: that much is allowed for.
             if self.head_size > MAX_HEAD_BYTES + len(data) and self.transport is not None:
                 self.transport.abort()
                 return

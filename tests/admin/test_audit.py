@@ -1,4 +1,4 @@
-"""The audit: an entry for each change of what decides over keys, with who, when and from where; read, never changed."""
+"""The audit: an entry that nobody can change for each change of rows that govern keys: who, when and from where."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ READ = ("apikeys.view_auditentry",)
 
 
 def entries(row, **wanted):
-    """What was kept of a row, the newest first."""
+    """Return the audit entries of a row, the newest first."""
     return list(AuditEntry.objects.get_for_object(row).filter(**wanted).order_by("-pk"))
 
 
@@ -128,7 +128,7 @@ def test_import_of_many_keys_costs_the_same():
     counts = []
     for number in (2, 20):
         changed = [factories.make_key(team, owner=user)[0] for _ in range(number)]
-        # Whose related rows are at hand, as an import has them.
+        # An import has its keys' related rows loaded, too.
         changed = list(ApiKey.objects.filter(pk__in=[api_key.pk for api_key in changed]).with_state())
         for api_key in changed:
             api_key.note = "new"

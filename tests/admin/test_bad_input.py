@@ -1,4 +1,4 @@
-"""What addresses and forms of the admin hold that nothing can be: refused, and no fault of the server."""
+"""Impossible values in URLs and forms of the admin are refused, and cause no server error."""
 
 from typing import Any
 
@@ -83,7 +83,7 @@ def test_pattern_that_is_none(client: Any, model: type[Model]) -> None:
     ],
 )
 def test_value_that_nothing_can_have(client: Any, model: type[Model], query: dict[str, str]) -> None:
-    # Django itself leads back to the list, and says there that the filter was wrong.
+    # Django itself redirects to the list, which says that the filter was wrong.
     assert client.get(url(model, "changelist"), query).status_code in (302, 400)
 
 

@@ -1,4 +1,4 @@
-"""Collections in the admin: listed with how far they are, entered by hand, put into folders, deleted."""
+"""Collections in the admin: lists with their progress, collections entered by hand, folders, deletion."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -46,7 +46,7 @@ def fill(collection, count):
 
 
 def cells_of(page, collection):
-    """What the list says of a collection, by column."""
+    """Return a collection's cells in the list, by column."""
     (row,) = [row for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL) if f"/{collection.pk}/change/" in row]
     cells = re.findall(r'<t[dh] class="field-(\w+)[^>]*>(.*?)</t[dh]>', row, re.DOTALL)
     return {name: re.sub(r"<[^>]*>", "", cell).strip() for name, cell in cells}
@@ -195,7 +195,7 @@ def test_delete_a_folder_with_all_in_it(dataset, client):
 
 @pytest.mark.parametrize("path", ["changelist", "delete"])
 def test_delete_beside_another_removal(dataset, client, path):
-    """It waits for the dataset before it takes anything that the other may come to want."""
+    """It waits for the dataset before it takes anything that the other may come to need."""
     folder = make_folder(dataset)
     inside = factories.make_collection(dataset, parent=folder)
     form = {"post": "yes", "action": "delete_selected", "_selected_action": [folder.pk, inside.pk]}

@@ -1,4 +1,4 @@
-"""The admin's first page: its figures are the ledger's, of the viewer's teams alone."""
+"""The dashboard shows figures of the ledger, for the viewer's teams alone."""
 
 import json
 import re
@@ -14,6 +14,7 @@ from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.reconciliation import Reconciliation
 from apikeys.accounting.recording import Usage, write
 from apikeys.admin.scope import MAXIMUM_CHOICES
+from apikeys.alerts import expiry
 from apikeys.alerts.deliveries import Delivery
 from apikeys.hot_path.connections import connect
 from apikeys.hot_path.servers import ServerProcess
@@ -36,7 +37,7 @@ RIGHTS = tuple(f"apikeys.view_{name}" for name in ("usagerecord", "refusal", "ap
 
 @pytest.fixture(autouse=True)
 def ledger():
-    """At first nothing is rolled up, as what a test dates back would be late."""
+    """Start with nothing rolled up, since records that a test backdates would be late."""
     start_over()
     Leaderboard.objects.all().delete()
 
@@ -51,14 +52,12 @@ def api_key(team):
     return factories.make_key(team)[0]
 
 
-def figures(page: str) -> dict[str, str]:
-    """Of today."""
+def figures_of_today(page: str) -> dict[str, str]:
     found = re.findall(r'data-figure="([^"]*)">.*?<p class="figure font-semibold[^>]*>([^<]*)<', page, re.DOTALL)
     return {title: number.strip() for title, number in found}
 
 
-def before(page: str) -> dict[str, str]:
-    """A week ago."""
+def figures_of_a_week_ago(page: str) -> dict[str, str]:
     found = re.findall(r'data-figure="([^"]*)">.*?a week ago:\s*([\d.,]+|none)', page, re.DOTALL)
     return dict(found)
 
@@ -69,7 +68,7 @@ def plot(page: str, step: str) -> dict[str, list[int]]:
 
 
 def first_ten(page: str, group: str) -> list[str]:
-    """What stands in the three tables of keys or apps, as name and figure."""
+    """Return the rows of the three tables of keys or apps, each as name and figure."""
     section = page.partition(f'<section aria-label="{group}">')[2].partition("</section>")[0]
     items = re.findall(r"<li[^>]*>(.*?)</li>", section, re.DOTALL)
     return [" ".join(re.sub(r"<[^>]*>", " ", item).split()) for item in items]
@@ -86,10 +85,10 @@ def test_it_works(team, api_key):
     just_now(api_key, outcome="failed")
     refuse(api_key, sums.today_begins(timezone.now()), 10)
     _, client = staff(team, *RIGHTS, "chat.view_app")
-    # Read from the ledger, then from the roll-ups.
+    # The first round reads the ledger, the second the roll-ups.
     for _ in range(2):
         page = text(client.get(PAGE))
-        assert figures(page) == {
+        assert figures_of_today(page) == {
             "Requests": "4",
             "Tokens": "4,500",
             "Points": "4.50",
@@ -110,16 +109,16 @@ def test_today_is_compared_with_the_same_time_a_week_ago(team, api_key):
     midnight = sums.today_begins(a_week_ago)
     for moment in (midnight, a_week_ago - timedelta(milliseconds=1)):
         record(api_key, moment, cost_micropoints=2_000_000)
-    # The day before, and later on that day.
+    # These are of the day before, and of later that day.
     for moment in (midnight - timedelta(seconds=1), a_week_ago + timedelta(minutes=10)):
         record(api_key, moment)
     just_now(api_key, 4)
     _, client = staff(team, *RIGHTS)
     for _ in range(2):
         page = text(client.get(PAGE))
-        assert figures(page)["Requests"] == "4"
-        assert before(page)["Requests"] == "2"
-        assert before(page)["Points"] == "4"
+        assert figures_of_today(page)["Requests"] == "4"
+        assert figures_of_a_week_ago(page)["Requests"] == "2"
+        assert figures_of_a_week_ago(page)["Points"] == "4"
         assert "(+100.0%)" in " ".join(page.split())
         roll_up()
 
@@ -163,23 +162,23 @@ def test_each_team_alone_and_all_of_the_viewer(team, api_key):
             ({}, "3"),
             ({"team": team.pk}, "1"),
             ({"team": second.pk}, "2"),
-            # A foreign team is as if it were not there.
+            # A foreign team looks like one that does not exist.
             ({"team": foreign.pk}, "3"),
             ({"team": "0" * 24}, "3"),
             ({"team": "x'y"}, "3"),
         ):
             page = text(client.get(PAGE, query))
-            assert figures(page)["Requests"] == count
+            assert figures_of_today(page)["Requests"] == count
             assert foreign.name not in page
             assert strange.name not in page
         roll_up()
     superuser = browser(factories.make_user(is_superuser=True))
-    assert figures(text(superuser.get(PAGE, {"team": foreign.pk})))["Requests"] == "4"
-    assert int(figures(text(superuser.get(PAGE)))["Requests"].replace(",", "")) >= 7
+    assert figures_of_today(text(superuser.get(PAGE, {"team": foreign.pk})))["Requests"] == "4"
+    assert int(figures_of_today(text(superuser.get(PAGE)))["Requests"].replace(",", "")) >= 7
 
 
-def test_leaders_are_reckoned_by_the_job(team, api_key):
-    # Before the moment up to which is rolled up, also just after midnight.
+def test_leaders_are_recomputed_by_the_job(team, api_key):
+    # This lies before the watermark of the roll-ups, also just after midnight.
     lately = timezone.now() - 2 * BEHIND
     second, foreign = factories.make_team(), factories.make_team()
     keys = {number: factories.make_key((team, second)[number % 2])[0] for number in range(1, 15)}
@@ -200,7 +199,7 @@ def test_leaders_are_reckoned_by_the_job(team, api_key):
     assert live[0][:2] == [f"{keys[number]} {keys[number].team} {number}" for number in (14, 13)]
     superuser = browser(factories.make_user(is_superuser=True))
     assert f"{strange} {foreign} 30" in first_ten(text(superuser.get(PAGE)), "Keys")
-    # When nobody has reckoned lately, what was reckoned is no longer believed.
+    # A leaderboard that was not recomputed lately is no longer trusted.
     Leaderboard.objects.update(until=timezone.now() - timedelta(days=2))
     assert "as of" not in text(client.get(PAGE))
 
@@ -232,11 +231,11 @@ def test_what_may_not_be_viewed_is_left_out(team, right, seen):
     Limit.objects.create(team=team, key=api_key, measure="requests", period="day", amount=1)
     _, client = staff(team, right)
     page = text(client.get(PAGE))
-    assert set(figures(page)) == seen
+    assert set(figures_of_today(page)) == seen
     assert ("Keys that expire" in page) == (right == "apikeys.view_apikey")
     assert ("Budgets used" in page) == (right == "apikeys.view_limit")
     assert bool(first_ten(page, "Keys")) == (right == "apikeys.view_usagerecord")
-    # Without the permission a key is named where it was used, and leads nowhere.
+    # Without the permission, a key's name is shown with its usage, but not as a link.
     assert ("/admin/apikeys/apikey/" in page) == (right == "apikeys.view_apikey")
     assert 'id="site"' not in page
 
@@ -262,6 +261,27 @@ def test_keys_that_need_a_hand(team):
     assert used.name not in tasks
 
 
+def test_only_keys_that_work_need_a_hand(team):
+    """Those of a disabled team are refused whatever their end: neither counted here nor alerted on."""
+    disabled = factories.make_team()
+    soon, long_ago = timezone.now() + timedelta(days=3), timezone.now() - timedelta(days=91)
+    keys = {one: factories.make_key(one, expires_at=soon)[0] for one in (team, disabled)}
+    for one in (team, disabled):
+        keys[one].created_at = long_ago
+        keys[one].save(update_fields=["created_at"])
+    disabled.disabled_at = timezone.now()
+    disabled.save()
+    user, client = staff(team, *RIGHTS)
+    Membership.objects.create(team=disabled, user=user)
+    expiry.raise_alerts()
+    shown = text(client.get(PAGE)).partition('id="tasks"')[2].partition("<section")[0]
+    assert (keys[team].name in shown, keys[disabled].name in shown) == (True, False)
+    for name in ("ends_soon", "unused"):
+        rows = text(client.get(f"/admin/apikeys/apikey/?{name}=yes")).partition('id="result_list"')[2]
+        assert (keys[team].name in rows, keys[disabled].name in rows) == (True, False)
+    assert {one: keys[one].alerts.filter(kind="expiry").count() for one in keys} == {team: 1, disabled: 0}
+
+
 def test_budgets_that_need_a_hand(team, api_key):
     def limit(amount, period="day", **fields):
         return Limit.objects.create(team=team, key=api_key, measure="requests", period=period, amount=amount, **fields)
@@ -269,7 +289,7 @@ def test_budgets_that_need_a_hand(team, api_key):
     just_now(api_key, 8)
     full, roomy = limit(10), limit(11)
     old, _ = limit(9), limit(8, "minute")
-    # Nobody has met it since yesterday: what it counted is of a day that is over.
+    # No request has counted against it since: its counter is of a day that is over.
     Counter.objects.filter(limit=old).update(period_start=timezone.now() - timedelta(days=3))
     _, client = staff(team, *RIGHTS)
     page = text(client.get(PAGE))

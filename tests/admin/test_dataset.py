@@ -1,4 +1,4 @@
-"""Datasets in the admin: made, changed, given another model, deleted."""
+"""Datasets in the admin: creation, change, another model, deletion."""
 
 import re
 
@@ -43,7 +43,7 @@ def make_filled(team, count=3, **fields):
 
 
 def row_of(page, dataset):
-    """The cells of a dataset in the list."""
+    """Return the cells of a dataset in the list."""
     (row,) = [row for row in re.findall(r"<tr.*?</tr>", page, re.DOTALL) if dataset.pk in row]
     return dict(re.findall(r'<t[dh] class="field-(\w+)[^>]*>(.*?)</t[dh]>', row, re.DOTALL))
 
@@ -143,12 +143,12 @@ def test_another_model_and_back(team, client):
     assert 'hx-trigger="load delay:2s"' in shown
     entry = AuditEntry.objects.filter(object_pk=dataset.pk).latest("pk")
     assert entry.changes == {"vector_model": [STATIC_MODEL, "embed-1"], "vector_provider": [None, provider.pk]}
-    # What is wanted is shown, not what search still uses; sent again, nothing begins anew.
+    # The chosen model is shown, not the one that search still uses; sent again, nothing begins anew.
     filled = FilledForm(shown, "dataset_form").fields
     assert filled["embedding_model"] == ["embed-1"]
     assert "being rebuilt" not in text(client.post(page, filled, follow=True))
     assert dataset.vector_sets.get(is_current=False) == made
-    # Given up.
+    # The one in the making is given up.
     client.post(page, dataset_form(name=dataset.name))
     assert list(dataset.vector_sets.all()) == [current]
     assert not PendingVector.objects.filter(vector_set__dataset=dataset).exists()
@@ -172,7 +172,7 @@ def test_texts_that_a_model_refuses(team, client):
     PendingVector.objects.filter(vector_set__dataset=dataset).update(attempts=MAXIMUM_ATTEMPTS, failure="Too long.")
     page = text(client.get(url(Dataset, "progress", dataset.pk)))
     assert "The model refuses 3 texts" in page
-    # Nothing more will come of them by itself.
+    # Nothing more will come of these texts by itself.
     assert "hx-get" not in page
     datum = Datum.objects.filter(dataset=dataset).earliest("pk")
     _, reader = staff(team, "datasets.view_datum")
@@ -273,7 +273,7 @@ def test_apps_that_use_it(team):
     page = text(stranger.get(url(Dataset, "change", dataset.pk)))
     assert app.name in page
     assert url(type(app), "change", app.pk) not in page
-    # What an app answers from is not taken away from it unnoticed.
+    # A dataset that an app answers from is not taken away from it unnoticed.
     page = text(reader.get(url(Dataset, "delete", dataset.pk)))
     assert "would require deleting the following protected related objects" in page
     reader.post(url(Dataset, "delete", dataset.pk), {"post": "yes"})

@@ -36,7 +36,7 @@ def ask(client, dataset, question, **fields):
 
 
 def columns(page):
-    """What each mode found."""
+    """Return what each mode found."""
     found = re.split(r'<section class="page-card" aria-labelledby="mode-(\w+)">', page)
     return {mode: body.partition("</section>")[0] for mode, body in zip(found[1::2], found[2::2], strict=True)}
 
@@ -60,7 +60,7 @@ def test_it_works(dataset, client):
 def test_similarity_and_limit(dataset, client):
     body = columns(text(ask(client, dataset, "导演是谁", similarity="0.99")))["embedding"]
     assert "1 hit in" in body
-    # The first is given whatever it takes.
+    # The first quote is given whatever it takes.
     body = columns(text(ask(client, dataset, "Who wrote the music?", limit="1")))["embedding"]
     assert "1 hit in" in body
     assert "Tan Dun" in body
@@ -101,7 +101,7 @@ def test_nothing_of_a_text_is_markup(dataset, client):
 
 
 def test_words_alone_where_a_provider_fails(server, dataset):
-    """Nothing listens at its address. In a server process, whose connections are its own."""
+    """Nothing listens at its address. The search runs in a server process, whose connections are its own."""
     user = factories.make_user(dataset.team, permissions=RIGHTS)
     provider = factories.make_provider(dataset.team, "http://127.0.0.1:9/v1")
     dataset.vector_sets.update(provider=provider, model="gone")

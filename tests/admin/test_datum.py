@@ -1,4 +1,4 @@
-"""Data in the admin: found by their words, entered and changed by hand, given their vectors anew."""
+"""Data in the admin: search by words, entries and changes by hand, and new vectors for them."""
 
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
@@ -41,7 +41,7 @@ def texts_of(datum):
 
 
 def change(client, datum, **fields):
-    """The form as it is shown, sent again with these fields."""
+    """Send the form again as it is shown, with these fields changed."""
     page = client.get(url(Datum, "change", datum.pk)).content.decode()
     return client.post(url(Datum, "change", datum.pk), FilledForm(page, "datum_form").fields | fields)
 
@@ -150,7 +150,7 @@ def test_collection_stays(collection, client):
 
 
 def test_somebody_is_quicker(collection, client):
-    """The same, entered at the same time and committed first: the form is looked at once more, and says so."""
+    """An equal datum is entered at the same time and committed first: the form is validated again, and says so."""
     is_entered = Event()
 
     def enter() -> None:

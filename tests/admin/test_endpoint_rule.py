@@ -1,4 +1,4 @@
-"""Rules that close an endpoint to kinds of key, for the whole site."""
+"""Rules that close an endpoint to kinds of keys, for the whole site."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.support.pages import browser, staff, text, url
 
 @pytest.fixture
 def rules():
-    """Rules hold for every test's keys, so each goes as soon as it is made."""
+    """Delete the rules afterwards, since they apply to the keys of every test."""
     yield EndpointRule.objects
     EndpointRule.objects.all().delete()
 

@@ -24,7 +24,7 @@ COMPLETIONS = "chat.completions"
 
 @pytest.fixture
 def rules():
-    """Rules hold for every test's keys, so each goes as soon as it is made."""
+    """Delete the rules afterwards, since they apply to the keys of every test."""
     yield EndpointRule.objects
     EndpointRule.objects.all().delete()
 
@@ -35,7 +35,7 @@ def client():
 
 
 def rows(client) -> dict[str, str]:
-    """The text of each row of the page, by endpoint."""
+    """Return the HTML of each row of the page, by endpoint."""
     page = text(client.get(PAGE))
     found = re.findall(r'<tr>\s*<th scope="row"><span class="endpoint-name">([^<]+)</span>(.*?)</tr>', page, re.DOTALL)
     return dict(found)
@@ -56,6 +56,19 @@ def test_it_works(client, rules):
     assert "chat.view_app" in shown["app.list"]
     assert "anybody" in shown["base_url"]
     assert "<form" not in shown["base_url"]
+
+
+def test_a_key_that_may_name_an_app_is_taken_as_a_global_key(client, rules):
+    """It has no switch of its own where the endpoint declares global keys alone, and goes with theirs."""
+
+    def cell() -> str:
+        return re.findall(
+            r'<td data-label="Global key that may name an app">\s*(.*?)\s*</td>', rows(client)["app.list"]
+        )[0]
+
+    assert cell() == "open"
+    turn(client, "app.list", "global", "no")
+    assert cell() == "<strong>closed</strong>"
 
 
 def test_switch(client, rules):
@@ -139,7 +152,7 @@ def test_counts_of_own_teams_alone(monkeypatch):
         record(key).save(force_insert=True)
     record(key, endpoint="app.list").save(force_insert=True)
     record(foreign_key).save(force_insert=True)
-    # An id and a time of the day before yesterday.
+    # This id and time are older than a day.
     record(key, id=f"{1:08x}{new_object_id()[8:]}", created_at="2020-01-01T00:00:00Z").save(force_insert=True)
     refusal(key)
     refusal(key, sample_weight=10)

@@ -1,4 +1,4 @@
-"""What gives rights or secrets away needs a password entered in the last 15 minutes."""
+"""Actions that grant rights or reveal secrets need a password entered in the last 15 minutes."""
 
 import time
 
@@ -123,7 +123,7 @@ def test_limit_is_removed():
             url(Limit, "changelist"),
             {"action": "delete_selected", "_selected_action": [limit.pk], "post": "yes"},
         ),
-        # A list has its actions above and below; "index" says which one was meant.
+        # A list has its actions above and below; "index" tells which one was used.
         client.post(
             url(Limit, "changelist"),
             {"action": ["delete_selected", ""], "index": "0", "_selected_action": [limit.pk], "post": "yes"},
@@ -196,7 +196,7 @@ def test_old_passwords_are_not_tried_without_end():
     for _ in range(5):
         assert "Too many attempts" not in text(change_own(client, "wrong"))
     assert "Too many attempts" in text(change_own(client, factories.PASSWORD))
-    # They count as those of the sign-in do, so one cannot be tried in place of the other.
+    # They share the counters of the sign-in, so neither form can replace the other for guessing.
     assert "Too many attempts" in text(enter(client))
     user.refresh_from_db()
     assert user.check_password(factories.PASSWORD)

@@ -1,4 +1,4 @@
-"""The ready groups: each may do what it is for, nothing else, and only in its own teams."""
+"""The ready-made groups: members of each may do its task, nothing else, and only in their own teams."""
 
 import pytest
 from django.contrib import admin

@@ -1,4 +1,4 @@
-"""The page of background jobs: for superusers, to read."""
+"""The read-only page of background jobs, for superusers."""
 
 import pytest
 from django.db import connection
@@ -12,7 +12,7 @@ LIST = url(ProcrastinateJob, "changelist")
 
 
 def make_job() -> int:
-    """Of a task that no worker knows, in a queue that none serves."""
+    """Queue a job of an unknown task, in a queue that no worker serves."""
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO procrastinate_jobs (queue_name, task_name, args) VALUES ('nobody', %s, %s) RETURNING id",

@@ -90,7 +90,7 @@ def test_ends_in_so_many_days(days):
     team = factories.make_team()
     user, client = staff(team)
     before = timezone.now()
-    # A date that was chosen before does not count.
+    # A date that was entered before is ignored.
     form = new_key_form(client, team=team.pk, owner=user.pk, expires_at_0="2099-12-31", expires_at_1="18:00")
     client.post(ADD, form | {"ends": str(days)})
     assert before <= ApiKey.objects.get(team=team).expires_at - timedelta(days=days) <= timezone.now()
@@ -242,7 +242,7 @@ def test_reservation_is_not_ours(reservation):
 
 
 def test_sent_again_by_who_has_left_the_team():
-    """The key that it made is out of their sight."""
+    """They may no longer see the key that the form made."""
     team = factories.make_team()
     user, client = staff(team)
     form = new_key_form(client, team=team.pk, owner=user.pk)
@@ -342,7 +342,7 @@ def test_without_the_permission():
 
 
 def test_save_as_new_is_an_addition_too():
-    """Django takes this button's name as an addition on any page, so it needs a form that makes keys."""
+    """Django takes this button's name for an addition on any page, which then needs a reserved id as well."""
     team = factories.make_team()
     user, client = staff(team)
     api_key, _ = factories.make_key(team, owner=user)

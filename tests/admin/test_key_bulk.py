@@ -1,4 +1,4 @@
-"""Bulk changes of keys: asked once, carried out in portions."""
+"""Bulk changes of keys, confirmed once and applied in portions."""
 
 from datetime import timedelta
 
@@ -37,7 +37,7 @@ def portion(client, name, keys, **fields):
 
 
 def test_it_works(client, keys):
-    """The list's action asks; the page's form, sent without a script, does it."""
+    """The list's action asks for details; the page's form applies the change, also without a script."""
     chosen = {"action": "bulk_disable", "_selected_action": [key.pk for key in keys[:2]]}
     page = text(client.post(LIST, chosen))
     assert "2 keys" in page

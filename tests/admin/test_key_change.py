@@ -1,4 +1,4 @@
-"""A key's page: what of it can be changed."""
+"""A key's page, where its policy is edited."""
 
 import re
 
@@ -34,7 +34,7 @@ def test_unchanged_form_changes_nothing():
 
 
 def test_as_a_browser_sends_it():
-    """Whatever hidden fields the page has: untouched it changes nothing, emptied it clears."""
+    """Whatever hidden fields the page has, an untouched form changes nothing, and emptied fields are cleared."""
     api_key, _ = factories.make_key(
         note="kept",
         expires_at="2099-01-02T03:04:05Z",
@@ -91,7 +91,7 @@ def test_seal_that_is_not_of_this_page(etag):
 
 
 def test_disabled_meanwhile():
-    """What the page does not edit does not hinder it, and stays."""
+    """A change of columns that the page does not edit is no conflict, and stays."""
     api_key, _ = factories.make_key()
     _, client = staff(api_key.team)
     form = key_form(api_key, note="late")
@@ -119,7 +119,7 @@ def test_owner_must_be_a_member():
 
 
 def test_endpoint_that_is_gone_is_kept():
-    """Dropped from the form without a word, the list would become empty, and that means everything."""
+    """If the form dropped it silently, the list would become empty, which allows everything."""
     api_key, _ = factories.make_key(allowed_endpoints=["gone.endpoint"])
     _, client = staff(api_key.team)
     assert "gone.endpoint (no longer exists)" in text(client.get(page_of(api_key)))
@@ -129,7 +129,7 @@ def test_endpoint_that_is_gone_is_kept():
 
 
 def test_edit_writes_only_what_was_edited():
-    """Written whole, the row would undo what was disabled between its reading and its writing."""
+    """Written as a whole, the row would undo a disabling between its reading and its writing."""
     api_key, _ = factories.make_key()
     _, client = staff(api_key.team)
     with CaptureQueriesContext(connection) as queries:

@@ -1,9 +1,9 @@
-"""Narrowing a key to what it uses: shown before it is made, and never a widening."""
+"""Narrowing a key to what it uses: it is proposed first, and never widens the key."""
 
 import pytest
 from django.contrib.admin.models import LogEntry
 
-from apikeys.lifecycle.least_privilege import networks_of, proposal
+from apikeys.lifecycle.least_privilege import networks_of, propose
 from tests.admin.test_key_page import make_record
 from tests.support import factories
 from tests.support.pages import KEY_RIGHTS, page_of, staff, text
@@ -36,7 +36,7 @@ def test_many_addresses_become_networks_then_none():
 def test_proposal_stays_within_what_is_allowed():
     api_key, _ = factories.make_key(allowed_endpoints=["key.self"], allowed_networks=["192.0.2.0/25"])
     make_record(api_key, endpoint="app.list", client_address="198.51.100.1")
-    assert (proposal(api_key).endpoints, proposal(api_key).networks) == ([], [])
+    assert (propose(api_key).endpoints, propose(api_key).networks) == ([], [])
 
 
 @pytest.mark.parametrize(

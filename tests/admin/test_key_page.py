@@ -1,4 +1,4 @@
-"""A key's page: its state, what is left, what it did, and what became of it."""
+"""A key's page: its state, its limits, its usage and its history."""
 
 from datetime import timedelta
 
@@ -140,7 +140,7 @@ def test_only_what_one_may_see():
     assert "<canvas" not in page
     assert "8 requests a day" not in page
     assert f"{user.username} (admin)" not in page
-    # What Django's own history of the key tells.
+    # Django's own history of the key is shown without the audit.
     assert "Changed Note." in page
 
 
@@ -170,7 +170,7 @@ def test_series_count_the_ledger():
     make_record(api_key, outcome=Outcome.FAILED)
     make_record(api_key, created_at=now - timedelta(days=5))
     make_record(api_key, created_at=now - timedelta(days=100))
-    # As the job does each minute with what comes late.
+    # The job, which runs each minute, takes up late records.
     roll_up()
     series = all_series(api_key)
     assert [(series[span].requests, sum(series[span].others)) for span in ("day", "month", "year")] == [
@@ -179,7 +179,7 @@ def test_series_count_the_ledger():
         (4, 1),
     ]
     assert [len(series[span].labels) for span in ("day", "month")] == [24, 30]
-    # Weeks that begin on a Monday.
+    # Weeks begin on Mondays, so a year touches 53 or 54 of them.
     assert 53 <= len(series["year"].labels) <= 54
     assert (series["day"].complete[-1], series["day"].others[-1]) == (1, 1)
     assert series["year"].micropoints == 2_000_000
@@ -189,7 +189,7 @@ def test_series_count_the_ledger():
     ("period", "ends"), [("day", "2100-02-01"), ("week", "2100-02-07"), ("month", "2100-02-28"), ("total", None)]
 )
 def test_period_end(period, ends):
-    """In the limit's time zone, where this is midnight; of a month whatever its length."""
+    """Periods end at midnight in the limit's time zone, and months have any length."""
     start = timezone.datetime.fromisoformat("2100-01-31T00:00+01:00")
     start = start.replace(day=1) if period == "month" else start
     ends = "2100-02-01" if period == "month" else ends

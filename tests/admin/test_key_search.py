@@ -1,4 +1,4 @@
-"""Keys in the admin's search over everything."""
+"""Keys in the admin's global search."""
 
 import pytest
 from django.db import connection
@@ -55,8 +55,8 @@ def test_page_that_there_is_not(page):
 
 
 @pytest.mark.parametrize("model", [ApiKey, AuditEntry, Limit])
-def test_of_many_words_some_are_searched_for(model):
-    """Each is a condition of the query: with all of them it took minutes."""
+def test_only_the_first_of_many_words_are_searched_for(model):
+    """Each word is a condition of the query, which would take minutes with all of them."""
     client = browser(factories.make_user(is_superuser=True))
     longest = []
     for number in (MAXIMUM_WORDS, 1_500):

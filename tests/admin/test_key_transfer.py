@@ -42,7 +42,7 @@ def digest_of(page):
 
 
 def import_all(client, content):
-    """Look, then do it."""
+    """Send the file, then confirm its plan."""
     page = text(upload(client, content))
     assert digest_of(page), page
     return upload(client, content, digest=digest_of(page))
@@ -88,7 +88,7 @@ def test_export_of_what_is_filtered_and_of_what_is_chosen(team, client):
     "query", [{"nonsense": "1"}, {"created_at__gte": "foo"}, {"owner__id__exact": "abc"}, {"name__regex": "("}]
 )
 def test_export_of_what_cannot_be_filtered(team, client, query):
-    # One is no choice, and there would be no filter by owners.
+    # With a single owner there would be no filter by owners.
     for _ in range(2):
         factories.make_key(team)
     response = client.get(EXPORT, {"format": "csv", **query})
@@ -96,7 +96,7 @@ def test_export_of_what_cannot_be_filtered(team, client, query):
 
 
 def test_export_leaves_nothing_on_the_admin(team, client):
-    """It is one object for all requests, and keeping one of them there gives its user to the next."""
+    """All requests share the model admin, so a request that is kept there would lend its user to the next."""
     keys_admin = admin.site.get_model_admin(ApiKey)
     before = dict(vars(keys_admin))
     client.get(EXPORT, {"format": "csv"})
@@ -182,7 +182,7 @@ def test_what_was_shown_is_what_is_done(team, client):
 
 @pytest.mark.parametrize("what", ["team", "app"])
 def test_new_key_is_made_where_it_was_shown(team, what):
-    """A name may be another row's by the time the file is sent again."""
+    """A name may belong to another row by the time the file is sent again."""
     user = factories.make_user(team, is_superuser=True)
     client = browser(user)
     app = factories.make_app(team)

@@ -61,6 +61,7 @@ def test_what_cannot_be_is_refused() -> None:
         ({"amount": "1.5"}, "Requests must be a whole number"),
         ({"amount": "-1"}, "greater than or equal to 0"),
         ({"amount": str(2**53 + 1)}, "The maximum is"),
+        ({"measure": "", "amount": "1.5"}, "This field is required"),
         ({"measure": "open"}, "counted at any moment"),
         ({"period": "now"}, "counted at any moment"),
         ({"time_zone": "Mars/Base"}, "is not a time zone"),

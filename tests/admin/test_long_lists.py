@@ -1,4 +1,4 @@
-"""The lists of keys and of the ledger, and what is chosen from many rows, cost the same however many rows there are."""
+"""Lists, and choices from many rows, cost the same however many rows there are."""
 
 import re
 
@@ -25,7 +25,7 @@ RIGHTS = ("apikeys.view_apikey", "apikeys.view_usagerecord", "apikeys.add_limit"
 
 
 def add_rows(team, count):
-    """Keys, each with an owner, an app, a secret and a record of its own."""
+    """Add keys, each with an owner, an app, a secret and a record of its own."""
     provider = factories.make_provider(team)
     users = User.objects.bulk_create(User(username=factories.unique("user")) for _ in range(count))
     Membership.objects.bulk_create(Membership(team=team, user=user) for user in users)
@@ -65,7 +65,7 @@ def test_queries_do_not_grow_with_rows(page, is_superuser):
     team = factories.make_team()
     client = browser(factories.make_user(is_superuser=True)) if is_superuser else staff(team, *RIGHTS)[1]
     counts = []
-    # One page and a bit, then many more, with more owners, apps and keys than are listed as choices.
+    # The first count is just over a page; both have more owners, apps and keys than are listed as choices.
     for count in (110, 200):
         add_rows(team, count)
         with CaptureQueriesContext(connection) as queries:
@@ -73,7 +73,7 @@ def test_queries_do_not_grow_with_rows(page, is_superuser):
         counts.append(len(queries))
         statements = [query["sql"] for query in queries]
         assert [sql for sql in statements if "COUNT(*)" in sql and "LIMIT" not in sql] == []
-        # Beside the rows of one page, nobody reads more than a few choices.
+        # Besides the rows of one page, only a few choices may be read.
         lists = [sql for sql in statements if "SELECT" in sql and re.search(r'FROM "(apikeys|chat)_', sql)]
         assert [sql for sql in lists if not re.search(r"LIMIT| IN \(|\"user_id\" = ", sql)] == []
     assert counts[0] == counts[1]
@@ -105,7 +105,7 @@ def test_queries_of_other_lists_do_not_grow_with_rows(model):
     counts = []
     try:
         for _ in range(2):
-            # More than are listed as choices, so that filters are the same both times.
+            # These are more than are listed as choices, so that filters are the same both times.
             Team.objects.bulk_create(Team(name=factories.unique("team")) for _ in range(MAXIMUM_CHOICES + 1))
             for number in range(5):
                 make_row(model, number)

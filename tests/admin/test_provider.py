@@ -1,4 +1,4 @@
-"""A provider's page: its secret goes in and never comes out."""
+"""A provider's page: its secret can be entered, but is never shown."""
 
 import pytest
 from django.db import connection
@@ -24,7 +24,7 @@ def provider_form(provider, **fields):
 
 
 def secret_of(provider):
-    """The stored secret, which is good for the provider's present URL only."""
+    """Return the stored secret; check that it is sealed for the provider's present URL."""
     provider.refresh_from_db()
     if provider.encrypted_secret is None:
         return None
@@ -66,7 +66,7 @@ def test_secret_is_never_shown(provider, client):
     stored = bytes(provider.encrypted_secret)
     pages = [page_of(provider), url(Provider, "changelist"), url(Provider, "history", provider.pk)]
     answers = [client.get(page) for page in pages]
-    # Nor when another field is wrong and the form comes back with what was typed.
+    # A form that comes back with an error must not show a typed secret either.
     answers.append(client.post(page_of(provider), provider_form(provider, name="", secret="sk-just-typed")))
     assert "This field is required." in text(answers[-1])
     for answer in answers:
@@ -83,7 +83,7 @@ def test_empty_field_leaves_it(provider, client):
 
 
 def test_edit_writes_only_what_was_edited(provider, client):
-    """Written whole, the row would bring back a secret that was replaced between its reading and its writing."""
+    """Written as a whole, the row would restore a secret that was replaced between its reading and its writing."""
     with CaptureQueriesContext(connection) as queries:
         client.post(page_of(provider), provider_form(provider, name="renamed"))
     updates = [query["sql"] for query in queries if query["sql"].startswith('UPDATE "chat_provider"')]

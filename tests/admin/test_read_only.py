@@ -1,4 +1,4 @@
-"""What the server writes is only read, also by superusers."""
+"""Rows that the server writes are read-only, also for superusers."""
 
 import pytest
 from django.db import connection

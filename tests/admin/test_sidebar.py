@@ -1,4 +1,4 @@
-"""The sidebar: to each user the pages that they may see, and no others."""
+"""The sidebar shows each user the pages that they may see, and no others."""
 
 import re
 
@@ -39,7 +39,7 @@ ENDPOINTS, TRY = reverse("admin:apikeys_endpointrule_inventory"), reverse("admin
 
 
 def links(client) -> set[str]:
-    """Of the sidebar, whose links alone have an icon each."""
+    """Return the links of the sidebar, which alone have an icon each."""
     page = text(client.get("/admin/"))
     return set(re.findall(r'<a href="(/admin/[^"?]+)"[^>]*>\s*<span class="material-symbols-outlined', page))
 

@@ -1,4 +1,4 @@
-"""Teams and who is in them."""
+"""Teams and their members."""
 
 from apikeys.teams import Membership, Team
 from tests.support import factories
@@ -18,7 +18,7 @@ def team_form(team, *members, initial=0):
 
 def test_it_works():
     client = browser(factories.make_user(is_superuser=True))
-    # What only a row that is there has is not asked for.
+    # The form of a new team has no fields that only an existing row has.
     assert "Created at" not in text(client.get(url(Team, "add")))
     user = factories.make_user()
     name = factories.unique("team")

@@ -1,4 +1,4 @@
-"""Staff of one team, in each of the ready groups and with every permission, ask every page for another team's rows."""
+"""Staff of one team, in each ready-made group and with every permission, request another team's rows on all pages."""
 
 from urllib.parse import quote_plus
 
@@ -34,7 +34,7 @@ MORE_PAGES = {ApiKey: KEY_PAGES, Webhook: ["new_secret"], Dataset: ["search", "p
 
 
 class Neighbours:
-    """Two teams with one of everything, and staff of the first with the rights of a group, or every one there is."""
+    """Two teams with one row of every kind, and staff of the first with the rights of a group, or with all rights."""
 
     def __init__(self, group=EVERYTHING):
         self.team, self.foreign_team = factories.make_team(), factories.make_team()
@@ -50,7 +50,7 @@ class Neighbours:
 
     @property
     def foreign_words(self):
-        """What would give the other team away. Made once for all pages: each is unique."""
+        """Words that would give the other team away. Each is unique, so one set serves all pages."""
         rows = [row for model, row in self.foreign.items() if model._meta.model_name != "keyactivity"]
         return [*map(str, rows), self.foreign_owner.username, self.foreign_team.pk, self.foreign[ApiKey].pk]
 
@@ -68,7 +68,7 @@ def neighbours(database):
 
 @pytest.fixture(scope="module", params=[EVERYTHING, *GROUPS])
 def visitors(database, request):
-    """The same, with the rights of each group in turn."""
+    """Neighbours with the rights of each group in turn."""
     return Neighbours(request.param)
 
 
@@ -97,7 +97,7 @@ def test_foreign_row_answers_like_an_absent_one(visitors, model, method):
             assert response.status_code in (302, 403, 404), page
             seen = text(visitors.client.get(response["Location"])) if response.status_code == 302 else text(response)
             visitors.assert_silent(response)
-            # The message repeats the id that was asked for; all else must be the same, but for the form token.
+            # The message repeats the requested id; all else must be equal, except for the form token.
             answers.append((response.status_code, response.get("Location"), len(seen.replace(f"\u201c{pk}\u201d", ""))))
         assert answers[0] == answers[1], page
     visitors.foreign[model].refresh_from_db()
@@ -246,7 +246,7 @@ def test_autocomplete(visitors, model):
 
 
 def test_relations_of_a_foreign_row_are_no_filter(neighbours):
-    """Values reached over a relation, such as a secret's digest or an owner's password, answer no questions."""
+    """A filter must not reveal values of related rows, such as a secret's digest or an owner's password."""
     for lookup in ("secrets__digest__gt", "owner__password__startswith", "team__members__password__startswith"):
         assert neighbours.client.get(url(ApiKey, "changelist"), {lookup: "a"}).status_code == 400
 

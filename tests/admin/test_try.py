@@ -123,7 +123,7 @@ def test_who_may_not(server, team, app):
         403,
         "permission_denied",
     )
-    # Who may not see apps does not learn that this one is there.
+    # Users who may not see apps do not learn that this one exists.
     assert code(ask(server, factories.make_user(team, permissions=("chat.try_app",)), app.pk)) == (404, "appUnExist")
 
 
@@ -171,7 +171,7 @@ def test_foreign_host(server, team, app):
 
 
 def held_connections() -> int:
-    """Others' connections on which a transaction or a query is open that looked for a session, its user or an app."""
+    """Count other connections that are busy or in a transaction after a query for a session, a user or an app."""
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -196,7 +196,7 @@ def test_so_many_at_once_and_no_connection_held(server, team, provider):
             assert code(refused) == (429, "rate_limit_exceeded")
             assert refused.headers["retry-after"] == "1"
             assert held_connections() == 0
-            # Another user is not held up.
+            # Another user is not affected.
             request = client.build_request("POST", ANSWER, headers=headers_of(other), json=body)
             streams.append(client.send(request, stream=True))
             assert streams[-1].status_code == 200

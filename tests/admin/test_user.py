@@ -1,4 +1,4 @@
-"""Users and groups: whoever may change them can give any permission to anybody, so superusers alone may."""
+"""Users and groups: only superusers may change them, since that grants any permission to anybody."""
 
 import pytest
 from django.contrib.auth.models import Group, User

@@ -1,4 +1,4 @@
-"""A webhook's page: its secret is shown once, in the answer that made it."""
+"""A webhook's page: its secret is shown once, in the response that made it."""
 
 import html
 import re
@@ -22,7 +22,7 @@ ADDRESS = "http://127.0.0.1:9/hooks/x?token=1"
 
 @pytest.fixture(autouse=True)
 def loopback():
-    """What is an allowed address here and a private one elsewhere."""
+    """Allow webhooks to call loopback, which is a refused private address otherwise."""
     with loopback_allowed():
         yield
 
@@ -53,7 +53,7 @@ def form_of(webhook, **fields):
 
 
 def shown(response):
-    """The one secret on a page that no cache keeps."""
+    """Return the one secret on a page; check that no cache may store it."""
     (secret,) = SECRET.findall(html.unescape(response.content.decode()))
     assert "no-store" in response["Cache-Control"]
     assert response["Referrer-Policy"] == "no-referrer"
@@ -159,7 +159,7 @@ def test_wrong_url(team, client, address, complaint):
 
 
 def test_url_that_was_moved_behind_the_admin_has_no_secret(team):
-    """A secret that was made for one receiver signs nothing for another."""
+    """A secret that was made for one receiver must sign nothing for another."""
     webhook = make_webhook(team)
     webhook.url = "http://127.0.0.1:9/other"
     with pytest.raises(Exception, match="Its secret belongs to another URL"):

@@ -73,7 +73,7 @@ def test_a_page_that_is_not_what_its_type_says(server: Server, site: FakeSite) -
 
 
 def test_a_page_on_this_machine(server: Server, site: FakeSite, settings: Any) -> None:
-    """What operators open for providers is not open for links, which anybody may choose."""
+    """Networks that operators open for providers are not open for links, which anybody may choose."""
     settings.OUTBOUND_ALLOWED_NETWORKS, settings.LINK_ALLOWED_NETWORKS = ["127.0.0.0/8"], []
     outbound.allowed_networks.cache_clear()
     site.shows("/inside", "secret")

@@ -74,7 +74,7 @@ def test_a_large_file_takes_no_memory(server: Server) -> None:
 
 
 def body_of(dataset_id: str, size: int) -> Iterator[bytes]:
-    """A form whose file is as large as that."""
+    """Yield a form with a file of `size` bytes."""
     data = json.dumps({"datasetId": dataset_id})
     yield b'--x\r\nContent-Disposition: form-data; name="data"\r\n\r\n' + data.encode() + b"\r\n"
     yield b'--x\r\nContent-Disposition: form-data; name="file"; filename="a.txt"\r\n\r\n'
@@ -128,7 +128,7 @@ def test_who_may_not_is_told_before_the_body(server: Server, caller: str) -> Non
 
 
 def nameless_files(server: Server) -> int:
-    """Which is all that uploads are kept in. One may be closed while they are counted."""
+    """Count the nameless files, which are all that uploads are kept in. One may be closed meanwhile."""
     count = 0
     for descriptor in Path(f"/proc/{server.process.pid}/fd").iterdir():
         with suppress(FileNotFoundError):
@@ -137,7 +137,7 @@ def nameless_files(server: Server) -> int:
 
 
 def begin_upload(server: Server, key: str, size: int) -> socket.socket:
-    """A call whose body does not come to its end."""
+    """Begin a call whose body does not come to its end."""
     connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
     head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
     head += f"Content-Length: 90000000\r\nAuthorization: Bearer {key}\r\n\r\n"

@@ -19,7 +19,7 @@ PATH = f"{ROOT}/text"
 
 
 def fill(dataset: Dataset, count: int) -> None:
-    """With collections that wait to be read."""
+    """Fill a dataset with collections that wait to be read."""
     rows = [
         Collection(dataset=dataset, name=str(number), kind=Kind.LINK, state=state)
         for number, state in zip(range(count), cycle((ImportState.WAITING, ImportState.READING)), strict=False)
@@ -28,7 +28,7 @@ def fill(dataset: Dataset, count: int) -> None:
 
 
 def test_what_waits_is_bounded(server: Server) -> None:
-    """By team, in all its datasets, and also where several come at the same moment."""
+    """The bound is a team's, over all its datasets, and holds where several come at the same moment."""
     dataset, other = (factories.make_dataset(team) for team in [factories.make_team()] * 2)
     _, key = factories.make_key(dataset.team)
     fill(dataset, 196)
@@ -152,7 +152,7 @@ def test_what_is_wrong_is_named(server: Server, changes: dict[str, Any], param: 
     _, key = factories.make_key(dataset.team)
     response = server.post(PATH, key, json={"datasetId": dataset.pk, "name": "x", "text": "y", **changes})
     if param is None:
-        # Named by the text's first words.
+        # The text's first words name it.
         assert made_by(response).name == "y"
         return
     check_refusal(response, "invalid_parameter", param=param)

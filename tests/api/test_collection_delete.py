@@ -26,7 +26,7 @@ def dataset(library: Library) -> Dataset:
     return factories.make_dataset(library.team)
 
 
-def left(dataset: Dataset) -> set[str]:
+def ids_left(dataset: Dataset) -> set[str]:
     return set(Collection.objects.filter(dataset=dataset).values_list("pk", flat=True))
 
 
@@ -40,7 +40,7 @@ def test_it_works(library: Library, dataset: Dataset, method: str) -> None:
     else:
         response = library.call("POST", "collection/delete", {"collectionIds": [collection.pk]})
     assert data_of(response) is None
-    assert left(dataset) == {other.pk}
+    assert ids_left(dataset) == {other.pk}
     assert Datum.objects.get(dataset=dataset).collection == other
     entry = AuditEntry.objects.get_for_object(collection).latest("pk")
     assert (entry.action, entry.object_repr, entry.team) == (AuditEntry.Action.DELETE, collection.name, library.team)
@@ -54,7 +54,7 @@ def test_several_and_what_is_in_them(library: Library, dataset: Dataset) -> None
     other = factories.make_collection(dataset)
     insert(inside, [NewDatum("one")])
     data_of(library.call("POST", "collection/delete", {"collectionIds": [folder.pk, inside.pk, other.pk, other.pk]}))
-    assert left(dataset) == set()
+    assert ids_left(dataset) == set()
     assert not Datum.objects.filter(dataset=dataset).exists()
 
 
@@ -63,12 +63,12 @@ def test_all_or_none(library: Library, dataset: Dataset) -> None:
     for other in (foreign.pk, ABSENT, "x"):
         response = library.call("POST", "collection/delete", {"collectionIds": [own.pk, other]})
         check_refusal(response, "unAuthDatasetCollection")
-    assert left(dataset) == {own.pk}
-    assert left(foreign.dataset) == {foreign.pk}
+    assert ids_left(dataset) == {own.pk}
+    assert ids_left(foreign.dataset) == {foreign.pk}
 
 
 def test_beside_another_removal(library: Library, dataset: Dataset) -> None:
-    """It waits for the dataset before it takes anything that the other may come to want."""
+    """It waits for the dataset before it takes anything that the other may come to need."""
     folder = factories.make_collection(dataset, kind=Kind.FOLDER)
     inside = factories.make_collection(dataset, parent=folder)
     with ThreadPoolExecutor(1) as threads:
@@ -79,7 +79,7 @@ def test_beside_another_removal(library: Library, dataset: Dataset) -> None:
             assert len(Collection.objects.filter(dataset=dataset).select_for_update(nowait=True)) == 2
             inside.delete()
         data_of(removal.result())
-    assert left(dataset) == set()
+    assert ids_left(dataset) == set()
 
 
 @pytest.mark.parametrize(

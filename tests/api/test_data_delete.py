@@ -37,7 +37,7 @@ def test_it_works(library: Library, body: str | None) -> None:
 
 
 def test_once(library: Library) -> None:
-    """Of many at once, one removes it, and the others are told that there is none."""
+    """When many do so at once, one removes it, and the others do not find it."""
     collection = factories.make_collection(factories.make_dataset(library.team))
     datum_id = insert(collection, [NewDatum("one")]).ids[0]
     with ThreadPoolExecutor(4) as threads:

@@ -28,7 +28,7 @@ def push(library: Library, collection: Collection, *items: Any, **body: Any) -> 
     return library.call("POST", "data/pushData", {"collectionId": collection.pk, "data": items, **body})
 
 
-def kept(collection: Collection) -> list[tuple[str, str, int]]:
+def rows_in(collection: Collection) -> list[tuple[str, str, int]]:
     rows = Datum.objects.filter(collection=collection)
     return list(rows.order_by("chunk_index", "pk").values_list("q", "a", "chunk_index"))
 
@@ -40,7 +40,7 @@ def test_it_works(library: Library, collection: Collection) -> None:
     ]
     answer = data_of(push(library, collection, *items, trainingMode="chunk", prompt="x", billId="x"))
     assert answer == {"insertLen": 2, "overToken": [], "repeat": [], "error": []}
-    assert kept(collection) == [("导演是谁", "李安", 0), ("Who is it?", "", 7)]
+    assert rows_in(collection) == [("导演是谁", "李安", 0), ("Who is it?", "", 7)]
     texts = IndexText.objects.filter(dataset=collection.dataset).order_by("pk")
     assert set(texts.values_list("text", "is_default")) == {
         ("导演是谁", True),
@@ -75,11 +75,11 @@ def test_what_is_not_taken(library: Library, collection: Collection) -> None:
         {"q": "", "a": ""},
     ]
     assert [(len(one["q"]), len(one["a"])) for one in answer["overToken"]] == [(len(long), 0), (1, 500_000), (10, 0)]
-    assert [(q, a) for q, a, _ in kept(collection)[1:]] == [("new", ""), ("new", "another answer"), ("\ufffd", "")]
+    assert [(q, a) for q, a, _ in rows_in(collection)[1:]] == [("new", ""), ("new", "another answer"), ("\ufffd", "")]
 
 
 def test_the_most_tokens(library: Library, collection: Collection) -> None:
-    """Exactly as many as models take, and one more."""
+    """A datum may have exactly as many as models take, and not one more."""
     words = 1
     text = "导演"
     while token_counts([f"{text} 导演\n"])[0] <= MAXIMUM_TOKENS:
@@ -95,9 +95,9 @@ def test_the_most_tokens(library: Library, collection: Collection) -> None:
 def test_200_items_and_no_more(library: Library, collection: Collection) -> None:
     items = [{"q": f"question {number}"} for number in range(201)]
     check_refusal(push(library, collection, *items), "invalid_parameter", param="data")
-    assert kept(collection) == []
+    assert rows_in(collection) == []
     assert data_of(push(library, collection, *items[:200]))["insertLen"] == 200
-    assert kept(collection)[-1] == ("question 199", "", 199)
+    assert rows_in(collection)[-1] == ("question 199", "", 199)
     assert data_of(push(library, collection, *items[:200]))["repeat"] == [{**item, "a": ""} for item in items[:200]]
     assert data_of(push(library, collection))["insertLen"] == 0
 
@@ -130,7 +130,7 @@ def test_staff(server: Server, library: Library, collection: Collection) -> None
 def test_bad_input(library: Library, collection: Collection, body: dict[str, Any], param: str) -> None:
     response = library.call("POST", "data/pushData", {"collectionId": collection.pk, "data": [{"q": "x"}], **body})
     check_refusal(response, "invalid_parameter", param=param)
-    assert kept(collection) == []
+    assert rows_in(collection) == []
 
 
 def test_a_folder(library: Library, collection: Collection) -> None:
@@ -153,7 +153,7 @@ def test_text_of_all_kinds(library: Library, collection: Collection, text: str) 
         return
     clean = text.replace("\0", "\ufffd").strip()
     if clean:
-        assert kept(collection) == [(clean, clean, 0)]
+        assert rows_in(collection) == [(clean, clean, 0)]
     else:
         assert answer["error"] == [{"q": text, "a": text}]
 
@@ -164,14 +164,14 @@ def test_half_a_character(library: Library, collection: Collection) -> None:
 
 
 def test_the_same_from_two_at_once(library: Library, collection: Collection) -> None:
-    """Each is taken once, whoever comes first."""
+    """Each datum is taken once, whoever comes first."""
     items = [{"q": f"question {number}"} for number in range(100)]
     with ThreadPoolExecutor(4) as threads:
         pushes = [threads.submit(push, library, collection, *turned) for turned in (items, items[::-1]) * 2]
     answers = [data_of(pushed.result()) for pushed in pushes]
     assert sum(answer["insertLen"] for answer in answers) == 100
     assert sum(len(answer["repeat"]) for answer in answers) == 300
-    assert len(kept(collection)) == 100
+    assert len(rows_in(collection)) == 100
 
 
 def test_while_its_collection_is_removed(library: Library) -> None:

@@ -98,7 +98,7 @@ def test_bad_input(library: Library, datum: Datum, body: dict[str, Any], param: 
 
 
 def test_two_at_once(library: Library, datum: Datum) -> None:
-    """What one does not name is what the other made of it."""
+    """A field that one does not name stays as the other made it."""
     for number in range(5):
         with ThreadPoolExecutor(2) as threads:
             bodies = [{"q": f"q{number}"}, {"a": f"a{number}"}]
@@ -123,7 +123,7 @@ def test_while_its_collection_is_removed(library: Library) -> None:
 
 
 def test_while_vectors_are_made(library: Library, collection: Collection) -> None:
-    """Neither what is changed or removed nor the job that makes the vectors fails for the other."""
+    """Neither a change or removal nor the job that makes the vectors fails for the other."""
     ids = insert(collection, [NewDatum(f"question {number}") for number in range(1_000)]).ids
     with ThreadPoolExecutor(2) as threads:
         calls = [

@@ -117,7 +117,7 @@ def test_what_is_no_body(library: Library, raw: bytes) -> None:
 
 
 def test_text_of_all_kinds(library: Library) -> None:
-    """Right-to-left text with its marks, joined emoji, and NULs where lines may be broken."""
+    """The name has right-to-left text with its marks, joined emoji, and NULs where lines may be broken."""
     name = "\u05e9\u200c\u05dc \u200f 👨‍👩‍👧"
     dataset = Dataset.objects.get(pk=data_of(create(library, name=name, intro="a\0b\nc")))
     assert (dataset.name, dataset.intro) == (name, "a\ufffdb\nc")

@@ -50,7 +50,7 @@ def test_twice(library: Library) -> None:
 
 @pytest.mark.parametrize("path", ["delete", "collection/delete"])
 def test_while_data_come_and_vectors_are_made(library: Library, path: str) -> None:
-    """What comes is refused or goes as well; neither that nor the job that makes the vectors fails."""
+    """New data are refused or removed as well; neither they nor the job that makes the vectors fails."""
     for _ in range(4):
         collection = factories.make_collection(factories.make_dataset(library.team))
         insert(collection, [NewDatum(f"question {number}") for number in range(400)])
@@ -71,7 +71,7 @@ def test_while_data_come_and_vectors_are_made(library: Library, path: str) -> No
 
 @pytest.fixture
 def user_of_datasets() -> Iterator[str]:
-    """A table that refers to datasets as an app's choice of them does: checked when a transaction ends."""
+    """Make a table that refers to datasets as apps do: the reference is checked when a transaction ends."""
     with connection.cursor() as cursor:
         cursor.execute(
             "CREATE TABLE user_of_datasets (dataset_id varchar(24) NOT NULL"

@@ -38,7 +38,7 @@ FILM = [
 
 
 async def embed(dataset_id: str) -> None:
-    """As the job does it."""
+    """Embed as the job does."""
     await sets.embed_pending(dataset_id)
     await outbound.close()
 
@@ -69,7 +69,7 @@ def search(server: Server, collection: Collection, text: str, **body: Any) -> di
 
 @pytest.fixture(scope="module", autouse=True)
 def loopback_is_allowed() -> Iterator[None]:
-    """In this process, which embeds what the tests insert."""
+    """Allow it in this process, which embeds the texts that the tests insert."""
     with loopback_allowed():
         yield
 
@@ -80,14 +80,14 @@ def models() -> Iterator[FakeModels]:
         yield models
 
 
-def embedded_by(models: FakeModels, model: str = "letters", **provider: Any) -> Collection:
-    """A collection whose vectors a provider makes."""
+def make_embedded(models: FakeModels, model: str = "letters", **provider: Any) -> Collection:
+    """Make a collection whose vectors a provider makes."""
     team = factories.make_team()
     provider = factories.make_provider(team, models.url, **provider)
     return factories.make_collection(factories.make_dataset(team, provider, model))
 
 
-def reranked_by(models: FakeModels, model: str) -> Collection:
+def make_reranked(models: FakeModels, model: str) -> Collection:
     team = factories.make_team()
     provider = factories.make_provider(team, models.url)
     collection = factories.make_collection(factories.make_dataset(team, rerank_provider=provider, rerank_model=model))
@@ -179,7 +179,7 @@ def test_as_many_as_have_room(server: Server, film: Collection) -> None:
 def test_what_is_not_similar_enough(server: Server, film: Collection) -> None:
     assert texts(search(server, film, FILM[5].q, similarity=0.99)) == [FILM[5].q]
     assert texts(search(server, film, "xylophone", similarity=1)) == []
-    # What is found by its words has no such score.
+    # A datum that is found by its words has no such score.
     assert texts(search(server, film, "cello", similarity=1, searchMode="mixedRecall")) == [FILM[5].q]
 
 
@@ -197,7 +197,7 @@ def test_what_waits_for_its_vector_is_found_by_its_words(server: Server) -> None
 
 
 def test_a_datum_is_quoted_once(server: Server) -> None:
-    """However many of its texts are found, and however often the dataset has it."""
+    """This holds however many of its texts are found, and however often the dataset has it."""
     collection = factories.make_collection()
     datum = NewDatum("the opening hours", "from nine to five", index_texts=["when are you open", "open today"])
     fill(collection, datum, NewDatum("parking"))
@@ -302,7 +302,7 @@ def test_half_of_a_character(server: Server, film: Collection) -> None:
 
 
 def test_a_provider_embeds(server: Server, models: FakeModels) -> None:
-    collection = embedded_by(models)
+    collection = make_embedded(models)
     fill(collection, NewDatum("aaaa"), NewDatum("bbbb"), NewDatum("cccc"))
     assert texts(search(server, collection, "bbb"))[0] == "bbbb"
     assert models.calls[-1][1]["input"] == ["bbb"]
@@ -319,7 +319,7 @@ def test_a_provider_embeds(server: Server, models: FakeModels) -> None:
     ],
 )
 def test_a_provider_fails(server: Server, models: FakeModels, model: str, refusal: str) -> None:
-    collection = embedded_by(models, total_seconds=1 if model == "never" else 60)
+    collection = make_embedded(models, total_seconds=1 if model == "never" else 60)
     fill(collection, NewDatum("aaaa"))
     VectorSet.objects.filter(dataset=collection.dataset).update(model=model)
     message = check_refusal(ask(server, collection, "aaa"), refusal)
@@ -329,7 +329,7 @@ def test_a_provider_fails(server: Server, models: FakeModels, model: str, refusa
 
 def test_providers_that_hang_hold_few_threads(server: Server) -> None:
     with FakeModels() as models, ThreadPoolExecutor(MAXIMUM_HOLDING) as pool:
-        collection = embedded_by(models)
+        collection = make_embedded(models)
         fill(collection, NewDatum("aaaa"))
         VectorSet.objects.filter(dataset=collection.dataset).update(model="never")
         _, key = factories.make_key(collection.dataset.team)
@@ -338,7 +338,7 @@ def test_providers_that_hang_hold_few_threads(server: Server) -> None:
         hanging = [pool.submit(server.post, PATH, key, json=body) for _ in range(MAXIMUM_HOLDING)]
         wait_for(lambda: len(models.calls) == before + MAXIMUM_HOLDING, "they wait for the provider")
         check_refusal(ask(server, collection, "aaa"), "service_unavailable")
-        # Who asks no provider is not concerned.
+        # A search that asks no provider is not concerned.
         assert texts(search(server, collection, "aaaa", searchMode="fullTextRecall")) == ["aaaa"]
         assert search(server, factories.make_collection(), "aaaa")["list"] == []
         models.is_over.set()
@@ -350,7 +350,7 @@ def test_providers_that_hang_hold_few_threads(server: Server) -> None:
 
 def test_rerankers_that_hang_hold_few_threads(server: Server) -> None:
     with FakeModels() as models, ThreadPoolExecutor(MAXIMUM_HOLDING) as pool:
-        collection = reranked_by(models, "never")
+        collection = make_reranked(models, "never")
         _, key = factories.make_key(collection.dataset.team)
         body = {"datasetId": collection.dataset_id, "text": "the film", "usingReRank": True}
         hanging = [pool.submit(server.post, PATH, key, json=body) for _ in range(MAXIMUM_HOLDING)]
@@ -389,7 +389,7 @@ def test_a_provider_that_may_take_long(
 
 
 def test_a_reranker_decides(server: Server, models: FakeModels) -> None:
-    collection = reranked_by(models, "by length")
+    collection = make_reranked(models, "by length")
     data = search(server, collection, "the film", usingReRank=True, searchMode="mixedRecall")
     assert data["usingReRank"] is True
     lengths = [len(quote["q"]) + (len(quote["a"]) and len(quote["a"]) + 1) for quote in data["list"]]
@@ -402,7 +402,7 @@ def test_a_reranker_decides(server: Server, models: FakeModels) -> None:
 
 
 def test_similarity_is_the_rerankers(server: Server, models: FakeModels) -> None:
-    collection = reranked_by(models, "by length")
+    collection = make_reranked(models, "by length")
     least = 1 / (1 + len(FILM[4].q))
     found = texts(search(server, collection, "the film", usingReRank=True, similarity=least - 0.0001))
     assert found == sorted([FILM[4].q, FILM[2].q], key=len)
@@ -416,7 +416,7 @@ def test_nobody_reranks(server: Server, film: Collection) -> None:
 
 @pytest.mark.parametrize("model", ["status_500", "nan", "fewer"])
 def test_a_reranker_fails(server: Server, models: FakeModels, model: str) -> None:
-    collection = reranked_by(models, model)
+    collection = make_reranked(models, model)
     check_refusal(ask(server, collection, "the film", usingReRank=True), "upstream_error")
     assert search(server, collection, "the film")["list"]
 
@@ -436,9 +436,9 @@ def test_a_model_in_the_making(server: Server, models: FakeModels) -> None:
 
 
 def test_a_model_takes_over_in_the_middle(server: Server) -> None:
-    """While the query is embedded by the old one: then it is asked again, of the new one."""
+    """The old one embeds the query meanwhile: then the new one is asked as well."""
     with FakeModels() as models:
-        collection = embedded_by(models)
+        collection = make_embedded(models)
         fill(collection, NewDatum("aaaa"), NewDatum("bbbb"))
         sets.change_model(collection.dataset, None, "")
         dataset_id = collection.dataset_id

@@ -1,4 +1,4 @@
-"""Whose knowledge a call reaches: what is another team's answers like what there is not, at every endpoint."""
+"""Tenancy of knowledge: at every endpoint, another team's rows answer as if they did not exist."""
 
 from typing import Any
 

@@ -64,7 +64,7 @@ def test_another_model(library: Library, dataset: Dataset) -> None:
     assert models(dataset) == [("wordllama-256", None, True), ("ada", provider.pk, False)]
     entry = AuditEntry.objects.get_for_object(dataset).latest("pk")
     assert entry.changes == {"vector_model": ["wordllama-256", "ada"], "vector_provider": [None, provider.pk]}
-    # Another model of the provider that is to take over, then of this server, which has them already.
+    # Another model of the provider is to take over, then that of this server, which has them already.
     data_of(update(library, dataset, vectorModel="ada-2"))
     assert models(dataset)[1:] == [("ada-2", provider.pk, False)]
     data_of(update(library, dataset, vectorModel="wordllama-256"))
@@ -89,7 +89,7 @@ def test_allowed_models(library: Library, dataset: Dataset) -> None:
     assert (dataset.name, dataset.rerank_model, models(dataset)) == ("before", "", [(STATIC_MODEL, None, True)])
     data_of(update(library, dataset, **other | {"vectorModel": "ada"}))
     data_of(update(library, dataset, **rerank | {"rerankModel": "judge"}))
-    # What it leaves as it is may be what it could not choose, and no model is none.
+    # A model that it leaves as it is may be one that it could not choose, and no model is none.
     Dataset.objects.filter(pk=dataset.pk).update(rerank_model="large")
     data_of(update(library, dataset, name="after"))
     check_refusal(update(library, dataset, rerankProviderId=provider.pk), "model_not_allowed")

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from apikeys.accounting.ledger import DailyUsage, KeyActivity, Outcome, UsageRecord
 from apikeys.accounting.limits import Limit
-from apikeys.api.key_management import add_points_limit
+from apikeys.accounting.points_limit import add_points_limit
 from apikeys.object_ids import new_object_id
 from tests.conftest import Server
 from tests.support import factories

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from apikeys.accounting.limits import Limit
-from apikeys.api.key_management import add_points_limit
+from apikeys.accounting.points_limit import add_points_limit
 from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from tests.conftest import Server

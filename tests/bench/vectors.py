@@ -205,7 +205,7 @@ def nearest(site: Site, documentation: Documentation, queries: int) -> Iterator[
     from apikeys.hot_path.connections import connect
     from datasets.search import nearest as candidates
     from datasets.vectors import static_model
-    from datasets.vectors.embeddings import normed
+    from datasets.vectors.embeddings import normalize
 
     with connect() as connection:
         # Exact answers take long.
@@ -216,7 +216,7 @@ def nearest(site: Site, documentation: Documentation, queries: int) -> Iterator[
             asked = ReservationRequest(name, language, [], [], None)
             hits = []
             texts = [question.texts[language] for question in documentation.questions[:queries]]
-            for number, vector in enumerate(map(normed, static_model.embed(texts))):
+            for number, vector in enumerate(map(normalize, static_model.embed(texts))):
                 near = candidates.Near(vector, indexed, others)
                 work: list[tuple[list[float], Callable[[], Any]]] = [
                     (asked.seconds, partial(candidates.nearest, connection, near)),

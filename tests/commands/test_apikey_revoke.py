@@ -111,13 +111,13 @@ def test_a_process_that_enters_in_the_meantime_is_not_waited_for(server: Server,
     with running_server(tmp_path / "log"):
         entering = ServerProcess.objects.filter(pid=server.process.pid)
         entering.delete()
-        unheard: list[str] = []
+        missing: list[str] = []
         began = time.monotonic()
         while not entering.exists():
             assert time.monotonic() - began < 10, "it did not enter again"
             for _ in range(20):
-                unheard += broadcasts.broadcast().unheard
-    assert unheard == []
+                missing += broadcasts.broadcast().missing
+    assert missing == []
 
 
 def test_dead_processes_drop_out(server: Server) -> None:

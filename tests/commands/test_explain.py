@@ -4,9 +4,12 @@ import json
 
 import pytest
 
+from apikeys.accounting.ledger import Refusal
 from apikeys.accounting.limits import Limit
+from apikeys.object_ids import new_object_id
 from chat.models import Price
 from tests.api.test_completions_leaving import open_stream
+from tests.api.test_policy import session_of
 from tests.conftest import Server
 from tests.support import factories
 from tests.support.commands import call, manage, refusal
@@ -66,6 +69,24 @@ def test_a_refusal(server: Server, provider: FakeProvider) -> None:
     assert "this one refused" in out
     assert "0 used + 0 reserved + 31 requested = 31 > 30: does not fit" in out
     assert key not in out
+
+
+def test_a_call_without_its_csrf_token(server: Server) -> None:
+    user = factories.make_user(factories.make_team(), permissions=("chat.view_app",))
+    headers = {"Cookie": f"sessionid={session_of(user)['sessionid']}"}
+    response = server.post("/api/core/app/list", headers=headers)
+    check_refusal(response, "csrf_failed")
+    out = kept(response.headers["x-request-id"])
+    assert "refused with 403 csrf_failed, cost nothing" in out
+    assert "The call used a session cookie without its CSRF token" in out
+
+
+def test_a_code_of_another_version() -> None:
+    request_id = new_object_id()
+    Refusal.objects.create(id=request_id, endpoint="key.self", status=400, code="gone", message="It is gone.")
+    out = explained(request_id)
+    assert "It is gone." in out
+    assert "This version of the site does not use this code." in out
 
 
 def test_an_open_request(server: Server, provider: FakeProvider) -> None:

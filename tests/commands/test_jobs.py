@@ -24,7 +24,7 @@ from apikeys.accounting.reconciliation import Reconciliation, reconcile_and_reme
 from apikeys.alerts.deliveries import Channel, Delivery
 from apikeys.alerts.models import Alert
 from apikeys.alerts.webhooks import Webhook
-from apikeys.jobs import reconcile, tell
+from apikeys.jobs import queue_deliveries, reconcile
 from apikeys.worker import BackOff
 from fastgpt_site.management.commands.jobs import CONCURRENCY
 from tests.environment import PROJECT
@@ -110,7 +110,7 @@ def forget(worker_ids: set[int]) -> None:
 
 def look() -> None:
     """Have the worker look for alerts now; by itself it does so every ten seconds."""
-    tell.defer(timestamp=0)
+    queue_deliveries.defer(timestamp=0)
 
 
 def make_webhook(team: Any, url: str) -> tuple[Webhook, str]:

@@ -1,4 +1,4 @@
-"""A real browser. Chromium is taken from the system; without one these tests skip, or fail under REQUIRE_BROWSER=1."""
+"""A real browser: the system's Chromium. Without one these tests are skipped, or fail under REQUIRE_BROWSER=1."""
 
 import os
 import shutil
@@ -21,7 +21,7 @@ FLAGS = [
 ]
 
 
-# No longer than a module: Playwright keeps an event loop running in this thread, where other tests use the ORM.
+# The browser lives for a module: Playwright runs an event loop in this thread, where other tests use the ORM.
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -31,18 +31,18 @@ def chromium() -> Iterator[Browser]:
             pytest.fail(complaint)
         pytest.skip(complaint)
     with sync_playwright() as playwright, pytest.MonkeyPatch.context() as patch:
-        # Django takes Playwright's loop, which only waits for the browser here, for a caller of the ORM in async code.
+        # Playwright's loop only waits for the browser here, but to Django it looks like async code that calls the ORM.
         patch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield browser
-        # While that loop runs, the ORM has a connection of its own, which nobody else would end.
+        # While that loop runs, the ORM has a connection of its own, which nothing else would close.
         connection.close()
         browser.close()
 
 
 @pytest.fixture
 def page(chromium: Browser, server) -> Iterator[Page]:
-    """A fresh browser window on the server, 1440 pixels wide. What goes wrong in its scripts fails the test."""
+    """Open a new browser window on the server, 1440 pixels wide. An error in its scripts fails the test."""
     context = chromium.new_context(
         base_url=server.url, viewport={"width": 1440, "height": 900}, permissions=["clipboard-read", "clipboard-write"]
     )

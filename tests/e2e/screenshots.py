@@ -1,4 +1,4 @@
-"""`make screenshots`: every page of the admin into `screenshots/`, by language, wide and narrow, light and dark.
+"""`make screenshots` writes every page of the admin to `screenshots/`, by language, wide and narrow, light and dark.
 
 Chinese needs a font: on Debian, apt-get install fonts-wqy-zenhei
 """

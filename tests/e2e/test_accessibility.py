@@ -1,4 +1,4 @@
-"""axe-core finds no serious or critical fault on the admin's pages, and their main flows need no mouse."""
+"""The admin's pages have no serious or critical fault for axe-core, and their main flows need no mouse."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.support import factories
 from tests.support.pages import ADD, KEY_RIGHTS, url
 from tests.support.showcase import Showcase, sign_in
 
-# (rule, part of the element that it is about): what Unfold's own templates do, and why it stays.
+# Maps (rule, part of the element) of faults in Unfold's own templates to the reason why they stay.
 UNFOLDS_OWN: dict[tuple[str, str], str] = {}
 AXE = Axe().axe_script
 SEVERE = {"serious", "critical"}
@@ -43,7 +43,6 @@ def test_sign_in_page(page: Page, server, scheme):
 
 
 def test_pages(page: Page, server, showcase: Showcase):
-    """Each is loaded once, and looked at in both schemes."""
     sign_in(page.context, showcase.user, server.url)
     page.emulate_media(reduced_motion="reduce")
     found = {}
@@ -51,7 +50,7 @@ def test_pages(page: Page, server, showcase: Showcase):
         page.goto(path)
         expect(page.locator("#main")).to_be_visible()
         its_faults = faults(page)
-        # As Unfold's own switch does, which looks at the browser's wish only while a page loads. Only colors change.
+        # Each page is loaded once and then switched to dark, as Unfold's own switch does it. Only colors change.
         page.evaluate("document.documentElement.classList.add('dark')")
         its_faults += faults(page, runOnly=["color-contrast"])
         if its_faults:
@@ -60,7 +59,7 @@ def test_pages(page: Page, server, showcase: Showcase):
 
 
 def test_fields_that_are_searched(page: Page, server, showcase: Showcase):
-    """With more choices than a list should have."""
+    """With so many teams, fields offer a search instead of a list."""
     for _ in range(55):
         factories.make_team()
     sign_in(page.context, showcase.user, server.url)
@@ -92,7 +91,7 @@ def test_answer_of_an_app(page: Page, server, provider, showcase: Showcase, sche
 
 
 def reach(page: Page, role: str, name: str) -> None:
-    """Go on with the tabulator key until the element has the focus."""
+    """Press Tab until the element has the focus."""
     wanted = page.get_by_role(role, name=name, exact=True).first
     for _ in range(120):
         if wanted.evaluate("element => element === document.activeElement"):

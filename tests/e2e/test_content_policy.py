@@ -1,4 +1,4 @@
-"""The Content-Security-Policy: all pages do what they should under it, and what is injected does not run."""
+"""The Content-Security-Policy: all pages work under it, and injected scripts do not run."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -10,7 +10,7 @@ from tests.support.showcase import Showcase, sign_in
 
 @pytest.fixture
 def violations(page: Page) -> list[str]:
-    """What the browser reports; more with each page."""
+    """Return a list to which the browser's reports of each page are added."""
     found: list[str] = []
     page.expose_function("violated", lambda what: found.append(f"{page.url}: {what}"))
     page.add_init_script(
@@ -28,7 +28,7 @@ def test_no_page_violates_it(server, page: Page, showcase: Showcase, violations)
     page.on("request", lambda request: None if request.url.startswith(server.url) else foreign.append(request.url))
     for path in showcase.pages().values():
         page.goto(path)
-    # What a script does later than at its page's load is waited for once, on the last of them.
+    # Scripts that act after their page has loaded are waited for once, on the last page.
     page.wait_for_load_state("networkidle")
     assert violations == []
     assert [url for url in foreign if not url.startswith("data:")] == []
@@ -42,7 +42,7 @@ def test_what_moves_still_moves(server, page: Page, showcase: Showcase, violatio
     expect(page.get_by_role("link", name="Shop ******").first).to_be_visible()
     page.goto(ADD)
     page.get_by_label("Expires").select_option("date")
-    # Django's own calendar, and Unfold's menu of the user.
+    # Django's own calendar and Unfold's user menu have to work.
     page.locator("#calendarlink0").click()
     expect(page.locator("#calendarbox0")).to_be_visible()
     page.keyboard.press("Escape")

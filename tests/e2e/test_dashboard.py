@@ -1,4 +1,4 @@
-"""The dashboard in a browser: what it shows, by range and team, without an error or a call to another host."""
+"""The dashboard in a browser, by range and team, without an error or a call to another host."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from tests.support import factories
 from tests.unit.apikeys.statistics.test_rollup import record, refuse, use
 
 RIGHTS = tuple(f"apikeys.view_{name}" for name in ("usagerecord", "refusal", "apikey", "limit", "alert"))
-# Where pictures of the page are left for whoever wants to see it.
+# Pictures of the page are written to this folder, if it is set.
 SHOTS = os.environ.get("SCREENSHOTS")
 
 

@@ -1,4 +1,4 @@
-"""Filling a dataset with files, and searching it, as people do it in a browser."""
+"""Filling a dataset with files in a browser, and searching it."""
 
 import io
 import zipfile
@@ -18,7 +18,7 @@ from tests.support.worker_jobs import work
 
 RIGHTS = tuple(f"datasets.{right}_{model}" for model in ("dataset", "collection", "datum") for right in ("view", "add"))
 RIGHTS += ("datasets.change_datum",)
-# Files as a browser gives them.
+# Files as a browser sends them.
 FILM = {"name": "film.md", "mimeType": "text/markdown", "buffer": "# 电影\n\n导演是李安。".encode()}
 CAST = {"name": "cast.csv", "mimeType": "text/csv", "buffer": b"q,a\nWho sings?,CoCo Lee\n"}
 EMPTY = {"name": "empty.txt", "mimeType": "text/plain", "buffer": b""}
@@ -60,7 +60,7 @@ def test_it_works(page: Page, user, dataset):
 
 
 def test_a_file_that_the_server_has_no_room_for_is_sent_again(server, page: Page, user, dataset):
-    """While others of the team send two."""
+    """Two other uploads of the team take up all room."""
     _, key = factories.make_key(dataset.team)
     before = nameless_files(server)
     page.goto(url(Dataset, "import", dataset.pk))
@@ -121,7 +121,7 @@ def test_drop(page: Page, user, dataset):
     expect(zone).to_have_class("drop-zone")
     for name in ("one.txt", "two.txt"):
         expect(row(page, name)).to_contain_text("waiting to be read")
-    # Beside the zone a file does nothing, least of all take the page's place.
+    # A file that is dropped beside the zone does nothing; above all it does not replace the page.
     page.locator("body").dispatch_event("drop", {"dataTransfer": dropped})
     expect(page.locator("#import-list li")).to_have_count(2)
 
@@ -186,7 +186,7 @@ def test_search(page: Page, user, dataset):
     page.goto(url(Dataset, "change", dataset.pk))
     page.get_by_role("link", name="Search test").click()
     page.get_by_label("Question").fill("导演是谁")
-    # A server process loads its model for the first search.
+    # A server process loads its model at the first search.
     page.set_default_timeout(60_000)
     page.locator("#search-form").get_by_role("button", name="Search").click()
     for title in ("By meaning", "By words", "By both"):

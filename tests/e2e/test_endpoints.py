@@ -15,7 +15,7 @@ PAGE = url(EndpointRule, "inventory")
 
 @pytest.fixture
 def rules():
-    """Rules hold for every test's keys, so each goes as soon as it is made."""
+    """Delete the rules afterwards, since they apply to the keys of every test."""
     yield
     EndpointRule.objects.all().delete()
 

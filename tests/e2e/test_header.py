@@ -1,4 +1,4 @@
-"""What stands above every page of the admin, and the search for keys from any of them."""
+"""The header of the admin's pages, and the search for keys from any of them."""
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -39,7 +39,7 @@ def test_search(server, page: Page, showcase: Showcase):
     page.goto("/admin/")
     page.keyboard.press("Control+k")
     page.get_by_placeholder("Type to search").press_sequentially(showcase.shop.pk)
-    # The dashboard behind it names the key too, without its last four.
+    # The dashboard behind it shows the key's name too, but without its last four.
     expect(page.get_by_role("link", name="Shop ******")).to_be_visible()
     page.keyboard.press("ArrowDown")
     page.keyboard.press("Enter")

@@ -1,4 +1,4 @@
-"""The life of a key, as an administrator sees it in a browser and its holder over HTTP."""
+"""The life of a key, seen by an administrator in a browser and by its holder over HTTP."""
 
 import re
 
@@ -21,7 +21,7 @@ def team():
 
 @pytest.fixture
 def user(team, page: Page):
-    """Staff of the team, signed in through the form."""
+    """Return staff of the team, signed in through the form."""
     user = factories.make_user(team, permissions=KEY_RIGHTS)
     page.goto("/admin/")
     page.get_by_label("Username").fill(user.username)
@@ -32,7 +32,7 @@ def user(team, page: Page):
 
 
 def make_key(page: Page, team, user, name: str) -> str:
-    """Make a key through the form, and read it where it is shown."""
+    """Make a key through the form; return the plaintext that is shown."""
     page.goto(ADD)
     page.get_by_label("Global key").check()
     page.get_by_label("Name", exact=False).first.fill(name)
@@ -52,7 +52,7 @@ def status(server, key: str) -> int:
 
 
 def wait_for_refusal(server, key: str) -> str:
-    """The error code, once the key is refused. A change is heard within milliseconds; two seconds are plenty."""
+    """Return the error code once the key is refused. Servers learn it in milliseconds, so two seconds are plenty."""
     wait_for(lambda: status(server, key) == 401, "the key is refused", seconds=2)
     return server.get("/api/v1/key", key).json()["error"]["code"]
 
@@ -71,14 +71,14 @@ def test_copy_button(page: Page, team, user):
     page.locator("#copy-key").click()
     expect(page.locator("#copy-key")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == key
-    # The curl is copied whole, with its lines.
+    # The curl command is copied with its line breaks.
     page.locator("[data-copies=curl]").click()
     expect(page.locator("[data-copies=curl]")).to_have_text("Copied")
     assert page.evaluate("navigator.clipboard.readText()") == page.locator("#curl").input_value()
 
 
 def test_copy_button_without_a_clipboard(page: Page, team, user):
-    """As on a page over plain HTTP from another machine: the button copies the old way."""
+    """A page over plain HTTP from another machine has no clipboard API; the button falls back to the old one."""
     key = make_key(page, team, user, "k")
     page.evaluate("() => { navigator.clipboard.writeText = () => Promise.reject(new Error('no')) }")
     page.locator("#copy-key").click()
@@ -114,8 +114,8 @@ def test_snippets_in_tabs(page: Page, team, user):
     expect(page.locator("#curl")).to_be_visible()
 
 
-def leave(page: Page) -> list[str]:
-    """Go away from the page, and tell which questions were asked."""
+def leave_and_confirm(page: Page) -> list[str]:
+    """Leave the page, accept its dialog, and return the kinds of dialogs that opened."""
     asked: list[str] = []
 
     def accept(dialog):
@@ -130,7 +130,7 @@ def leave(page: Page) -> list[str]:
 def test_leaving_without_the_key_asks(page: Page, team, user):
     make_key(page, team, user, "k")
     page.locator("[data-copies=base-url]").click()
-    assert leave(page) == ["beforeunload"]
+    assert leave_and_confirm(page) == ["beforeunload"]
 
 
 @pytest.mark.parametrize("field", ["new-key", "curl"])
@@ -138,7 +138,7 @@ def test_leaving_with_the_key_does_not_ask(page: Page, team, user, field):
     make_key(page, team, user, "k")
     page.locator(f"[data-copies={field}]").click()
     expect(page.locator(f"[data-copies={field}]")).to_have_text("Copied")
-    assert leave(page) == []
+    assert leave_and_confirm(page) == []
 
 
 def test_key_is_in_no_storage_of_the_browser(page: Page, team, user):
@@ -152,7 +152,7 @@ def test_key_is_in_no_storage_of_the_browser(page: Page, team, user):
 
 def test_reload_makes_no_second_key(page: Page, team, user):
     key = make_key(page, team, user, "k")
-    # The browser sends the form again, as it does when a person confirms its question.
+    # The browser sends the form again, as if a person had confirmed its question.
     page.reload()
     api_key = ApiKey.objects.get(team=team)
     expect(page).to_have_url(re.compile(re.escape(page_of(api_key)) + "$"))
@@ -165,7 +165,7 @@ def test_going_back_shows_no_key(page: Page, team, user):
     make_key(page, team, user, "k")
     page.get_by_role("link", name="I have stored it").click()
     expect(page.get_by_role("link", name="Rotate")).to_be_visible()
-    # The page was kept nowhere, so Chromium asks whether to send the form again instead of showing it.
+    # No cache has the page, so Chromium asks whether to send the form again instead of showing it.
     with pytest.raises(Error, match="ERR_CACHE_MISS"):
         page.go_back()
     expect(page.locator("#new-key")).to_have_count(0)
@@ -252,7 +252,7 @@ def test_bulk_change_in_portions(page: Page, team, user):
 
 
 def test_narrowing_to_what_it_uses(server, page: Page, team, user):
-    """Of what its holder called it may go on with that; the rest is refused within two seconds."""
+    """The endpoints that its holder called still work; the others are refused within two seconds."""
     key = make_key(page, team, user, "shop")
     assert status(server, key) == 200
     api_key = ApiKey.objects.get(team=team)
@@ -270,7 +270,7 @@ def test_narrowing_to_what_it_uses(server, page: Page, team, user):
 
 
 def test_duplicating_a_key(server, page: Page, team, user):
-    """The new key is like the old one but for its name and its secret."""
+    """The new key equals the old one except for its name and its secret."""
     app = factories.make_app(team)
     old, old_key = factories.make_key(
         team, app, user, name="old", note="Of the shop.", allowed_endpoints=["chat.completions", "key.self"]
@@ -288,7 +288,7 @@ def test_duplicating_a_key(server, page: Page, team, user):
 
 
 def test_bulk_run_that_stops_goes_on(page: Page, team, user):
-    """A portion that does not arrive stops the run; sent again, it does the rest and nothing twice."""
+    """A portion that does not arrive stops the run. Sent again, the run does the rest, and nothing twice."""
     for number in range(PORTION + 5):
         factories.make_key(team, None, user, name=f"k{number}")
     page.goto(LIST)

@@ -1,4 +1,4 @@
-"""The admin in Simplified Chinese, as a browser shows it, and the switch between the languages."""
+"""The admin in Simplified Chinese in a browser, and the switch between the languages."""
 
 import gettext
 import json
@@ -24,10 +24,10 @@ from tests.support.showcase import Showcase, sign_in, speak
 from tests.support.tenant_rows import make_tenant_rows
 from tests.unit.site.test_translations import entries
 
-# So many English words in a row are a sentence, not a name.
+# Four or more English words in a row are a sentence, not a name.
 SENTENCE = re.compile(r"(?:\b[A-Za-z][A-Za-z'\u2019]*[ ,.:;]+){3,}[A-Za-z'\u2019]+")
-# All that a page says, also in menus that are closed and to screen readers. Code is the same in every language,
-# and icons are drawn from their English names.
+# These are all texts of a page, also those in closed menus and for screen readers. Code is equal in every language, and
+# icons are drawn from their English names.
 TEXTS = """() => {
     const texts = [document.title];
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -55,7 +55,7 @@ def superuser():
 
 @pytest.fixture
 def chinese(page: Page, server, superuser) -> Page:
-    """Signed in, in Chinese."""
+    """Return the page of a superuser who has signed in in Chinese."""
     speak(page.context, "zh-hans", server.url)
     page.goto("/admin/")
     page.get_by_label("用户名").fill(superuser.username)
@@ -74,7 +74,7 @@ def test_sign_in_page(page: Page, server):
 
 
 def english() -> set[str]:
-    """Texts that Django or this project's catalog translate."""
+    """Return the texts that Django or this project's catalog translate."""
     catalogs = [Path(next(iter(module.__path__))) / "locale" / "zh_Hans" / "LC_MESSAGES" for module in (admin, auth)]
     known = {entry.message for entry in entries() if entry.translation.lower() != entry.message.lower()}
     for folder in catalogs:
@@ -85,7 +85,7 @@ def english() -> set[str]:
 
 
 def names() -> list[str]:
-    """What people and the showcase wrote in English, the longest first. It is the same in every language."""
+    """Return the data that is English in every language, the longest first."""
     found: set[Any] = set(AuditEntry.objects.values_list("object_repr", flat=True))
     for model, fields in {
         ApiKey: ("name", "note", "revoked_reason"),
@@ -95,25 +95,25 @@ def names() -> list[str]:
         User: ("username",),
         Group: ("name",),
         Message: ("content",),
-        # Why an import or a model failed is kept in English.
+        # The reasons why an import or a model failed are stored in English.
         Dataset: ("name", "intro"),
         VectorSet: ("model", "failure"),
         Collection: ("name", "url", "failure"),
     }.items():
         for field in fields:
             for value in model._default_manager.values_list(field, flat=True):
-                # A message may have parts.
+                # The content of a message may be a list of parts.
                 found |= {value if isinstance(value, str) else json.dumps(value)}
     return sorted((name for name in found if isinstance(name, str) and name), key=len, reverse=True)
 
 
 def test_pages_show_no_english(page: Page, server, showcase: Showcase):
-    """Neither a sentence, nor a text that is translated elsewhere."""
+    """No page shows an English sentence, or a text that is translated elsewhere."""
     speak(page.context, "zh-hans", server.url)
     sign_in(page.context, showcase.user, server.url)
-    # The language itself is named in its own words.
+    # Each language is named in itself.
     known, written = english() - {"English"}, names()
-    # Of data there may be thousands: those that are no sentence are only looked for whole.
+    # A dataset may have thousands of rows: those that are no sentence are compared as a whole only.
     whole = {text for pair in Datum.objects.values_list("q", "a") for text in pair}
     data = [text for text in whole if SENTENCE.search(text)]
     whole.update(written)
@@ -128,7 +128,7 @@ def test_pages_show_no_english(page: Page, server, showcase: Showcase):
             if left in whole or (cut != left and any(one.startswith(cut) for one in written)):
                 continue
             for one in written:
-                # A shorter one may be a part of any word.
+                # A shorter text may be a part of any word.
                 left = left.replace(one, "") if len(one) > 3 else left
             if left.strip(" :*") in known or SENTENCE.search(left):
                 found.setdefault(left, []).append(name)

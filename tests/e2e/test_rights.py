@@ -1,4 +1,4 @@
-"""The audit, the sign-in and the question for the password, in a browser."""
+"""The audit, the sign-in and reauthentication, in a browser."""
 
 import time
 
@@ -43,7 +43,7 @@ def grow_stale(page: Page) -> None:
 
 
 def check_accessible(page: Page) -> None:
-    """Of what is on the page itself; the frame around it is the same everywhere."""
+    # The frame around the content is equal on every page, and is checked elsewhere.
     found = Axe().run(page, context="#content", options={"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]})
     assert found.response["violations"] == [], found.generate_report()
 
@@ -87,7 +87,7 @@ def test_password_is_asked_for_and_then_it_goes_on(page: Page, team, user):
 def test_sign_in_is_slowed(page: Page, team):
     user = factories.make_user(team)
     slowed, refused = page.get_by_text("Too many attempts to sign in."), page.get_by_text("Please enter the correct")
-    # The pauses grow, so that at last one is longer than the browser takes.
+    # The delay grows until it is longer than the browser takes for an attempt.
     for _ in range(12):
         sign_in(page, user.username, "wrong")
         expect(slowed.or_(refused)).to_be_visible()

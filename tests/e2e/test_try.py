@@ -51,13 +51,13 @@ def test_it_works(page: Page, user, team, provider):
     assert "event: flowNodeStatus" in events
     assert "event: flowResponses" in events
     assert "[DONE]" in events
-    # What was said before goes along, and another app knows nothing of it.
+    # The history of the conversation is sent with a question, until a new one is begun.
     page.get_by_label("Question").fill("and?")
     page.get_by_role("button", name="Send").click()
     expect(answers.last).to_have_text("3 messages, the last: and?")
     page.get_by_role("button", name="New conversation").click()
     expect(answers).to_have_count(0)
-    # Charged to nobody, and kept nowhere.
+    # A trial is charged to nobody, and is not stored.
     assert not UsageRecord.objects.filter(app=app).exists()
     assert not Conversation.objects.filter(app=app).exists()
 
@@ -107,7 +107,7 @@ def test_markdown_that_is_never_closed_is_quick(page: Page, user, opened, count)
         [script, opened * count],
     )
     assert shown == len(opened) * count
-    # Searched to its end for each of them, it takes much longer.
+    # It would take much longer if the text were searched to its end for each of them.
     assert took < 2_000
 
 

@@ -1,4 +1,4 @@
-"""What can be done to a key besides editing it: each is confirmed in a form, and carried out by the key itself."""
+"""Changes of a key besides editing it. Each is confirmed in a form; the key's own methods carry it out."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Done:
-    """What came of a change: a line for the key's history, a kept text, and the plaintext if one was made."""
+    """The result of a change: a message of `history_messages` for the key's history, and any new plaintext."""
 
     history: str
     plaintext: str | None = None
 
 
 class KeyChange:
-    """One kind of change: its name in the URL, its words on the page, its form, and what it does."""
+    """One kind of change: its name in the URL, its texts on the page, its form and its effect."""
 
     name: ClassVar[str]
     label: ClassVar[StrOrPromise]
@@ -37,7 +37,7 @@ class KeyChange:
     is_final: ClassVar[bool] = False
     template: ClassVar[str] = "admin/apikeys/apikey/confirm_change.html"
     form_class: ClassVar[type[forms.Form]]
-    # Whether it gives a secret away.
+    # True if the change reveals a secret.
     needs_password: ClassVar[bool] = False
 
     def applies_to(self, api_key: ApiKey) -> bool:
@@ -49,16 +49,16 @@ class KeyChange:
     def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
         return self.form_class(data, initial=self.initial(api_key))
 
-    def widens(self, api_key: ApiKey, answers: dict[str, Any]) -> bool:
-        """Whether it would let the key do more than now."""
+    def widens(self, api_key: ApiKey, cleaned: dict[str, Any]) -> bool:
+        """Return whether the change would let the key do more than now."""
         return False
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
-        """Raises KeyStateError when the key's state does not allow it."""
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
+        """Make the change. Raise KeyStateError if the key's state does not allow it."""
         raise NotImplementedError
 
-    def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
-        """What is done when the change is committed; a sentence about it, or nothing."""
+    def after(self, api_key: ApiKey, cleaned: dict[str, Any]) -> str:
+        """Act once the change is committed; return a sentence about that for the user, or nothing."""
         return ""
 
 
@@ -77,9 +77,9 @@ class Rotation(KeyChange):
     def initial(self, api_key: ApiKey) -> dict[str, Any]:
         return {"replacing": api_key.newest_secret_id}
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
-        overlap = answers["overlap"]
-        plaintext = api_key.rotate(overlap, replacing=answers["replacing"])
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
+        overlap = cleaned["overlap"]
+        plaintext = api_key.rotate(overlap, replacing=cleaned["replacing"])
         hours = str(int(overlap.total_seconds() // 3600))
         with override("en"):
             return Done(history_messages.ROTATED(when=OVERLAPS[hours]), plaintext)
@@ -96,12 +96,12 @@ class Disabling(KeyChange):
     def applies_to(self, api_key: ApiKey) -> bool:
         return super().applies_to(api_key) and api_key.disabled_at is None
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
         api_key.disable()
-        return Done(history_messages.DISABLED(reason=answers["reason"]))
+        return Done(history_messages.DISABLED(reason=cleaned["reason"]))
 
-    def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
-        return revocation.broadcast_revocation(api_key, terminate_streams=answers["terminate_streams"]).summary()
+    def after(self, api_key: ApiKey, cleaned: dict[str, Any]) -> str:
+        return revocation.broadcast_revocation(api_key, terminate_streams=cleaned["terminate_streams"]).summary()
 
 
 class Enabling(KeyChange):
@@ -115,7 +115,7 @@ class Enabling(KeyChange):
     def applies_to(self, api_key: ApiKey) -> bool:
         return super().applies_to(api_key) and api_key.disabled_at is not None
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
         api_key.enable()
         return Done(history_messages.ENABLED())
 
@@ -134,14 +134,14 @@ class Revocation(KeyChange):
     def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
         return RevocationForm(data, name=api_key.name)
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
         if api_key.revoked_at:
             raise KeyStateError(f"The key was already revoked, by {api_key.revoked_by}: {api_key.revoked_reason}")
-        api_key.revoke(by=by, reason=answers["reason"])
-        return Done(history_messages.REVOKED(reason=answers["reason"]))
+        api_key.revoke(by=by, reason=cleaned["reason"])
+        return Done(history_messages.REVOKED(reason=cleaned["reason"]))
 
-    def after(self, api_key: ApiKey, answers: dict[str, Any]) -> str:
-        return revocation.broadcast_revocation(api_key, terminate_streams=answers["terminate_streams"]).summary()
+    def after(self, api_key: ApiKey, cleaned: dict[str, Any]) -> str:
+        return revocation.broadcast_revocation(api_key, terminate_streams=cleaned["terminate_streams"]).summary()
 
 
 class Narrowing(KeyChange):
@@ -159,8 +159,8 @@ class Narrowing(KeyChange):
     def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
         return NarrowingForm(data, api_key=api_key)
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
-        endpoints, networks = answers["endpoints"], answers["networks"]
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
+        endpoints, networks = cleaned["endpoints"], cleaned["networks"]
         api_key.narrow(endpoints=endpoints, networks=networks)
         names = ", ".join(endpoints)
         if not networks:

@@ -1,4 +1,4 @@
-"""Changes of many keys at once. Each request is checked as a page of its own: who asks, and which keys they may see."""
+"""Changes of many keys at once. Each request checks anew who asks, and which keys they may see."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from apikeys.keys.models import ApiKey, KeyStateError, validate_end
 from apikeys.lifecycle import least_privilege, revocation
 from apikeys.sign_in import reauthentication
 
-# A model admin of keys. Its module imports this one.
+# The model admin of keys, whose module imports this one.
 KeyAdmin = Any
-# As many keys as one action takes, and as one request of it.
+# One action takes so many keys, and one request of it a portion.
 MAXIMUM_KEYS = 5_000
 PORTION = 50
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What became of one key."""
+    """The result for one key."""
 
     id: str
     name: str
@@ -55,16 +55,16 @@ class ExpiryForm(forms.Form):
     )
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        ends = answers.get("ends")
+        cleaned: dict[str, Any] = super().clean() or {}
+        ends = cleaned.get("ends")
         if ends == "date" and not self.errors:
-            if answers["expires_at"] is None:
+            if cleaned["expires_at"] is None:
                 self.add_error("expires_at", ValidationError(_("Enter a date.")))
         elif ends is not None:
-            answers["expires_at"] = (
+            cleaned["expires_at"] = (
                 timezone.now() + timedelta(days=int(ends)) if ends not in ("never", "date") else None
             )
-        return answers
+        return cleaned
 
 
 class Expiry(KeyChange):
@@ -75,11 +75,11 @@ class Expiry(KeyChange):
     explanation = _("The keys will be refused from then on. A date in the past makes them expire at once.")
     form_class = ExpiryForm
 
-    def widens(self, api_key: ApiKey, answers: dict[str, Any]) -> bool:
-        return least_privilege.widens(api_key, {"expires_at": answers["expires_at"]})
+    def widens(self, api_key: ApiKey, cleaned: dict[str, Any]) -> bool:
+        return least_privilege.widens(api_key, {"expires_at": cleaned["expires_at"]})
 
-    def apply(self, api_key: ApiKey, answers: dict[str, Any], by: str) -> Done:
-        expires_at = answers["expires_at"]
+    def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
+        expires_at = cleaned["expires_at"]
         api_key.set_end(expires_at)
         if expires_at is None:
             return Done(history_messages.ENDLESS())
@@ -87,7 +87,7 @@ class Expiry(KeyChange):
 
 
 class BulkRevocation(Revocation):
-    """Of many keys nobody types the names."""
+    """A revocation without the key's name, which nobody types for many keys."""
 
     form_class = EndForm
 
@@ -98,7 +98,7 @@ BULK_CHANGES: dict[str, KeyChange] = {
 
 
 def choose_how(keys_admin: KeyAdmin, request: HttpRequest, name: str, queryset: Any) -> HttpResponse | None:
-    """What a list's action answers: the page that asks how, for the keys that were chosen."""
+    """Return the page that asks for details of the change, for the keys that were selected in the list."""
     key_ids = list(queryset.order_by("-created_at", "-pk").values_list("pk", flat=True)[: MAXIMUM_KEYS + 1])
     if len(key_ids) > MAXIMUM_KEYS:
         keys_admin.message_user(
@@ -134,7 +134,7 @@ def page(
 
 
 def portion_view(keys_admin: KeyAdmin, request: HttpRequest, name: str) -> HttpResponse:
-    """Carry a change out for a portion of keys: for a script with a line for each as JSON, otherwise as a page."""
+    """Apply a change to a portion of keys. Return a line for each, to a script as JSON, otherwise as a page."""
     if not keys_admin.has_change_permission(request):
         raise PermissionDenied
     change = BULK_CHANGES.get(name)
@@ -156,8 +156,8 @@ def portion_view(keys_admin: KeyAdmin, request: HttpRequest, name: str) -> HttpR
     if not form.is_valid():
         if wants_json:
             # Shown as text, so the link to the page that asks for the password is left out.
-            said = [strip_tags(str(message)) for field in form.errors.values() for message in field]
-            return JsonResponse({"errors": said}, status=400)
+            errors = [strip_tags(str(message)) for field in form.errors.values() for message in field]
+            return JsonResponse({"errors": errors}, status=400)
         return page(keys_admin, request, change, form, key_ids)
     lines, note = apply(keys_admin, request, change, key_ids, found, form.cleaned_data)
     if wants_json:
@@ -172,16 +172,16 @@ def apply(
     change: KeyChange,
     key_ids: list[str],
     found: dict[str, ApiKey],
-    answers: dict[str, Any],
+    cleaned: dict[str, Any],
 ) -> tuple[list[Line], str]:
-    """Each key in a transaction of its own. Asked for again, what is done stays as it is."""
+    # Each key has a transaction of its own. A portion that is sent again finds the keys that were changed already.
     lines = [
-        line_of(keys_admin, request, change, found[key_id], answers)
+        line_of(keys_admin, request, change, found[key_id], cleaned)
         if key_id in found
         else Line(key_id, key_id, gettext("There is no such key."), False)
         for key_id in key_ids
     ]
-    if "terminate_streams" not in answers:
+    if "terminate_streams" not in cleaned:
         return lines, ""
     is_final = change.is_final
     ended = [
@@ -192,11 +192,11 @@ def apply(
     ]
     if not ended:
         return lines, ""
-    return lines, revocation.broadcast_revocations(ended, terminate_streams=answers["terminate_streams"]).summary()
+    return lines, revocation.broadcast_revocations(ended, terminate_streams=cleaned["terminate_streams"]).summary()
 
 
 def line_of(
-    keys_admin: KeyAdmin, request: HttpRequest, change: KeyChange, api_key: ApiKey, answers: dict[str, Any]
+    keys_admin: KeyAdmin, request: HttpRequest, change: KeyChange, api_key: ApiKey, cleaned: dict[str, Any]
 ) -> Line:
     user: Any = request.user
     if not change.applies_to(api_key):
@@ -204,7 +204,7 @@ def line_of(
         return Line(api_key.pk, api_key.name, state, False)
     try:
         with transaction.atomic():
-            done = change.apply(api_key, answers, by=user.get_username())
+            done = change.apply(api_key, cleaned, by=user.get_username())
             keys_admin.log_change(request, api_key, done.history)
     except KeyStateError as error:
         return Line(api_key.pk, api_key.name, str(error), False)

@@ -1,4 +1,4 @@
-"""The forms of a key: the one that changes it, and those that confirm what ends, renews or narrows it."""
+"""The forms of a key: the one that edits it, and those that confirm that it is ended, rotated or narrowed."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from unfold.widgets import (
 )
 
 from apikeys.access.endpoints import endpoint_names
-from apikeys.keys.models import ApiKey, validate_network
-from apikeys.lifecycle.least_privilege import lies_in, proposal, widens
+from apikeys.keys.models import POLICY_COLUMNS, ApiKey, validate_network
+from apikeys.lifecycle.least_privilege import lies_in, propose, widens
 from apikeys.sign_in import reauthentication
 
 if TYPE_CHECKING:
@@ -35,21 +35,19 @@ OVERLAPS = {
     "24": _("after 24 hours"),
     "168": _("after 7 days"),
 }
-# The columns that a key's page edits, and the one that ends all editing.
-VERSIONED = (
-    *("name", "note", "owner_id", "expires_at", "can_name_app"),
-    *("allowed_networks", "allowed_endpoints", "allowed_models", "revoked_at"),
-)
+# The columns that a key's page edits, and the one that ends all editing. Whether the key is disabled is changed by
+# pages of its own and hinders no edit.
+VERSIONED = ("note", *(name for name in POLICY_COLUMNS if name != "disabled_at"))
 
 
 class LinesField(forms.CharField):
-    """A list of texts, one a line, whose items the model validates. Empty lines and repetitions are dropped."""
+    """A list of texts, one a line, whose items the model validates. Empty and repeated lines are dropped."""
 
     widget = UnfoldAdminTextareaWidget(attrs={"rows": 3})
 
     def __init__(self, *, base_field: forms.Field, **kwargs: Any) -> None:
         kwargs["help_text"] = format_lazy("{} {}", _("One per line."), kwargs.get("help_text", ""))
-        # A model's field asks for it whose default is made by a function. It would be compared as a list, and is text.
+        # Model fields with a callable default ask for a hidden copy. It is text, and would be compared as a list.
         kwargs["show_hidden_initial"] = False
         super().__init__(**kwargs)
 
@@ -68,8 +66,6 @@ class LinesField(forms.CharField):
 
 
 class KeyForm(KeyModelForm):
-    """What a person decides of a key."""
-
     allowed_endpoints = forms.MultipleChoiceField(
         label=capfirst(_("allowed endpoints")),
         required=False,
@@ -84,7 +80,7 @@ class KeyForm(KeyModelForm):
                 self.fields[name].widget.attrs["rows"] = 3
         if "allowed_endpoints" in self.fields:
             names = endpoint_names()
-            # Also those that are gone: to drop the last one silently would open all the others.
+            # Endpoints that are gone are offered too: dropping the last one silently would open all the others.
             gone = [name for name in self.instance.allowed_endpoints if name not in names]
             choices = [(name, name) for name in names] + [
                 (name, format_lazy("{} ({})", name, _("no longer exists"))) for name in gone
@@ -93,7 +89,7 @@ class KeyForm(KeyModelForm):
 
 
 class EtagField(forms.CharField):
-    """What the page showed, in one word. Nobody edits it."""
+    """The version of the key that the page showed. Nobody edits it."""
 
     widget = forms.HiddenInput
 
@@ -102,9 +98,9 @@ class EtagField(forms.CharField):
 
 
 class KeyChangeForm(KeyForm):
-    """What may be changed of a key, once made: as long as it still is what the page showed.
+    """Edits a key that is unchanged since the page was opened.
 
-    Sent later, the whole form would take back what somebody else has narrowed or ended meanwhile.
+    A stale form would undo whatever somebody else has narrowed or ended in the meantime.
     """
 
     etag = EtagField(required=False)
@@ -114,25 +110,25 @@ class KeyChangeForm(KeyForm):
         self.initial["etag"] = policy_etag(self.instance)
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        # Locked until it is saved.
+        cleaned: dict[str, Any] = super().clean() or {}
+        # The lock lasts until the key is saved.
         kept = ApiKey.objects.select_for_update(no_key=True).get(pk=self.instance.pk)
-        if {answers.get("etag"), self.initial["etag"]} != {policy_etag(kept)}:
+        if {cleaned.get("etag"), self.initial["etag"]} != {policy_etag(kept)}:
             raise ValidationError(
                 _("This key has changed since the page was opened, so nothing was saved. Open its page again."),
                 code="stale_page",
             )
-        return answers
+        return cleaned
 
 
 def policy_etag(api_key: ApiKey) -> str:
-    """What a key's page shows of its policy, as a signed digest."""
+    """Return a signed digest of the policy that a key's page shows."""
     shown = [api_key.pk, *(str(getattr(api_key, column)) for column in VERSIONED)]
     return salted_hmac("apikeys.key_forms.seal", json.dumps(shown), algorithm="sha256").hexdigest()
 
 
 class LateKeyForm(KeyChangeForm):
-    """The same, sent by somebody who has not entered their password lately: it may narrow a key, not widen one."""
+    """The form of a user who has not entered their password lately: it may narrow a key, not widen one."""
 
     def clean_allowed_networks(self) -> list[str]:
         # The model's own check comes after `clean`, which compares them.
@@ -142,15 +138,15 @@ class LateKeyForm(KeyChangeForm):
         return networks
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        # What is wrong with a field is said first.
-        if not self.errors and widens(self.instance, answers):
+        cleaned: dict[str, Any] = super().clean() or {}
+        # Errors of single fields are shown first.
+        if not self.errors and widens(self.instance, cleaned):
             raise reauthentication.reauthentication_error()
-        return answers
+        return cleaned
 
 
 class ConfirmationForm(forms.Form):
-    """Nothing to say but yes."""
+    """A form without fields, for changes that need a confirmation alone."""
 
 
 class ReasonForm(forms.Form):
@@ -172,7 +168,7 @@ class EndForm(ReasonForm):
 
 
 class RevocationForm(EndForm):
-    """What cannot be undone is confirmed by the key's name, typed."""
+    """Asks for the key's name to be typed, since a revocation cannot be undone."""
 
     typed_name = forms.CharField(
         label=_("Type the name of the key to confirm"),
@@ -200,7 +196,7 @@ class RotationForm(forms.Form):
             "still in its own overlap expires at once."
         ),
     )
-    # The newest secret when the form was opened: sent twice, the form finds another one the second time.
+    # The newest secret when the form was opened. Sent twice, the form finds another one the second time.
     replacing = forms.IntegerField(widget=forms.HiddenInput)
 
     def clean_overlap(self) -> timedelta:
@@ -208,7 +204,7 @@ class RotationForm(forms.Form):
 
 
 class NarrowingForm(forms.Form):
-    """What a key shall still be able to do: at most what it can do now, and proposed is what it did."""
+    """Limits a key to endpoints and networks, at most those of now; the ones that it used are proposed."""
 
     endpoints = forms.MultipleChoiceField(
         label=_("Endpoints"),
@@ -226,7 +222,7 @@ class NarrowingForm(forms.Form):
 
     def __init__(self, data: Any = None, *, api_key: ApiKey) -> None:
         self.api_key = api_key
-        self.proposal = proposal(api_key)
+        self.proposal = propose(api_key)
         initial = {
             "endpoints": self.proposal.endpoints,
             "networks": self.proposal.networks or api_key.allowed_networks,

@@ -1,4 +1,4 @@
-"""The admin's pages of keys. A plaintext is on one of them only: in the answer to the POST that made it."""
+"""The admin's pages of keys. Only the response to the POST that makes a plaintext shows it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, pgettext
 
-from apikeys.admin.filters import EndingSoonFilter, ScopedListFilter, UnusedFilter
+from apikeys.admin.filters import ExpiringSoonFilter, ScopedListFilter, UnusedFilter
 from apikeys.admin.keys import bulk, transfer
 from apikeys.admin.keys.actions import KEY_CHANGES, Done, KeyChange
 from apikeys.admin.keys.forms import KeyChangeForm, KeyForm, LateKeyForm, LinesField
@@ -30,12 +30,11 @@ from apikeys.admin.long_lists import LongList, words
 from apikeys.admin.scope import LIVE, TeamScopedAdmin, rows_for
 from apikeys.audit import history_messages
 from apikeys.keys.kinds import AccessKind
-from apikeys.keys.models import ApiKey, KeySecret, KeyStateError
+from apikeys.keys.models import RIGHTS, ApiKey, KeySecret, KeyStateError
 from apikeys.lifecycle.snippets import APP_ID, snippets
 from apikeys.sign_in import reauthentication
 from apikeys.teams import Team
 
-POLICY = ("can_name_app", "allowed_networks", "allowed_endpoints", "allowed_models")
 PLOT_OPTIONS = json.dumps(
     {
         "animation": False,
@@ -47,7 +46,7 @@ PLOT_OPTIONS = json.dumps(
         },
     }
 )
-# The parameter of the page of a new key that is to be like another one.
+# With this parameter, the page of a new key copies another one.
 COPY_PARAMETER = "copy"
 
 
@@ -58,7 +57,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         ("team", ScopedListFilter),
         ("app", ScopedListFilter),
         ("owner", ScopedListFilter),
-        EndingSoonFilter,
+        ExpiringSoonFilter,
         UnusedFilter,
     )
     search_fields = ("name", "=id", "app__name", "owner__username", "=secrets__last_four")
@@ -73,7 +72,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Every word in some field. Apps and owners are found first, so that no key is joined with all that it has."""
+        # Every word has to match some field. Subqueries find apps and owners, so that no key is joined with its rows.
         if LIVE in request.GET:
             queryset = queryset.filter(revoked_at=None)
         for word in words(search_term):
@@ -95,15 +94,13 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         rows = super().get_field_queryset(db, db_field, request)
         return rows.filter(archived_at=None) if db_field.name == "app" else rows
 
-    # Permissions: a revoked key is only read, and no key is ever deleted.
+    # A revoked key can only be viewed, and no key is ever deleted.
 
     def has_change_permission(self, request: HttpRequest, obj: ApiKey | None = None) -> bool:
         return (obj is None or obj.revoked_at is None) and super().has_change_permission(request, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
-
-    # The form
 
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         if change:
@@ -124,11 +121,11 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             first = (*FIRST_LIMITS, "points_period") if self._may_limit(request) else ()
             return [
                 (None, {"fields": identity}),
-                (_("Limits"), {"fields": (*first, *POLICY), "classes": ("collapse",)}),
+                (_("Limits"), {"fields": (*first, *RIGHTS), "classes": ("collapse",)}),
             ]
-        # Of a hidden field there is nothing to read.
+        # A user who may only view the key has no use for this hidden field.
         etag = ("etag",) if self.has_change_permission(request, obj) else ()
-        limits = ("expires_at", *(name for name in POLICY if not (name == "can_name_app" and obj.app_id)))
+        limits = ("expires_at", *(name for name in RIGHTS if not (name == "can_name_app" and obj.app_id)))
         life: tuple[str, ...] = ("id", "team", "app", "created_at", "last_used_from")
         life += ("disabled_at",) if obj.disabled_at else ()
         life += ("revoked_at", "revoked_by", "revoked_reason", "acknowledged") if obj.revoked_at else ()
@@ -140,8 +137,8 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         if obj is None:
             return ()
-        told = ("id", "team", "app", "created_at", "last_used_from")
-        return (*told, "disabled_at", "revoked_at", "revoked_by", "revoked_reason", "acknowledged")
+        facts = ("id", "team", "app", "created_at", "last_used_from")
+        return (*facts, "disabled_at", "revoked_at", "revoked_by", "revoked_reason", "acknowledged")
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         user: Any = request.user
@@ -156,7 +153,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
 
     def render_change_form(self, request: HttpRequest, context: dict[str, Any], **kwargs: Any) -> Any:  # type: ignore[override]
         api_key: ApiKey | None = kwargs.get("obj")
-        # The answer to a new key is the key itself, so there is nothing to go on to.
+        # The response to a new key shows its plaintext, so these buttons would lead nowhere.
         context |= {"show_save_and_add_another": False, "show_save_and_continue": api_key is not None}
         if api_key is not None:
             context |= overview(api_key, request.user) | {"plot_options": PLOT_OPTIONS}
@@ -168,12 +165,10 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             ]
         return super().render_change_form(request, context, **kwargs)
 
-    # Making a key
-
     def changeform_view(
         self, request: HttpRequest, object_id: str | None = None, form_url: str = "", extra_context: Any = None
     ) -> Any:
-        # Django takes "_saveasnew" for an addition, whatever the address.
+        # Django takes "_saveasnew" for an addition, whatever the URL.
         is_opened = request.method == "GET" and object_id is None and self.has_add_permission(request)
         if is_opened and not reauthentication.is_recent(request):
             return reauthentication.ask(request)
@@ -186,33 +181,33 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         try:
             return super().changeform_view(request, object_id, form_url, extra_context)
         except (IntegrityError, ValidationError):
-            # The same form, sent at the same time, was quicker.
+            # This form was sent twice at the same time, and the other request was quicker.
             if not is_made(key_id):
                 raise
             return self._used_up(request, key_id)
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
         if change:
-            # Only what was edited: another column may have been changed in the meantime, by a revocation say.
+            # Only edited columns are saved: another may have changed in the meantime, by a revocation say.
             obj.save(update_fields=form.changed_data)
             return
         made, plaintext = ApiKey.objects.create_key(id=self._reserved_id(request), **form.policy())
         for limit in form.first_limits(made):
             limit.save(force_insert=True)
         obj.pk = made.pk
-        # From here to `response_add`, within this one request and nowhere else.
+        # The plaintext stays within this one request, from here to `response_add`.
         request.new_plaintext = plaintext  # type: ignore[attr-defined]
 
     def response_add(self, request: HttpRequest, obj: ApiKey, post_url_continue: Any = None) -> HttpResponse:
         made = self.get_queryset(request).get(pk=obj.pk)
-        return self._shown_once(request, made, request.new_plaintext, _("Created."))  # type: ignore[attr-defined]
+        return self._show_once(request, made, request.new_plaintext, _("Created."))  # type: ignore[attr-defined]
 
     def _reserved_id(self, request: HttpRequest) -> str | None:
         user: Any = request.user
         return reserved_id(request.POST.get("reservation", ""), user.pk)
 
     def _used_up(self, request: HttpRequest, key_id: str | None) -> HttpResponse:
-        """What a form is answered that makes no key, or has made one, which its sender may no longer see."""
+        # The form's id is invalid, or has been used. Its sender may no longer see the key that was made with it.
         if not self.get_queryset(request).filter(pk=key_id).exists():
             self.message_user(request, _("That form is no longer valid. Fill in this one."), messages.ERROR)
             return HttpResponseRedirect(reverse("admin:apikeys_apikey_add"))
@@ -226,8 +221,8 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         )
         return HttpResponseRedirect(self._url("change", str(key_id)))
 
-    def _shown_once(self, request: HttpRequest, api_key: ApiKey, plaintext: str, done: str) -> HttpResponse:
-        """The page with the plaintext: the answer to the POST that made it, kept by no cache and no history."""
+    def _show_once(self, request: HttpRequest, api_key: ApiKey, plaintext: str, done: str) -> HttpResponse:
+        # The response to the POST that made the plaintext is the only page with it. No cache or history may keep it.
         context = {
             **self.admin_site.each_context(request),
             "title": _("Store the key now"),
@@ -243,8 +238,6 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         headers = {"Cache-Control": "no-store", "Referrer-Policy": "no-referrer"}
         return TemplateResponse(request, "admin/apikeys/apikey/new_key.html", context, headers=headers)
 
-    # Rotating, disabling, enabling, revoking
-
     def get_urls(self) -> list[URLPattern]:
         pages = [
             path(
@@ -254,15 +247,13 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
             )
             for change in KEY_CHANGES
         ]
-        # Before the pages of one key, whose ids could be anything.
+        # These come before the pages of one key, whose paths match any id.
         many = [
             path("export/", self.admin_site.admin_view(self.export_view), name="apikeys_apikey_export"),
             path("import/", self.admin_site.admin_view(self.import_view), name="apikeys_apikey_import"),
             path("bulk/<slug:name>/", self.admin_site.admin_view(self.bulk_portion_view), name="apikeys_apikey_bulk"),
         ]
         return many + pages + super().get_urls()
-
-    # Many keys at once
 
     def bulk_portion_view(self, request: HttpRequest, name: str) -> HttpResponse:
         return bulk.portion_view(self, request, name)
@@ -322,26 +313,24 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         }
         return TemplateResponse(request, change.template, context)
 
-    def _apply(self, request: HttpRequest, api_key: ApiKey, change: KeyChange, answers: dict[str, Any]) -> HttpResponse:
+    def _apply(self, request: HttpRequest, api_key: ApiKey, change: KeyChange, cleaned: dict[str, Any]) -> HttpResponse:
         user: Any = request.user
         try:
             with transaction.atomic():
-                done: Done = change.apply(api_key, answers, by=user.get_username())
+                done: Done = change.apply(api_key, cleaned, by=user.get_username())
                 self.log_change(request, api_key, done.history)
         except KeyStateError as error:
             self.message_user(request, str(error), messages.ERROR)
             return HttpResponseRedirect(self._url("change", api_key.pk))
-        said = history_messages.read(done.history)
+        message = history_messages.read(done.history)
         if done.plaintext is not None:
-            return self._shown_once(request, api_key, done.plaintext, said)
-        self.message_user(request, f"{said} {change.after(api_key, answers)}".rstrip(), messages.SUCCESS)
+            return self._show_once(request, api_key, done.plaintext, message)
+        self.message_user(request, f"{message} {change.after(api_key, cleaned)}".rstrip(), messages.SUCCESS)
         return HttpResponseRedirect(self._url("change", api_key.pk))
 
     @staticmethod
     def _url(page: str, key_id: str) -> str:
         return reverse(f"admin:apikeys_apikey_{page}", args=[quote(key_id)])
-
-    # Columns
 
     @admin.display(description=gettext_lazy("kind"))
     def kind_(self, api_key: ApiKey) -> str:
@@ -373,8 +362,8 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     def acknowledged(self, api_key: ApiKey) -> str:
         if api_key.unacknowledged_servers:
             return _("not by %(names)s") % {"names": ", ".join(api_key.unacknowledged_servers)}
-        heard_at = api_key.revocation_acknowledged_at
-        return _("by every server process, %(when)s") % {"when": moment(heard_at)} if heard_at else "-"
+        acknowledged_at = api_key.revocation_acknowledged_at
+        return _("by every server process, %(when)s") % {"when": moment(acknowledged_at)} if acknowledged_at else "-"
 
 
 def is_made(key_id: str) -> bool:
@@ -382,5 +371,4 @@ def is_made(key_id: str) -> bool:
 
 
 def moment(when: datetime | None) -> str:
-    """Short enough for a column."""
     return f"{timezone.localtime(when):%Y-%m-%d %H:%M}" if when else _("never")

@@ -1,4 +1,4 @@
-"""The form that makes a key: its kind first, then who answers for it, when it ends, and how much it may use."""
+"""The form of a new key: its kind, its owner, when it expires, and its first limits."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from unfold.widgets import (
 from apikeys.accounting.limits import MAXIMUM_AMOUNT, Limit
 from apikeys.accounting.periods import Measure, Period
 from apikeys.admin.keys.forms import KeyForm
-from apikeys.admin.limits import exact_amount, shown
+from apikeys.admin.limits import count_amount
 from apikeys.keys.kinds import AccessKind
-from apikeys.keys.models import ApiKey
+from apikeys.keys.models import RIGHTS, ApiKey
 from apikeys.object_ids import new_object_id
 
 RESERVATION_SALT = "apikeys.key_forms.reservation"
@@ -43,7 +43,7 @@ ENDS = [
     ("date", _("On a date")),
     ("never", _("Never")),
 ]
-# What a new key may be given at once: of each form field, what its limit counts.
+# Each of these form fields gives a new key a limit, of this measure and period.
 FIRST_LIMITS = {
     "requests_per_minute": (Measure.REQUESTS, Period.MINUTE),
     "tokens_per_minute": (Measure.TOKENS, Period.MINUTE),
@@ -53,16 +53,16 @@ BUDGET_PERIODS = [(period.value, period.label) for period in (Period.DAY, Period
 
 
 def reserve_id(user_id: int) -> str:
-    """The id that the next key of this user will have, signed.
+    """Return a signed id for the next key of this user, which a form carries.
 
-    A form carries it. That the id is a primary key, and that keys are never removed, makes the form good for one
-    key, however often and however simultaneously it is sent.
+    Since the id is a primary key, and keys are never deleted, the form makes one key, however often and however
+    simultaneously it is sent.
     """
     return signing.dumps([user_id, new_object_id()], salt=RESERVATION_SALT)
 
 
 def reserved_id(reservation: str, user_id: int) -> str | None:
-    """The id that `reserve_id` gave to this user; None when it did not."""
+    """Return the id that `reserve_id` gave to this user, or None if it did not."""
     try:
         holder, key_id = signing.loads(reservation, salt=RESERVATION_SALT)
     except signing.BadSignature:
@@ -90,7 +90,7 @@ class NewKeyForm(KeyForm):
     )
     reservation = forms.CharField(label="", widget=forms.HiddenInput)
 
-    # Which fields are needed only when another has a value; a script hides them until then.
+    # A script hides these fields until another field has the value that they depend on.
     shown_when = {"app": "kind=app", "can_name_app": "kind=global", "expires_at": "ends=date"}
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -100,17 +100,17 @@ class NewKeyForm(KeyForm):
                 self.fields[name].widget.attrs["data-shown-when"] = condition
 
     def clean(self) -> dict[str, Any]:
-        answers: dict[str, Any] = super().clean() or {}
-        kind, app, ends = (answers.get(name) for name in ("kind", "app", "ends"))
+        cleaned: dict[str, Any] = super().clean() or {}
+        kind, app, ends = (cleaned.get(name) for name in ("kind", "app", "ends"))
         if kind == AccessKind.APP and app is None and "app" not in self.errors:
             self.add_error("app", ValidationError(_("Choose the app that the key talks to.")))
         if kind == AccessKind.GLOBAL and app is not None:
             self.add_error("kind", ValidationError(_("A global key has no app.")))
         if ends == "date":
-            self._check_date(answers.get("expires_at"))
+            self._check_date(cleaned.get("expires_at"))
         elif ends is not None:
-            answers["expires_at"] = timezone.now() + timedelta(days=int(ends)) if ends != "never" else None
-        return answers
+            cleaned["expires_at"] = timezone.now() + timedelta(days=int(ends)) if ends != "never" else None
+        return cleaned
 
     def _check_date(self, expires_at: Any) -> None:
         if "expires_at" in self.errors:
@@ -121,7 +121,7 @@ class NewKeyForm(KeyForm):
             self.add_error("expires_at", ValidationError(_("It is in the past.")))
 
     def policy(self) -> dict[str, Any]:
-        """The arguments of `create_key`."""
+        """Return the arguments of `create_key`."""
         names = {field.name for field in ApiKey._meta.fields}
         return {name: value for name, value in self.cleaned_data.items() if name in names}
 
@@ -130,7 +130,7 @@ class NewKeyForm(KeyForm):
 
 
 class LimitedNewKeyForm(NewKeyForm):
-    """For those who may make limits too."""
+    """The form of users who may add limits too."""
 
     requests_per_minute = forms.IntegerField(
         label=_("Requests per minute"),
@@ -167,31 +167,31 @@ class LimitedNewKeyForm(NewKeyForm):
     )
 
     def clean_points(self) -> int | None:
-        """In millionths."""
+        """Return millionths of a point."""
         points = self.cleaned_data["points"]
         try:
-            return None if points is None else exact_amount("points", Measure.MICROPOINTS, points)
+            return None if points is None else count_amount("points", Measure.MICROPOINTS, points)
         except ValidationError as error:
             raise ValidationError(error.messages) from error
 
     def first_limits(self, api_key: ApiKey) -> list[Limit]:
-        answers = self.cleaned_data
+        cleaned = self.cleaned_data
         return [
             Limit(
                 team_id=api_key.team_id,
                 key=api_key,
                 measure=measure,
-                period=period or answers["points_period"] or Period.MONTH,
-                amount=answers[name],
+                period=period or cleaned["points_period"] or Period.MONTH,
+                amount=cleaned[name],
             )
             for name, (measure, period) in FIRST_LIMITS.items()
-            if answers.get(name) is not None
+            if cleaned.get(name) is not None
         ]
 
 
 def like(api_key: ApiKey) -> dict[str, Any]:
-    """What a new key's form begins with when it is to be like this one."""
-    copied = ("app", "owner", "note", "can_name_app", "allowed_networks", "allowed_endpoints", "allowed_models")
+    """Return the initial values of a new key's form that copies this key."""
+    copied = ("app", "owner", "note", *RIGHTS)
     initial = {name: getattr(api_key, f"{name}_id" if name in ("app", "owner") else name) for name in copied}
     initial |= {
         "team": api_key.team_id,
@@ -203,7 +203,7 @@ def like(api_key: ApiKey) -> dict[str, Any]:
     for limit in api_key.limits.all():
         for name, (measure, period) in FIRST_LIMITS.items():
             if limit.measure == measure and limit.period in ([period] if period else dict(BUDGET_PERIODS)):
-                initial[name] = shown(limit.measure, limit.amount)
+                initial[name] = Measure(limit.measure).to_unit(limit.amount)
                 if name == "points":
                     initial["points_period"] = limit.period
     return initial

@@ -1,4 +1,4 @@
-"""What a key's page shows besides its form. However much the key was used, it costs the same few queries."""
+"""The overview on a key's page, beside its form. It costs the same few queries however much the key was used."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from apikeys.access.endpoints import routes
-from apikeys.access.policy import KINDS
+from apikeys.access.policy import may_call
 from apikeys.access.rules import EndpointRule
+from apikeys.accounting import units
 from apikeys.accounting.ledger import DailyUsage, Refusal, UsageRecord
 from apikeys.accounting.limits import Limit
 from apikeys.accounting.periods import period_end
-from apikeys.accounting.units import MICROPOINTS
 from apikeys.admin.audit import lines
 from apikeys.audit import history_messages
 from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from apikeys.lifecycle.reports import limits_over
-from apikeys.statistics.key_series import Series, all_series
+from apikeys.statistics.key_series import KeySeries, all_series
 
 ROWS = 20
 DAYS = 30
-# So many of the newest requests are looked through for endpoints and addresses: a busy key's page stays quick.
+# Endpoints and addresses come from so many of the newest requests, so that a busy key's page stays quick.
 MAXIMUM_RECORDS = 10_000
 SPANS = {
     "day": gettext_lazy("Last 24 hours"),
@@ -43,10 +43,10 @@ SPANS = {
 
 @dataclass(frozen=True, slots=True)
 class LimitBar:
-    """One limit, how far it is used up, and when it begins anew."""
+    """One limit, how much of it is used, and when its period ends."""
 
     limit: Limit
-    # Of an amount of 0, which refuses everything, all is used.
+    # An amount of 0, which refuses everything, counts as used up.
     percent: int
     left: str
     soft: str
@@ -60,12 +60,12 @@ class LimitBar:
 @dataclass(frozen=True, slots=True)
 class Plot:
     title: Any
-    series: Series
+    series: KeySeries
     data: str
 
     @property
     def points(self) -> Decimal:
-        return Decimal(self.series.micropoints) / MICROPOINTS
+        return units.points(self.series.micropoints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class EndpointUse:
 
 
 def overview(api_key: ApiKey, user: Any) -> dict[str, Any]:
-    """What this user may see of it, for the template."""
+    """Return the template's context: as much of the key as this user may see."""
     shown: dict[str, Any] = {
         "secrets": api_key.secrets.defer("digest").select_related("reuse").order_by("-pk")[:ROWS],
         "trail": trail_of(api_key, has_audit=user.has_perm("apikeys.view_auditentry")),
@@ -88,7 +88,7 @@ def overview(api_key: ApiKey, user: Any) -> dict[str, Any]:
         records = UsageRecord.objects.filter(key=api_key)
         since = timezone.now() - timedelta(days=DAYS)
         newest = records.filter(created_at__gte=since).order_by("-created_at").values("pk")[:MAXIMUM_RECORDS]
-        # Two steps in one query: the planner would otherwise group a busy key's whole month.
+        # Without this subquery the planner would group a busy key's whole month.
         recent = UsageRecord.objects.filter(pk__in=newest)
         shown |= {
             "plots": [plot(span, series) for span, series in all_series(api_key).items()],
@@ -113,13 +113,13 @@ def bar(limit: Limit) -> LimitBar:
     return LimitBar(
         limit=limit,
         percent=min(100, taken * 100 // limit.amount) if limit.amount else 100,
-        left=limit.shown(max(0, limit.amount - taken)),
-        soft="" if limit.soft_amount is None else limit.shown(limit.soft_amount),
+        left=limit.amount_text(max(0, limit.amount - taken)),
+        soft="" if limit.soft_amount is None else limit.amount_text(limit.soft_amount),
         ends_at=None if since is None else period_end(limit.period, since, limit.time_zone),
     )
 
 
-def plot(span: str, series: Series) -> Plot:
+def plot(span: str, series: KeySeries) -> Plot:
     stacks = [
         {"label": _("Complete"), "data": series.complete, "backgroundColor": "#2563eb", "stack": "requests"},
         {"label": _("Others"), "data": series.others, "backgroundColor": "#d97706", "stack": "requests"},
@@ -128,20 +128,12 @@ def plot(span: str, series: Series) -> Plot:
 
 
 def callable_endpoints(api_key: ApiKey) -> set[str]:
-    """What its kind may call by declaration and rule, and its own list has not taken away."""
-    denied = {rule.endpoint: set(rule.denied_kinds) for rule in EndpointRule.objects.all()}
-    own = set(api_key.allowed_endpoints)
-    found = set()
-    for route in routes():
-        endpoint = route.view.endpoint
-        lowered = denied.get(endpoint, set())
-        if api_key.kind not in lowered and KINDS[api_key.kind] & (route.view.api_key_access - lowered):
-            found.add(endpoint)
-    return found & own if own else found
+    denied_kinds = EndpointRule.objects.denied_kinds()
+    return {route.view.endpoint for route in routes() if may_call(api_key, route.view, denied_kinds)}
 
 
 def endpoint_uses(api_key: ApiKey, recent: QuerySet[UsageRecord]) -> list[EndpointUse]:
-    """Those that it may call, and those that it did."""
+    """Return the endpoints that the key may call, and those that it called."""
     since = timezone.now().date() - timedelta(days=DAYS)
     used = {
         row["endpoint"]: row
@@ -164,7 +156,7 @@ def endpoint_uses(api_key: ApiKey, recent: QuerySet[UsageRecord]) -> list[Endpoi
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of the key: in the words of whoever made it in the admin, or field by field from the audit."""
+    """One change of the key: a message of the admin's history, or lines of fields from the audit."""
 
     at: datetime
     who: str
@@ -173,10 +165,10 @@ class Change:
 
 
 def trail_of(api_key: ApiKey, *, has_audit: bool) -> list[Change]:
-    """Who changed it, the newest first: by whatever way, or without the audit what was done in the admin."""
+    """Return the newest changes first: all of them, or without the audit only those made in the admin."""
     kind = ContentType.objects.get_for_model(ApiKey)
     audited = AuditEntry.objects.filter(content_type=kind, object_pk=api_key.pk).select_related("content_type")
-    told = LogEntry.objects.filter(content_type=kind, object_id=api_key.pk).select_related("user")
+    entries = LogEntry.objects.filter(content_type=kind, object_id=api_key.pk).select_related("user")
     changes = []
     if has_audit:
         changes += [
@@ -185,6 +177,6 @@ def trail_of(api_key: ApiKey, *, has_audit: bool) -> list[Change]:
         ]
     changes += [
         Change(entry.action_time, entry.user.get_username(), history_messages.read(entry.get_change_message()))
-        for entry in told.order_by("-action_time", "-pk")[:ROWS]
+        for entry in entries.order_by("-action_time", "-pk")[:ROWS]
     ]
     return sorted(changes, key=lambda change: change.at, reverse=True)[:ROWS]

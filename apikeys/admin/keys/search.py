@@ -1,4 +1,4 @@
-"""Keys in the admin's search over everything: those that the person may see, found as in the list of keys."""
+"""Keys in the admin's global search: those that the user may see, found as in the list of keys."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ MAXIMUM_RESULTS = 10
 
 
 def search(request: HttpRequest, term: str) -> list[SearchResult]:
-    """At most ten. `term` comes in lower case, so the words are read from the request: the last four keep theirs."""
     keys: Any = admin.site.get_model_admin(ApiKey)
     if not keys.has_view_permission(request):
         return []
+    # `term` comes in lower case, and the last four characters of a key must keep theirs.
     words = request.GET.get("s", term).strip()
     if not words:
         return []

@@ -22,14 +22,14 @@ from unfold.widgets import UnfoldAdminFileFieldWidget
 from apikeys.admin.downloads import CONTENT_TYPES, download, is_too_long
 from apikeys.audit import history_messages
 from apikeys.keys.models import ApiKey
-from apikeys.lifecycle.export import exported
+from apikeys.lifecycle.export import export_rows
 from apikeys.lifecycle.import_file import COLUMNS, MAXIMUM_BYTES, Unreadable, read
 from apikeys.lifecycle.import_plan import Plan, Planner, apply
 from apikeys.sign_in import reauthentication
 
-# A model admin of keys. Its module imports this one.
+# The model admin of keys, whose module imports this one.
 KeyAdmin = Any
-# More lines than a person reads; what they amount to is said above them.
+# Nobody reads more lines than this; a summary of all stands above them.
 MAXIMUM_SHOWN = 500
 
 
@@ -44,33 +44,33 @@ def export(keys_admin: KeyAdmin, request: HttpRequest, queryset: Any, file_forma
         return None
     key_ids = list(queryset.order_by().values_list("pk", flat=True))
     rows = ApiKey.objects.filter(pk__in=key_ids).with_state().order_by("-created_at", "-pk")
-    return download("keys", file_format, COLUMNS, exported(rows))
+    return download("keys", file_format, COLUMNS, export_rows(rows))
 
 
 def export_filtered(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
-    """All that the list shows with the same filters and search, on whichever page."""
+    """Export all keys of the list with its filters and search, whichever of its pages the user is on."""
     if not keys_admin.has_view_permission(request):
         raise PermissionDenied
-    asked: Any = request.GET.copy()
-    file_format = asked.pop("format", ["csv"])[-1]
-    asked.pop("p", None)
-    back = f"{reverse('admin:apikeys_apikey_changelist')}?{asked.urlencode()}"
+    query: Any = request.GET.copy()
+    file_format = query.pop("format", ["csv"])[-1]
+    query.pop("p", None)
+    back = f"{reverse('admin:apikeys_apikey_changelist')}?{query.urlencode()}"
     if file_format not in CONTENT_TYPES:
         return HttpResponseRedirect(back)
-    request.GET = asked
-    # Unfold's filters look for the request there, and the admin itself is every thread's.
+    request.GET = query
+    # Unfold's filters read the request from the model admin, which all threads share: hence the copy.
     for_this_request = copy.copy(keys_admin)
     for_this_request.request = request
     try:
         changelist = for_this_request.get_changelist_instance(request)
     except (IncorrectLookupParameters, DataError, ValueError):
-        # The list says what is wrong with it.
+        # The list itself shows the error in its filters.
         return HttpResponseRedirect(back)
     return export(keys_admin, request, changelist.queryset, file_format) or HttpResponseRedirect(back)
 
 
 def import_view(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
-    """A file shows what it would do; sent again with what was shown, it does that."""
+    """Show the plan of a file; apply it when the file is sent again with the digest of that plan."""
     may_add, may_change = keys_admin.has_add_permission(request), keys_admin.has_change_permission(request)
     if not (may_add or may_change):
         raise PermissionDenied
@@ -83,12 +83,12 @@ def import_view(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
             if file.size > MAXIMUM_BYTES:
                 raise Unreadable(_("The file is larger than 5 MB."))
             rows = read(file.read())
-            plan, is_done = planned(keys_admin, request, rows, may_add=may_add, may_change=may_change)
+            plan, is_done = plan_or_apply(keys_admin, request, rows, may_add=may_add, may_change=may_change)
         except Unreadable as error:
             context["complaint"] = str(error)
         else:
             if is_done:
-                return told_done(keys_admin, request, plan)
+                return report_done(keys_admin, request, plan)
             is_sent_late = "digest" in request.POST and is_late(request, plan)
             context |= {
                 "plan": plan,
@@ -109,14 +109,13 @@ def import_view(keys_admin: KeyAdmin, request: HttpRequest) -> HttpResponse:
 
 
 def is_late(request: HttpRequest, plan: Plan) -> bool:
-    """Whether it widens keys, and the password was entered too long ago for that."""
     return plan.widens and not reauthentication.is_recent(request)
 
 
-def planned(
+def plan_or_apply(
     keys_admin: KeyAdmin, request: HttpRequest, rows: Any, *, may_add: bool, may_change: bool
 ) -> tuple[Plan, bool]:
-    """What the rows would do, and whether it was done: only if it is what was shown, and all of it is right."""
+    """Return the plan and whether it was applied: only if it has no mistakes and is the one that was shown."""
     user: Any = request.user
     digest = request.POST.get("digest")
     with transaction.atomic():
@@ -144,9 +143,9 @@ def planned(
         return plan, True
 
 
-def told_done(keys_admin: KeyAdmin, request: HttpRequest, plan: Plan) -> HttpResponse:
-    said = _("Imported: %(new)s new keys, which have no secret until they are rotated; %(changed)s changed.")
-    keys_admin.message_user(request, said % {"new": len(plan.new), "changed": len(plan.changed)}, messages.SUCCESS)
+def report_done(keys_admin: KeyAdmin, request: HttpRequest, plan: Plan) -> HttpResponse:
+    text = _("Imported: %(new)s new keys, which have no secret until they are rotated; %(changed)s changed.")
+    keys_admin.message_user(request, text % {"new": len(plan.new), "changed": len(plan.changed)}, messages.SUCCESS)
     url = reverse("admin:apikeys_apikey_changelist")
     if request.headers.get("HX-Request"):
         return HttpResponse(headers={"HX-Redirect": url})

@@ -14,7 +14,7 @@ from apikeys.keys.models import ApiKey
 from apikeys.lifecycle import revocation as revocations
 from apikeys.lifecycle.reports import details, sheet, state, summary, table
 from apikeys.management import lookups
-from apikeys.management.command_line import DataCommand, duration, future_moment, said, text
+from apikeys.management.command_line import DataCommand, duration, error_text, future_moment, text
 from apikeys.management.foreign_secrets import ImportRefused, import_rows, read_rows
 
 OPTIONS = {
@@ -129,15 +129,18 @@ class Command(DataCommand):
                 note=options["note"] or "",
             )
         except ValidationError as error:
-            raise CommandError(said(error, OPTIONS)) from None
+            raise CommandError(error_text(error, OPTIONS)) from None
         self._hand_over(api_key.pk, plaintext, options, "Created")
 
     def _list(self, options: dict[str, Any]) -> None:
         api_keys = ApiKey.objects.with_state()
         if options["team"]:
             api_keys = api_keys.for_team(lookups.find_team(options["team"]).pk)
-        wanted = options["state"]
-        rows = [row for row in map(summary, api_keys) if wanted == "all" or row["is_usable"] == (wanted == "usable")]
+        if options["state"] == "usable":
+            api_keys = api_keys.usable()
+        elif options["state"] == "unusable":
+            api_keys = api_keys.exclude(unusable_reason=None)
+        rows = [summary(api_key) for api_key in api_keys]
         if options["json"]:
             self.print_json(rows)
         elif rows:

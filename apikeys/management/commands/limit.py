@@ -9,7 +9,6 @@ from django.db import transaction
 
 from apikeys.accounting.limits import Limit
 from apikeys.accounting.periods import Measure, Period
-from apikeys.accounting.units import MICROPOINTS
 from apikeys.management import lookups
 from apikeys.management.command_line import DataCommand, text
 from apikeys.terminal_text import printable
@@ -66,8 +65,8 @@ class Command(DataCommand):
         team = key.team if key else lookups.find_team(options["team"])
         unit, _, period = options["kind"].partition("/")
         limit = Limit(team=team, key=key, measure=UNITS[unit], period=period, time_zone=options["time_zone"])
-        limit.amount = whole(limit, options["amount"])
-        limit.soft_amount = None if options["soft"] is None else whole(limit, options["soft"])
+        limit.amount = count_amount(limit, options["amount"])
+        limit.soft_amount = None if options["soft"] is None else count_amount(limit, options["soft"])
         limit.full_clean()
         with transaction.atomic():
             limit.save(force_insert=True)
@@ -75,9 +74,9 @@ class Command(DataCommand):
 
     def _change(self, options: dict[str, Any]) -> None:
         limit = find(options["limit"])
-        limit.amount = whole(limit, options["amount"])
+        limit.amount = count_amount(limit, options["amount"])
         if options["soft"] is not None:
-            limit.soft_amount = whole(limit, options["soft"])
+            limit.soft_amount = count_amount(limit, options["soft"])
         elif options["no_soft"]:
             limit.soft_amount = None
         limit.full_clean()
@@ -94,19 +93,19 @@ class Command(DataCommand):
         limits = Limit.objects.select_related("team", "key", "counter").order_by("team__name", "key__name", "pk")
         if options["team"]:
             limits = limits.filter(team=lookups.find_team(options["team"]))
-        rows = [described(limit) for limit in limits]
+        rows = [describe_limit(limit) for limit in limits]
         if options["json"]:
             self.print_json(rows)
         else:
             for limit, row in zip(limits, rows, strict=True):
                 whose = printable(f"{row['team']}, {row['key'] or 'the whole team'}")
-                used = f"{limit.shown(row['used'])} used, {limit.shown(row['reserved'])} reserved"
-                self.stdout.write(f"{limit.pk}  {whose}: {limit}; {used}, {limit.shown(row['left'])} left")
+                used = f"{limit.amount_text(row['used'])} used, {limit.amount_text(row['reserved'])} reserved"
+                self.stdout.write(f"{limit.pk}  {whose}: {limit}; {used}, {limit.amount_text(row['left'])} left")
             if not rows:
                 self.stdout.write("There are no limits.")
 
     def _tell(self, limit: Limit, options: dict[str, Any], done: str) -> None:
-        facts = described(Limit.objects.select_related("team", "key", "counter").get(pk=limit.pk))
+        facts = describe_limit(Limit.objects.select_related("team", "key", "counter").get(pk=limit.pk))
         if options["json"]:
             self.print_json(facts)
         else:
@@ -120,13 +119,14 @@ def find(limit_id: int) -> Limit:
     return limit
 
 
-def whole(limit: Limit, value: Decimal) -> int:
-    """The amount as it is kept: points in millionths, everything else as it is."""
-    exact = value * MICROPOINTS if limit.measure == Measure.MICROPOINTS else value
-    if not exact.is_finite() or exact != exact.to_integral_value():
-        raise CommandError(f"{value} cannot be counted: points have at most six decimals, everything else has none.")
-    return int(exact)
+def count_amount(limit: Limit, number: Decimal) -> int:
+    try:
+        return Measure(limit.measure).from_unit(number)
+    except ValueError:
+        raise CommandError(
+            f"{number} cannot be counted: points have at most six decimals, everything else has none."
+        ) from None
 
 
-def described(limit: Limit) -> dict[str, Any]:
+def describe_limit(limit: Limit) -> dict[str, Any]:
     return {"id": limit.pk, "team": limit.team.name, "key": limit.key.name if limit.key else None, **limit.state()}

@@ -55,7 +55,6 @@ class Command(DataCommand):
 
 
 def report(*, with_keys: bool) -> list[dict[str, Any]]:
-    """One row per pepper, the one that signs first."""
     configured = list(settings.API_KEY_PEPPERS)
     rows = []
     for pepper_id, count in live_secret_counts(configured).items():

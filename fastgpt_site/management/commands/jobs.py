@@ -13,11 +13,11 @@ from apikeys import outbound
 from apikeys.hot_path import connections
 from apikeys.worker import HEARTBEAT_SECONDS, SILENCE_SECONDS
 
-# How many jobs of each queue run at the same time, so that long ones of one kind do not hold up the others. A receiver
+# So many jobs of each queue run at the same time, so that long ones of one kind do not hold up the others. A receiver
 # that does not answer holds one of the first for ten seconds, a provider of embeddings one of the second for a minute;
 # each of the third may take a core and a gigabyte.
 CONCURRENCY = {"default": 16, "embed": 8, "import": 2}
-# How long jobs in hand may take when the worker is to end; then they are cut off, and run again later.
+# Jobs in hand may take so long when the worker is to end; then they are cut off, and run again later.
 DRAIN_SECONDS = 12
 
 
@@ -42,12 +42,12 @@ async def work() -> None:
 
 
 async def run_workers() -> None:
-    """One for each queue. When one of them ends, so do the others."""
+    """Run one worker for each queue. When one of them ends, so do the others."""
     workers = [asyncio.create_task(run_worker(queue)) for queue in CONCURRENCY]
 
     def stop() -> None:
         for worker in workers:
-            # Asked a second time, it would leave what it has in hand.
+            # A worker that is asked a second time would leave what it has in hand.
             if not worker.cancelling():
                 worker.cancel()
 
@@ -69,6 +69,6 @@ async def run_worker(queue: str) -> None:
         stalled_worker_timeout=SILENCE_SECONDS,
         shutdown_graceful_timeout=DRAIN_SECONDS,
         install_signal_handlers=False,
-        # What failed for good is in the log.
+        # The log has what failed for good.
         delete_jobs=DeleteJobCondition.ALWAYS,
     )

@@ -12,13 +12,13 @@ from django.apps import apps
 from django.core.management.commands import makemessages
 from django.utils.translation import gettext_noop
 
-# They mark their texts, but bring no catalog for our languages.
+# These packages mark their texts, but bring no catalog for our languages.
 UNTRANSLATED = {"unfold", "auditlog"}
-# In it, apps are folders of apps: each is gathered by itself if it is installed.
+# Some apps are folders of apps in these packages: each is gathered by itself if it is installed.
 NOT_GATHERED = shutil.ignore_patterns("contrib", "locale", "static", "migrations", "management", "__pycache__")
-# Texts inside f-strings, where xgettext does not look: this module is gathered too.
+# xgettext does not look for texts inside f-strings, so these stand here: this module is gathered too.
 MISSED = [gettext_noop("Welcome")]
-# An entry that holds none, though xgettext reads the end of "80 % or more" as one.
+# The pattern finds entries that hold none, though xgettext reads the end of "80 % or more" as one.
 NO_PLACEHOLDER = re.compile(r'^#, python-format\n(?=(?:msg(?!str)(?:[^%\n]|%[ ,."])*\n)+msgstr)', re.MULTILINE)
 
 DATES = re.compile(r'^"(?:POT-Creation|PO-Revision)-Date: .*\n', re.MULTILINE)
@@ -37,7 +37,7 @@ class Command(makemessages.Command):
             super().handle(*args, **options)
 
     def find_files(self, root: str) -> list[Any]:
-        # Copies: beside each template Django writes what it makes of it.
+        # These are copies, since Django writes beside each template what it makes of it.
         found: list[Any] = super().find_files(root) + super().find_files(str(self.gathered))
         return found
 
@@ -46,5 +46,5 @@ class Command(makemessages.Command):
         template.write_text(NO_PLACEHOLDER.sub("", template.read_text()))
         super().write_po_file(potfile, locale)
         catalog = template.parent / locale / "LC_MESSAGES" / f"{self.domain}.po"
-        # Otherwise every run would be a change.
+        # Every run would be a change with its dates.
         catalog.write_text(DATES.sub("", catalog.read_text()))

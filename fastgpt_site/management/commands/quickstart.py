@@ -19,7 +19,7 @@ from django.db import OperationalError, connections
 
 from fastgpt_site.demo import seed
 from fastgpt_site.process import serving
-from fastgpt_site.process.supervisor import StartError, Supervisor, answers, bind, free_port
+from fastgpt_site.process.supervisor import StartError, Supervisor, bind, free_port, responds
 
 LOOPBACK = "127.0.0.0/8"
 
@@ -64,7 +64,7 @@ class Command(BaseCommand):
                 only_demo(settings.DATA_DIR),
                 bind(options["host"], options["port"]) as listener,
                 Supervisor(self.stderr.write, serving.embedded_data_dir()) as supervisor,
-                # Closed again before the server drains: new clients are refused and do not wait in vain.
+                # The socket closes before the server drains: new clients are refused and do not wait in vain.
                 contextlib.closing(listener),
             ):
                 serving.announce(supervisor)
@@ -101,7 +101,7 @@ class Command(BaseCommand):
 
 
 def text(facts: dict[str, Any], made: seed.Demo) -> str:
-    """The same for people: what cannot be shown again is replaced by how to make it anew."""
+    """Return the facts for people: what cannot be shown again is replaced by how to make it anew."""
     manage = manage_command()
     notes = []
     keys = [
@@ -129,7 +129,6 @@ def text(facts: dict[str, Any], made: seed.Demo) -> str:
 
 
 def manage_command() -> str:
-    """How to call manage.py on this data from the project's folder."""
     python = Path(sys.executable)
     if python.is_relative_to(settings.BASE_DIR):
         python = python.relative_to(settings.BASE_DIR)
@@ -144,12 +143,11 @@ def start_model(supervisor: Supervisor) -> str:
     port = free_port()
     manage = str(settings.BASE_DIR / "manage.py")
     supervisor.start("the local model", [sys.executable, manage, "localmodel", "--port", str(port)])
-    supervisor.wait_until(lambda: answers("127.0.0.1", port, "/health"), "The local model")
+    supervisor.wait_until(lambda: responds("127.0.0.1", port, "/health"), "The local model")
     return f"http://127.0.0.1:{port}/v1"
 
 
 def environment(host: str, model_url: str) -> dict[str, str]:
-    """What the demo's server needs beyond the settings of its user, which win."""
     variables = {"ALLOWED_HOSTS": ",".join([*settings.ALLOWED_HOSTS, host])}
     if not settings.OUTBOUND_ALLOWED_NETWORKS:
         variables["OUTBOUND_ALLOWED_NETWORKS"] = LOOPBACK

@@ -29,7 +29,7 @@ class Command(BaseCommand):
             with (
                 bind(options["host"], options["port"]) as listener,
                 Supervisor(self.stderr.write, serving.embedded_data_dir()) as supervisor,
-                # Closed again before the server drains: new clients are refused and do not wait in vain.
+                # The socket closes before the server drains: new clients are refused and do not wait in vain.
                 contextlib.closing(listener),
             ):
                 self._serve(supervisor, listener, **options)

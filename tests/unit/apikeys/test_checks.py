@@ -1,4 +1,4 @@
-"""A route that does not declare who may call it stops the server, and so do settings that cannot be."""
+"""A route that does not declare its callers stops the server, and so do impossible settings."""
 
 import os
 import subprocess
@@ -77,7 +77,7 @@ def test_memory_for_indexes(settings: Any, size: int, count: int) -> None:
     settings.VECTOR_INDEX_MEMORY_BYTES = size
     assert len(check_index_memory()) == count
     if count == 0:
-        # The database takes what the check lets through.
+        # The database accepts each size that the check accepts.
         indexes.build_missing()
 
 

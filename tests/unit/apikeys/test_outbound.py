@@ -52,7 +52,7 @@ def test_a_named_network_is_allowed(settings: Any) -> None:
 
 
 class FailingConnector(aiohttp.TCPConnector):
-    """A network on which the first connections cannot be made."""
+    """A connector whose first connections fail."""
 
     def __init__(self, failures: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class FailingConnector(aiohttp.TCPConnector):
 
 
 def call(provider: FakeProvider, connector_failures: int, model: str) -> tuple[int, int | None]:
-    """(attempts to connect, status of the answer or None)."""
+    """Return the number of attempts to connect, and the status of the response or None."""
 
     async def post() -> tuple[int, int | None]:
         connector = FailingConnector(connector_failures)

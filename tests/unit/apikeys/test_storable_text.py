@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from apikeys.storable_text import storable, storable_json
 
-# All of Unicode, with NUL and lone surrogates, which hypothesis leaves out unless asked.
+# This includes lone surrogates, which hypothesis leaves out by default.
 ANY_TEXT = st.text(alphabet=st.characters(exclude_categories=()))
 
 

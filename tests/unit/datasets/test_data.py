@@ -1,4 +1,4 @@
-"""Data as they come, change and go, and the vectors that are made for them."""
+"""Insertion, change and removal of data, and the vectors that are made for them."""
 
 from asgiref.sync import async_to_sync
 from django.db import connection
@@ -89,5 +89,5 @@ def test_a_dataset_that_goes_while_its_new_vectors_are_completed() -> None:
     VectorSet.objects.filter(dataset=collection.dataset_id).update(model="an older one")
     after = sets.change_model(collection.dataset, None, "")
     Dataset.objects.filter(pk=collection.dataset_id).delete()
-    sets._finish(after)
+    sets._take_over_if_complete(after)
     assert not VectorSet.objects.filter(dataset=collection.dataset_id).exists()

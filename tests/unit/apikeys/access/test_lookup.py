@@ -1,4 +1,4 @@
-"""How a key is found by its digest, and moved to the first pepper by being used."""
+"""Keys are found by their digests, and their use moves them to the first pepper."""
 
 import threading
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def database_connection() -> Iterator[Connection]:
 
 
 def old_key(settings, **policy) -> tuple[ApiKey, str]:
-    """A key that the old pepper signed, when a new one has been put before it."""
+    """Return a key whose digest has the old pepper, with a new pepper configured before it."""
     settings.API_KEY_PEPPERS = {"old": OLD}
     made = factories.make_key(**policy)
     settings.API_KEY_PEPPERS = {"new": NEW, "old": OLD}
@@ -79,7 +79,7 @@ def test_twice_in_one_batch(database_connection, settings):
 
 
 def test_a_racing_process_finds_it_too(settings):
-    """One process has moved the secret and not yet committed; another looks it up meanwhile."""
+    """One process has moved the secret and not committed yet, while another looks it up."""
     api_key, key = old_key(settings)
     found: list[KeyPolicy | None] = []
     with connect() as first, connect() as second:
@@ -100,7 +100,7 @@ def test_a_racing_process_finds_it_too(settings):
 def test_unknown_digests_find_nothing(database_connection, settings):
     api_key, key = old_key(settings)
     assert load(database_connection, settings, crypto.generate()) == [None]
-    # Nor does a key whose pepper is no longer configured, and it stays as it was.
+    # A key whose pepper is no longer configured is not found either, and stays as it was.
     settings.API_KEY_PEPPERS = {"new": NEW}
     assert load(database_connection, settings, key) == [None]
     assert stored(api_key) == ("old", crypto.digest(key, OLD))
@@ -111,7 +111,7 @@ def test_a_batch_of_unknown_digests(database_connection, settings):
 
 
 def test_an_ended_secret_is_still_known(database_connection, settings):
-    """So that its caller learns that the key was rotated, not that it never was."""
+    """Its caller learns that the key was rotated, and not that it never existed."""
     _, key = factories.make_key()
     api_key, old = factories.make_key()
     api_key.rotate()

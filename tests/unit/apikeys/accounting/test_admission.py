@@ -33,7 +33,7 @@ def raw(database: None) -> Iterator[Connection]:
 
 @pytest.fixture(scope="module", autouse=True)
 def no_drift(database: None) -> Iterator[None]:
-    """After all of this module's tests counters and ledger agree."""
+    """Check that counters and ledger agree after all tests of this module."""
     before = newest_limit()
     yield
     assert drifted_since(before) == []
@@ -68,7 +68,7 @@ def test_a_batch_is_taken_in_turn(raw: Connection, api_key: ApiKey) -> None:
     made = limit(api_key)
     batch = [asked(api_key, tokens) for tokens in (60, 50, 40, 1)]
     decisions: list[Decision] = reserve(raw, batch)
-    # What does not fit costs nothing, so a smaller one behind it fits.
+    # A refused request reserves nothing, so a smaller one behind it fits.
     assert [decision.refused_by for decision in decisions] == [None, made.pk, None, made.pk]
     assert counts(made) == (0, 100)
 
@@ -81,7 +81,7 @@ def test_all_limits_or_none(raw: Connection, api_key: ApiKey) -> None:
 
 
 def test_reserving_again_is_reserving_once(raw: Connection, api_key: ApiKey) -> None:
-    """As when the connection breaks between the commit and its answer."""
+    """The connection may break between the commit and its result, and the batch is then retried."""
     made = limit(api_key)
     ask = asked(api_key, 60)
     assert [reserve(raw, [ask])[0].refused_by for _ in range(2)] == [None, None]
@@ -105,7 +105,7 @@ def test_settling_what_was_never_reserved_is_charged(raw: Connection, api_key: A
 
 
 def test_a_limit_that_is_made_while_a_request_is_settled(raw: Connection, api_key: ApiKey) -> None:
-    """Its trigger sums the ledger up, and lets no record slip past the sum and the counter."""
+    """The limit's trigger sums up the ledger, and no record may slip past both the sum and the counter."""
     with connect() as other, other.transaction():
         other.execute(
             "INSERT INTO apikeys_limit (team_id, key_id, measure, period, amount, time_zone) "
@@ -129,8 +129,7 @@ def is_waiting(connection: Connection) -> bool:
         return bool(cursor.fetchone()[0])
 
 
-def test_a_reservation_that_does_not_know_what_it_found(raw: Connection, api_key: ApiKey) -> None:
-    """As one that a migration left without."""
+def test_a_reservation_without_its_limits(raw: Connection, api_key: ApiKey) -> None:
     made = limit(api_key)
     ask = asked(api_key, 60)
     reserve(raw, [ask])
@@ -160,13 +159,13 @@ def test_a_limit_that_went_while_the_request_ran(raw: Connection, api_key: ApiKe
 def test_a_window_begins_anew_and_never_runs_backwards(raw: Connection, api_key: ApiKey) -> None:
     made = limit(api_key, "requests", "minute", 1)
     assert reserve(raw, [asked(api_key)])[0].refused_by is None
-    # The window of an hour ago: what was reserved in it does not burden this one.
+    # Reservations of the window an hour ago do not count in this one.
     with django_connection.cursor() as cursor:
         cursor.execute(
             "UPDATE apikeys_counter SET period_start = period_start - interval '1 hour' WHERE limit_id = %s", [made.pk]
         )
     assert reserve(raw, [asked(api_key)])[0].refused_by is None
-    # A clock that stepped back finds the window of a later minute: it counts on in that one.
+    # A clock that stepped back finds the window of a later minute, and goes on counting in that one.
     with django_connection.cursor() as cursor:
         cursor.execute(
             "UPDATE apikeys_counter SET period_start = period_start + interval '1 hour' WHERE limit_id = %s", [made.pk]
@@ -211,7 +210,7 @@ def test_what_was_not_heard_is_given_back(raw: Connection, api_key: ApiKey) -> N
     [
         ("minute", "UTC", "2026-03-01 10:20:30+00", "2026-03-01 10:20:00+00", "2026-03-01 10:21:00+00"),
         ("day", "Asia/Shanghai", "2026-03-01 17:00:00+00", "2026-03-01 16:00:00+00", "2026-03-02 16:00:00+00"),
-        # A day of 23 hours, and one of 25.
+        # These days have 23 and 25 hours.
         ("day", "Europe/Berlin", "2026-03-29 12:00:00+00", "2026-03-28 23:00:00+00", "2026-03-29 22:00:00+00"),
         ("day", "Europe/Berlin", "2026-10-25 12:00:00+00", "2026-10-24 22:00:00+00", "2026-10-25 23:00:00+00"),
         ("week", "UTC", "2026-11-24 04:00:00+00", "2026-11-23 00:00:00+00", "2026-11-30 00:00:00+00"),
@@ -237,7 +236,7 @@ def test_calendars(database: None, period: str, zone: str, moment: str, start: s
 def test_a_batch_is_what_its_items_one_by_one_would_be(
     raw: Connection, amounts: list[int], batches: list[list[int]]
 ) -> None:
-    """Whether together, by halves or alone: against a plain model of taking them in turn."""
+    """Batches of any size decide like a plain model that takes the requests in turn."""
     api_key = factories.make_key()[0]
     limits = [limit(api_key, amount=amount) for amount in amounts]
     reserved = admitted = 0
@@ -257,7 +256,7 @@ def test_a_batch_is_what_its_items_one_by_one_would_be(
 
 
 def test_a_record_explains_itself(raw: Connection, api_key: ApiKey) -> None:
-    """What each limit was when the request came, and what each request of a batch left."""
+    """The record has each limit as it was when the request came, and as each request of the batch left it."""
     made = limit(api_key)
     asks = [asked(api_key, 30), asked(api_key, 40)]
     reserve(raw, asks)
@@ -285,7 +284,7 @@ def test_a_late_record_keeps_what_the_lost_one_found(raw: Connection, api_key: A
     made = limit(api_key, period="total")
     ask = asked(api_key, 30)
     reserve(raw, [ask])
-    # Older than any request becomes.
+    # No request runs for so long.
     Reservation.objects.filter(pk=ask.id).update(prompt_tokens=9, admitted_at=timezone.now() - timedelta(hours=13))
     raw.execute("SELECT apikeys_expire_reservations('30 s')")
     lost = UsageRecord.objects.get(pk=ask.id)
@@ -306,12 +305,12 @@ def test_alerts_of_a_budget(raw: Connection, api_key: ApiKey) -> None:
     for tokens in (49, 1, 1, 29, 30):
         write(raw, [used(asked(api_key), tokens)])
         seen.append(percents(made))
-    # Each once, and of several at the same time the highest.
+    # Each threshold raises one alert; if several are reached at once, the highest does.
     assert seen == [[], [50], [50], [50, 80], [50, 80, 100]]
     alert = Alert.objects.filter(key=api_key).first()
     assert alert.team_id == api_key.team_id
     assert (alert.details["used"], alert.details["amount"], alert.details["measure"]) == (110, 100, "tokens")
-    # Raised, it may be used up once more.
+    # After it was raised, the budget may be used up again.
     made.amount = 200
     made.save(update_fields=["amount"])
     write(raw, [used(asked(api_key), 1)])
@@ -319,7 +318,7 @@ def test_alerts_of_a_budget(raw: Connection, api_key: ApiKey) -> None:
 
 
 def test_a_budget_that_is_spent_by_a_change_alerts(raw: Connection, api_key: ApiKey) -> None:
-    """Every request is refused from then on, so no other moment comes."""
+    """From then on every request is refused, so no settlement could raise the alert later."""
     made = limit(api_key)
     write(raw, [used(asked(api_key), 30)])
     made.amount = 30

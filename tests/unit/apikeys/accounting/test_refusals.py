@@ -1,4 +1,4 @@
-"""How refusals are sampled: whole at first, then ever fewer, each of which says for how many it stands."""
+"""Refusals are sampled: all at first, then ever fewer, each with a weight for those that it represents."""
 
 from apikeys.accounting.refusals import KEPT_WHOLE, MAX_CALLERS, Sampler
 

@@ -1,4 +1,4 @@
-"""Which keys raise an alert before their end, and how often."""
+"""Keys raise alerts before they expire, once for each threshold."""
 
 from datetime import timedelta
 
@@ -20,7 +20,7 @@ def key_with(days):
 
 
 def days_of(api_key):
-    """The thresholds that were raised for a key, in their order."""
+    """Return the thresholds of a key's alerts in the order of their creation."""
     return [alert.details["days"] for alert in api_key.alerts.filter(kind="expiry").order_by("pk")]
 
 
@@ -43,7 +43,7 @@ def test_an_alert_holds_what_people_need():
 
 
 def move_end(api_key, days):
-    """Let time go by, as the key's alerts see it: their occasions follow the end."""
+    """Simulate passing time: move the key's end closer, and its alerts' dedup keys with it."""
     before, api_key.expires_at = api_key.expires_at, end_in(days)
     api_key.save(update_fields=["expires_at"])
     for alert in api_key.alerts.all():
@@ -108,7 +108,8 @@ def test_keys_are_found_by_their_index():
     with connection.cursor() as cursor:
         cursor.execute("SET enable_seqscan = off")
         try:
-            cursor.execute(f"EXPLAIN {expiry.SQL}", {"thresholds": expiry.THRESHOLDS, "longest": 30})
+            sql, parameters = expiry.statement()
+            cursor.execute(f"EXPLAIN {sql}", parameters)
             plan = "\n".join(row[0] for row in cursor.fetchall())
         finally:
             cursor.execute("RESET enable_seqscan")

@@ -1,4 +1,4 @@
-"""What people and programs are told of each kind of alert, and who they are."""
+"""Messages of each kind of alert for people and programs, and their recipients."""
 
 import json
 import re

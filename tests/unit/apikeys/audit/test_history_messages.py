@@ -1,4 +1,4 @@
-"""Texts that are kept in English and read in the reader's language."""
+"""Texts that are stored in English and shown in the reader's language."""
 
 import pytest
 from django.utils.translation import override

@@ -24,7 +24,7 @@ def closing(batcher: Batcher[int, int]) -> Iterator[Batcher[int, int]]:
 
 
 class Doubler:
-    """A flush that remembers its batches. It divides by what is 0, and waits while it is held."""
+    """A flush that remembers its batches, divides by an item that is 0, and waits until `go_on` is set."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
@@ -44,7 +44,7 @@ def test_it_works() -> None:
         assert batcher.submit_from_thread(4) == 8
 
 
-def test_what_gathers_meanwhile_goes_in_one_batch() -> None:
+def test_items_that_gather_meanwhile_go_in_one_batch() -> None:
     flush = Doubler()
     with closing(Batcher("test", flush, capacity=1000, max_batch=256)) as batcher:
 
@@ -83,7 +83,7 @@ def test_one_bad_item_fails_alone() -> None:
     assert isinstance(zero, Rejected)
 
 
-def test_what_can_be_saved_of_a_bad_item_is_carried_out() -> None:
+def test_the_fallback_of_a_bad_item_is_flushed() -> None:
     flush = Doubler()
     batcher = Batcher("test", flush, capacity=10, fallback=lambda number: 7 if number == 0 else None)
     with closing(batcher), pytest.raises(Rejected):
@@ -146,7 +146,7 @@ def test_reserved_room_counts_until_it_is_used_or_given_back() -> None:
         asyncio.run(reserve())
 
 
-def test_the_item_of_a_caller_that_left_is_carried_out() -> None:
+def test_the_item_of_a_caller_that_left_is_flushed() -> None:
     flush = Doubler()
     with closing(Batcher("test", flush, capacity=10)) as batcher:
 
@@ -171,7 +171,7 @@ def test_a_connection_that_died_while_idle_is_replaced() -> None:
         assert batcher.submit_from_thread(2) == 4
 
 
-def test_a_closed_gate_has_done_everything_and_takes_nothing_more() -> None:
+def test_a_closed_batcher_has_flushed_everything_and_takes_nothing_more() -> None:
     flush = Doubler()
     batcher = Batcher("test", flush, capacity=100)
 

@@ -1,4 +1,4 @@
-"""Reads in threads of their own: connections that are kept and replaced, and no more work than there is room for."""
+"""Reads in threads of their own: connections are kept and replaced, and no more reads are taken than have room."""
 
 import asyncio
 import threading

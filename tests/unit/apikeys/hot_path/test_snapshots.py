@@ -18,7 +18,7 @@ from tests.support.processes import wait_for
 
 
 class World:
-    """What is loaded: the number behind each name, and how often it was asked for."""
+    """A flush that looks names up in `numbers` and counts its loads."""
 
     def __init__(self) -> None:
         self.numbers: dict[str, int] = {}
@@ -44,7 +44,7 @@ def world() -> World:
 def listener() -> Iterator[Listener]:
     listener = Listener()
     listener.start()
-    wait_for(lambda: listener.is_alive, "the listener hears itself", seconds=5)
+    wait_for(lambda: listener.is_alive, "the listener receives its own ping", seconds=5)
     yield listener
     listener.stop()
 
@@ -68,7 +68,7 @@ def test_it_is_loaded_once(world: World, snapshots: Snapshots[str, int]) -> None
     assert world.loads == 1
 
 
-def test_what_is_absent_is_remembered_too(world: World, snapshots: Snapshots[str, int]) -> None:
+def test_an_absent_key_is_cached_too(world: World, snapshots: Snapshots[str, int]) -> None:
     assert [snapshots.get_from_thread("b", "b") for _ in range(3)] == [None, None, None]
     assert world.loads == 1
 
@@ -80,14 +80,14 @@ def test_a_notification_ends_it(world: World, listener: Listener, snapshots: Sna
     generation = listener.generation
     with connection.cursor() as cursor:
         cursor.execute("SELECT pg_notify(%s, '')", [CHANNEL])
-    wait_for(lambda: listener.generation > generation, "the listener hears it", seconds=2)
+    wait_for(lambda: listener.generation > generation, "the listener is notified", seconds=2)
     assert snapshots.get_from_thread("a", "a") == 2
 
 
 def test_a_load_that_began_before_a_change_is_not_kept(
     world: World, listener: Listener, snapshots: Snapshots[str, int]
 ) -> None:
-    """The race: what is being read is changed and announced before the reading is done."""
+    """The row changes, and the change is announced, before reading it is done."""
     world.numbers["a"] = 1
     world.go_on.clear()
     reader = threading.Thread(target=snapshots.get_from_thread, args=("a", "a"))
@@ -97,18 +97,18 @@ def test_a_load_that_began_before_a_change_is_not_kept(
     listener.invalidate()
     world.go_on.set()
     reader.join(5)
-    assert snapshots.cached("a") == (False, None)
+    assert snapshots.look_up("a") == (False, None)
     assert snapshots.get_from_thread("a", "a") == 2
 
 
-def test_a_call_of_another_version_does_not_end_it() -> None:
+def test_a_message_of_another_version_does_not_end_it() -> None:
     listener = Listener()
     understood: list[tuple[str, ...]] = []
     listener.start(
         None, lambda _, payload: understood.append(msgspec.json.decode(payload, type=ControlMessage).terminated_keys)
     )
     try:
-        wait_for(lambda: listener.is_alive, "the listener hears itself", seconds=5)
+        wait_for(lambda: listener.is_alive, "the listener receives its own ping", seconds=5)
         with connection.cursor() as cursor:
             for payload in ("nonsense", '{"number": 1, "terminated_keys": ["a"]}'):
                 cursor.execute("SELECT pg_notify(%s, %s)", [CONTROL_CHANNEL, payload])
@@ -117,7 +117,7 @@ def test_a_call_of_another_version_does_not_end_it() -> None:
         listener.stop()
 
 
-def test_nothing_is_believed_while_the_listener_is_silent(
+def test_nothing_is_trusted_while_the_listener_is_silent(
     world: World, listener: Listener, snapshots: Snapshots[str, int]
 ) -> None:
     world.numbers["a"] = 1
@@ -130,30 +130,30 @@ def test_nothing_is_believed_while_the_listener_is_silent(
 
 
 def test_an_old_ping_is_no_sign_of_life() -> None:
-    """It was stopped in between, as by SIGSTOP: a change may stand right behind the ping that it hears first."""
+    """The process was stopped in between, as by SIGSTOP: a change may follow the ping that it receives first."""
     listener = Listener()
     is_stopped, go_on = threading.Event(), threading.Event()
-    was_believed: list[bool] = []
+    was_alive: list[bool] = []
 
     def stop_once(_: Connection) -> None:
         if not is_stopped.is_set():
             is_stopped.set()
             go_on.wait(10)
 
-    listener.start(stop_once, lambda _, payload: was_believed.append(listener.is_alive))
+    listener.start(stop_once, lambda _, payload: was_alive.append(listener.is_alive))
     try:
         assert is_stopped.wait(5)
         time.sleep(SILENCE_SECONDS + 0.1)
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_notify(%s, '')", [CONTROL_CHANNEL])
         go_on.set()
-        wait_for(lambda: was_believed == [False], "the ping and then the call are heard", seconds=5)
-        wait_for(lambda: listener.is_alive, "the next ping is heard", seconds=5)
+        wait_for(lambda: was_alive == [False], "the ping and then the message are received", seconds=5)
+        wait_for(lambda: listener.is_alive, "the next ping is received", seconds=5)
     finally:
         listener.stop()
 
 
-def test_garbage_cannot_push_out_what_is_good(world: World, snapshots: Snapshots[str, int]) -> None:
+def test_garbage_cannot_evict_good_entries(world: World, snapshots: Snapshots[str, int]) -> None:
     world.numbers["good"] = 1
     snapshots.get_from_thread("good", "good")
 
@@ -163,5 +163,5 @@ def test_garbage_cannot_push_out_what_is_good(world: World, snapshots: Snapshots
             await asyncio.gather(*(snapshots.get(name, name) for name in names))
 
     asyncio.run(flood())
-    assert snapshots.cached("good") == (True, 1)
+    assert snapshots.look_up("good") == (True, 1)
     assert len(snapshots._absent) <= MAX_ENTRIES

@@ -1,4 +1,4 @@
-"""The form of a key."""
+"""The format of a key."""
 
 import hashlib
 import hmac
@@ -37,7 +37,7 @@ def test_no_two_are_the_same():
 
 
 def test_checksum_is_the_crc32_in_six_base62_digits():
-    # Known without the code: the CRC32 of nothing is 0, of "123456789" 0xCBF43926.
+    # These are known without the code: the CRC32 of nothing is 0, of "123456789" 0xCBF43926.
     assert crypto.checksum("") == "000000"
     assert base62(crypto.checksum("123456789")) == 0xCBF43926
     assert crypto.is_ours(PLAINTEXT + crypto.checksum(PLAINTEXT))

@@ -1,4 +1,4 @@
-"""ApiKey and KeySecret against the real database: what the methods do, and what the database itself refuses."""
+"""ApiKey and KeySecret on the real database, with the changes that the database itself refuses."""
 
 import threading
 import traceback
@@ -19,7 +19,7 @@ from tests.support import factories
 
 
 def live(api_key: ApiKey) -> list[str]:
-    """The last four of the secrets that work now, the newest first."""
+    """Return the last four of the secrets that work now, the newest first."""
     return list(api_key.secrets.live().order_by("-pk").values_list("last_four", flat=True))
 
 
@@ -125,7 +125,7 @@ def test_imported_secret():
 
 
 def test_imported_secret_is_in_use(settings):
-    """Also under an older pepper, whose digest the unique index takes for another plaintext."""
+    """The unique index takes a digest under an older pepper for another plaintext, so it is looked for too."""
     plaintext = factories.unique("sk-of-another-system")
     factories.make_key(secret=plaintext)
     settings.API_KEY_PEPPERS = {"p2": b"2" * 32, **settings.API_KEY_PEPPERS}
@@ -237,7 +237,7 @@ def test_revoked_is_final(change):
     api_key = revoked_key()
     with pytest.raises(KeyStateError):
         getattr(api_key, change)()
-    # Nor does one that was read before it was revoked.
+    # A key that was read before it was revoked refuses it as well.
     stale, _ = factories.make_key()
     ApiKey.objects.get(pk=stale.pk).revoke(by="ann", reason="leaked")
     with pytest.raises(KeyStateError):
@@ -346,7 +346,7 @@ def test_database_refuses_an_app_of_another_team():
     )
     with pytest.raises(IntegrityError, match="apikey_app_in_team"):
         execute(copy, factories.unique("x").rjust(24, "0")[-24:], foreign.pk, api_key.pk)
-    # The same statement with an app of the team is taken: it was refused for nothing else.
+    # With an app of the team this statement succeeds: nothing else was the reason of the refusal.
     own = factories.make_app(api_key.team)
     execute(copy, factories.unique("x").rjust(24, "0")[-24:], own.pk, api_key.pk)
 

@@ -1,4 +1,4 @@
-"""The hourly roll-ups: whatever becomes of the ledger, they say what it says."""
+"""The hourly roll-ups agree with the ledger, whatever becomes of it."""
 
 import re
 import signal
@@ -29,9 +29,9 @@ from apikeys.statistics.rollup import (
     RollupWatermark,
     floor,
     roll_up,
-    rolled_up_until,
+    rollup_watermark,
 )
-from apikeys.statistics.sums import Scope, Span, points_used, series, sums, top
+from apikeys.statistics.sums import Span, UsageScope, points_used, series, sums, top
 from tests.environment import PROJECT
 from tests.support import factories
 from tests.support.commands import variables
@@ -74,12 +74,11 @@ def refuse(api_key: ApiKey | None, created_at: datetime, sample_weight: int = 1)
 
 
 def start_over() -> None:
-    """As before the first run. Refusals dated back, as no server does it, are seen by that one alone."""
+    """Reset to the state before the first run: only that run sees backdated refusals, which no server writes."""
     RollupWatermark.objects.update(until=None)
 
 
 def by_ending(api_key: ApiKey, start: datetime, end: datetime) -> dict[str, int]:
-    """What the ledger itself says."""
     found: dict[str, int] = {}
     for outcome in UsageRecord.objects.filter(key=api_key, created_at__gte=start, created_at__lt=end).values_list(
         "outcome", flat=True
@@ -88,8 +87,8 @@ def by_ending(api_key: ApiKey, start: datetime, end: datetime) -> dict[str, int]
     return found
 
 
-def scopes(api_key: ApiKey) -> list[Scope]:
-    return [Scope((api_key.team_id,)), Scope.of_key(api_key)]
+def scopes(api_key: ApiKey) -> list[UsageScope]:
+    return [UsageScope((api_key.team_id,)), UsageScope.of_key(api_key)]
 
 
 def assert_exact(api_key: ApiKey) -> None:
@@ -111,8 +110,7 @@ def api_key() -> ApiKey:
     return factories.make_key()[0]
 
 
-def points_in_all(api_key: ApiKey) -> int:
-    """What the ledger and what was pruned of it say."""
+def points_in_ledger_and_daily_rows(api_key: ApiKey) -> int:
     return sum(
         sum(ledger._default_manager.filter(key=api_key).values_list("cost_micropoints", flat=True))
         for ledger in (UsageRecord, DailyUsage)
@@ -121,14 +119,14 @@ def points_in_all(api_key: ApiKey) -> int:
 
 def test_points_in_all_are_those_of_ledger_and_daily_rows(api_key: ApiKey) -> None:
     def assert_exact() -> None:
-        assert points_used([api_key.pk]) == {api_key.pk: points_in_all(api_key)}
+        assert points_used([api_key.pk]) == {api_key.pk: points_in_ledger_and_daily_rows(api_key)}
 
     assert points_used([api_key.pk]) == {}
     start_over()
     now = timezone.now()
     use(api_key, 300)
     use(api_key, 300, end=now - timedelta(days=100))
-    # From before what the roll-ups keep.
+    # These are older than the roll-ups reach back.
     use(api_key, 300, end=now - timedelta(days=500))
     assert_exact()
     roll_up()
@@ -138,8 +136,8 @@ def test_points_in_all_are_those_of_ledger_and_daily_rows(api_key: ApiKey) -> No
         cursor.execute(
             "UPDATE apikeys_usagerecord SET cost_micropoints = 0 WHERE created_at < now() - interval '1 day'"
         )
-    # Of what is rolled up the ledger is not read.
-    assert points_used([api_key.pk])[api_key.pk] > points_in_all(api_key)
+    # The ledger is not read for hours that are rolled up.
+    assert points_used([api_key.pk])[api_key.pk] > points_in_ledger_and_daily_rows(api_key)
 
 
 def test_points_of_a_day_that_was_pruned_before_its_end_was_rolled_up(api_key: ApiKey) -> None:
@@ -169,25 +167,25 @@ def test_points_of_many_keys_are_one_query_by_indexes() -> None:
         finally:
             cursor.execute("RESET enable_seqscan")
     assert len(queries) == 1
-    # Plain or by a bitmap, as the planner sees fit.
+    # The planner may choose a plain scan or a bitmap.
     assert re.search("Index Scan (using|on) usage_by_key", plan), plan
     assert not re.search("Seq Scan on apikeys_(usagerecord|dailyusage|hourlyusage)", plan)
 
 
 def test_it_works(api_key: ApiKey) -> None:
-    # The jobs' worker of another test may have rolled up what is used here only now.
+    # The jobs' worker of another test may have moved the watermark past the usage that is backdated here.
     start_over()
     use(api_key, 1000)
     assert_exact(api_key)
     roll_up()
-    assert timedelta(minutes=5) < timezone.now() - rolled_up_until() < timedelta(minutes=8)
+    assert timedelta(minutes=5) < timezone.now() - rollup_watermark() < timedelta(minutes=8)
     assert_exact(api_key)
     hourly = HourlyUsage.objects.filter(key=api_key)
-    ledger = UsageRecord.objects.filter(key=api_key, created_at__lt=rolled_up_until())
+    ledger = UsageRecord.objects.filter(key=api_key, created_at__lt=rollup_watermark())
     for column in ("prompt_tokens", "completion_tokens", "cost_micropoints"):
         assert sum(hourly.values_list(column, flat=True)) == sum(ledger.values_list(column, flat=True))
     assert sum(hourly.values_list("requests", flat=True)) == ledger.count()
-    assert sums(Scope((api_key.team_id,)), timezone.now() - timedelta(days=3), timezone.now()).tokens == sum(
+    assert sums(UsageScope((api_key.team_id,)), timezone.now() - timedelta(days=3), timezone.now()).tokens == sum(
         prompt + completion
         for prompt, completion in UsageRecord.objects.filter(key=api_key).values_list(
             "prompt_tokens", "completion_tokens"
@@ -202,8 +200,8 @@ def test_all_teams_together(api_key: ApiKey) -> None:
     roll_up()
     now = timezone.now()
     start = now - timedelta(days=3)
-    found = sums(Scope(None), start, now)
-    # Other tests leave pruned days behind.
+    found = sums(UsageScope(None), start, now)
+    # Other tests have left pruned days behind.
     pruned = DailyUsage.objects.filter(day__gt=start.date()).values_list("requests", flat=True)
     records = UsageRecord.objects.filter(created_at__gte=start, created_at__lt=now)
     assert found.accepted == records.count() + sum(pruned)
@@ -239,8 +237,8 @@ def test_worker_away_for_a_day(api_key: ApiKey) -> None:
     use(api_key, 500)
     roll_up()
     RollupWatermark.objects.update(until=floor(timezone.now()) - timedelta(days=1))
-    HourlyUsage.objects.filter(hour__gte=rolled_up_until()).delete()
-    HourlyTotal.objects.filter(hour__gte=rolled_up_until()).delete()
+    HourlyUsage.objects.filter(hour__gte=rollup_watermark()).delete()
+    HourlyTotal.objects.filter(hour__gte=rollup_watermark()).delete()
     assert_exact(api_key)
     roll_up()
     assert_exact(api_key)
@@ -265,7 +263,7 @@ def test_pruning_leaves_the_hours(api_key: ApiKey) -> None:
     prune(40)
     roll_up()
     assert sorted(HourlyUsage.objects.filter(key=api_key).values_list("hour", "outcome", "requests")) == before
-    # What comes to such a day even later makes the day anew, and every request stays counted once.
+    # A record that comes to such a day even later rebuilds the day, and every request is still counted once.
     record(api_key, timezone.now() - timedelta(days=51))
     roll_up()
     assert sum(HourlyUsage.objects.filter(key=api_key).values_list("requests", flat=True)) == 201
@@ -275,8 +273,8 @@ def test_killed_in_the_middle(api_key: ApiKey) -> None:
     use(api_key, 300)
     roll_up()
     record(api_key, timezone.now() - timedelta(hours=5))
-    RollupWatermark.objects.update(until=rolled_up_until() - timedelta(hours=30))
-    before = rolled_up_until()
+    RollupWatermark.objects.update(until=rollup_watermark() - timedelta(hours=30))
+    before = rollup_watermark()
     with held_up():
         process = subprocess.Popen(
             [sys.executable, "manage.py", "shell", "-c", "from apikeys.statistics import rollup as h; h.roll_up()"],
@@ -288,14 +286,14 @@ def test_killed_in_the_middle(api_key: ApiKey) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait(10)
     wait_for(lambda: not is_rolling_up(), "its transaction is over")
-    assert rolled_up_until() == before
+    assert rollup_watermark() == before
     roll_up()
     assert_exact(api_key)
 
 
 @contextmanager
 def held_up() -> Iterator[None]:
-    """While this lasts, no total can be written."""
+    """Keep all totals from being written."""
     with connect() as raw, raw.transaction():
         raw.execute("LOCK TABLE apikeys_hourlytotal IN SHARE MODE")
         yield
@@ -342,7 +340,7 @@ def test_leaders_are_those_of_the_ledger() -> None:
         for leader in leaders.Leader.objects.filter(board="30d", team=team, is_app=False)
     }
     now = timezone.now()
-    live = {used.subject_id: used.requests for used in top(Scope((team.pk,)), Span.MONTH.start(now), now, 10)}
+    live = {used.subject_id: used.requests for used in top(UsageScope((team.pk,)), Span.MONTH.start(now), now, 10)}
     assert set(reckoned) == set(live) >= {api_key.pk for api_key in keys[4:]}
     assert live == {api_key.pk: number + 1 for number, api_key in enumerate(keys) if api_key.pk in live}
 
@@ -377,15 +375,15 @@ def test_days_begin_at_midnight_of_the_time_zone(api_key: ApiKey, zone: str) -> 
 @pytest.mark.parametrize(("span", "days"), [(Span.WEEK, 7), (Span.MONTH, 30), (Span.YEAR, 365)])
 def test_ranges(span: Span, days: int) -> None:
     now = datetime(2026, 11, 24, 15, 30, tzinfo=UTC)
-    assert len(series(Scope(()), span, step="day", now=now).labels) == days
+    assert len(series(UsageScope(()), span, step="day", now=now).labels) == days
 
 
 def test_a_day_of_the_clock_change() -> None:
     now = datetime(2026, 10, 25, 20, 0, tzinfo=UTC)
     with timezone.override("Europe/Berlin"):
-        labels = series(Scope(()), Span.WEEK, step="day", now=now).labels
+        labels = series(UsageScope(()), Span.WEEK, step="day", now=now).labels
         assert [label.hour for label in labels] == [0] * 7
-        assert len(series(Scope(()), Span.WEEK, step="hour", now=now).labels) == 6 * 24 + 23
+        assert len(series(UsageScope(()), Span.WEEK, step="hour", now=now).labels) == 6 * 24 + 23
         assert statistics.a_week_before(now).hour == 21
 
 
@@ -395,11 +393,14 @@ def test_what_may_not_be_seen_is_left_out(api_key: ApiKey) -> None:
     start_over()
     for _ in range(2):
         start, end = timezone.now() - timedelta(days=1), timezone.now()
-        for scope in (Scope.of_key(api_key, has_usage=False), Scope((api_key.team_id,), has_usage=False)):
+        for scope in (UsageScope.of_key(api_key, has_usage=False), UsageScope((api_key.team_id,), has_usage=False)):
             found = sums(scope, start, end)
             assert (found.accepted, found.refused) == (0, 1)
             assert list(series(scope, Span.DAY, step="hour").stacks) == ["refused"]
-        for scope in (Scope.of_key(api_key, has_refusals=False), Scope((api_key.team_id,), has_refusals=False)):
+        for scope in (
+            UsageScope.of_key(api_key, has_refusals=False),
+            UsageScope((api_key.team_id,), has_refusals=False),
+        ):
             found = sums(scope, start, end)
             assert (found.accepted, found.refused) == (1, 0)
         roll_up()
@@ -413,8 +414,8 @@ def test_the_trigger_notes_only_what_is_late(api_key: ApiKey) -> None:
     assert LateHour.objects.count() == 1
 
 
-def test_rolling_up_is_no_reason_to_wait(api_key: ApiKey) -> None:
-    """The ledger is written to while notes are read and deleted."""
+def test_writers_do_not_wait_for_a_roll_up(api_key: ApiKey) -> None:
+    """A record is written while notes of late hours are deleted in an open transaction."""
     record(api_key, timezone.now() - timedelta(hours=3))
     with connect() as raw, raw.transaction():
         raw.execute("SET LOCAL enable_seqscan = on")
@@ -434,7 +435,7 @@ MANY = 200_000
 
 @pytest.fixture(scope="module")
 def many(database: None) -> ApiKey:
-    """Enough that reading the whole ledger would cost more than any index."""
+    """Return a key with so many records that reading the whole ledger costs more than any index."""
     api_key, _ = factories.make_key()
     use(api_key, MANY, span=timedelta(days=30))
     with connection.cursor() as cursor:
@@ -448,7 +449,7 @@ def many(database: None) -> ApiKey:
 
 @pytest.mark.parametrize("whose", ["all", "team", "key"])
 def test_nobody_reads_the_whole_ledger(many: ApiKey, whose: str) -> None:
-    scope = {"all": Scope(None), "team": Scope((many.team_id,)), "key": Scope.of_key(many)}[whose]
+    scope = {"all": UsageScope(None), "team": UsageScope((many.team_id,)), "key": UsageScope.of_key(many)}[whose]
     now = timezone.now()
     with CaptureQueriesContext(connection) as queries:
         sums(scope, statistics.today_begins(now), now)
@@ -463,5 +464,5 @@ def test_nobody_reads_the_whole_ledger(many: ApiKey, whose: str) -> None:
             plan = "\n".join(row[0] for row in cursor.fetchall())
         assert "Seq Scan on apikeys_usagerecord" not in plan, plan
         assert "Index" in plan
-        # Not as rows that were thrown away, either.
+        # An index scan that discards most rows would read the whole ledger as well.
         assert not re.search(r"Rows Removed by Filter: \d{6}", plan), plan

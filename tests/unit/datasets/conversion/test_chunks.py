@@ -36,7 +36,7 @@ def test_sizes_and_sentences(text: str, size: int, is_markdown: bool) -> None:
     assert max(counts) <= size
     # Nothing is lost, nothing comes twice.
     assert letters("".join(found)) == letters(whole)
-    # They are not cut finer than they have to be, and nearly all end where a sentence does.
+    # Chunks are not cut finer than they have to be, and nearly all end where a sentence does.
     assert sum(counts) / len(counts) > size * 0.4
     ends = [chunk[-1] in ".!?。！？" for chunk in found]
     assert sum(ends) / len(ends) > (0.95 if size > 32 else 0.5)
@@ -62,7 +62,7 @@ def test_paragraphs_stay_whole() -> None:
 
 def test_the_same_whatever_pieces_it_comes_in() -> None:
     text = (ENGLISH + "\n\n" + CHINESE) * 1_500
-    dice = random.Random(5)  # noqa: S311 - no secret
+    dice = random.Random(5)  # noqa: S311 - it makes no secret
     pieces, start = [], 0
     while start < len(text):
         end = start + dice.randrange(1, 3 * PART)

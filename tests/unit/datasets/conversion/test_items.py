@@ -32,7 +32,7 @@ def texts_of(content: bytes, format: Format, size: int = 512) -> list[str]:
 
 
 def failure_of(content: bytes, format: Format) -> str:
-    """What the last frame says."""
+    """Return the failure that the last frame reports."""
     *_, last = items.frames(Conversion(io.BytesIO(content), format, 512), 0)
     return last.failure
 
@@ -89,7 +89,7 @@ def test_html_in_what_it_declares() -> None:
 
 @pytest.mark.parametrize("charset", ["punycode", "raw_unicode_escape", "unicode-escape", "mbcs"])
 def test_html_in_what_no_page_is_in(charset: str) -> None:
-    """Python would decode it, some in hours."""
+    """Python would decode such a charset, some in hours."""
     page = rf'<meta charset="{charset}"><body>\u0041 导演</body>'
     assert texts_of(page.encode("gb18030"), Format.HTML) == [r"\u0041 导演"]
 
@@ -136,7 +136,7 @@ def test_pdf() -> None:
 
 
 def test_pdf_that_anybody_may_open() -> None:
-    """Encrypted against changes, as many are."""
+    """It is encrypted against changes, as many are."""
     assert texts_of(source_files.pdf(["Directed by Ang Lee."], owner="x"), Format.PDF) == ["Directed by Ang Lee."]
 
 
@@ -219,7 +219,7 @@ def test_archives_that_are_something_else(format: Format) -> None:
 
 
 def bomb(member: str) -> bytes:
-    """A gigabyte of zeros in a megabyte, where a document's text should be."""
+    """Return a gigabyte of zeros in a megabyte, where a document's text should be."""
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive, archive.open(member, "w") as opened:
         for _ in range(1024):
@@ -236,7 +236,7 @@ def test_a_zip_bomb() -> None:
 
 
 def test_a_zip_bomb_that_lies_about_its_size() -> None:
-    """What its directory says is all that is unpacked."""
+    """No more is unpacked than its directory says."""
     content = bytearray(bomb("word/document.xml"))
     directory = content.rindex(b"PK\x01\x02")
     struct.pack_into("<L", content, directory + 24, 1000)
@@ -266,7 +266,7 @@ def test_entities_that_name_files() -> None:
 
 
 def test_a_document_that_takes_too_much_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within what it may unpack to, and far more as a tree. On a busy machine its time is over first."""
+    """It unpacks to what it may, and takes far more as a tree. On a busy machine its time is over first."""
     monkeypatch.setattr(process, "SILENCE_SECONDS", 20)
     content = source_files.docx("<w:p/>" * (200 * MIB // 6))
     with pytest.raises(Unreadable, match=r"memory|seconds"):

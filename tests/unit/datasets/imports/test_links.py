@@ -83,7 +83,7 @@ def test_charsets_that_are_wrong(site: FakeSite, charset: str) -> None:
 
 @pytest.mark.parametrize("charset", ["punycode", "utf-7", "unicode_escape", "raw-unicode-escape", "idna", "x" * 4000])
 def test_charsets_that_no_page_is_in(site: FakeSite, charset: str) -> None:
-    """Python would decode it, some in hours."""
+    """Python would decode such a charset, some in hours."""
     site.shows("/", r"\u0041-xn--a-+AGE-", f"text/plain; charset={charset}")
     assert fetch(f"{site.url}/").content == rb"\u0041-xn--a-+AGE-"
 
@@ -118,7 +118,7 @@ def test_loopback_that_is_not_allowed(site: FakeSite, settings: Any) -> None:
     site.shows("/", "x")
     for host in ("127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"):  # noqa: S104
         assert "private network" in refusal(f"http://{host}:{site.port}/")
-    # The same address as one number.
+    # This is the loopback address as one number.
     assert refusal(f"http://2130706433:{site.port}/")
     assert site.asked == []
 

@@ -21,7 +21,7 @@ def table(rows: int) -> bytes:
 
 
 def test_two_at_once() -> None:
-    """As when a worker was thought dead, and is not."""
+    """This happens when a worker was thought dead, and is not."""
     collection = import_file(table(3_000))
 
     async def both() -> None:

@@ -1,4 +1,4 @@
-"""What is found by words, where a dataset is so large that its words are common."""
+"""Search by words, where a dataset is so large that its words are common."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from apikeys.hot_path.connections import connect
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Datum, VectorSet
 from datasets.search import nearest
-from datasets.search.full_text import COMMON, MAXIMUM_WEIGHED, with_words
+from datasets.search.full_text import COMMON, MAXIMUM_WEIGHED, find_by_words
 from datasets.texts import words_of
 from tests.support import factories
 
@@ -19,14 +19,14 @@ COLORS = ("red", "blue", "green")
 def texts_found(collection: Collection, text: str) -> list[str]:
     with connect() as own, own.transaction():
         nearest.prepare(own)
-        found = with_words(own, [collection.dataset_id], words_of(text))
+        found = find_by_words(own, [collection.dataset_id], words_of(text))
     texts = dict(Datum.objects.filter(pk__in=[pk for pk, _ in found]).values_list("pk", "q"))
     return [texts[pk] for pk, _ in found]
 
 
 @pytest.fixture(params=[True, False], ids=["analyzed", "not yet embedded"])
 def large(request: pytest.FixtureRequest) -> Iterator[Collection]:
-    """More films of each color than can be weighed. What has several is the last that is read."""
+    """Insert more films of each color than can be weighed. Those of several colors are read last."""
     collection = factories.make_collection()
     count = max(COMMON, len(COLORS) * MAXIMUM_WEIGHED) + len(COLORS)
     texts = [f"film {number} is {COLORS[number % len(COLORS)]}" for number in range(count)]

@@ -20,7 +20,7 @@ from datasets.data import NewDatum, insert
 from datasets.models import Collection, PendingVector, Vector, VectorSet
 from datasets.texts import LONGEST_TOKEN, token_counts, tokenizer
 from datasets.vectors import sets, static_model
-from datasets.vectors.embeddings import MAXIMUM_WAITING, Embedded, count_tokens, embed, normed
+from datasets.vectors.embeddings import MAXIMUM_WAITING, Embedded, count_tokens, embed, normalize
 from datasets.vectors.provider_models import ProviderModel, TextsRefused
 from tests.environment import PROJECT
 from tests.support import factories
@@ -45,7 +45,7 @@ def ask(provider: FakeProvider, behavior: str, texts: list[str], seconds: int = 
 
 
 def make_collection(provider: FakeProvider, behavior: str) -> Collection:
-    """In a dataset whose vectors this provider makes."""
+    """Make a collection in a dataset whose vectors this provider makes."""
     team = factories.make_team()
     dataset = factories.make_dataset(team, factories.make_provider(team, provider.url, total_seconds=5), behavior)
     return factories.make_collection(dataset)
@@ -77,7 +77,7 @@ def test_it_works(provider: FakeProvider) -> None:
     assert embedded.prompt_tokens == 390
     assert all(math.isclose(math.hypot(*vector), 1) for vector in embedded.vectors)
     assert [len(call) for call in provider.embedded_by("embed")[-3:]] == [64, 64, 2]
-    # In the order in which they were asked for.
+    # Vectors come in the order in which they were asked for.
     assert ask(provider, "embed", texts[7:8]).vectors == embedded.vectors[7:8]
 
 
@@ -132,7 +132,7 @@ def test_a_refused_text_stops_no_other(provider: FakeProvider, behavior: str) ->
     assert Vector.objects.filter(index_text__dataset=collection.dataset).count() == 297
     assert failure_of(collection) == ""
     calls = len(provider.embedded_by(behavior))
-    # After the third time they are left alone, by the look every minute too.
+    # After the third time they are left alone, by the task of every minute too.
     run(collection)
     assert len(provider.embedded_by(behavior)) == calls
     assert not PendingVector.objects.open().filter(collection=collection).exists()
@@ -204,7 +204,7 @@ def test_the_look_for_what_waits_leaves_out_what_is_given_up(provider: FakeProvi
 
 
 def test_the_static_model_averages_its_tokens() -> None:
-    """As its package does, which pads what it is given."""
+    """It does so as its package does, which pads its texts."""
     import wordllama
 
     folder = Path(wordllama.__file__).parent
@@ -227,7 +227,7 @@ assert len(embed(["the film and its cello " * 10_000] + ["x"] * 63)) == 64
 
 
 def test_one_long_text_among_short_ones_takes_little_memory() -> None:
-    """Padded to the longest they would take 8 GB."""
+    """Padded to the longest, they would take 8 GB."""
     one_thread = {"TOKENIZERS_PARALLELISM": "false", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-c", IN_LITTLE_MEMORY],
@@ -247,7 +247,7 @@ def test_long_and_many_texts_in_their_order() -> None:
         return (await embed(ProviderModel.of(None, ""), texts)).vectors, await count_tokens(texts)
 
     vectors, counts = asyncio.run(ask())
-    assert vectors == [normed(vector) for text in texts for vector in static_model.embed([text])]
+    assert vectors == [normalize(vector) for text in texts for vector in static_model.embed([text])]
     assert counts == [token_counts([text])[0] for text in texts]
 
 
@@ -275,24 +275,24 @@ def test_too_many_wait_for_the_static_model() -> None:
     refused = [answer for answer in answers if isinstance(answer, ServiceUnavailable)]
     assert len(refused) == 10
     assert sum(isinstance(answer, Embedded) for answer in answers) == MAXIMUM_WAITING
-    # What has ended or was given up leaves its place.
+    # Calls that have ended or were given up leave their places.
     answers = asyncio.run(ask(MAXIMUM_WAITING - 1))
     assert all(isinstance(answer, Embedded) for answer in answers)
 
 
 def test_no_token_is_longer() -> None:
-    """What a text of very many characters is refused by, without counting."""
+    """A text of very many characters is refused by this, without counting."""
     assert max(map(len, tokenizer().get_vocab())) == LONGEST_TOKEN
 
 
-def queued(collection: Collection) -> Any:
+def queued_jobs(collection: Collection) -> Any:
     from procrastinate.contrib.django.models import ProcrastinateJob
 
     return ProcrastinateJob.objects.filter(lock=f"embed:{collection.dataset_id}", status="todo")
 
 
 def turns_of(collection: Collection) -> list[int]:
-    """How many vectors there are after each run of the job, until it does not queue itself again."""
+    """Count the vectors after each run of the job, until it does not queue itself again."""
 
     async def turn() -> None:
         try:
@@ -301,11 +301,11 @@ def turns_of(collection: Collection) -> list[int]:
             await outbound.close()
 
     counts = []
-    queued(collection).delete()
+    queued_jobs(collection).delete()
     while len(counts) < 20:
         async_to_sync(turn)()
         counts.append(Vector.objects.filter(vector_set__dataset=collection.dataset).count())
-        if not queued(collection).delete()[0]:
+        if not queued_jobs(collection).delete()[0]:
             break
     return counts
 

@@ -11,9 +11,9 @@ from datasets.data import NewDatum, insert
 from datasets.models import Collection, IndexText, Vector, VectorSet
 from datasets.search import nearest as candidates
 from datasets.search.nearest import Near, Scored
-from datasets.search.retrieval import BASES, Query, search
+from datasets.search.retrieval import SEARCHABLE_DATASETS, Query, search
 from datasets.vectors import sets
-from datasets.vectors.indexes import LARGE, NAME, build_missing, existing, name_of
+from datasets.vectors.indexes import LARGE, NAME, build_missing, existing_indexes, name_of
 from tests.support import factories
 
 
@@ -27,11 +27,11 @@ def no_index_stays() -> Iterator[None]:
 
 def indexes() -> set[str]:
     with connect() as own:
-        return {name for name, _, is_valid in existing(own) if is_valid}
+        return {name for name, _, is_valid in existing_indexes(own) if is_valid}
 
 
 def set_of(dimension: int, count: int, first: int = 0) -> VectorSet:
-    """Texts whose vectors have a 1 each at another place."""
+    """Insert texts whose vectors have a 1 each at another place."""
     collection = factories.make_collection()
     vector_set: VectorSet = VectorSet.objects.get(dataset=collection.dataset)
     VectorSet.objects.filter(pk=vector_set.pk).update(dimension=dimension)
@@ -73,7 +73,7 @@ def test_it_works(dimension: int) -> None:
     with connect() as own, own.transaction():
         candidates.prepare(own)
         values = {"vector": str(unit(dimension, 3)), "limit": candidates.CANDIDATES}
-        plan = own.execute(f"EXPLAIN {candidates.by_index(vector_set.pk, dimension)}", values).fetchall()
+        plan = own.execute(f"EXPLAIN {candidates.index_query(vector_set.pk, dimension)}", values).fetchall()
     assert name_of(vector_set.pk) in "".join(line for (line,) in plan)
 
 
@@ -81,7 +81,7 @@ def test_sets_with_and_without_an_index_are_searched_together() -> None:
     first, second, small = set_of(40, 12), set_of(40, 12, first=12), set_of(40, 5, first=24)
     assert {first.pk, second.pk} <= set(build_missing(large=12))
     vector = [0.0] * 40
-    # Nearest to one text of each, in this order.
+    # These are nearest to one text of each, in this order.
     vector[13], vector[25], vector[2] = 0.8, 0.5, 0.33
     found = nearest(Near(vector, [first.pk, second.pk], [small.pk]))
     assert texts_of(found)[:3] == ["text 13", "text 25", "text 2"]
@@ -92,9 +92,9 @@ def test_search_learns_of_an_index() -> None:
     vector_set = set_of(41, 3)
     values = {"team_id": vector_set.dataset.team_id, "dataset_ids": [vector_set.dataset_id], "index_name": NAME}
     with connect() as own:
-        assert [row[3] for row in own.execute(BASES, values)] == [False]
+        assert [row[3] for row in own.execute(SEARCHABLE_DATASETS, values)] == [False]
         build_missing(large=3)
-        assert [row[3] for row in own.execute(BASES, values)] == [True]
+        assert [row[3] for row in own.execute(SEARCHABLE_DATASETS, values)] == [True]
 
 
 def test_one_that_was_cut_off_is_built_anew() -> None:
@@ -162,7 +162,7 @@ FROM text
 
 
 def test_a_large_set_has_one_when_it_takes_over() -> None:
-    """Of real size: nobody searches a large set without its index after the model was changed."""
+    """Nobody searches a set of real size without its index after the model was changed."""
     team = factories.make_team()
     dataset = factories.make_dataset(team, factories.make_provider(team), "elsewhere")
     collection = factories.make_collection(dataset)
