@@ -1,7 +1,9 @@
-# PYTHON= names the interpreter, PORT= and DATA_DIR= are read by the project's settings.
+# PYTHON= names the interpreter, PROCESSES= how many run the tests; PORT= and DATA_DIR= are read by the project's
+# settings.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+PROCESSES ?= 4
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 LOCK := --quiet --universal --generate-hashes --no-emit-index-url --no-header
@@ -23,9 +25,10 @@ help: ## Show what there is
 demo: $(DEMO) ## Start everything: database, model, server, and keys to try it with
 	@$(PY) manage.py quickstart
 
-# Each process of the tests has a database of its own.
+# Each process of the tests has a database of its own. There are more of them than cores, since half of a test's time is
+# waiting: for servers to start, for limits to pass. Files keep the order that tests/conftest.py gives them.
 test: $(DEV) ## Run all tests
-	@$(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(PY) -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(DEV) ## Check format, lint, types, migrations, and production settings
 	$(PY) -m ruff format --check .

@@ -1,10 +1,12 @@
-"""Staff talk to an app of their teams from the admin: in their session, with no key, and charged to none."""
+"""Conversations of staff with an app of their teams, in the admin: in their session, and charged to no key."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -17,35 +19,63 @@ from django.http import HttpRequest
 from rest_framework.request import Request
 
 from apikeys.access.authentication import StaffSessionAuthentication
+from apikeys.accounting.ledger import Outcome
 from apikeys.api.streams import EventStream
 from apikeys.api.views import AsyncApiView
-from apikeys.client_address import address_of
 from apikeys.errors import AppNotFound, InvalidParameter, RateLimited, ServiceUnavailable, SignInNeeded
 from apikeys.hot_path import in_flight
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.trace import trace_of
-from chat.api.completions import open_stream
+from chat.api.completions import start_stream
 from chat.completions import request as payloads
 from chat.completions.app_snapshots import AppSnapshot, find_app
-from chat.completions.completion import Caller, Completion
+from chat.completions.completion import Completion
 from chat.completions.request import CompletionRequest, StreamOptions
 from chat.models import App
 
+logger = logging.getLogger(__name__)
+
 TRY_APPS = ("chat.view_app", "chat.try_app")
-# Of one user at the same time, in one server process.
-MAXIMUM_TRIALS = 4
+# How many answers one user may have under way at the same time, in one server process.
+MAXIMUM_ANSWERS = 4
 
 
 def apps_to_try(user: Any) -> Any:
-    """The apps that this user may talk to here: of their teams and not archived."""
+    """Return the apps that this user may talk to here: those of their teams that are not archived."""
     apps = App.objects.for_user(user).filter(archived_at=None)
     return apps if user.has_perms(TRY_APPS) else apps.none()
+
+
+@dataclass(slots=True)
+class PlaygroundCompletion(Completion):
+    """One that no key is charged for: it has no limits, and the log has what it came to."""
+
+    def hand_over(self, outcome: Outcome, status: int) -> None:
+        if self.has_room:
+            self._log(outcome, status)
+            self.drop_room()
+
+    def _log(self, outcome: Outcome, status: int) -> None:
+        charge = self.compute_charge(outcome)
+        fields = {
+            "request_id": self.caller.request_id,
+            "user_id": self.caller.trace.user_id,
+            "team_id": self.app.team_id,
+            "app_id": self.app.app_id,
+            "model": self.app.model,
+            "prompt_tokens": charge.prompt_tokens,
+            "completion_tokens": charge.completion_tokens,
+            "token_source": self.token_source.value,
+            "status": status,
+            "outcome": outcome.value,
+        }
+        logger.info("an app was tried", extra={"fields": fields})
 
 
 class PlaygroundView(AsyncApiView):
     """`POST admin/chat/app/try/answer/`: one question to one app, always streamed and with `detail`.
 
-    It has the hot path's manner: it waits for the provider without a thread and without a database connection.
+    As on the hot path, it waits for the provider without a thread and without a database connection.
     """
 
     endpoint = "app.try"
@@ -62,25 +92,24 @@ class PlaygroundView(AsyncApiView):
                 request.get_host()
             except DisallowedHost:
                 raise InvalidParameter("The request names a host that is not served here.") from None
-            request.user = await asyncio.to_thread(_find_staff, request)
+            request.user = await asyncio.to_thread(_authenticate, request)
 
     async def post(self, request: Request) -> EventStream:
         http_request = request._request
         user: Any = request.user
-        body = _trial(payloads.parse_request(http_request.body))
-        if in_flight.count_of_user(user.pk) >= MAXIMUM_TRIALS:
-            raise RateLimited(f"You may have {MAXIMUM_TRIALS} answers in progress at the same time.", 1)
-        trace, address = trace_of(http_request), address_of(http_request)
-        # From here on an app's cut ends it, so that what is looked up below cannot be older than the cut.
-        flight = InFlight(None, trace.abort, user_id=user.pk)
+        body = _without_chat(payloads.parse_request(http_request.body))
+        if in_flight.count_of_user(user.pk) >= MAXIMUM_ANSWERS:
+            raise RateLimited(f"You may have {MAXIMUM_ANSWERS} answers under way at the same time.", 1)
+        caller = self.caller_of(http_request, None)
+        # From here on a termination of the app's calls ends it, so that what is looked up below cannot be older.
+        flight = InFlight(None, caller.trace.abort, user_id=user.pk)
         flight.app_id = body.appId
         is_streaming = False
         try:
-            app = await _find(user, body.appId or "")
-            caller = Caller(trace, None, self.endpoint, None if address is None else str(address))
-            completion = Completion(body, app, caller, flight)
+            app = await _find_app(user, body.appId or "")
+            completion = PlaygroundCompletion(body, app, caller=caller, flight=flight)
             await completion.prepare()
-            response = await open_stream(completion, trace)
+            response = await start_stream(completion, caller.trace)
             is_streaming = True
         finally:
             if not is_streaming:
@@ -88,8 +117,8 @@ class PlaygroundView(AsyncApiView):
         return response
 
 
-def _trial(body: CompletionRequest) -> CompletionRequest:
-    """Without a chat: a trial reads and keeps no conversation."""
+def _without_chat(body: CompletionRequest) -> CompletionRequest:
+    """Return the request as the playground asks it: it reads and keeps no conversation."""
     return msgspec.structs.replace(
         body,
         chatId=None,
@@ -100,23 +129,23 @@ def _trial(body: CompletionRequest) -> CompletionRequest:
     )
 
 
-async def _find(user: Any, app_id: str) -> AppSnapshot:
-    team_id = await asyncio.to_thread(_team_of, user, app_id)
+async def _find_app(user: Any, app_id: str) -> AppSnapshot:
+    team_id = await asyncio.to_thread(_find_team, user, app_id)
     app = await find_app(app_id, team_id) if team_id is not None else None
     if app is None:
         raise AppNotFound
     return app
 
 
-def _team_of(user: Any, app_id: str) -> str | None:
-    """The team of an app that this user may try. In a thread, and leaves no connection behind."""
+def _find_team(user: Any, app_id: str) -> str | None:
+    """Return the team of an app that this user may try. Runs in a thread, and leaves no connection behind."""
     with _connection():
         team_id: str | None = apps_to_try(user).filter(pk=app_id).values_list("team_id", flat=True).first()
         return team_id
 
 
-def _find_staff(request: HttpRequest) -> Any:
-    """The member of staff whose session this is, with their permissions at hand. In a thread, likewise."""
+def _authenticate(request: HttpRequest) -> Any:
+    """Return the member of staff whose session this is, with their permissions at hand. Runs in a thread likewise."""
     with _connection():
         request.session = SessionStore(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
         user: Any = get_user(request)
@@ -128,7 +157,7 @@ def _find_staff(request: HttpRequest) -> Any:
 
 @contextmanager
 def _connection() -> Iterator[None]:
-    """Django's connection of this thread, closed at the end; a database that cannot be reached is a 503."""
+    """Close this thread's connection of Django at the end. A database that cannot be reached is a 503."""
     try:
         yield
     except (OperationalError, InterfaceError):

@@ -1,4 +1,4 @@
-"""What most tests stand on: a real database that keeps what is committed, a real server, a scripted provider."""
+"""Fixtures of most tests: a real database that keeps what is committed, a real server, a scripted provider."""
 
 import logging
 import os
@@ -18,15 +18,16 @@ from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 from django.utils import timezone, translation
 
+from fastgpt_site.postgres import cluster
+from tests.environment import PROJECT, temporary_data_dir
 from tests.support.fake_provider import FakeProvider
-from tests.support.processes import wait_for
+from tests.support.processes import end, manage, wait_for
 
 # Users of tests need no slow password hash.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 logging.getLogger("httpx2").setLevel(logging.WARNING)
 
-PROJECT = Path(__file__).resolve().parent.parent
-# Short limits, so that a test of one does not take long.
+# They are short, so that a test of one does not take long.
 SERVER_SETTINGS = {
     "OUTBOUND_ALLOWED_NETWORKS": "127.0.0.0/8",
     "TRUSTED_PROXIES": "127.0.0.9/32",
@@ -34,6 +35,22 @@ SERVER_SETTINGS = {
     "API_BODY_SECONDS": "2",
     "STREAM_STALL_SECONDS": "2",
 }
+# The files that take longest, from half a minute on, begin first, so that at the end no process works alone at one.
+LONG_FILES = [
+    *("e2e/test_accessibility.py", "commands/test_quickstart.py", "api/test_limits.py", "commands/test_jobs.py"),
+    *("commands/test_jobs_import.py", "api/test_database_outage.py", "commands/test_migrate.py"),
+    *("e2e/test_languages.py", "commands/test_serve.py", "unit/datasets/conversion/test_items.py"),
+    *("commands/test_backup.py", "e2e/test_content_policy.py", "e2e/test_datasets.py", "e2e/test_dashboard.py"),
+    *("api/test_collection_create_local_file.py", "api/test_completions_provider.py"),
+    *("api/test_completions_leaving.py", "commands/test_apikey_revoke.py", "api/test_completions_bad_input.py"),
+    *("admin/test_dashboard.py", "unit/datasets/conversion/test_chunks.py", "api/test_policy.py"),
+]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    ranks = {PROJECT / "tests" / name: rank for rank, name in enumerate(LONG_FILES)}
+    assert all(path.exists() for path in ranks)
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @dataclass
@@ -69,7 +86,7 @@ class Server:
         return self.request("POST", path, key, **options)
 
     def ask(self, key: str, question: str = "hello", **body: Any) -> httpx2.Response:
-        """A completion."""
+        """Ask for a completion."""
         messages = body.pop("messages", [{"role": "user", "content": question}])
         return self.post("/api/v1/chat/completions", key, json={"messages": messages, **body})
 
@@ -83,7 +100,7 @@ class Server:
             return False
 
     def is_ready(self) -> bool:
-        """Whether every part is there but the jobs' worker, which only tests of jobs start."""
+        """Return whether every part is there but the jobs' worker, which only tests of jobs start."""
         parts = self.get("/readyz").json()["parts"]
         return all(state == "ok" for name, state in parts.items() if name != "jobs")
 
@@ -92,7 +109,7 @@ class Server:
 def running_server(
     log_path: Path, changes: Mapping[str, str] | None = None, *, is_ready: bool = True
 ) -> Iterator[Server]:
-    """One server process of the project, on the test database, with its own port."""
+    """Run one server process of the project on the test database, with a port of its own."""
     listener = socket.create_server(("127.0.0.1", 0))
     descriptor = listener.fileno()
     environment = {
@@ -119,13 +136,31 @@ def running_server(
             yield server
         finally:
             server.client.close()
-            process.terminate()
-            process.wait(20)
+            end(process)
+
+
+@pytest.fixture(scope="session")
+def installation() -> Iterator[Path]:
+    """Make a data folder with a database that is migrated and stopped, to be copied."""
+    with temporary_data_dir() as path:
+        result = manage("migrate", "--no-input", data_dir=path)
+        assert result.returncode == 0, result.stderr
+        cluster.stop(path)
+        yield path
+
+
+@pytest.fixture
+def installed_data_dir(installation: Path) -> Iterator[Path]:
+    """Make a data folder for tests of what comes after the first start, since migrating takes seconds of CPU time."""
+    with temporary_data_dir() as path:
+        # PostgreSQL's files are those of another user where tests run as root.
+        subprocess.run(["cp", "-a", f"{installation}/.", path], check=True)
+        yield path
 
 
 @pytest.fixture(scope="session")
 def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
-    """The test database, made anew and dropped. pytest-django's own makes it for marked tests only."""
+    """Make the test database and drop it. The fixture of pytest-django does so for marked tests only."""
     with django_db_blocker.unblock():
         databases = setup_databases(verbosity=0, interactive=False, aliases={"default"})
         yield
@@ -134,7 +169,7 @@ def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> It
 
 @pytest.fixture(scope="session", autouse=True)
 def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    """Open to every test, and what they write is really there: server processes must see it."""
+    """Open the database to every test. Their writes are committed, so that server processes see them."""
     with django_db_blocker.unblock():
         yield
         close_batchers()
@@ -142,14 +177,14 @@ def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def no_visitor_stays() -> Iterator[None]:
-    """A page that this process showed leaves it in its reader's language and time zone."""
+    """Forget the language and the time zone of whoever a page was rendered for."""
     yield
     translation.deactivate()
     timezone.deactivate()
 
 
 def close_batchers() -> None:
-    """End what tests began in this process, so that the database has no other users when it is dropped."""
+    """End the threads that tests began in this process: a database with other users cannot be dropped."""
     from datasets.search.retrieval import readers
     from fastgpt_site.process.lifespan import BATCHERS
 

@@ -1,4 +1,4 @@
-"""A pytest plugin, loaded before the settings are: tests see the project's defaults and data of their own.
+"""A pytest plugin that is loaded before the settings: tests see the project's defaults and data of their own.
 
 Nothing of the developer's shell or `.env` reaches them.
 """
@@ -17,18 +17,18 @@ from typing import IO
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
-# Held open, and so locked, until the process ends.
+# They are held open, and so locked, until the process ends.
 _locks: list[IO[str]] = []
 READ = re.compile(r'(?:\benv\.\w+\(|local_secrets\.require\w*\(env, )\s*"([A-Z][A-Z0-9_]*)"')
 
 
 def setting_names() -> list[str]:
-    """Every variable that settings.py reads, in its order."""
+    """Return every variable that settings.py reads, in its order."""
     return list(dict.fromkeys(READ.findall((PROJECT / "fastgpt_site" / "settings.py").read_text())))
 
 
 def _free_data_dir() -> Path:
-    """`.test-data`, or `.test-data-2` and so on while another session of this checkout uses it."""
+    """Return `.test-data`, or `.test-data-2` and so on while another session of this checkout uses it."""
     for number in itertools.count(1):
         path = PROJECT / (".test-data" if number == 1 else f".test-data-{number}")
         path.mkdir(exist_ok=True)
@@ -52,7 +52,7 @@ def _isolate() -> None:
 
 _isolate()
 
-# Needs no settings, but Django, which reads none before the lines above.
+# It needs Django but no settings, which are not read before the lines above.
 from fastgpt_site.postgres import cluster  # noqa: E402
 
 
@@ -70,7 +70,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @contextmanager
 def temporary_data_dir() -> Iterator[Path]:
-    """A folder with a path short enough for a socket; a database that runs on it afterwards is ended."""
+    """Make a folder whose path is short enough for a socket; end the database that runs on it afterwards."""
     path = Path(tempfile.mkdtemp(prefix="fg-", dir="/tmp")).resolve()
     try:
         yield path

@@ -36,9 +36,9 @@ OPEN_TO: dict[str, dict[str, str]] = {
         "hot_path": "connections readers",
     },
     "chat": {
-        "root": "client_address encryption errors object_ids outbound storable_text teams",
-        "access": "authentication declarations policy",
-        "accounting": "admission ledger recording units",
+        "root": "encryption errors object_ids outbound storable_text teams",
+        "access": "authentication declarations",
+        "accounting": "ledger metered recording units",
         "admin": "filters scope",
         "api": "bodies limit_headers streams views",
         "audit": "history_messages recording",
@@ -67,7 +67,7 @@ HOT_PATH = [
     *(f"apikeys/hot_path/{name}.py" for name in ("connections", "group_commit", "in_flight", "listener")),
     *(f"apikeys/hot_path/{name}.py" for name in ("snapshots", "trace")),
     *(f"apikeys/access/{name}.py" for name in ("authentication", "declarations", "lookup", "permissions", "policy")),
-    *(f"apikeys/accounting/{name}.py" for name in ("admission", "recording", "refusals", "units")),
+    *(f"apikeys/accounting/{name}.py" for name in ("admission", "metered", "recording", "refusals", "units")),
     *(f"apikeys/api/{name}.py" for name in ("bodies", "limit_headers", "streams", "views")),
     *("chat/api/completions.py", "chat/completions/*.py"),
 ]

@@ -1,22 +1,13 @@
-"""Whether an allowed request is taken on now: by this process, which must have room to record it, and by its limits.
+"""Whether limits have room for a request: their decision, asked of the database for many requests at once."""
 
-What is admitted holds room in the batcher that will record it and, where limits apply, a reservation in the database,
-which settling its record gives back.
-"""
-
-import asyncio
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from types import TracebackType
-from typing import Any
+from collections.abc import Sequence
 
 import msgspec
 
 from apikeys.access.policy import KeyPolicy
-from apikeys.accounting.recording import Usage, usage_batcher
 from apikeys.errors import InsufficientQuota, RateLimited, ServiceUnavailable
 from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Batcher
@@ -118,7 +109,7 @@ def reserve(connection: Connection, batch: Sequence[ReservationRequest]) -> list
 reserve_batcher: Batcher[ReservationRequest, Decision] = Batcher("reserve", reserve, capacity=5_000, max_batch=128)
 
 
-class Unheard(msgspec.Struct, frozen=True):
+class UnknownDecision(msgspec.Struct, frozen=True):
     """A request that was refused because the database did not answer, and that it may have admitted all the same."""
 
     id: str
@@ -126,114 +117,16 @@ class Unheard(msgspec.Struct, frozen=True):
     decided_at: float
 
 
-def release(connection: Connection, batch: Sequence[Unheard]) -> list[None]:
-    time.sleep(max(0.0, max(unheard.decided_at for unheard in batch) - time.monotonic()))
-    connection.execute("SELECT apikeys_release(%s)", [[unheard.id for unheard in batch]])
+def release(connection: Connection, batch: Sequence[UnknownDecision]) -> list[None]:
+    time.sleep(max(0.0, max(unknown.decided_at for unknown in batch) - time.monotonic()))
+    connection.execute("SELECT apikeys_release(%s)", [[unknown.id for unknown in batch]])
     return [None] * len(batch)
 
 
-release_batcher: Batcher[Unheard, None] = Batcher("release", release, capacity=5_000, retry=True)
+release_batcher: Batcher[UnknownDecision, None] = Batcher("release", release, capacity=5_000, retry=True)
 
 
 def release_later(request_id: str) -> None:
     # Where there is no room, it is given back when it has become too old for any request.
     with contextlib.suppress(ServiceUnavailable):
-        release_batcher.enqueue_from_thread(Unheard(request_id, time.monotonic() + DECIDED_SECONDS))
-
-
-class Admission:
-    """One request taken on, holding room in the batcher that will record it. Raises ServiceUnavailable when full."""
-
-    __slots__ = ("_batcher", "is_open")
-
-    def __init__(self, batcher: Batcher[Any, Any]) -> None:
-        batcher.reserve()
-        self._batcher = batcher
-        self.is_open = True
-
-    async def reserve(self, request: ReservationRequest, given_up: Callable[[], Any]) -> Decision:
-        """Ask to reserve what the request may use. Raise ServiceUnavailable; a refusal is in the decision.
-
-        Whoever stops waiting cannot know the decision: if it turns out to be yes, the record that `given_up` makes
-        settles it.
-        """
-        future = reserve_batcher.enqueue(request)
-        try:
-            done, _ = await asyncio.wait({future}, timeout=reserve_batcher.wait_seconds)
-        except asyncio.CancelledError:
-            self._settle_later(future, request, given_up)
-            raise
-        if not done:
-            self._settle_later(future, request, given_up)
-            raise ServiceUnavailable
-        try:
-            return future.result()
-        except ServiceUnavailable:
-            release_later(request.id)
-            raise
-
-    def _settle_later(
-        self, future: asyncio.Future[Decision], request: ReservationRequest, given_up: Callable[[], Any]
-    ) -> None:
-        self.is_open = False
-
-        def settle(done: asyncio.Future[Decision]) -> None:
-            is_heard = not done.cancelled() and done.exception() is None
-            if is_heard and done.result().refused_by is None:
-                self._batcher.enqueue(given_up(), reserved=True)
-                return
-            self._batcher.release()
-            if not is_heard:
-                release_later(request.id)
-
-        future.add_done_callback(settle)
-
-    def record(self, item: Any) -> Any:
-        """Hand the record over, once, in the room that was held. Return what `Batcher.wait` awaits."""
-        self.is_open = False
-        return self._batcher.enqueue(item, reserved=True)
-
-    def drop(self) -> None:
-        if self.is_open:
-            self.is_open = False
-            self._batcher.release()
-
-    def __enter__(self) -> "Admission":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.drop()
-
-
-def reserve_from_thread(request: ReservationRequest, given_up: Callable[[], Usage]) -> Decision:
-    """Reserve as `Admission.reserve` does, for synchronous callers; what is admitted holds room in the batcher."""
-    usage_batcher.reserve()
-    try:
-        future = reserve_batcher.enqueue_from_thread(request)
-    except ServiceUnavailable:
-        usage_batcher.release()
-        raise
-
-    def settle(done: Future[Decision]) -> None:
-        is_heard = done.exception() is None
-        if is_heard and done.result().refused_by is None:
-            usage_batcher.enqueue_from_thread(given_up(), reserved=True)
-            return
-        usage_batcher.release()
-        if not is_heard:
-            release_later(request.id)
-
-    try:
-        decision = future.result(reserve_batcher.wait_seconds)
-    except TimeoutError:
-        future.add_done_callback(settle)
-        raise ServiceUnavailable from None
-    except ServiceUnavailable:
-        usage_batcher.release()
-        release_later(request.id)
-        raise
-    if decision.refused_by is not None:
-        usage_batcher.release()
-    return decision
+        release_batcher.enqueue_from_thread(UnknownDecision(request_id, time.monotonic() + DECIDED_SECONDS))

@@ -7,6 +7,11 @@ from decimal import Decimal, Inexact, localcontext
 MICROPOINTS = 1_000_000
 
 
+def cost_micropoints(prompt_tokens: int, completion_tokens: int, prompt_price: int, completion_price: int) -> int:
+    """Return millionths of a point, rounded up. Prices are millionths of a point for 1,000 tokens."""
+    return -(-(prompt_tokens * prompt_price + completion_tokens * completion_price) // 1000)
+
+
 def points(micropoints: int) -> Decimal:
     """Return how many points these millionths are, exactly."""
     return Decimal(micropoints) / MICROPOINTS

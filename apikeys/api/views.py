@@ -1,9 +1,8 @@
-"""What every API view is: it declares its policy, and says yes or no in the contract's shape."""
+"""The bases of all API views: each declares its policy, and answers and refuses in the contract's shape."""
 
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, ClassVar, NoReturn
 
-import msgspec
 from django.conf import settings
 from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
@@ -19,8 +18,8 @@ from rest_framework.views import APIView
 
 from apikeys.access.authentication import ApiKeyAuthentication
 from apikeys.access.declarations import ApiCredential, Public, team_id_of
-from apikeys.accounting.admission import ReservationRequest, reserve_from_thread
-from apikeys.accounting.recording import Usage, usage_batcher
+from apikeys.access.policy import KeyPolicy
+from apikeys.accounting.metered import Caller, MeteredCall
 from apikeys.api.limit_headers import limit_headers
 from apikeys.client_address import address_of
 from apikeys.errors import ApiError, HttpsRequired, MethodNotAllowed
@@ -28,7 +27,7 @@ from apikeys.hot_path.listener import listener
 from apikeys.hot_path.trace import trace_of
 from apikeys.keys.kinds import AccessKind
 
-# Of one key for one request, when its policy or another changes all the while.
+# How often one request looks its key up, when its policy or another changes all the while.
 LOOKUPS = 5
 
 
@@ -57,10 +56,12 @@ class ApiView(APIView):
     asks_limits_first: ClassVar[bool] = True
     # True where a body is a form with a file: its bounds are those of files.
     takes_file: ClassVar[bool] = False
+    # What the limits have let in: it is recorded whatever its answer is. Other calls are recorded if they succeed.
+    call: MeteredCall | None = None
 
     @classmethod
     def check_caller(cls, request: HttpRequest) -> str:
-        """The team for which who asks may call this, which the entry point wants to know before it takes a file.
+        """Return the team for which the caller may call this: the entry point asks before it takes a file.
 
         Raises what a call would be refused with. The limits are asked by the call itself.
         """
@@ -69,7 +70,7 @@ class ApiView(APIView):
         trace_of(request).endpoint = cls.endpoint
         view = cls()
         try:
-            # Nothing of the middleware but what tells staff by their session.
+            # Of all middleware only these two are needed, to know staff by their session.
             SessionMiddleware(HttpResponse).process_request(request)
             AuthenticationMiddleware(HttpResponse).process_request(request)
             view.request = view.initialize_request(request)
@@ -77,7 +78,7 @@ class ApiView(APIView):
             view.check_permissions(view.request)
             return team_id_of(view.request)
         finally:
-            # It is outside of what Django counts as a request, and would keep it.
+            # Django closes it at the end of a request, and this is outside of one.
             connection.close()
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
@@ -89,7 +90,7 @@ class ApiView(APIView):
             trace.user_id = request.user.pk
         super().initial(request, *args, **kwargs)
         if isinstance(auth, ApiCredential) and auth.policy.has_limits and self.asks_limits_first:
-            self._reserve(request._request, auth)
+            self._reserve(request._request, auth.policy)
 
     def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> NoReturn:
         raise MethodNotAllowed(f"This endpoint answers {', '.join(self.methods)}, not {request.method}.")
@@ -100,18 +101,13 @@ class ApiView(APIView):
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         final = super().finalize_response(request, response, *args, **kwargs)
-        usage: Usage | None = getattr(self, "usage", None)
-        # What was admitted by limits has its room already.
-        has_room = usage is not None
+        call = self.call
         auth = getattr(request, "auth", None) if response.status_code < 400 else None
-        if usage is None and isinstance(auth, ApiCredential):
-            usage = self._usage(request._request, auth)
-        if usage is not None:
-            trace = trace_of(request._request)
-            ended = {"status": response.status_code, "duration_ms": trace.elapsed_ms}
-            trace.usage = msgspec.structs.replace(usage, **ended)
+        if call is None and isinstance(auth, ApiCredential):
+            call = self._metered_call(request._request, auth.policy)
+        if call is not None:
             try:
-                usage_batcher.submit_from_thread(trace.usage, reserved=has_room)
+                call.record_from_thread(response.status_code)
             except ApiError as error:
                 # What is not recorded is not answered.
                 final = super().finalize_response(request, self.handle_exception(error), *args, **kwargs)
@@ -119,31 +115,21 @@ class ApiView(APIView):
             final["Allow"] = ", ".join(self.allowed_methods)
         return final
 
-    def _reserve(self, request: HttpRequest, credential: ApiCredential) -> None:
-        """Ask the limits; what they let in is recorded, whatever becomes of it."""
-        usage = self._usage(request, credential)
-        policy = credential.policy
-        reservation_request = ReservationRequest(
-            id=usage.id, team_id=policy.team_id, key_id=policy.key_id, endpoint=self.endpoint
-        )
-        trace = trace_of(request)
-        decision = reserve_from_thread(reservation_request, lambda: usage)
-        trace.request, trace.decision = reservation_request, decision
-        trace.headers += limit_headers(decision)
-        decision.check(policy)
-        self.usage = usage
+    def caller_of(self, request: HttpRequest, policy: KeyPolicy | None) -> Caller:
+        address = address_of(request)
+        return Caller(trace_of(request), policy, self.endpoint, None if address is None else str(address))
 
-    def _usage(self, request: HttpRequest, credential: ApiCredential) -> Usage:
-        trace, address = trace_of(request), address_of(request)
-        return Usage(
-            id=trace.request_id,
-            team_id=credential.policy.team_id,
-            key_id=credential.policy.key_id,
-            endpoint=self.endpoint,
-            status=503,
-            duration_ms=trace.elapsed_ms,
-            client_address=None if address is None else str(address),
-        )
+    def _metered_call(self, request: HttpRequest, policy: KeyPolicy) -> MeteredCall:
+        return MeteredCall(caller=self.caller_of(request, policy), started=trace_of(request).started)
+
+    def _reserve(self, request: HttpRequest, policy: KeyPolicy) -> None:
+        call, trace = self._metered_call(request, policy), trace_of(request)
+        try:
+            call.reserve_from_thread()
+        finally:
+            if trace.decision is not None:
+                trace.headers += limit_headers(trace.decision)
+        self.call = call
 
 
 class AsyncApiView(ApiView):
@@ -179,7 +165,7 @@ class AsyncApiView(ApiView):
         """
         known: ApiCredential | None = getattr(request, "api_credential", None)
         trace_of(request).endpoint = cls.endpoint
-        # Nothing is told of changes while the listener is silent, and a change may come while it is looked up.
+        # A silent listener announces no change, and a change may come while the key is looked up.
         is_stale = known is None or not listener.is_alive
         for _ in range(LOOKUPS):
             if not is_stale and known is not None and known.generation == listener.generation:
@@ -197,5 +183,5 @@ class AsyncApiView(ApiView):
 
 
 def success(data: Any) -> Response:
-    """FastGPT's envelope of an answer that went well."""
+    """Wrap an answer that went well in FastGPT's envelope."""
     return Response({"code": 200, "statusText": "", "message": "", "data": data})

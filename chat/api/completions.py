@@ -1,4 +1,4 @@
-"""The endpoints that talk to apps, and those that list them."""
+"""`POST v1/chat/completions`: a question to an app, answered whole or as a stream."""
 
 import asyncio
 import logging
@@ -14,16 +14,16 @@ from apikeys.access.declarations import APP, GLOBAL_NAMING_APP, ApiCredential
 from apikeys.api.limit_headers import limit_headers
 from apikeys.api.streams import EventStream
 from apikeys.api.views import AsyncApiView
-from apikeys.client_address import address_of
 from apikeys.errors import ApiError, InternalError
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.listener import listener
-from apikeys.hot_path.trace import Trace, trace_of
+from apikeys.hot_path.trace import Trace
 from chat.completions import openai_objects
 from chat.completions import request as payloads
 from chat.completions.app_selection import select_app
 from chat.completions.app_snapshots import AppSnapshot
-from chat.completions.completion import Caller, Completion
+from chat.completions.completion import Completion
+from chat.completions.fastgpt_steps import response_data
 from chat.completions.request import CompletionRequest
 from chat.completions.stream_format import StreamFormat
 
@@ -34,8 +34,6 @@ HEADER_PATIENCE_SECONDS = 10.0
 
 
 class CompletionsView(AsyncApiView):
-    """`POST v1/chat/completions`: ask an app."""
-
     endpoint = "chat.completions"
     api_key_access = frozenset({APP, GLOBAL_NAMING_APP})
     staff_permission = None
@@ -44,13 +42,13 @@ class CompletionsView(AsyncApiView):
         http_request = request._request
         body = payloads.parse_request(http_request.body)
         credential: ApiCredential = request.auth  # type: ignore[assignment]
-        trace, address = trace_of(http_request), address_of(http_request)
-        caller = Caller(trace, credential.policy, self.endpoint, None if address is None else str(address))
+        caller = self.caller_of(http_request, credential.policy)
+        trace = caller.trace
         flight = InFlight(credential.policy.key_id, trace.abort)
         is_streaming = False
         try:
-            app = await self.app_of(credential, body, flight)
-            completion = Completion(body, app, caller, flight)
+            app = await self.select_app(credential, body, flight)
+            completion = Completion(body, app, caller=caller, flight=flight)
             await completion.prepare()
             response = await self.respond(completion, trace)
             is_streaming = isinstance(response, EventStream)
@@ -60,8 +58,8 @@ class CompletionsView(AsyncApiView):
         return response
 
     @staticmethod
-    async def app_of(credential: ApiCredential, body: CompletionRequest, flight: InFlight) -> AppSnapshot:
-        """The app, as it is now: had it changed while it was looked up, a cut could have missed this request."""
+    async def select_app(credential: ApiCredential, body: CompletionRequest, flight: InFlight) -> AppSnapshot:
+        """Return the app as it is now: had it changed meanwhile, a termination could have missed this request."""
         while True:
             generation = listener.generation
             app = await select_app(credential, app_id=body.appId, model=body.model)
@@ -74,16 +72,16 @@ class CompletionsView(AsyncApiView):
     async def respond(completion: Completion, trace: Trace) -> HttpResponse | EventStream:
         try:
             if completion.request.stream:
-                return await open_stream(completion, trace)
+                return await start_stream(completion, trace)
             await completion.answer()
         finally:
             if trace.decision is not None:
                 trace.headers += limit_headers(trace.decision)
-        return HttpResponse(msgspec.json.encode(whole(completion)), content_type="application/json")
+        return HttpResponse(msgspec.json.encode(build_body(completion)), content_type="application/json")
 
 
-def whole(completion: Completion) -> dict[str, Any]:
-    """The body of an answer that is not streamed."""
+def build_body(completion: Completion) -> dict[str, Any]:
+    """Return the body of an answer that is not streamed."""
     body = openai_objects.completion(
         id=completion.id,
         created=completion.created,
@@ -93,19 +91,19 @@ def whole(completion: Completion) -> dict[str, Any]:
         usage=completion.usage,
     )
     if completion.request.detail:
-        body |= {"responseData": completion.response_data(), "newVariables": completion.variables}
+        body |= {"responseData": response_data(completion), "newVariables": completion.variables}
     return body
 
 
-async def open_stream(completion: Completion, trace: Trace) -> EventStream:
-    """The stream, begun: by its first text, or by a comment when that is long in coming. Raises ApiError before."""
+async def start_stream(completion: Completion, trace: Trace) -> EventStream:
+    """Return the stream with its first text, or with a comment when that is long in coming. Raises ApiError before."""
     texts = completion.stream()
     first = asyncio.ensure_future(anext(texts, None))
     try:
         await asyncio.wait({first}, timeout=HEADER_PATIENCE_SECONDS)
         if first.done() and first.exception() is not None:
             await first
-        source = events(completion, trace, first, texts)
+        source = stream_events(completion, trace, first, texts)
         return EventStream(await anext(source), source)
     except asyncio.CancelledError:
         await cancel_and_wait(first)
@@ -114,19 +112,19 @@ async def open_stream(completion: Completion, trace: Trace) -> EventStream:
 
 
 async def cancel_and_wait(future: asyncio.Future[Any]) -> None:
-    """Cancel a future and wait until it has ended: a generator that still runs cannot be closed."""
+    # A generator that still runs cannot be closed.
     if not future.done():
         future.cancel()
         await asyncio.wait({future})
 
 
-async def events(
+async def stream_events(
     completion: Completion,
     trace: Trace,
     first: asyncio.Future[list[str] | None],
     texts: AsyncGenerator[list[str], None],
 ) -> AsyncGenerator[bytes, None]:
-    """The completion as server-sent events. An error from here on is an event too, the last one."""
+    """Yield the completion as server-sent events. An error from here on is an event too, the last one."""
     form = StreamFormat(completion)
     async with aclosing(texts):
         try:

@@ -11,12 +11,9 @@ from apikeys.access.declarations import GLOBAL, ApiCredential
 from apikeys.api.bodies import decode
 from apikeys.api.limit_headers import limit_headers
 from apikeys.api.views import AsyncApiView
-from apikeys.client_address import address_of
 from apikeys.errors import InvalidParameter, ModelNotAllowed
 from apikeys.hot_path.in_flight import InFlight
-from apikeys.hot_path.trace import trace_of
 from apikeys.storable_text import storable
-from chat.completions.completion import Caller
 from chat.embeddings.calls import EmbeddingCall
 from chat.embeddings.models import TeamModel, find_model
 from datasets.texts import MAXIMUM_TOKENS, is_too_long_by_size
@@ -54,20 +51,20 @@ class EmbeddingsView(AsyncApiView):
         body = decode(http_request.body, DECODER)
         texts = texts_of(body)
         credential: ApiCredential = request.auth  # type: ignore[assignment]
-        policy, trace, address = credential.policy, trace_of(http_request), address_of(http_request)
-        caller = Caller(trace, policy, self.endpoint, None if address is None else str(address))
-        flight = InFlight(policy.key_id, trace.abort)
+        caller = self.caller_of(http_request, credential.policy)
+        trace = caller.trace
+        flight = InFlight(credential.policy.key_id, trace.abort)
         try:
             model = await self.model_of(credential, body)
             if model.model.is_static:
                 await check_lengths(body, texts)
-            call = EmbeddingCall(model, texts, caller, policy, flight, body.encoding_format == "base64")
+            call = EmbeddingCall(model, texts, body.encoding_format == "base64", caller=caller, flight=flight)
             await call.answer()
         finally:
             flight.close()
             if trace.decision is not None:
                 trace.headers += limit_headers(trace.decision)
-        return HttpResponse(encode_response(call), content_type="application/json")
+        return HttpResponse(build_body(call), content_type="application/json")
 
     @staticmethod
     async def model_of(credential: ApiCredential, body: EmbeddingRequest) -> TeamModel:
@@ -100,12 +97,13 @@ async def check_lengths(body: EmbeddingRequest, texts: list[str]) -> None:
             raise InvalidParameter(f"{param}: It has more than {MAXIMUM_TOKENS} tokens.", param=param)
 
 
-def encode_response(call: EmbeddingCall) -> bytes:
-    facts = {
+def build_body(call: EmbeddingCall) -> bytes:
+    """Return the answer's body, of the pieces that are JSON already."""
+    body = {
         "object": "list",
         # They are JSON already.
         "data": msgspec.Raw(b"[" + b",".join(call.vectors) + b"]"),
         "model": call.model.model.name,
         "usage": {"prompt_tokens": call.tokens, "total_tokens": call.tokens},
     }
-    return msgspec.json.encode(facts)
+    return msgspec.json.encode(body)

@@ -1,4 +1,4 @@
-"""Which app a call talks to."""
+"""The choice of the app that a call talks to."""
 
 from apikeys.access.declarations import ApiCredential
 from apikeys.errors import AppNotFound, InvalidParameter, ModelNotAllowed, WrongKeyKind
@@ -7,23 +7,23 @@ from chat.completions.app_snapshots import AppSnapshot, find_app
 
 
 async def select_app(credential: ApiCredential, *, app_id: str | None, model: str | None) -> AppSnapshot:
-    """The app of an app key, or the one that a global key names: `appId`, else the suffix, else `model`.
+    """Return the app of an app key, or the one that a global key names: `appId`, else the suffix, else `model`.
 
     Raises WrongKeyKind when an app key names another app, AppNotFound when the app is absent, archived or
     somebody else's, ModelNotAllowed when the key may not use the app's model.
     """
     policy = credential.policy
-    wanted = policy.app_id
-    if wanted is not None:
+    selected = policy.app_id
+    if selected is not None:
         for named in (app_id, credential.named_app_id):
-            if named and named != wanted:
+            if named and named != selected:
                 raise WrongKeyKind("This is the key of one app, and the request names another.")
     else:
         by_model = model if model and is_object_id(model) else None
-        wanted = app_id or credential.named_app_id or by_model
-        if wanted is None:
+        selected = app_id or credential.named_app_id or by_model
+        if selected is None:
             raise InvalidParameter("appId: Name the app to talk to.", param="appId")
-    app = await find_app(wanted, policy.team_id)
+    app = await find_app(selected, policy.team_id)
     if app is None:
         raise AppNotFound
     if policy.allowed_models and app.model not in policy.allowed_models:

@@ -44,10 +44,6 @@ class AppSnapshot:
     # None for an app without datasets.
     knowledge: Knowledge | None = None
 
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> int:
-        """Millionths of a point, rounded up."""
-        return -(-(prompt_tokens * self.prompt_price + completion_tokens * self.completion_price) // 1000)
-
     @property
     def is_classic(self) -> bool:
         return self.dialect == Dialect.CLASSIC

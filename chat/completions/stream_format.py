@@ -1,4 +1,4 @@
-"""How a streamed completion is spelled: OpenAI's chunks, or FastGPT's named events in one of two dialects."""
+"""A streamed completion as bytes: OpenAI's chunks, or FastGPT's named events in one of two dialects."""
 
 from typing import Any
 
@@ -7,6 +7,7 @@ import msgspec
 from apikeys.errors import ApiError
 from chat.completions import openai_objects, sse
 from chat.completions.completion import Completion
+from chat.completions.fastgpt_steps import response_data
 
 DONE = b"[DONE]"
 
@@ -24,7 +25,7 @@ class StreamFormat:
             "created": completion.created,
             "model": completion.app.model,
         }
-        self._told = 0
+        self._shown = 0
         # What stands around the text of a chunk is the same in all of them.
         sample = self._answer(openai_objects.chunk(**self.identity, delta={"content": ""}))
         self._before, _, self._after = sample.rpartition(b'{"content":""}')
@@ -38,9 +39,9 @@ class StreamFormat:
         return self.steps() + role
 
     def steps(self) -> bytes:
-        """Those that have begun and were not told of yet."""
-        begun = self.completion.steps[self._told :] if self.is_detailed else []
-        self._told += len(begun)
+        """Return the events of those that have begun since the last time."""
+        begun = self.completion.steps[self._shown :] if self.is_detailed else []
+        self._shown += len(begun)
         event = "moduleStatus" if self.completion.app.is_classic else "flowNodeStatus"
         return b"".join(sse.encode(msgspec.json.encode({"status": "running", "name": name}), event) for name in begun)
 
@@ -57,7 +58,7 @@ class StreamFormat:
         done = self._answer(DONE)
         if not self.is_detailed:
             return b"".join([*events, done])
-        steps = msgspec.json.encode(completion.response_data())
+        steps = msgspec.json.encode(response_data(completion))
         if completion.app.is_classic:
             return b"".join([*events, done, sse.encode(steps, "appStreamResponse")])
         return b"".join([*events, sse.encode(steps, "flowResponses"), done])

@@ -231,7 +231,7 @@ def test_parent_that_goes_while_the_form_is_sent(dataset, client):
 
     with ThreadPoolExecutor(1) as pool:
         removed = pool.submit(remove)
-        assert is_removed.wait(10)
+        assert is_removed.wait(30)
         response = client.post(url(Collection, "change", collection.pk), {"name": "x", "parent": folder.pk})
         removed.result()
     assert "not one of the available choices" in text(response)

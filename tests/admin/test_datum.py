@@ -162,7 +162,7 @@ def test_somebody_is_quicker(collection, client):
 
     with ThreadPoolExecutor(1) as pool:
         entered = pool.submit(enter)
-        assert is_entered.wait(10)
+        assert is_entered.wait(30)
         page = text(client.post(ADD, {"collection": collection.pk, "q": "new", "index_texts": ""}))
         entered.result()
     assert "The collection has this question with this answer already." in page

@@ -13,7 +13,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from chat.models import App
-from chat.playground import MAXIMUM_TRIALS
+from chat.playground import MAXIMUM_ANSWERS
 from tests.support import factories
 from tests.support.pages import browser, staff, text, url
 from tests.support.processes import wait_for
@@ -64,7 +64,7 @@ def test_it_works(server, team, app):
     assert '"prompt_tokens":11' in response.text
     assert not app.conversations.exists()
     request_id = response.headers["x-request-id"]
-    wait_for(lambda: request_id in server.log(), "the log line", seconds=5)
+    wait_for(lambda: request_id in server.log(), "the log line")
     lines = [json.loads(line) for line in server.log().splitlines() if request_id in line]
     tried = next(line for line in lines if line["message"] == "an app was tried")
     assert (tried["user_id"], tried["app_id"], tried["prompt_tokens"]) == (user.pk, app.pk, 11)
@@ -188,7 +188,7 @@ def test_so_many_at_once_and_no_connection_held(server, team, provider):
     body = {"appId": app.pk, "messages": [{"role": "user", "content": factories.unique("many")}]}
     with httpx2.Client(base_url=server.url, timeout=30, trust_env=False) as client:
         try:
-            for _ in range(MAXIMUM_TRIALS):
+            for _ in range(MAXIMUM_ANSWERS):
                 request = client.build_request("POST", ANSWER, headers=headers_of(user), json=body)
                 streams.append(client.send(request, stream=True))
                 assert streams[-1].status_code == 200
@@ -204,7 +204,7 @@ def test_so_many_at_once_and_no_connection_held(server, team, provider):
             for stream in streams:
                 stream.close()
     echo = factories.make_app(team, factories.make_provider(team, provider.url))
-    wait_for(lambda: ask(server, user, echo.pk).status_code == 200, "there is room again", seconds=5)
+    wait_for(lambda: ask(server, user, echo.pk).status_code == 200, "there is room again")
 
 
 def test_archived_and_cut(server, team, provider):

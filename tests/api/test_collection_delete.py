@@ -75,7 +75,7 @@ def test_beside_another_removal(library: Library, dataset: Dataset) -> None:
         with transaction.atomic():
             Dataset.objects.select_for_update(no_key=True).get(pk=dataset.pk)
             removal = threads.submit(library.call, "POST", "collection/delete", {"collectionIds": [folder.pk]})
-            wait_for(lambda: is_waited_for(connection), "the removal waits", seconds=10)
+            wait_for(lambda: is_waited_for(connection), "the removal waits")
             assert len(Collection.objects.filter(dataset=dataset).select_for_update(nowait=True)) == 2
             inside.delete()
         data_of(removal.result())

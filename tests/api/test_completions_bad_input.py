@@ -125,7 +125,7 @@ def test_a_chunked_body(server: Server, key: str) -> None:
 
 
 def test_a_body_that_never_ends(server: Server, key: str) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=30) as connection:
         head = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: 100\r\n\r\n"
         started = time.monotonic()
         connection.sendall(head.encode() + b'{"messages"')

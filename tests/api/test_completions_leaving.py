@@ -23,7 +23,7 @@ PATH = "/api/v1/chat/completions"
 
 def open_stream(server: Server, key: str, question: str, **body: object) -> tuple[socket.socket, str]:
     """Ask for a stream, read its head and its first text; return the connection and the request's id."""
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
     raw = json.dumps({"messages": [{"role": "user", "content": question}], "stream": True, **body}).encode()
     head = (
         f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(raw)}\r\n\r\n"
@@ -39,7 +39,7 @@ def open_stream(server: Server, key: str, question: str, **body: object) -> tupl
 
 
 def recorded(request_id: str) -> UsageRecord:
-    return wait_for(lambda: UsageRecord.objects.filter(pk=request_id).first(), "the request is recorded", seconds=5)
+    return wait_for(lambda: UsageRecord.objects.filter(pk=request_id).first(), "the request is recorded")
 
 
 def test_a_client_that_leaves_in_the_middle(server: Server, provider: FakeProvider) -> None:
@@ -49,7 +49,7 @@ def test_a_client_that_leaves_in_the_middle(server: Server, provider: FakeProvid
     connection, request_id = open_stream(server, key, question, chatId="c")
     left = time.monotonic()
     connection.close()
-    provider_left = wait_for(lambda: provider.left_at.get(question), "the provider's call is cancelled", seconds=3)
+    provider_left = wait_for(lambda: provider.left_at.get(question), "the provider's call is cancelled")
     assert provider_left - left < 1
     record = recorded(request_id)
     assert (record.outcome, record.status) == (Outcome.CANCELLED, 200)
@@ -66,14 +66,12 @@ def test_a_client_that_leaves_before_the_answer(server: Server, provider: FakePr
         api_key, key = factories.make_key(app=app)
         question = factories.unique("leaving early")
         body = json.dumps({"messages": [{"role": "user", "content": question}], "stream": stream, "chatId": "c"})
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=5)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
         connection.request("POST", PATH, body, {"Authorization": f"Bearer {key}"})
         wait_for(lambda question=question: provider.calls_about(question), "the provider is asked")
         connection.close()
         wait_for(lambda question=question: provider.left_at.get(question), "the call is cancelled", seconds=2)
-        record = wait_for(
-            lambda api_key=api_key: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5
-        )
+        record = wait_for(lambda api_key=api_key: UsageRecord.objects.filter(key=api_key).first(), "it is recorded")
         assert record.outcome == Outcome.CANCELLED
         assert messages_of(app, "c") == []
 
@@ -87,12 +85,12 @@ def test_a_client_that_asked_for_more_before_it_left(server: Server, provider: F
     head = (
         f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
     )
-    connection = socket.create_connection(("127.0.0.1", server.port), timeout=5)
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=30)
     connection.sendall(head.encode() + body + b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     wait_for(lambda: provider.calls_about(question), "the provider is asked")
     connection.close()
     wait_for(lambda: provider.left_at.get(question), "the call is cancelled", seconds=3)
-    record = wait_for(lambda: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5)
+    record = wait_for(lambda: UsageRecord.objects.filter(key=api_key).first(), "it is recorded")
     assert record.outcome == Outcome.CANCELLED
 
 
@@ -176,7 +174,7 @@ def test_a_server_told_to_end_records_what_is_open(provider: FakeProvider, tmp_p
         connection, request_id = open_stream(server, key, factories.unique("outcome"), chatId="c")
         server.process.send_signal(signal.SIGTERM)
         # uvicorn ends by the signal that ended it, once everything is done.
-        assert server.process.wait(25) in (0, -signal.SIGTERM)
+        assert server.process.wait(60) in (0, -signal.SIGTERM)
     connection.close()
     record = UsageRecord.objects.get(pk=request_id)
     assert record.outcome == Outcome.CANCELLED
@@ -201,4 +199,4 @@ def test_a_full_server_refuses_and_recovers(provider: FakeProvider, tmp_path: Pa
         check_refusal(server.ask(quick), "service_unavailable")
         check_refusal(server.ask(quick, stream=True), "service_unavailable")
         connection.close()
-        wait_for(lambda: server.ask(quick).status_code == 200, "there is room again", seconds=5)
+        wait_for(lambda: server.ask(quick).status_code == 200, "there is room again")

@@ -102,7 +102,7 @@ def test_metrics_are_told_all_the_while(far_server: Server, proxy: DatabaseProxy
     def lag() -> float:
         return value_of(parse(far_server.get("/metrics").text), "fastgpt_listener_lag_seconds")
 
-    wait_for(lambda: "fastgpt_server_processes" in far_server.get("/metrics").text, "the heartbeats", seconds=6)
+    wait_for(lambda: "fastgpt_server_processes" in far_server.get("/metrics").text, "the heartbeats")
     proxy.cut()
     wait_for(lambda: lag() > 3, "the listener is silent", seconds=10)
     assert "fastgpt_server_processes" not in far_server.get("/metrics").text
@@ -133,7 +133,7 @@ def test_an_answer_whose_record_cannot_be_written_yet(
         check_refusal(response, "service_unavailable")
     proxy.mend()
     request_id = response.headers["x-request-id"]
-    wait_for(lambda: UsageRecord.objects.filter(pk=request_id).exists(), "the record is written", seconds=5)
+    wait_for(lambda: UsageRecord.objects.filter(pk=request_id).exists(), "the record is written")
     assert len(messages_of(app, "c")) == 2
 
 
@@ -152,7 +152,7 @@ def test_five_seconds_without_it_while_reserving(
     assert not provider.calls_about("refused")
     proxy.mend()
     wait_for(lambda: far_server.ask(key).status_code == 200, "it recovers by itself", seconds=5)
-    wait_for(lambda: not Reservation.objects.filter(key=api_key).exists(), "all is settled", seconds=5)
+    wait_for(lambda: not Reservation.objects.filter(key=api_key).exists(), "all is settled")
     counter = Counter.objects.get(limit=made)
     assert (counter.used, counter.reserved) == (2, 0)
     assert UsageRecord.objects.filter(key=api_key).count() == 2
@@ -167,11 +167,11 @@ def test_an_admission_that_nobody_heard_of(far_server: Server, proxy: DatabasePr
         with transaction.atomic():
             Counter.objects.select_for_update().get(limit=made)
             answer = pool.submit(far_server.ask, key, "unheard")
-            wait_for(lambda: waits_for_a_lock("apikeys_reserve("), "the statement waits", seconds=5)
+            wait_for(lambda: waits_for_a_lock("apikeys_reserve("), "the statement waits")
             proxy.cut()
             check_refusal(answer.result(), "service_unavailable")
         proxy.mend()
-        wait_for(lambda: Reservation.objects.filter(key=api_key).exists(), "it is admitted", seconds=5)
+        wait_for(lambda: Reservation.objects.filter(key=api_key).exists(), "it is admitted")
     wait_for(lambda: not Reservation.objects.filter(key=api_key).exists(), "it is given back", seconds=30)
     counter = Counter.objects.get(limit=made)
     assert (counter.used, counter.reserved) == (0, 0)
@@ -198,7 +198,7 @@ def test_five_seconds_without_it_while_settling(
     asked = len(provider.calls)
     with ThreadPoolExecutor(4) as pool:
         answers = [pool.submit(far_server.ask, key, f"question {number}") for number in range(4)]
-        wait_for(lambda: len(provider.calls) == asked + 4, "all are at the provider", seconds=5)
+        wait_for(lambda: len(provider.calls) == asked + 4, "all are at the provider")
         proxy.cut()
         down = time.monotonic()
         wait_for(lambda: time.monotonic() - down > 5, "five seconds", seconds=6)

@@ -37,7 +37,7 @@ def no_drift() -> Iterator[None]:
     """After each test counters and ledger agree, for every limit that it made."""
     before = newest_limit()
     yield
-    wait_for(lambda: not drifted_since(before), "drift is 0", seconds=5)
+    wait_for(lambda: not drifted_since(before), "drift is 0")
 
 
 def embed(server: Server, key: str, texts: Any, model: str = STATIC, **body: Any) -> httpx2.Response:
@@ -307,7 +307,7 @@ def embedding(server: Server, provider: FakeProvider) -> Iterator[tuple[Any, htt
     """A call whose provider is being waited for."""
     api_key, key = factories.make_key(make_team_with(provider, "never"))
     text = factories.unique("under way")
-    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=10)) as connection:
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)) as connection:
         body = json.dumps({"model": "never", "input": text})
         connection.request("POST", PATH, body, {"Authorization": f"Bearer {key}"})
         wait_for(lambda: [text] in provider.embedded_by("never"), "the provider is asked")
@@ -318,7 +318,7 @@ def test_a_caller_who_leaves(server: Server, provider: FakeProvider) -> None:
     """The provider was asked, so the bound is charged."""
     with embedding(server, provider) as (api_key, connection):
         connection.close()
-        record = wait_for(lambda: UsageRecord.objects.filter(key=api_key).first(), "it is recorded", seconds=5)
+        record = wait_for(lambda: UsageRecord.objects.filter(key=api_key).first(), "it is recorded")
     assert record.outcome == Outcome.CANCELLED
     assert (record.prompt_tokens > 0, record.token_source) == (True, TokenSource.BOUND)
 

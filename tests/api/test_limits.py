@@ -57,7 +57,7 @@ def no_drift() -> Iterator[None]:
     """After each test counters and ledger agree, for every limit that it made."""
     before = newest_limit()
     yield
-    wait_for(lambda: not drifted_since(before), "drift is 0", seconds=5)
+    wait_for(lambda: not drifted_since(before), "drift is 0")
 
 
 @pytest.fixture
@@ -168,7 +168,7 @@ def test_requests_at_the_same_time(server: Server, provider: FakeProvider) -> No
     check_refusal(refused, "rate_limit_exceeded")
     assert refused.headers["retry-after"] == "1"
     connection.close()
-    wait_for(lambda: counts(made) == (0, 0), "its place is given back", seconds=3)
+    wait_for(lambda: counts(made) == (0, 0), "its place is given back")
     other, _ = open_stream(server, key, factories.unique("open"))
     other.close()
 
@@ -180,7 +180,7 @@ def test_room_that_only_others_hold_is_waited_for(server: Server, provider: Fake
     connection, _ = open_stream(server, key, factories.unique("holding"))
     check_refusal(server.ask(key, stream=True), "rate_limit_exceeded")
     connection.close()
-    wait_for(lambda: not Reservation.objects.filter(key=api_key).exists(), "it is settled", seconds=3)
+    wait_for(lambda: not Reservation.objects.filter(key=api_key).exists(), "it is settled")
     check_refusal(server.ask(key, stream=True), "insufficient_quota")
 
 
@@ -268,7 +268,7 @@ def test_as_many_at_the_same_time_as_allowed(four_servers: list[Server], provide
         tally = Tally(stream.recv(12)[9:] for stream in streams)
         assert tally == {b"200": 100, b"429": 300}
         assert counts(made) == (0, 100)
-    wait_for(lambda: counts(made) == (0, 0), "all places are given back", seconds=10)
+    wait_for(lambda: counts(made) == (0, 0), "all places are given back")
 
 
 def fire(servers: list[Server], key: str) -> Tally[int]:
@@ -342,11 +342,11 @@ def test_a_killed_server(server: Server, provider: FakeProvider, tmp_path: Path)
         readers = [threading.Thread(target=read_to_the_end, args=(*stream, complete)) for stream in streams]
         for reader in readers:
             reader.start()
-        wait_for(lambda: len(complete) >= 20, "some have ended", seconds=20)
+        wait_for(lambda: len(complete) >= 20, "some have ended")
         doomed.process.send_signal(signal.SIGKILL)
-        doomed.process.wait(5)
+        doomed.process.wait(30)
         for reader in readers:
-            reader.join(10)
+            reader.join(30)
     assert 20 <= len(complete) < 200
     records = {record.pk: record for record in UsageRecord.objects.filter(key=api_key)}
     assert {records[request_id].outcome for request_id in complete} == {Outcome.COMPLETE}
@@ -389,7 +389,7 @@ def test_a_late_settlement_replaces_what_was_written_off(server: Server, provide
     assert counts(tokens) == (4 + 16, 0)
     stream.close()
     record = wait_for(
-        lambda: UsageRecord.objects.filter(pk=request_id, outcome=Outcome.CANCELLED).first(), "it is settled", seconds=5
+        lambda: UsageRecord.objects.filter(pk=request_id, outcome=Outcome.CANCELLED).first(), "it is settled"
     )
     assert counts(tokens) == (record.prompt_tokens + record.completion_tokens, 0)
     assert server_id

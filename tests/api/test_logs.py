@@ -21,7 +21,7 @@ def line_of(server: Server, response: httpx2.Response) -> dict[str, Any]:
         lines = (json.loads(line) for line in server.log().splitlines() if line.endswith("}"))
         return next((line for line in lines if line.get("request_id") == request_id), None)
 
-    return wait_for(find, "the request is logged", seconds=2)
+    return wait_for(find, "the request is logged")
 
 
 def test_it_works(server: Server, provider: FakeProvider) -> None:

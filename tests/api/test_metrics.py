@@ -136,7 +136,7 @@ def test_an_open_stream(server: Server, provider: FakeProvider) -> None:
         assert next(pieces)
         moves.wait_for(1, "fastgpt_open_streams")
         # The stream, and the reading itself.
-        wait_for(lambda: value_of(scrape(server), "fastgpt_open_requests") >= 1, "the open request", seconds=5)
+        wait_for(lambda: value_of(scrape(server), "fastgpt_open_requests") >= 1, "the open request")
         assert moves.by("fastgpt_requests_total", endpoint="chat.completions", status="200") == 0
     moves.wait_for(1, "fastgpt_requests_total", endpoint="chat.completions", status="200")
     moves.wait_for(1, "fastgpt_time_to_first_byte_seconds_count", endpoint="chat.completions")
@@ -169,10 +169,10 @@ def test_the_machinery_is_told(server: Server, provider: FakeProvider) -> None:
     server.ask(key)
     moves = Moves(server)
     server.ask(key)
-    wait_for(lambda: moves.by("fastgpt_cache_hits_total", cache="key-lookup") >= 1, "a hit", seconds=5)
-    wait_for(lambda: moves.by("fastgpt_cache_hits_total", cache="app-lookup") >= 1, "a hit", seconds=5)
+    wait_for(lambda: moves.by("fastgpt_cache_hits_total", cache="key-lookup") >= 1, "a hit")
+    wait_for(lambda: moves.by("fastgpt_cache_hits_total", cache="app-lookup") >= 1, "a hit")
     server.ask(make_app_key(provider))
-    wait_for(lambda: moves.by("fastgpt_cache_misses_total", cache="key-lookup") >= 1, "a miss", seconds=5)
+    wait_for(lambda: moves.by("fastgpt_cache_misses_total", cache="key-lookup") >= 1, "a miss")
     samples = scrape(server)
     assert 0 <= samples["fastgpt_listener_lag_seconds", frozenset()] < 3
     batchers = {dict(labels)["batcher"] for name, labels in samples if name == "fastgpt_batcher_queue_length"}
@@ -181,7 +181,7 @@ def test_the_machinery_is_told(server: Server, provider: FakeProvider) -> None:
         == {batcher.name for batcher in BATCHERS}
         >= {"key-lookup", "app-lookup", "reserve", "recorder", "usage"}
     )
-    wait_for(lambda: value_of(scrape(server), "fastgpt_server_processes") >= 1, "the heartbeat", seconds=10)
+    wait_for(lambda: value_of(scrape(server), "fastgpt_server_processes") >= 1, "the heartbeat")
 
 
 def test_no_key_is_named(server: Server, provider: FakeProvider) -> None:
@@ -207,8 +207,8 @@ def test_each_key_is_named_where_that_is_wanted(guarded_server: Server) -> None:
     def counted(labels: dict[str, str]) -> float:
         return value_of(scrape(guarded_server, key=TOKEN), "fastgpt_requests_total", **labels)
 
-    wait_for(lambda: counted(of_key) == 2, "two requests of the key", seconds=5)
-    wait_for(lambda: counted(of_none) == 1, "one request of no key", seconds=5)
+    wait_for(lambda: counted(of_key) == 2, "two requests of the key")
+    wait_for(lambda: counted(of_none) == 1, "one request of no key")
     assert key not in guarded_server.get("/metrics", TOKEN).text
 
 

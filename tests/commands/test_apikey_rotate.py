@@ -5,6 +5,7 @@ import os
 import pwd
 import subprocess
 import sys
+from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
@@ -16,6 +17,7 @@ from apikeys.keys.models import ApiKey
 from tests.environment import PROJECT
 from tests.support import factories
 from tests.support.commands import call, manage, refusal, variables
+from tests.support.processes import ending
 
 
 @pytest.fixture
@@ -76,11 +78,11 @@ def test_bad_overlap(api_key, text):
 
 def test_processes_that_rotate_at_once_leave_at_most_two_live(api_key):
     command = [sys.executable, "manage.py", "apikey", "rotate", api_key.pk, "--overlap", "1h"]
-    processes = [
-        subprocess.Popen(command, cwd=PROJECT, env=variables(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        for _ in range(4)
-    ]
-    plaintexts = {process.communicate(timeout=60)[0].decode().strip() for process in processes}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with ExitStack() as stack:
+        started = [subprocess.Popen(command, cwd=PROJECT, env=variables(), **pipes) for _ in range(4)]
+        processes = [stack.enter_context(ending(process)) for process in started]
+        plaintexts = {process.communicate(timeout=60)[0].decode().strip() for process in processes}
     assert [process.returncode for process in processes] == [0] * 4
     assert len(plaintexts) == 4
     assert api_key.secrets.count() == 5

@@ -41,12 +41,11 @@ def paste(script: str, data_dir: Path, backup: Path) -> None:
     )
 
 
-def test_an_old_key_answers_from_a_restored_backup(data_dir: Path, tmp_path: Path) -> None:
+def test_an_old_key_answers_from_a_restored_backup(installed_data_dir: Path, tmp_path: Path) -> None:
     backup = tmp_path / "backup"
-    assert manage("migrate", data_dir=data_dir).returncode == 0
-    key = manage("shell", "-v0", "-c", SEED, data_dir=data_dir).stdout.strip()
+    key = manage("shell", "-v0", "-c", SEED, data_dir=installed_data_dir).stdout.strip()
     assert key.startswith("fastgpt-")
-    paste(commands_of("Backup"), data_dir, backup)
+    paste(commands_of("Backup"), installed_data_dir, backup)
     assert {path.name for path in backup.iterdir()} == {"database.dump", "secrets.env"}
     assert (backup / "secrets.env").stat().st_mode & 0o077 == 0
     with temporary_data_dir() as empty:

@@ -27,7 +27,7 @@ def explained(request_id: str) -> str:
 
 def kept(request_id: str) -> str:
     """An explanation that is written a moment after the answer."""
-    return wait_for(lambda: manage("explain", request_id).stdout, "it is kept", seconds=10)
+    return wait_for(lambda: manage("explain", request_id).stdout, "it is kept")
 
 
 def test_a_charge(server: Server, provider: FakeProvider) -> None:

@@ -13,20 +13,25 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import connection
 from django.utils import timezone
+from procrastinate.contrib.django.models import ProcrastinateJob
 from procrastinate.jobs import Job
 
 from apikeys import outbound
 from apikeys.accounting.limits import Limit
 from apikeys.accounting.reconciliation import Reconciliation, reconcile_and_remember
+from apikeys.accounting.rollup import LOCK
 from apikeys.alerts.deliveries import Channel, Delivery
 from apikeys.alerts.models import Alert
 from apikeys.alerts.webhooks import Webhook
-from apikeys.jobs import queue_deliveries, reconcile
+from apikeys.hot_path import connections
+from apikeys.jobs import queue_deliveries, reconcile, rescue, roll_up
 from apikeys.worker import BackOff
-from fastgpt_site.management.commands.jobs import CONCURRENCY
+from fastgpt_site.management.commands.jobs import CONCURRENCY, END_SECONDS
+from fastgpt_site.process.serving import JOBS_STOP_SECONDS
 from tests.environment import PROJECT
 from tests.support import commands, factories
 from tests.support.processes import Running, wait_for
@@ -91,7 +96,7 @@ def worker(**changes: str) -> Iterator[Running]:
         wait_for(lambda: workers() - before, "a worker: " + running.all_output)
         yield running
     finally:
-        running.end()
+        running.close()
 
 
 def workers() -> set[int]:
@@ -289,6 +294,52 @@ def test_worker_ended_in_the_middle(receiver):
         assert running.wait() == 0
     assert is_delivered(alert)
     assert delivery_of(alert).attempts == 1
+
+
+def process(condition: str) -> Running:
+    """The worker in a condition of `tests.support.jobs_process`, which may have ended before it is seen."""
+    variables = commands.variables()
+    data_dir = Path(variables.pop("DATA_DIR"))
+    return Running(condition, data_dir=data_dir, program=("-m", "tests.support.jobs_process"), **variables)
+
+
+def test_told_to_end_while_it_starts():
+    """At the moment at which a cancellation would be lost, with which the worker would never end."""
+    running = process("deaf")
+    try:
+        assert running.wait(60) == 0, running.all_output
+    finally:
+        running.close()
+    assert workers() == set()
+
+
+def test_a_job_that_cannot_be_cut_off():
+    """The process ends in spite of a thread that waits for the database, and its job is run by the next."""
+    assert END_SECONDS < JOBS_STOP_SECONDS
+    with psycopg.connect(**connections.parameters(direct=True)) as holder:
+        holder.execute(LOCK)
+        roll_up.defer(timestamp=0)
+        running = process("hurried")
+        try:
+            wait_for(is_waiting, "the job waits", seconds=60)
+            dying = workers()
+            running.process.send_signal(signal.SIGTERM)
+            assert running.wait(60) == 1
+        finally:
+            running.close()
+    # It says what it waited for.
+    assert "in roll_up" in "".join(running.err)
+    assert ProcrastinateJob.objects.filter(task_name="statistics", status="doing").exists()
+    forget(dying)
+    with worker():
+        rescue.defer(timestamp=0)
+        wait_for(lambda: not ProcrastinateJob.objects.filter(task_name="statistics").exists(), "it is run again")
+
+
+def is_waiting() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT EXISTS (SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)")
+        return bool(cursor.fetchone()[0])
 
 
 def test_redirect_is_not_followed(receiver):

@@ -74,7 +74,7 @@ def test_kill_9_in_the_middle() -> None:
             wait_for(middle, "it is being read", seconds=120)
             dying = workers()
             os.kill(running.process.pid, signal.SIGKILL)
-            running.process.wait(10)
+            running.process.wait(30)
         kills.append(collection.chunks_read)
         forget(dying)
         look()

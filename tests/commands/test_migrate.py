@@ -60,6 +60,7 @@ def connected(data_dir: Path) -> psycopg.Connection[tuple[int, int]]:
         for line in (data_dir / "secrets.env").read_text().splitlines()
         if line.startswith("DATABASE_PASSWORD=")
     )
+    cluster.ensure(data_dir, password, None)
     parameters = {"host": str(cluster.folder(data_dir)), "user": "postgres", "dbname": "fastgpt", "password": password}
     return psycopg.connect(**parameters, autocommit=True)
 
@@ -73,10 +74,9 @@ def test_there_and_back(data_dir: Path) -> None:
 
 
 @pytest.mark.parametrize("is_settled", [False, True], ids=["open", "settled"])
-def test_sql_files_run_again(data_dir: Path, is_settled: bool) -> None:
+def test_sql_files_run_again(installed_data_dir: Path, is_settled: bool) -> None:
     """They change nothing, and a request that was under way is charged once."""
-    migrate(data_dir)
-    with connected(data_dir) as connection:
+    with connected(installed_data_dir) as connection:
         connection.execute(OPEN_REQUEST)
         assert connection.execute(COUNTER).fetchall() == [(0, 60)]
         if is_settled:

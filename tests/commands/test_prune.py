@@ -1,12 +1,11 @@
 """`manage.py prune`: detail goes, totals stay."""
 
 import json
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import date, timedelta
 
 import pytest
@@ -29,7 +28,7 @@ from tests.support import factories
 from tests.support.commands import call, manage, refusal, variables
 from tests.support.conversations import make_app
 from tests.support.fake_provider import FakeProvider
-from tests.support.processes import wait_for
+from tests.support.processes import ending, wait_for
 
 DAYS = "40"
 GROUPS = ["team", "key", "app", "model", "endpoint", "day"]
@@ -210,11 +209,8 @@ def test_killed_in_the_middle(raw: Connection) -> None:
         use(api_key, 500, days_ago=50)
         add_limit(api_key)
     before = reports(done.team), reports(halfway.team)
-    with held_up(halfway, days_ago=50):
-        process = start_prune()
+    with held_up(halfway, days_ago=50), ending(start_prune()):
         wait_for(lambda: waits(raw, "INSERT INTO apikeys_dailyusage"), "the prune is in a transaction")
-        process.send_signal(signal.SIGKILL)
-        process.communicate(timeout=10)
     wait_for(lambda: not waits(raw, "INSERT INTO apikeys_dailyusage"), "its transaction is over")
     assert (reports(done.team), reports(halfway.team)) == before
     assert drifts() == 0
@@ -231,7 +227,8 @@ def test_two_at_once(team: Team) -> None:
     add_limit(other)
     before = reports(team), reports(other.team)
     count = old(team) + old(other.team)
-    outputs = [process.communicate(timeout=60) for process in [start_prune(), start_prune()]]
+    with ending(start_prune()) as first, ending(start_prune()) as second:
+        outputs = [process.communicate(timeout=60) for process in (first, second)]
     assert [err for _, err in outputs] == [b"", b""]
     assert sum(json.loads(out)["records"] for out, _ in outputs) >= count
     assert old(team) + old(other.team) == 0
@@ -243,14 +240,13 @@ def test_while_a_server_takes_requests(server: Server, provider: FakeProvider) -
     api_key, key = factories.make_key(app=make_app(provider))
     use(api_key, 3 * RECORDS_PER_BATCH, days_ago=70, span=30)
     limits = [add_limit(api_key), add_limit(api_key, "requests", "day")]
-    process = start_prune()
     statuses: list[int] = []
-    while process.poll() is None:
-        statuses.append(server.ask(key).status_code)
-    assert (process.wait(10), old(api_key.team)) == (0, 0)
-    process.communicate()
+    with ending(start_prune()) as process:
+        while process.poll() is None:
+            statuses.append(server.ask(key).status_code)
+    assert (process.returncode, old(api_key.team)) == (0, 0)
     assert set(statuses) == {200}
-    wait_for(lambda: not drifts(), "the last request is settled", seconds=5)
+    wait_for(lambda: not drifts(), "the last request is settled")
     used = [Counter.objects.get(limit=limit).used for limit in limits]
     assert used == [3 * RECORDS_PER_BATCH + len(statuses), len(statuses)]
 
@@ -266,14 +262,14 @@ def test_a_budget_made_while_records_are_moved(raw: Connection) -> None:
         finally:
             connection.close()
 
-    with ThreadPoolExecutor() as pool:
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
         with held_up(api_key, days_ago=50):
-            process = start_prune()
+            process = stack.enter_context(ending(start_prune()))
             wait_for(lambda: waits(raw, "INSERT INTO apikeys_dailyusage"), "the prune is in a transaction")
             adding = pool.submit(add)
             wait_for(lambda: waits(raw, 'INSERT INTO "apikeys_limit"'), "the limit waits")
-        limit = adding.result(timeout=30)
-    assert process.communicate(timeout=30)[1] == b""
+        limit = adding.result(timeout=60)
+        assert process.communicate(timeout=60)[1] == b""
     assert not UsageRecord.objects.filter(key=api_key).exists()
     assert Counter.objects.get(limit=limit).used == 500
     assert drifts() == 0
@@ -282,13 +278,13 @@ def test_a_budget_made_while_records_are_moved(raw: Connection) -> None:
 def test_a_report_made_while_records_are_moved(raw: Connection) -> None:
     api_key, _ = factories.make_key()
     use(api_key, 500, days_ago=50)
-    with held_up(api_key, days_ago=50):
-        process = start_prune()
-        wait_for(lambda: waits(raw, "INSERT INTO apikeys_dailyusage"), "the prune is in a transaction")
-        assert requests(api_key.team) == 500
-    while process.poll() is None:
-        assert requests(api_key.team) == 500
-    process.communicate()
+    with ExitStack() as stack:
+        with held_up(api_key, days_ago=50):
+            process = stack.enter_context(ending(start_prune()))
+            wait_for(lambda: waits(raw, "INSERT INTO apikeys_dailyusage"), "the prune is in a transaction")
+            assert requests(api_key.team) == 500
+        while process.poll() is None:
+            assert requests(api_key.team) == 500
     assert requests(api_key.team) == 500
 
 

@@ -159,10 +159,10 @@ def test_crashed_part_is_started_again(site, part):
     assert before not in processes_of(site.data_dir, part)
 
 
-def test_second_run_says_how_to_make_new_keys(data_dir):
+def test_second_run_says_how_to_make_new_keys(installed_data_dir):
     port = str(free_port())
-    with running("quickstart", "--json", "--port", port, data_dir=data_dir) as command:
-        facts = read_details(command)
+    with running("quickstart", "--json", "--port", port, data_dir=installed_data_dir) as command:
+        facts = read_facts(command)
         with closing(http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)) as connection:
             body = {"stream": True, "max_tokens": 32, "messages": [{"role": "user", "content": "Tell me a story."}]}
             headers = {"Authorization": f"Bearer {facts['app_key']}", "Content-Type": "application/json"}
@@ -173,9 +173,9 @@ def test_second_run_says_how_to_make_new_keys(data_dir):
             command.process.send_signal(signal.SIGTERM)
             assert b"[DONE]" in answer.read()
         assert command.wait() == 0, command.all_output
-    assert processes_of(data_dir) == {}
+    assert processes_of(installed_data_dir) == {}
 
-    with running("quickstart", "--port", port, data_dir=data_dir) as command:
+    with running("quickstart", "--port", port, data_dir=installed_data_dir) as command:
         command.wait_for_output("curl")
         text = "".join(command.out)
         (rotate,) = re.findall(r"DATA_DIR=.*apikey rotate [0-9a-f]{24}(?=\s+# app key)", text)
@@ -192,26 +192,26 @@ def test_second_run_says_how_to_make_new_keys(data_dir):
         assert rotated.returncode == 0, rotated.stderr
         assert "fastgpt-" in rotated.stdout
         assert command.end(signal.SIGINT) == 0, command.all_output
-    assert processes_of(data_dir) == {}
+    assert processes_of(installed_data_dir) == {}
 
 
-def test_killed_supervisor_leaves_no_server_and_no_model(data_dir):
+def test_killed_supervisor_leaves_no_server_and_no_model(installed_data_dir):
     port = free_port()
     # What it cannot remove any more is removed with the data folder.
-    temporary = str(data_dir)
-    with running("quickstart", "--json", "--port", str(port), data_dir=data_dir, TMPDIR=temporary) as command:
-        first = read_details(command)
+    temporary = str(installed_data_dir)
+    with running("quickstart", "--json", "--port", str(port), data_dir=installed_data_dir, TMPDIR=temporary) as command:
+        first = read_facts(command)
         command.end(signal.SIGKILL)
     wait_for(
-        lambda: not [line for line in processes_of(data_dir).values() if "postgres" not in line],
+        lambda: not [line for line in processes_of(installed_data_dir).values() if "postgres" not in line],
         "its children are gone",
     )
     assert get(port, "/healthz") == (0, b"")
 
-    with running("quickstart", "--json", "--port", str(port), data_dir=data_dir) as command:
-        assert read_details(command) == first | dict.fromkeys(("admin_password", "app_key", "film_key", "global_key"))
+    with running("quickstart", "--json", "--port", str(port), data_dir=installed_data_dir) as command:
+        assert read_facts(command) == first | dict.fromkeys(("admin_password", "app_key", "film_key", "global_key"))
         assert command.end() == 0
-    assert processes_of(data_dir) == {}
+    assert processes_of(installed_data_dir) == {}
 
 
 @pytest.mark.parametrize("moment", ["Starting the database", "Applying", "Starting the server"])
@@ -222,13 +222,13 @@ def test_interrupted_start_leaves_nothing(data_dir, moment):
     assert processes_of(data_dir) == {}
 
 
-def test_second_ctrl_c_ends_at_once(data_dir):
-    with running("quickstart", "--json", "--port", str(free_port()), data_dir=data_dir) as command:
-        read_details(command)
-        worker = only(data_dir, "fastgpt_site.process.worker")
+def test_second_ctrl_c_ends_at_once(installed_data_dir):
+    with running("quickstart", "--json", "--port", str(free_port()), data_dir=installed_data_dir) as command:
+        read_facts(command)
+        worker = only(installed_data_dir, "fastgpt_site.process.worker")
         # A server that does not react: the first Ctrl-C waits for it, the second does not.
         os.kill(worker, signal.SIGSTOP)
         command.process.send_signal(signal.SIGINT)
         wait_for(lambda: "Stopping the server." in "".join(command.err), "stopping")
         assert command.end(signal.SIGINT, seconds=5) == 128 + signal.SIGINT
-    wait_for(lambda: processes_of(data_dir) == {}, "nothing is left")
+    wait_for(lambda: processes_of(installed_data_dir) == {}, "nothing is left")

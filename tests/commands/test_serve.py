@@ -55,26 +55,26 @@ def test_it_works(data_dir):
     assert processes_of(data_dir) == {}
 
 
-def test_node_without_jobs(data_dir):
+def test_node_without_jobs(installed_data_dir):
     port = free_port()
-    with running("serve", "--no-jobs", "--port", str(port), data_dir=data_dir) as command:
+    with running("serve", "--no-jobs", "--port", str(port), data_dir=installed_data_dir) as command:
         command.wait_for_output("Serving")
-        assert not processes_of(data_dir, "manage.py jobs")
+        assert not processes_of(installed_data_dir, "manage.py jobs")
         status, body = get(port, "/readyz")
         assert status == 503
         assert json.loads(body)["parts"]["jobs"] == "no worker"
         # One worker is enough, wherever it runs.
-        with running("jobs", data_dir=data_dir) as jobs:
+        with running("jobs", data_dir=installed_data_dir) as jobs:
             wait_for(lambda: get(port, "/readyz")[0] == 200, "ready")
             assert jobs.end() == 0, jobs.all_output
         assert command.end() == 0
 
 
-def test_metrics_are_of_all_workers_and_outlive_one(data_dir):
+def test_metrics_are_of_all_workers_and_outlive_one(installed_data_dir):
     port = free_port()
-    with running("serve", "--workers", "2", data_dir=data_dir, PORT=str(port)) as command:
+    with running("serve", "--workers", "2", data_dir=installed_data_dir, PORT=str(port)) as command:
         command.wait_for_output("Serving")
-        workers = wait_for(lambda: both(processes_of(data_dir, "fastgpt_site.process.worker")), "two workers")
+        workers = wait_for(lambda: both(processes_of(installed_data_dir, "fastgpt_site.process.worker")), "two workers")
         folder = metrics_folder(workers[0])
         asked = 0
 
@@ -93,18 +93,19 @@ def test_metrics_are_of_all_workers_and_outlive_one(data_dir):
             return all(counted_by(folder, worker) for worker in workers)
 
         wait_for(is_counted_by_each, "each worker has counted")
-        wait_for(lambda: counted() == asked, "all are counted", seconds=5)
+        wait_for(lambda: counted() == asked, "all are counted")
         assert sum(counted_by(folder, worker) for worker in workers) == asked
 
         os.kill(workers[0], signal.SIGKILL)
         successors = wait_for(
-            lambda: both(set(processes_of(data_dir, "fastgpt_site.process.worker")) - {workers[0]}), "two workers again"
+            lambda: both(set(processes_of(installed_data_dir, "fastgpt_site.process.worker")) - {workers[0]}),
+            "two workers again",
         )
         assert counted() == asked
         assert not list(folder.glob(f"gauge_live*_{workers[0]}.db"))
         workers = successors
         wait_for(is_counted_by_each, "each worker has counted, the new one too")
-        wait_for(lambda: counted() == asked, "all are counted", seconds=5)
+        wait_for(lambda: counted() == asked, "all are counted")
         assert command.end() == 0
         assert not folder.exists()
 
@@ -131,16 +132,16 @@ def counted_by(folder: Path, worker: int) -> float:
     )
 
 
-def test_two_supervisors_share_the_database_and_the_last_one_stops_it(data_dir):
+def test_two_supervisors_share_the_database_and_the_last_one_stops_it(installed_data_dir):
     ports = free_port(), free_port()
-    with running("serve", "--port", str(ports[0]), data_dir=data_dir) as first:
-        with running("serve", "--no-migrate", "--port", str(ports[1]), data_dir=data_dir) as second:
+    with running("serve", "--port", str(ports[0]), data_dir=installed_data_dir) as first:
+        with running("serve", "--no-migrate", "--port", str(ports[1]), data_dir=installed_data_dir) as second:
             for command in (first, second):
                 command.wait_for_output("Serving")
             assert second.end() == 0
-        assert processes_of(data_dir, "postgres")
+        assert processes_of(installed_data_dir, "postgres")
         assert first.end() == 0
-    assert processes_of(data_dir) == {}
+    assert processes_of(installed_data_dir) == {}
 
 
 def test_port_in_use(data_dir):

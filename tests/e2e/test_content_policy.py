@@ -65,7 +65,7 @@ def test_injected_script_does_not_run(server, page: Page, showcase: Showcase, vi
     sign_in(page.context, showcase.user, server.url)
     page.goto("/admin/", wait_until="networkidle")
     page.evaluate(f"() => {{ {injection} }}")
-    wait_for(lambda: page.evaluate("() => true") and violations, "the report", seconds=5)
+    wait_for(lambda: page.evaluate("() => true") and violations, "the report")
     assert page.evaluate("window.ran") is None
 
 
@@ -76,7 +76,7 @@ def test_foreign_script_is_not_loaded(server, page: Page, showcase: Showcase, vi
         "() => { const s = document.createElement('script'); s.src = 'http://127.0.0.1:9/x.js';"
         " document.head.append(s) }"
     )
-    wait_for(lambda: page.evaluate("() => true") and violations, "the report", seconds=5)
+    wait_for(lambda: page.evaluate("() => true") and violations, "the report")
     assert "script-src-elem http://127.0.0.1:9/x.js" in violations[0]
 
 

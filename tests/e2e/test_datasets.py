@@ -196,7 +196,7 @@ def test_search(page: Page, user, dataset):
     page.get_by_role("region", name="By words").get_by_role("link", name="The film, 0").click()
     page.get_by_label("Answer").fill("Ang Lee")
     page.get_by_role("button", name="Save", exact=True).click()
-    wait_for(lambda: Datum.objects.filter(dataset=dataset, a="Ang Lee").exists(), "the change", seconds=5)
+    wait_for(lambda: Datum.objects.filter(dataset=dataset, a="Ang Lee").exists(), "the change")
 
 
 def test_vectors_that_are_made_anew(page: Page, user, dataset, provider):

@@ -16,14 +16,14 @@ from tests.support.processes import environment
 
 
 def call(*arguments: str) -> tuple[str, str]:
-    """What the command wrote to standard output and to standard error."""
+    """Return what the command wrote to standard output and to standard error."""
     out, err = StringIO(), StringIO()
     call_command(*arguments, stdout=out, stderr=err)
     return out.getvalue(), err.getvalue()
 
 
 def variables() -> dict[str, str]:
-    """The environment of a process that works on this session's test database."""
+    """Return the environment of a process that works on this session's test database."""
     data_dir = Path(os.environ["DATA_DIR"])
     parameters = connection.settings_dict
     account = f"{parameters['USER']}:{quote(str(parameters['PASSWORD']))}"
@@ -39,14 +39,14 @@ def manage(*arguments: str, stdin: bytes = b"", **changes: str) -> subprocess.Co
         env=variables() | changes,
         input=stdin,
         capture_output=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     return subprocess.CompletedProcess(result.args, result.returncode, result.stdout.decode(), result.stderr.decode())
 
 
 def shell(script: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    """A pipeline; `manage` in it is `python manage.py`."""
+    """Run a pipeline; `manage` in it is `python manage.py`."""
     return subprocess.run(
         ["bash", "-o", "pipefail", "-c", f'manage() {{ "{sys.executable}" manage.py "$@"; }}\n{script}'],
         cwd=PROJECT,
@@ -54,13 +54,13 @@ def shell(script: str, **changes: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
 
 
 def refusal(result: subprocess.CompletedProcess[str]) -> str:
-    """The one line that a refused command says; it exits with 1 and prints nothing else."""
+    """Return the one line of a refused command, which exits with 1 and prints nothing else."""
     assert result.returncode == 1, result
     assert result.stdout == ""
     assert result.stderr.startswith("CommandError: ")

@@ -1,4 +1,4 @@
-"""What tests of completions share: an app with a provider that behaves, and what became of a request."""
+"""An app whose provider behaves as a test needs it, and what became of a request to it."""
 
 import json
 from typing import Any
@@ -19,7 +19,7 @@ def make_app(provider: FakeProvider, model: str = "echo", limits: dict[str, int]
 
 
 def make_app_key(provider: FakeProvider, model: str = "echo", **options: Any) -> str:
-    """The key of a new app whose provider behaves as `model` says."""
+    """Return the key of a new app whose provider behaves as `model` says."""
     return factories.make_key(app=make_app(provider, model, **options))[1]
 
 
@@ -34,13 +34,13 @@ def content_of(response: httpx2.Response) -> str:
 
 
 def messages_of(key_app: App, chat_id: str) -> list[tuple[str, Any, str]]:
-    """(role, content, outcome) of what is stored, oldest first."""
+    """Return (role, content, outcome) of each stored message, oldest first."""
     found = Message.objects.filter(conversation__app=key_app, conversation__chat_id=chat_id).order_by("pk")
     return list(found.values_list("role", "content", "outcome"))
 
 
 def events_of(text: str) -> list[tuple[str | None, Any]]:
-    """(event, data) of each server-sent event; data decoded where it is JSON."""
+    """Return (event, data) of each server-sent event, with data decoded where it is JSON."""
     events: list[tuple[str | None, Any]] = []
     for block in text.split("\n\n"):
         name, data = None, None

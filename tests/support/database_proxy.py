@@ -1,4 +1,4 @@
-"""A way to the database that can be cut and mended, as a network can."""
+"""A connection to the database that can be cut and mended, as a network can."""
 
 import contextlib
 import socket

@@ -9,9 +9,9 @@ from tests.conftest import Server
 from tests.support import factories
 
 ROOT = "/api/core/dataset"
-# Of no row.
+# No row has it.
 ABSENT = "0" * 24
-# What is no id, as a request may carry it.
+# A request may carry these, and none is an id.
 MALFORMED = ["", "x", ABSENT.upper() + "F", "\0", "导演" * 12, "%00", "' OR 1=1 --"]
 
 
@@ -28,7 +28,7 @@ class Library:
         return self.server.request(method, f"{ROOT}/{path}", self.key, **options)
 
     def post(self, path: str, **body: Any) -> Any:
-        """The data of an answer that went well."""
+        """Return the data of a successful response."""
         return data_of(self.call("POST", path, body))
 
     def get(self, path: str, **query: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Whether counters and ledger agree, for the limits of a test.
+"""Comparison of counters with the ledger, for the limits of a test.
 
 Other tests write to the ledger directly, past the counters of theirs.
 """
@@ -8,10 +8,10 @@ from apikeys.accounting.reconciliation import Balance, reconcile
 
 
 def newest_limit() -> int:
-    """0 when there is none."""
+    """Return its id, or 0 when there is none."""
     return Limit.objects.order_by("-pk").values_list("pk", flat=True).first() or 0
 
 
 def drifted_since(limit_id: int) -> list[Balance]:
-    """The limits made after this one whose counters are not what they should be."""
+    """Return the limits made after this one whose counters are not what they should be."""
     return [balance for balance in reconcile()[1] if balance.limit.pk > limit_id]

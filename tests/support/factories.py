@@ -27,7 +27,7 @@ def make_team(**fields: Any) -> Team:
 def make_user(
     team: Team | None = None, *, is_staff: bool = True, is_superuser: bool = False, permissions: tuple[str, ...] = ()
 ) -> User:
-    """`permissions` as Django spells them: "chat.view_app"."""
+    """Make a user; `permissions` are spelled as Django does: "chat.view_app"."""
     user = User.objects.create_user(unique("user"), password=PASSWORD, is_staff=is_staff, is_superuser=is_superuser)
     for permission in permissions:
         app_label, codename = permission.split(".")
@@ -49,14 +49,14 @@ def make_app(team: Team, provider: Provider | None = None, **fields: Any) -> App
 def make_key(
     team: Team | None = None, app: App | None = None, owner: User | None = None, **policy: Any
 ) -> tuple[ApiKey, str]:
-    """A key and its plaintext. Without a team it is the app's, or a new one; without an owner, a new member."""
+    """Return a key and its plaintext. Its team is by default the app's or a new one, its owner a new member."""
     team = team or (app.team if app else make_team())
     owner = owner or make_user(team)
     return ApiKey.objects.create_key(**{"team": team, "owner": owner, "name": unique("key"), "app": app, **policy})
 
 
 def make_dataset(team: Team | None = None, provider: Provider | None = None, model: str = "", **fields: Any) -> Dataset:
-    """With its vector set: of the static model, or of the provider's."""
+    """Make a dataset with its vector set, of the static model or of the provider's."""
     dataset = Dataset.objects.create(**{"team": team or make_team(), "name": unique("dataset"), **fields})
     sets.create(dataset, provider, model)
     return dataset

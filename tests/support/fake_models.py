@@ -11,7 +11,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 class FakeModels(ThreadingHTTPServer):
-    """Runs in a thread. `calls` holds (path, body); `on_call` is asked before each answer."""
+    """A server in a thread. `calls` holds (path, body); `on_call` is called before each answer."""
 
     daemon_threads = True
 
@@ -73,13 +73,13 @@ def _embeddings(behavior: str, texts: list[str]) -> dict[str, Any]:
 
 
 def letters_of(text: str) -> list[float]:
-    """How often each letter is in it. Never all zeros."""
+    """Return how often each letter is in it, and never zeros alone."""
     counts = Counter(text.lower())
     return [1.0, *(float(counts[letter]) for letter in LETTERS)]
 
 
 def _scores(behavior: str, texts: list[str]) -> dict[str, Any]:
-    """The shorter, the better."""
+    """Score shorter texts higher."""
     scores = [1 / (1 + len(text)) for text in texts]
     if behavior == "nan":
         scores = [float("nan") for _ in texts]

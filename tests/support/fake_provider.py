@@ -16,11 +16,11 @@ Behavior = Callable[["FakeProvider", web.Request, dict[str, Any]], Awaitable[web
 
 
 class FakeProvider:
-    """Runs in a thread. `calls` holds the bodies it was sent; `ended` when a caller left in the middle."""
+    """A server in a thread. `calls` holds the bodies it was sent; `left_at`, by question, when a caller left early."""
 
     def __init__(self) -> None:
         self.calls: list[dict[str, Any]] = []
-        # The bodies that its endpoint for embeddings was sent.
+        # They came to its endpoint for embeddings.
         self.embedded: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.left_at: dict[str, float] = {}
@@ -32,23 +32,23 @@ class FakeProvider:
 
     def __enter__(self) -> "FakeProvider":
         self._thread.start()
-        self._ready.wait(10)
+        self._ready.wait(30)
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(30)
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def calls_about(self, text: str) -> list[dict[str, Any]]:
-        """The calls whose messages hold this text."""
+        """Return the calls whose messages hold this text."""
         return [call for call in self.calls if text in json.dumps(call["messages"], ensure_ascii=False)]
 
     def embedded_by(self, model: str) -> list[list[str]]:
-        """The texts of each call of the endpoint for embeddings that named this model."""
+        """Return the texts of each call of the endpoint for embeddings that named this model."""
         return [call["input"] for call in self.embedded if call["model"] == model]
 
     def _run(self) -> None:
@@ -180,7 +180,7 @@ MARKDOWN = """# A *plan*
 
 
 async def markdown(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    """What a model may well say, a few characters at a time."""
+    """Stream Markdown such as a model writes, a few characters at a time."""
     response = await begin(request)
     for start in range(0, len(MARKDOWN), 7):
         await response.write(chunk(MARKDOWN[start : start + 7]) + b"\n\n")
@@ -210,7 +210,7 @@ async def slow(provider: FakeProvider, request: web.Request, body: dict[str, Any
 
 
 async def brief(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    """Streams that begin together, and end one after the other from some seconds later on."""
+    """Stream so that calls that begin together end one after the other, from some seconds later on."""
     length = 100 + 3 * (len(provider.calls) % 200)
     response = await begin(request)
     for number in range(length):
@@ -264,7 +264,7 @@ async def no_usage(provider: FakeProvider, request: web.Request, body: dict[str,
 
 
 async def pieces(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    """Events cut at every byte, with CRLF line ends, comments and unknown fields, as the standard allows."""
+    """Cut events at every byte, with CRLF line ends, comments and unknown fields, as the standard allows."""
     response = await begin(request)
     raw = (
         b": hello\r\n\r\nid: 1\r\nevent: x\r\n" + chunk("\u5bfc\u6f14") + b"\r\n\r\n" + chunk("!", "stop") + b"\r\n\r\n"
@@ -276,7 +276,7 @@ async def pieces(provider: FakeProvider, request: web.Request, body: dict[str, A
 
 
 async def rude(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    """Everything that matters, and then the connection is gone without its last chunk."""
+    """Send everything that matters, and abort the connection before its last chunk."""
     response = await begin(request)
     await response.write(chunk("complete", "stop") + b"\n\ndata: [DONE]\n\n")
     assert request.transport is not None
@@ -311,12 +311,12 @@ BEHAVIORS: dict[str, Behavior] = {
 }
 
 
-# Of the endpoint for embeddings. A text that holds this is refused by some.
+# Some behaviors of the endpoint for embeddings refuse a text that holds this.
 POISON = "poison"
 
 
 def vector_of(text: str, dimension: int = 8) -> list[float]:
-    """One of its own for every text, and the same each time."""
+    """Return a vector that depends on the text alone."""
     return [float(byte) + 1 for byte in sha256(text.encode()).digest()[:dimension]]
 
 
@@ -363,7 +363,7 @@ async def embed_mixed(provider: FakeProvider, request: web.Request, body: dict[s
 
 
 async def embed_changing(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    """Another dimension with every second call. A test makes two."""
+    """Answer with another dimension at every second call. A test makes two."""
     dimension = 9 - len(provider.embedded_by("embed_changing")) % 2
     return vectors([vector_of(text, dimension) for text in body["input"]])
 
@@ -383,7 +383,7 @@ async def embed_poisoned_uncounted(
 
 
 async def embed_broken(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    """Fails itself where others would refuse."""
+    """Fail where others would refuse."""
     if any(POISON in text for text in body["input"]):
         return web.json_response({}, status=500)
     return await embed(provider, request, body)

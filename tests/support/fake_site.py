@@ -10,7 +10,7 @@ Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class FakeSite:
-    """Runs in a thread. What is not in `pages` is a 404; `asked` holds the paths in order, with what asked for them."""
+    """A server in a thread. A path that is not in `pages` is a 404; `asked` holds (path, user agent) in order."""
 
     def __init__(self) -> None:
         self.pages: dict[str, Page] = {}
@@ -22,12 +22,12 @@ class FakeSite:
 
     def __enter__(self) -> "FakeSite":
         self._thread.start()
-        self._ready.wait(10)
+        self._ready.wait(30)
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(10)
+        self._thread.join(30)
 
     @property
     def url(self) -> str:

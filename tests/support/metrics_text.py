@@ -1,4 +1,4 @@
-"""What /metrics says, as numbers."""
+"""The text of /metrics, as numbers."""
 
 from collections.abc import Mapping
 
@@ -16,5 +16,5 @@ def parse(text: str) -> Samples:
 
 
 def value_of(samples: Samples, name: str, **labels: str) -> float:
-    """Of the one series with exactly these labels; 0 where nothing was counted yet."""
+    """Return the value of the one series with exactly these labels, 0 where nothing was counted yet."""
     return samples.get((name, frozenset(labels.items())), 0)

@@ -1,4 +1,4 @@
-"""What tests of the admin share: signed-in people, and its forms as a browser would send them."""
+"""Pages of the admin: people who are signed in, and forms as a browser sends them."""
 
 import html
 import re
@@ -37,13 +37,13 @@ def browser(user: Any) -> Client:
 
 
 def staff(team: Team, *permissions: str) -> tuple[Any, Client]:
-    """A member of the team with these permissions, or those over keys."""
+    """Return a new member of the team with these permissions, by default those over keys, and a browser."""
     user = factories.make_user(team, permissions=permissions or KEY_RIGHTS)
     return user, browser(user)
 
 
 def hidden(page: str, name: str) -> str:
-    """The value of a hidden field of a page."""
+    """Return the value of a hidden field of a page."""
     found = re.search(rf'<input type="hidden" name="{name}" value="([^"]*)"', page)
     assert found, f"no hidden field {name}"
     return html.unescape(found[1])
@@ -91,18 +91,18 @@ def is_sent(kind: str | None, told: dict[str, str | None]) -> bool:
 
 
 def text(response: Any) -> str:
-    """A page as a person reads it, or nearly so."""
+    """Return a page nearly as a person reads it."""
     return html.unescape(response.content.decode())
 
 
 def app_form(**fields: Any) -> dict[str, Any]:
-    """The form of an app, with what it must have but for team and provider."""
+    """Return the form of an app with all required fields but team and provider."""
     form = {"name": "new", "model": "echo", "max_tokens": 10, "history_length": 2, "dialect": "4.14"}
     return form | {"search_mode": "embedding", "similarity": 0, "quote_limit": 1000} | fields
 
 
 def new_key_form(client: Client, **fields: Any) -> dict[str, Any]:
-    """The form of a new key as its page gives it, filled in."""
+    """Return the form of a new key as its page gives it, filled in."""
     reservation = hidden(client.get(ADD).content.decode(), "reservation")
     kind = "app" if "app" in fields else "global"
     ends = "date" if "expires_at_0" in fields else "never"
@@ -110,7 +110,7 @@ def new_key_form(client: Client, **fields: Any) -> dict[str, Any]:
 
 
 def key_form(api_key: ApiKey, **fields: Any) -> dict[str, Any]:
-    """The form on a key's page, unchanged but for `fields`."""
+    """Return the form on a key's page, unchanged but for `fields`."""
     form = {
         "etag": policy_etag(ApiKey.objects.get(pk=api_key.pk)),
         "owner": api_key.owner_id,

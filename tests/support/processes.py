@@ -10,18 +10,20 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar
 
 from tests.environment import PROJECT
 
 Result = TypeVar("Result")
+# A server and a worker of jobs end within less than half of this by themselves, on an idle machine.
+END_SECONDS = 60.0
 
 
 def wait_for(condition: Callable[[], Result], what: str, seconds: float = 30.0) -> Result:
-    """The condition's first true result; a failure that says `what` when there is none in time."""
+    """Return the condition's first true result. Raise AssertionError, which says `what`, when there is none in time."""
     deadline = time.monotonic() + seconds
     while True:
         result = condition()
@@ -32,15 +34,35 @@ def wait_for(condition: Callable[[], Result], what: str, seconds: float = 30.0) 
         time.sleep(0.02)
 
 
+def end(process: subprocess.Popen[Any], seconds: float = END_SECONDS) -> None:
+    """End a process by SIGTERM. One that does not end is killed, so that no other test meets it, and is a failure."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+        raise AssertionError(f"not ended {seconds:g} s after SIGTERM, and killed: {process.args}") from None
+
+
+@contextmanager
+def ending(process: subprocess.Popen[Any]) -> Iterator[subprocess.Popen[Any]]:
+    """Close the pipes of a process behind the block, and kill it if it still runs."""
+    with process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def environment(data_dir: Path, **variables: str) -> dict[str, str]:
-    """Nothing of the developer's shell but where programs lie."""
+    """Return variables with nothing of the developer's shell but where programs lie."""
     return {"PATH": os.environ["PATH"], "ENV_FILE": os.devnull, "DATA_DIR": str(data_dir), **variables}
 
 
 def manage(
-    *arguments: str, data_dir: Path, seconds: float = 60.0, **variables: str
+    *arguments: str, data_dir: Path, seconds: float = 120.0, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    """Run a management command to its end."""
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
         cwd=PROJECT,
@@ -53,11 +75,13 @@ def manage(
 
 
 class Running:
-    """A management command that runs, its output gathered as it comes."""
+    """A management command, or another Python program, that runs, its output gathered as it comes."""
 
-    def __init__(self, *arguments: str, data_dir: Path, **variables: str) -> None:
+    def __init__(
+        self, *arguments: str, data_dir: Path, program: Sequence[str] = ("manage.py",), **variables: str
+    ) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "manage.py", *arguments],
+            [sys.executable, *program, *arguments],
             cwd=PROJECT,
             env=environment(data_dir, **variables),
             stdin=subprocess.DEVNULL,
@@ -80,7 +104,7 @@ class Running:
         with stream:
             lines.extend(iter(stream.readline, ""))
 
-    def wait_for_output(self, text: str, seconds: float = 60.0) -> None:
+    def wait_for_output(self, text: str, seconds: float = 120.0) -> None:
         def is_there() -> bool:
             if self.process.poll() is not None:
                 raise AssertionError(f"ended with code {self.process.returncode} before {text!r}:\n{self.all_output}")
@@ -88,17 +112,25 @@ class Running:
 
         wait_for(is_there, f"{text!r} in the output", seconds)
 
-    def wait(self, seconds: float = 30.0) -> int:
-        """The exit code, when all output has been read."""
+    def wait(self, seconds: float = END_SECONDS) -> int:
+        """Return the exit code, when all output has been read."""
         code = self.process.wait(seconds)
         for thread in self._threads:
             thread.join(seconds)
         return code
 
-    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = 30.0) -> int:
+    def end(self, number: signal.Signals = signal.SIGTERM, seconds: float = END_SECONDS) -> int:
         if self.process.poll() is None:
             self.process.send_signal(number)
         return self.wait(seconds)
+
+    def close(self) -> None:
+        """End it, whatever state a test has left it in. Raise AssertionError when it had to be killed."""
+        try:
+            end(self.process)
+        finally:
+            for thread in self._threads:
+                thread.join(END_SECONDS)
 
     @property
     def all_output(self) -> str:
@@ -111,11 +143,11 @@ def running(*arguments: str, data_dir: Path, **variables: str) -> Iterator[Runni
     try:
         yield command
     finally:
-        command.end()
+        command.close()
 
 
 def processes_of(data_dir: Path, containing: str = "") -> dict[int, str]:
-    """Live processes that work on a data folder, by id, with their command line."""
+    """Return the live processes that work on a data folder, by id, with their command line."""
     found = {}
     marker = os.fsencode(data_dir)
     for entry in Path("/proc").iterdir():
@@ -124,7 +156,8 @@ def processes_of(data_dir: Path, containing: str = "") -> dict[int, str]:
         try:
             command = (entry / "cmdline").read_bytes()
             if not command:
-                continue  # a zombie
+                # It is a zombie.
+                continue
             belongs = marker in command or marker in (entry / "environ").read_bytes()
             belongs = belongs or os.fsencode(os.readlink(entry / "cwd")).startswith(marker)
         except OSError:
@@ -143,7 +176,7 @@ def free_port() -> int:
 
 
 def get(port: int, path: str) -> tuple[int, bytes]:
-    """Status and body; (0, b"") while nobody answers."""
+    """Return status and body; (0, b"") while nobody answers."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request("GET", path)

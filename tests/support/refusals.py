@@ -1,8 +1,8 @@
-"""What a refusal looks like, for FastGPT's clients and for OpenAI's, in one answer."""
+"""The one shape of refusals, which FastGPT's clients and OpenAI's both read."""
 
 import httpx2
 
-# error.code: (HTTP status, code, statusText, error.type), as the contract has them.
+# The contract has them so: error.code: (HTTP status, code, statusText, error.type).
 TABLE = {
     "missing_api_key": (401, 403, "unAuthorization", "authentication_error"),
     "malformed_api_key": (401, 403, "unAuthorization", "authentication_error"),
@@ -39,7 +39,7 @@ TABLE = {
 
 
 def check_refusal(response: httpx2.Response, error_code: str, *, param: str | None = None) -> str:
-    """Assert that this is that refusal, whole and in both shapes; return its message."""
+    """Assert that the response is this refusal, in both shapes and with nothing else; return its message."""
     status, *_ = TABLE[error_code]
     assert response.status_code == status, response.text
     body = response.json()

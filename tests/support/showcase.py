@@ -34,7 +34,7 @@ from tests.support.worker_jobs import work
 
 
 def sign_in(context: BrowserContext, user: Any, base_url: str) -> None:
-    """Past the form, which has tests of its own."""
+    """Sign in past the form, which has tests of its own."""
     client = Client()
     client.force_login(user)
     session = client.cookies[settings.SESSION_COOKIE_NAME].value
@@ -42,7 +42,7 @@ def sign_in(context: BrowserContext, user: Any, base_url: str) -> None:
 
 
 def speak(context: BrowserContext, language: str, base_url: str) -> None:
-    """As chosen in the menu behind one's name."""
+    """Choose a language, as in the menu behind one's name."""
     context.add_cookies([{"name": settings.LANGUAGE_COOKIE_NAME, "value": language, "url": base_url}])
 
 
@@ -77,7 +77,7 @@ class Showcase:
         server.ask(search, "Hello", appId=self.app.pk)
         server.ask(lost)
         server.get("/api/core/app/list", shop)
-        wait_for(lambda: Refusal.objects.for_team(self.team.pk).count() >= 3, "the refusals", seconds=10)
+        wait_for(lambda: Refusal.objects.for_team(self.team.pk).count() >= 3, "the refusals")
         facts = {"expires_at": (timezone.now() + timedelta(days=7)).isoformat(), "days": 7}
         alert = Alert.objects.create(
             team=self.team,
@@ -87,7 +87,7 @@ class Showcase:
             details=facts,
             delivered_at=timezone.now(),
         )
-        # Given up, so that no worker of another test tells it.
+        # It is given up, so that no worker of another test delivers it.
         Delivery.objects.create(
             alert=alert,
             channel="webhook",
@@ -117,7 +117,7 @@ class Showcase:
         self.free_dataset = factories.make_dataset(self.team, name="Of no app")
 
     def make_dataset(self) -> Dataset:
-        """About a film: some of it imported, some of it failed, and all of it to be embedded by another model."""
+        """Make a dataset about a film: partly imported, partly failed, and waiting for vectors of another model."""
         dataset = factories.make_dataset(self.team, name="The film", intro="Who made it, and when.")
         self.app.datasets.add(dataset)
         folder = factories.make_collection(dataset, kind=Kind.FOLDER, name="Press")
@@ -139,7 +139,7 @@ class Showcase:
         return factories.make_key(self.team, app, self.user, name=name, **policy)
 
     def rows(self) -> dict[type[Model], Any]:
-        """A row of every model that the admin has pages of."""
+        """Return a row of every model that the admin has pages of."""
         usage = UsageRecord.objects.filter(team=self.team)
         return {
             Team: self.team,
@@ -167,7 +167,7 @@ class Showcase:
         }
 
     def pages(self) -> dict[str, str]:
-        """Path by name: the list and a row of every model, the forms of new rows, and all pages that are no model's."""
+        """Return paths by name: the list and a row of every model, forms of new rows, and all pages of no model."""
         rows = self.rows()
         found = {"index": "/admin/"}
         for model, row in rows.items():

@@ -1,4 +1,4 @@
-"""Files as people upload them, made here, and files that are made to harm their reader."""
+"""Files as people upload them, and files made to harm their reader."""
 
 import io
 import zipfile
@@ -12,7 +12,7 @@ OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 
 
 def pdf(pages: list[str], *, password: str | None = None, owner: str | None = None) -> bytes:
-    """Of lines in ASCII."""
+    """Make a PDF of lines in ASCII."""
     writer = PdfWriter()
     font = DictionaryObject(
         {
@@ -44,7 +44,7 @@ def archive(members: dict[str, str | bytes]) -> bytes:
 
 
 def docx(body: str, declaration: str = "") -> bytes:
-    """Of the XML that a Word document's body is."""
+    """Make a Word document of the XML of its body."""
     return archive(
         {
             "[Content_Types].xml": f"""<Types xmlns="{PACKAGE}/content-types">

@@ -1,4 +1,4 @@
-"""Calls that make a collection from a source, and what comes of them."""
+"""Calls that make a collection from a source, and the collections that they make."""
 
 import json
 from typing import Any
@@ -27,7 +27,7 @@ def upload(server: Server, key: str | None, file_name: str, content: Any, **fiel
 
 
 def made_by(response: httpx2.Response) -> Collection:
-    """The collection that an answer names."""
+    """Return the collection that a response names."""
     assert response.status_code == 200, response.text
     data = response.json()["data"]
     assert data["results"] == RESULTS
@@ -35,7 +35,7 @@ def made_by(response: httpx2.Response) -> Collection:
 
 
 def read(collection: Collection) -> Collection:
-    """As the job does."""
+    """Read a collection's source as the job does."""
 
     async def run() -> None:
         try:

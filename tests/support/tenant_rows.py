@@ -69,7 +69,7 @@ def make_tenant_rows(team: Team) -> dict[type[Model], Any]:
     limit = Limit.objects.create(
         team=team, key=api_key, measure="requests", period="day", amount=next(factories.numbers) + 10_000
     )
-    # Told already, so that no worker of another test tells it.
+    # It is delivered already, so that no worker of another test delivers it.
     alert = Alert.objects.create(
         team=team,
         key=api_key,

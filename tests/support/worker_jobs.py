@@ -1,4 +1,4 @@
-"""What the jobs' worker would do for a dataset, done at once."""
+"""The work of the jobs' worker for a dataset, done at once."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -11,7 +11,7 @@ from datasets.vectors import sets
 
 
 def work(dataset: Dataset) -> None:
-    """In a thread of its own: in a test's own thread Playwright keeps an event loop."""
+    """Work in a thread of its own, since Playwright keeps an event loop running in a test's thread."""
     with ThreadPoolExecutor(1) as thread:
         thread.submit(_work, dataset).result()
 

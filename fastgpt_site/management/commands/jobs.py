@@ -1,6 +1,7 @@
 """Run the background jobs, which `serve` and `quickstart` do by themselves."""
 
 import asyncio
+import faulthandler
 import signal
 from typing import Any
 
@@ -8,6 +9,7 @@ from django.core.management.base import BaseCommand
 from procrastinate.contrib.django import app
 from procrastinate.jobs import DeleteJobCondition
 from procrastinate.psycopg_connector import PsycopgConnector
+from procrastinate.worker import Worker
 
 from apikeys import outbound
 from apikeys.hot_path import connections
@@ -19,6 +21,8 @@ from apikeys.worker import HEARTBEAT_SECONDS, SILENCE_SECONDS
 CONCURRENCY = {"default": 16, "embed": 8, "import": 2}
 # Jobs in hand may take so long when the worker is to end; then they are cut off, and run again later.
 DRAIN_SECONDS = 12
+# A thread cannot be cut off. When one holds up the end, the process ends without it after so long, as by `kill -9`.
+END_SECONDS = 18
 
 
 class Command(BaseCommand):
@@ -43,32 +47,42 @@ async def work() -> None:
 
 async def run_workers() -> None:
     """Run one worker for each queue. When one of them ends, so do the others."""
-    workers = [asyncio.create_task(run_worker(queue)) for queue in CONCURRENCY]
+    workers = [make_worker(queue) for queue in CONCURRENCY]
+    runs = [asyncio.create_task(worker.run()) for worker in workers]  # type: ignore[no-untyped-call]
+    is_stopping = False
 
     def stop() -> None:
+        nonlocal is_stopping
+        if is_stopping:
+            return
+        is_stopping = True
+        # It prints where each thread is, and needs neither the event loop nor the interpreter's lock.
+        faulthandler.dump_traceback_later(END_SECONDS, exit=True)
+        # A cancellation instead could be lost: `asyncio.wait_for`, in which every connection waits, drops one that
+        # arrives together with what it waits for.
         for worker in workers:
-            # A worker that is asked a second time would leave what it has in hand.
-            if not worker.cancelling():
-                worker.cancel()
+            worker.stop()  # type: ignore[no-untyped-call]
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
-    await asyncio.wait(workers, return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(runs, return_when=asyncio.FIRST_COMPLETED)
     stop()
-    for outcome in await asyncio.gather(*workers, return_exceptions=True):
-        if isinstance(outcome, Exception):
+    for outcome in await asyncio.gather(*runs, return_exceptions=True):
+        if isinstance(outcome, BaseException):
             raise outcome
 
 
-async def run_worker(queue: str) -> None:
-    await app.run_worker_async(
-        queues=[queue],
-        concurrency=CONCURRENCY[queue],
-        update_heartbeat_interval=HEARTBEAT_SECONDS,
-        stalled_worker_timeout=SILENCE_SECONDS,
-        shutdown_graceful_timeout=DRAIN_SECONDS,
-        install_signal_handlers=False,
-        # The log has what failed for good.
-        delete_jobs=DeleteJobCondition.ALWAYS,
-    )
+def make_worker(queue: str) -> Worker:
+    options: dict[str, Any] = {
+        "queues": [queue],
+        "concurrency": CONCURRENCY[queue],
+        "update_heartbeat_interval": HEARTBEAT_SECONDS,
+        "stalled_worker_timeout": SILENCE_SECONDS,
+        "shutdown_graceful_timeout": DRAIN_SECONDS,
+        "install_signal_handlers": False,
+        # What failed for good is in the log.
+        "delete_jobs": DeleteJobCondition.ALWAYS,
+    }
+    # The defaults close Django's connections around each job.
+    return Worker(app, **{**app.worker_defaults, **options})

@@ -92,7 +92,7 @@ def test_a_racing_process_finds_it_too(settings):
             waits = "SELECT count(*) FROM pg_locks WHERE pid = %s AND NOT granted"
             while not first.execute(waits, [pid]).fetchone()[0]:
                 assert racing.is_alive()
-        racing.join(10)
+        racing.join(30)
     assert [policy and policy.key_id for policy in found] == [api_key.pk]
     assert stored(api_key) == ("new", crypto.digest(key, NEW))
 

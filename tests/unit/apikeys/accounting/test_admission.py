@@ -114,8 +114,8 @@ def test_a_limit_that_is_made_while_a_request_is_settled(raw: Connection, api_ke
         )
         settling = threading.Thread(target=write, args=(raw, [used(asked(api_key), 7)]))
         settling.start()
-        wait_for(lambda: is_waiting(raw), "settling waits for the sum", seconds=5)
-    settling.join(5)
+        wait_for(lambda: is_waiting(raw), "settling waits for the sum")
+    settling.join(30)
     made = Limit.objects.get(key=api_key)
     assert counts(made) == (7, 0)
     assert drifted_since(made.pk - 1) == []

@@ -59,7 +59,7 @@ def test_no_room(readers: Readers) -> None:
     go_on = threading.Event()
 
     async def ask() -> list[object]:
-        under_way = [asyncio.ensure_future(readers.read(lambda own: go_on.wait(10))) for _ in range(2)]
+        under_way = [asyncio.ensure_future(readers.read(lambda own: go_on.wait(30))) for _ in range(2)]
         await asyncio.sleep(0)
         try:
             await readers.read(backend)
@@ -78,7 +78,7 @@ def test_it_takes_too_long() -> None:
     go_on = threading.Event()
     try:
         with pytest.raises(ServiceUnavailable):
-            async_to_sync(readers.read)(lambda own: go_on.wait(10))
+            async_to_sync(readers.read)(lambda own: go_on.wait(30))
     finally:
         go_on.set()
         readers.close()

@@ -31,7 +31,7 @@ class World:
         self.loads += 1
         found = [self.numbers.get(name) for name in batch]
         self.is_loading.set()
-        self.go_on.wait(10)
+        self.go_on.wait(30)
         return found
 
 
@@ -44,7 +44,7 @@ def world() -> World:
 def listener() -> Iterator[Listener]:
     listener = Listener()
     listener.start()
-    wait_for(lambda: listener.is_alive, "the listener receives its own ping", seconds=5)
+    wait_for(lambda: listener.is_alive, "the listener receives its own ping")
     yield listener
     listener.stop()
 
@@ -92,11 +92,11 @@ def test_a_load_that_began_before_a_change_is_not_kept(
     world.go_on.clear()
     reader = threading.Thread(target=snapshots.get_from_thread, args=("a", "a"))
     reader.start()
-    assert world.is_loading.wait(5)
+    assert world.is_loading.wait(30)
     world.numbers["a"] = 2
     listener.invalidate()
     world.go_on.set()
-    reader.join(5)
+    reader.join(30)
     assert snapshots.look_up("a") == (False, None)
     assert snapshots.get_from_thread("a", "a") == 2
 
@@ -108,11 +108,11 @@ def test_a_message_of_another_version_does_not_end_it() -> None:
         None, lambda _, payload: understood.append(msgspec.json.decode(payload, type=ControlMessage).terminated_keys)
     )
     try:
-        wait_for(lambda: listener.is_alive, "the listener receives its own ping", seconds=5)
+        wait_for(lambda: listener.is_alive, "the listener receives its own ping")
         with connection.cursor() as cursor:
             for payload in ("nonsense", '{"number": 1, "terminated_keys": ["a"]}'):
                 cursor.execute("SELECT pg_notify(%s, %s)", [CONTROL_CHANNEL, payload])
-        wait_for(lambda: understood == [("a",)], "the next one is understood", seconds=5)
+        wait_for(lambda: understood == [("a",)], "the next one is understood")
     finally:
         listener.stop()
 
@@ -138,17 +138,17 @@ def test_an_old_ping_is_no_sign_of_life() -> None:
     def stop_once(_: Connection) -> None:
         if not is_stopped.is_set():
             is_stopped.set()
-            go_on.wait(10)
+            go_on.wait(30)
 
     listener.start(stop_once, lambda _, payload: was_alive.append(listener.is_alive))
     try:
-        assert is_stopped.wait(5)
+        assert is_stopped.wait(30)
         time.sleep(SILENCE_SECONDS + 0.1)
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_notify(%s, '')", [CONTROL_CHANNEL])
         go_on.set()
-        wait_for(lambda: was_alive == [False], "the ping and then the message are received", seconds=5)
-        wait_for(lambda: listener.is_alive, "the next ping is received", seconds=5)
+        wait_for(lambda: was_alive == [False], "the ping and then the message are received")
+        wait_for(lambda: listener.is_alive, "the next ping is received")
     finally:
         listener.stop()
 

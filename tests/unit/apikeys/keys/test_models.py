@@ -185,7 +185,7 @@ def test_concurrent_rotations_leave_at_most_two_live():
     def rotate() -> None:
         try:
             mine = ApiKey.objects.get(pk=api_key.pk)
-            together.wait(10)
+            together.wait(30)
             plaintexts.append(mine.rotate(timedelta(hours=1)))
         finally:
             connection.close()

@@ -1,7 +1,6 @@
 """The hourly roll-ups agree with the ledger, whatever becomes of it."""
 
 import re
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,7 +34,7 @@ from apikeys.statistics.sums import Span, UsageScope, points_used, series, sums,
 from tests.environment import PROJECT
 from tests.support import factories
 from tests.support.commands import variables
-from tests.support.processes import wait_for
+from tests.support.processes import ending, wait_for
 
 FILL = """
 INSERT INTO apikeys_usagerecord (id, team_id, key_id, endpoint, model, prompt_tokens, completion_tokens,
@@ -275,20 +274,18 @@ def test_killed_in_the_middle(api_key: ApiKey) -> None:
     record(api_key, timezone.now() - timedelta(hours=5))
     RollupWatermark.objects.update(until=rollup_watermark() - timedelta(hours=30))
     before = rollup_watermark()
-    with held_up():
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", "shell", "-c", "from apikeys.statistics import rollup as h; h.roll_up()"],
-            cwd=PROJECT,
-            env=variables(),
-            stdout=subprocess.DEVNULL,
-        )
+    with held_up(), ending(start_rolling_up()):
         wait_for(is_rolling_up, "the roll-up is in a transaction")
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
     wait_for(lambda: not is_rolling_up(), "its transaction is over")
     assert rollup_watermark() == before
     roll_up()
     assert_exact(api_key)
+
+
+def start_rolling_up() -> "subprocess.Popen[bytes]":
+    script = "from apikeys.statistics import rollup; rollup.roll_up()"
+    command = [sys.executable, "manage.py", "shell", "-c", script]
+    return subprocess.Popen(command, cwd=PROJECT, env=variables(), stdout=subprocess.DEVNULL)
 
 
 @contextmanager
@@ -311,12 +308,8 @@ def is_rolling_up() -> bool:
 def test_two_at_once(api_key: ApiKey) -> None:
     use(api_key, 300)
     start_over()
-    script = "from apikeys.statistics import rollup as h; h.roll_up()"
-    processes = [
-        subprocess.Popen([sys.executable, "manage.py", "shell", "-c", script], cwd=PROJECT, env=variables())
-        for _ in range(2)
-    ]
-    assert [process.wait(60) for process in processes] == [0, 0]
+    with ending(start_rolling_up()) as first, ending(start_rolling_up()) as second:
+        assert (first.wait(60), second.wait(60)) == (0, 0)
     assert_exact(api_key)
 
 

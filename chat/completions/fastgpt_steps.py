@@ -1,0 +1,77 @@
+"""The steps of a completion as FastGPT shows them: their names while it runs, and what each did once it has ended."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from apikeys.accounting.units import MICROPOINTS, cost_micropoints
+from chat.completions.request import text_of
+
+if TYPE_CHECKING:
+    from chat.completions.completion import Completion
+    from chat.completions.knowledge import Search
+
+PREVIEW_LENGTH = 100
+OBJECTS = {"system": "System", "user": "Human", "assistant": "AI"}
+
+
+class Step(StrEnum):
+    """Values are the `moduleName` of each."""
+
+    SEARCH = "Dataset Search"
+    CHAT = "AI Chat"
+
+
+def response_data(completion: Completion) -> list[dict[str, Any]]:
+    """Return what each step did, as `detail` shows it and as it is stored with the answer."""
+    steps = []
+    if completion.search is not None:
+        steps.append(_search_step(completion.search))
+    if completion.is_asked:
+        steps.append(_chat_step(completion))
+    return steps
+
+
+def _search_step(search: Search) -> dict[str, Any]:
+    return {
+        "moduleName": Step.SEARCH,
+        "moduleType": "datasetSearchNode",
+        "runningTime": round(search.seconds, 2),
+        "totalPoints": 0,
+        "query": search.query.text,
+        "inputTokens": search.embedding_tokens,
+        "quoteList": [quote.json() for quote in search.quotes],
+        "similarity": search.query.similarity,
+        "limit": search.query.limit,
+        "searchMode": search.query.mode.value,
+        "searchUsingReRank": search.has_reranked,
+    }
+
+
+def _chat_step(completion: Completion) -> dict[str, Any]:
+    app, usage = completion.app, completion.usage
+    prompt_tokens, completion_tokens = usage["prompt_tokens"], usage["completion_tokens"]
+    cost = cost_micropoints(prompt_tokens, completion_tokens, app.prompt_price, app.completion_price)
+    seconds = time.monotonic() - completion.started - (completion.search.seconds if completion.search else 0)
+    preview = [
+        {"obj": OBJECTS[message["role"]], "value": _preview(message["content"])} for message in completion.messages
+    ]
+    return {
+        "moduleName": Step.CHAT,
+        "moduleType": "chatNode",
+        "runningTime": round(seconds, 2),
+        "totalPoints": cost / MICROPOINTS,
+        "model": app.model,
+        "inputTokens": prompt_tokens,
+        "outputTokens": completion_tokens,
+        "query": text_of(completion.question.content),
+        "historyPreview": [*preview, {"obj": "AI", "value": _preview(completion.content)}],
+    }
+
+
+def _preview(content: Any) -> str:
+    """Return enough to recognize a message by: whole ones are in the conversation."""
+    text = content if isinstance(content, str) else text_of(content)
+    return text if len(text) <= PREVIEW_LENGTH else text[: PREVIEW_LENGTH - 1] + "\u2026"
