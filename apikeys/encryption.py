@@ -25,7 +25,7 @@ def decrypt(ciphertext: bytes) -> str:
     try:
         return _cipher().decrypt(bytes(ciphertext)).decode()
     except InvalidToken as error:
-        raise DecryptionError("No key in ENCRYPTION_KEYS decrypts this secret.") from error
+        raise DecryptionError("No key in ENCRYPTION_KEYS can decrypt this secret.") from error
 
 
 def seal(secret: str, base_url: str) -> bytes:

@@ -131,7 +131,10 @@ class EndpointNotAllowed(AccessError):
 
 
 class HttpsRequired(AccessError):
-    error_code, message = "https_required", "This site is reached over HTTPS only. Replace a key that was sent without."
+    error_code, message = (
+        "https_required",
+        "This site can be reached over HTTPS only. Rotate any key that was sent without it.",
+    )
     explanation = _("The site is reached over HTTPS only. A key that was sent without it should be rotated.")
 
 
@@ -148,20 +151,20 @@ class ModelNotAllowed(AccessError):
 
 
 class StaffNotAllowed(AccessError):
-    error_code, message = "permission_denied", "Your account does not have the permission that this endpoint asks for."
+    error_code, message = "permission_denied", "Your account does not have the permission that this endpoint requires."
     explanation = _("A signed-in account called that lacks the permission. An administrator can grant it.")
 
 
 class PasswordNeeded(AccessError):
     error_code = "password_needed"
-    message = "Enter your password at /admin/confirm_password/ first: that was more than 15 minutes ago."
+    message = "You entered your password more than 15 minutes ago. Enter it again at /admin/confirm_password/ first."
     explanation = _(
         "Only staff who entered their password in the last 15 minutes can create or widen keys, or raise limits."
     )
 
 
 class SignInNeeded(AccessError):
-    error_code, message = "sign_in_needed", "You are not signed in any more. Load this page again."
+    error_code, message = "sign_in_needed", "You are no longer signed in. Reload this page."
     explanation = _("The session has ended. The account has to sign in again and load the page anew.")
 
 
@@ -228,7 +231,7 @@ class MethodNotAllowed(ApiError):
 class BodyTooSlow(ApiError):
     status, code, status_text = 408, 408, "invalidParams"
     type, error_code = "invalid_request_error", "request_timeout"
-    message = "The request's body did not arrive in time."
+    message = "The request body did not arrive in time."
     explanation = _(
         "The body arrived too slowly for API_BODY_SECONDS. A slow network or proxy of the caller is the usual cause."
     )
@@ -277,7 +280,7 @@ class ServiceUnavailable(ApiError):
 
 
 class TooManyUploads(ServiceUnavailable):
-    message, retry_after = "Too many files are being sent at the moment. Send this one again shortly.", 5
+    message, retry_after = "Too many files are being uploaded at the moment. Try again shortly.", 5
 
 
 class UpstreamError(ApiError):
@@ -293,7 +296,7 @@ class UpstreamTimeout(UpstreamError):
 
 
 class Rejected(ApiError):
-    message = "The database does not take what was asked or answered."
+    message = "The database rejected the content of the request or of its answer."
 
 
 class InternalError(ApiError):

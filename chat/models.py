@@ -75,7 +75,7 @@ class Provider(models.Model):
         self.base_url = self.base_url.rstrip("/")
         if not self.base_url.startswith(("http://", "https://")) or any(c in self.base_url for c in "?#@ "):
             raise ValidationError(
-                {"base_url": "Give an http or https URL without credentials, query or fragment."}, code="invalid"
+                {"base_url": "Enter an http or https URL without credentials, query or fragment."}, code="invalid"
             )
 
     def set_secret(self, secret: str) -> None:
@@ -184,18 +184,18 @@ class App(models.Model):
         _("similarity"),
         default=0.0,
         validators=[MinValueValidator(0.0), MaxValueValidator(1.0)],
-        help_text=_("From 0 to 1: what is less similar to the question is not quoted."),
+        help_text=_("From 0 to 1: results that are less similar to the question are not quoted."),
     )
     quote_limit = models.PositiveIntegerField(
         _("quote limit"),
         default=1_500,
         validators=[MinValueValidator(100), MaxValueValidator(20_000)],
-        help_text=_("The most tokens of all quotes together."),
+        help_text=_("The maximum number of tokens in all quotes combined."),
     )
     uses_rerank = models.BooleanField(
         _("uses rerank"),
         default=False,
-        help_text=_("Has what was found put in order by the dataset's rerank model, if it has one."),
+        help_text=_("Reorders the results with the dataset's rerank model, if it has one."),
     )
     quote_template = models.TextField(
         _("quote template"),
@@ -219,7 +219,9 @@ class App(models.Model):
         _("empty answer"),
         blank=True,
         max_length=MAXIMUM_TEMPLATE,
-        help_text=_("The answer when nothing was found. No model is asked then. Empty: the model is asked anyway."),
+        help_text=_(
+            "The answer when nothing was found; the model is not called then. Empty: the model is called anyway."
+        ),
     )
     archived_at = models.DateTimeField(
         _("archived at"), null=True, blank=True, help_text=_("An archived app can no longer be called.")
@@ -246,7 +248,7 @@ class App(models.Model):
         if self.provider_id and self.team_id and self.provider.team_id != self.team_id:
             raise ValidationError({"provider": _("The provider belongs to another team.")})
         if self.quote_prompt and [len(re.findall(name, self.quote_prompt)) for name in IN_QUOTE_PROMPT] != [1, 1]:
-            raise ValidationError({"quote_prompt": _("It names {{quote}} once, and {{question}} once.")})
+            raise ValidationError({"quote_prompt": _("It must contain {{quote}} once and {{question}} once.")})
 
 
 IN_QUOTE_PROMPT = (r"\{\{\s*quote\s*\}\}", r"\{\{\s*question\s*\}\}")
@@ -275,7 +277,7 @@ class Conversation(models.Model):
     app = models.ForeignKey(App, verbose_name=_("app"), on_delete=models.PROTECT, related_name="conversations")
     chat_id = models.CharField(_("chat ID"), max_length=250)
     custom_uid = models.CharField(
-        _("custom uid"), max_length=1024, blank=True, help_text=_("Who the caller says the end user is.")
+        _("custom uid"), max_length=1024, blank=True, help_text=_("The end user, as identified by the caller.")
     )
     metadata = models.JSONField(_("metadata"), default=dict, blank=True)
     variables = models.JSONField(_("variables"), default=dict, blank=True)
@@ -305,7 +307,7 @@ class Message(models.Model):
     )
     data_id = models.CharField(_("data ID"), max_length=250)
     role = models.CharField(_("role"), max_length=10, choices=Role.choices)
-    content = models.JSONField(_("content"), help_text=_("A string, or a list of parts as OpenAI has them."))
+    content = models.JSONField(_("content"), help_text=_("A string, or a list of parts in OpenAI's format."))
     response_data = models.JSONField(
         _("response data"), null=True, blank=True, help_text=_("One result per step of the answer.")
     )

@@ -16,7 +16,7 @@ def find_folder(dataset: Dataset, folder_id: str | None) -> Collection | None:
         return None
     folder = find_collection(dataset.team_id, folder_id, dataset=dataset)
     if folder.kind != Kind.FOLDER:
-        raise InvalidParameter("parentId: This collection is no folder.", param="parentId")
+        raise InvalidParameter("parentId: This collection is not a folder.", param="parentId")
     return folder
 
 

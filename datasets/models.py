@@ -32,7 +32,9 @@ class Dataset(models.Model):
     id = ObjectIdField()
     team = models.ForeignKey(Team, verbose_name=_("team"), on_delete=models.PROTECT, related_name="datasets")
     name = models.CharField(_("name"), max_length=100)
-    intro = models.CharField(_("intro"), max_length=500, blank=True, help_text=_("What is in it, shown in lists."))
+    intro = models.CharField(
+        _("intro"), max_length=500, blank=True, help_text=_("A short description, shown in lists.")
+    )
     rerank_provider = models.ForeignKey(
         "chat.Provider",
         verbose_name=_("rerank provider"),
@@ -40,7 +42,7 @@ class Dataset(models.Model):
         null=True,
         blank=True,
         related_name="reranked_datasets",
-        help_text=_("Orders what was found anew, where a search asks for it. It needs a rerank model as well."),
+        help_text=_("Reorders the results when a search asks for it. A rerank model is needed as well."),
     )
     rerank_model = models.CharField(
         _("rerank model"), max_length=200, blank=True, help_text=_("The model's name, as the provider spells it.")
@@ -68,7 +70,7 @@ class Dataset(models.Model):
         if provider is not None and self.team_id and provider.team_id != self.team_id:
             raise ValidationError({"rerank_provider": _("The provider belongs to another team.")})
         if bool(self.rerank_provider_id) != bool(self.rerank_model):
-            raise ValidationError({"rerank_model": _("A rerank provider and its model are given together.")})
+            raise ValidationError({"rerank_model": _("A rerank provider and its model must be given together.")})
 
 
 class DatasetOwnedQuerySet(models.QuerySet[Any]):
@@ -92,13 +94,16 @@ class VectorSet(models.Model):
         null=True,
         blank=True,
         related_name="vector_sets",
-        help_text=_("Whose endpoint for embeddings makes the vectors. Empty: the static model of this server."),
+        help_text=_("The provider whose embeddings endpoint makes the vectors. Empty: this server's static model."),
     )
     model = models.CharField(
         _("model"), max_length=200, default=STATIC_MODEL, help_text=_("The model's name, as the provider spells it.")
     )
     dimension = models.PositiveSmallIntegerField(
-        _("dimension"), null=True, editable=False, help_text=_("Of the model's first vector; all have the same.")
+        _("dimension"),
+        null=True,
+        editable=False,
+        help_text=_("Taken from the model's first vector; all others have the same."),
     )
     is_current = models.BooleanField(_("is current"))
     # It says why the last batch could not be embedded, and is empty while all goes well.
@@ -124,7 +129,7 @@ class Kind(models.TextChoices):
     """The kind of source that a collection came from. The values are FastGPT's."""
 
     FOLDER = "folder", _("folder")
-    VIRTUAL = "virtual", _("made by hand")
+    VIRTUAL = "virtual", _("entered by hand")
     TEXT = "text", _("text")
     FILE = "file", _("file")
     LINK = "link", _("link")
@@ -153,16 +158,16 @@ class Collection(models.Model):
     parent = unconstrained_key("self", _("parent"), db_index=True, null=True, blank=True, related_name="children")
     kind = models.CharField(_("kind"), max_length=10, choices=Kind.choices)
     name = models.CharField(_("name"), max_length=200)
-    url = models.CharField(_("URL"), max_length=2000, blank=True, help_text=_("Of a link."))
+    url = models.CharField(_("URL"), max_length=2000, blank=True, help_text=_("The URL of a link."))
     chunk_size = models.PositiveSmallIntegerField(
         _("chunk size"),
         default=USUAL_CHUNK,
         validators=[MinValueValidator(SMALLEST_CHUNK), MaxValueValidator(LARGEST_CHUNK)],
-        help_text=_("The most tokens of a piece that its source is split into."),
+        help_text=_("The maximum number of tokens in each piece that its source is split into."),
     )
     metadata = models.JSONField(_("metadata"), default=dict, blank=True)
     state = models.CharField(_("state"), max_length=10, choices=ImportState.choices, default=ImportState.READY)
-    failure = models.CharField(_("failure"), max_length=500, blank=True, help_text=_("Why the import ended early."))
+    failure = models.CharField(_("failure"), max_length=500, blank=True, help_text=_("Why the import stopped early."))
     # It is spelled as by `datasets.conversion.formats.Format`. For a link it is known when that has been fetched.
     source_format = models.CharField(_("format"), max_length=10, blank=True, editable=False)
     # An import writes these with the data themselves: how many chunks of the source have been read, how many of those
@@ -214,7 +219,7 @@ class Datum(models.Model):
     id = ObjectIdField()
     dataset = unconstrained_key(Dataset, _("dataset"), related_name="data")
     collection = unconstrained_key(Collection, _("collection"), related_name="data")
-    chunk_index = models.PositiveIntegerField(_("chunk index"), default=0, help_text=_("Its place in the source."))
+    chunk_index = models.PositiveIntegerField(_("chunk index"), default=0, help_text=_("Its position in the source."))
     q = models.TextField(_("question or text"))
     a = models.TextField(_("answer"), blank=True)
     # It is the SHA-256 of both, by which a repeated datum is found.

@@ -1,5 +1,6 @@
 """All settings, read from the environment, `.env`, and the secrets file of the data folder, in that order."""
 
+import tomllib
 from pathlib import Path
 
 import environ
@@ -8,6 +9,8 @@ from fastgpt_site import theme
 from fastgpt_site.process import local_secrets
 
 BASE_DIR = Path(__file__).resolve().parent.parent
+# The project is not installed as a package, so its metadata are read where they are written.
+VERSION: str = tomllib.loads((BASE_DIR / "pyproject.toml").read_text())["project"]["version"]
 
 env = environ.Env()
 env.read_env(env.str("ENV_FILE", default="") or BASE_DIR / ".env")

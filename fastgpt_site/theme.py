@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from django.conf import settings
 from django.contrib import admin
 from django.core.paginator import InvalidPage
 from django.http import Http404, HttpRequest, HttpResponse
@@ -19,7 +20,12 @@ def base_url(request: HttpRequest) -> str:
 
 def context(request: HttpRequest) -> dict[str, Any]:
     """Return what every page has. Colors are in a file: a style in the page would need a policy that allows it."""
-    return {"base_url": base_url(request), "colors": {}}
+    return {"base_url": base_url(request), "colors": {}, "release": release()}
+
+
+def release() -> str:
+    """Return the product and its version, as pages and logs name them."""
+    return f"{NAME} {settings.VERSION}"
 
 
 def search(request: HttpRequest) -> HttpResponse:
@@ -61,7 +67,7 @@ def page(title: Any, icon: str, model: str, permission: Callable[[HttpRequest], 
     }
 
 
-UNFOLD = {
+UNFOLD: dict[str, Any] = {
     "SITE_TITLE": NAME,
     "SITE_HEADER": NAME,
     "SITE_SYMBOL": "key",
@@ -116,7 +122,7 @@ UNFOLD = {
                 ],
             },
             {
-                "title": _("What happened"),
+                "title": _("Activity"),
                 "separator": True,
                 "items": [
                     page(_("Usage"), "monitoring", "apikeys.usagerecord"),

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -138,6 +139,13 @@ def test_settings_are_documented_in_readme_and_env_example():
     example = re.findall(r"^#?([A-Z][A-Z0-9_]*)=", (PROJECT / ".env.example").read_text(), re.MULTILINE)
     assert sorted(table) == sorted(setting_names())
     assert sorted(example) == sorted(setting_names())
+
+
+def test_changelog_has_the_released_version():
+    version = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["version"]
+    headings = re.findall(r"^## (.+)$", (PROJECT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert headings[0] == "Unreleased"
+    assert re.fullmatch(rf"{re.escape(version)} - \d{{4}}-\d\d-\d\d", headings[1])
 
 
 @pytest.mark.parametrize("package", ARROWS)

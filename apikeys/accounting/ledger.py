@@ -65,24 +65,26 @@ class UsageRecord(models.Model):
     token_source = models.CharField(_("token source"), max_length=10, choices=TokenSource.choices, blank=True)
     cost_micropoints = models.PositiveBigIntegerField(_("cost micropoints"), default=0)
     prompt_price = models.PositiveBigIntegerField(
-        _("prompt price"), db_default=0, help_text=_("What 1,000 prompt tokens cost then, in millionths of a point.")
+        _("prompt price"),
+        db_default=0,
+        help_text=_("The price of 1,000 prompt tokens at that time, in millionths of a point."),
     )
     completion_price = models.PositiveBigIntegerField(
         _("completion price"),
         db_default=0,
-        help_text=_("What 1,000 completion tokens cost then, in millionths of a point."),
+        help_text=_("The price of 1,000 completion tokens at that time, in millionths of a point."),
     )
     limits = models.JSONField(
         _("limits"),
         null=True,
-        help_text=_("Each limit as the request found it, and what it asked for; then those made meanwhile."),
+        help_text=_("Each limit as the request found it and how much it requested, then limits created while it ran."),
     )
     charges = models.JSONField(
         _("charges"),
         null=True,
-        help_text=_("By the limit's id: what it was charged, and what was used and reserved after it."),
+        help_text=_("By limit id: what was charged, and what was used and reserved afterwards."),
     )
-    status = models.PositiveSmallIntegerField(_("status"), help_text=_("The HTTP status of the answer."))
+    status = models.PositiveSmallIntegerField(_("status"), help_text=_("The HTTP status of the response."))
     outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome.choices)
     time_to_first_byte_ms = models.PositiveIntegerField(_("time to first byte ms"), null=True)
     duration_ms = models.PositiveIntegerField(_("duration ms"))
@@ -122,7 +124,7 @@ class DailyUsage(models.Model):
     prompt_tokens = models.PositiveBigIntegerField(_("prompt tokens"))
     completion_tokens = models.PositiveBigIntegerField(_("completion tokens"))
     cost_micropoints = models.PositiveBigIntegerField(_("cost micropoints"))
-    duration_ms = models.PositiveBigIntegerField(_("duration ms"), help_text=_("Of all its requests together."))
+    duration_ms = models.PositiveBigIntegerField(_("duration ms"), help_text=_("The total of all its requests."))
 
     class Meta:
         verbose_name = _("daily usage")
@@ -160,18 +162,18 @@ class Refusal(models.Model):
     team = unconstrained_key(Team, _("team"), null=True)
     key = unconstrained_key(ApiKey, _("key"), null=True, related_name="refusals")
     endpoint = models.CharField(_("endpoint"), max_length=100, blank=True)
-    status = models.PositiveSmallIntegerField(_("status"), help_text=_("The HTTP status of the answer."))
-    code = models.CharField(_("code"), max_length=50, help_text=_("The answer's error.code."))
-    message = models.CharField(_("message"), max_length=1000, help_text=_("The answer's error.message."))
+    status = models.PositiveSmallIntegerField(_("status"), help_text=_("The HTTP status of the response."))
+    code = models.CharField(_("code"), max_length=50, help_text=_("The error.code of the response."))
+    message = models.CharField(_("message"), max_length=1000, help_text=_("The error.message of the response."))
     requested = models.JSONField(
-        _("requested"), null=True, help_text=_("The most that it might have used, where limits were asked.")
+        _("requested"), null=True, help_text=_("The most that it could have used, if limits were checked.")
     )
     limits = models.JSONField(_("limits"), null=True, help_text=_("Each limit as the request found it."))
     refused_by = models.BigIntegerField(
-        _("refused by"), null=True, help_text=_("The id of the limit that had no room.")
+        _("refused by"), null=True, help_text=_("The id of the limit that refused the request.")
     )
     sample_weight = models.PositiveIntegerField(
-        _("sample weight"), default=1, help_text=_("How many like it this one was kept for.")
+        _("sample weight"), default=1, help_text=_("How many similar refusals this record represents.")
     )
     client_address = models.GenericIPAddressField(_("client address"), null=True)
     created_at = models.DateTimeField(_("created at"), db_default=Now())

@@ -43,30 +43,28 @@ class Limit(models.Model):
         null=True,
         blank=True,
         related_name="limits",
-        help_text=_("Empty: all keys of the team together."),
+        help_text=_("Empty: all keys of the team combined."),
     )
     measure = models.CharField(_("measure"), max_length=12, choices=Measure.choices)
     period = models.CharField(_("period"), max_length=6, choices=Period.choices)
     amount = models.PositiveBigIntegerField(
         _("amount"),
         validators=[MinValueValidator(0), MaxValueValidator(MAXIMUM_AMOUNT)],
-        help_text=_(
-            "A request that would go beyond it is refused. 0 refuses every one. Points are given in millionths."
-        ),
+        help_text=_("A request that would exceed it is refused. 0 refuses every request. Points are in millionths."),
     )
     soft_amount = models.PositiveBigIntegerField(
         _("soft amount"),
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(MAXIMUM_AMOUNT)],
-        help_text=_("Reaching it raises an alert and refuses nothing. Empty: alerts at 50, 80 and 100 percent only."),
+        help_text=_("Reaching it raises an alert but refuses nothing. Empty: alerts at 50, 80 and 100 percent only."),
     )
     time_zone = models.CharField(
         _("time zone"),
         max_length=64,
         default="UTC",
         validators=[validate_time_zone],
-        help_text=_("Where the day begins at midnight."),
+        help_text=_("Days begin at midnight in this time zone."),
     )
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
@@ -104,18 +102,16 @@ class Limit(models.Model):
 
     def clean(self) -> None:
         if self.measure and self.period and (self.measure == Measure.OPEN) != (self.period == Period.NOW):
-            raise ValidationError(
-                {"period": _("Requests at the same time are counted at any moment, and only they are.")}
-            )
+            raise ValidationError({"period": _("Concurrent requests are counted at any moment, and nothing else is.")})
         if self.key is not None and self.team_id != self.key.team_id:
             raise ValidationError({"key": _("The key belongs to another team.")})
         if self.soft_amount is not None:
             if self.period in (Period.NOW, Period.MINUTE):
                 raise ValidationError(
-                    {"soft_amount": _("Only budgets have one: a rate would raise an alert a minute.")}
+                    {"soft_amount": _("Only budgets can have one: a rate limit would raise an alert every minute.")}
                 )
             if self.amount is not None and self.soft_amount > self.amount:
-                raise ValidationError({"soft_amount": _("It lies above the amount, so it would never be reached.")})
+                raise ValidationError({"soft_amount": _("It is above the amount, so it would never be reached.")})
 
     def current_usage(self) -> LimitUsage:
         # Nothing of a period that has passed counts, though its counter still stands in it.

@@ -20,7 +20,7 @@ class Measure(models.TextChoices):
     REQUESTS = "requests", _("requests")
     TOKENS = "tokens", _("tokens")
     MICROPOINTS = "micropoints", _("millionths of a point")
-    OPEN = "open", _("requests at the same time")
+    OPEN = "open", _("concurrent requests")
 
     @property
     def unit(self) -> str:
@@ -45,7 +45,7 @@ class Period(models.TextChoices):
     DAY = "day", _("a day")
     WEEK = "week", _("a week, from Monday")
     MONTH = "month", _("a month")
-    TOTAL = "total", _("in all")
+    TOTAL = "total", _("in total")
 
 
 def validate_time_zone(value: str) -> None:

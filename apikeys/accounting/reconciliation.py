@@ -43,7 +43,7 @@ class Reconciliation(models.Model):
     at = models.DateTimeField(_("at"), db_default=Now())
     limits = models.PositiveIntegerField(_("limits"), help_text=_("How many counters were compared."))
     drifted = models.PositiveIntegerField(
-        _("drifted"), help_text=_("How many of them were wrong. They were left as they are.")
+        _("drifted"), help_text=_("How many of them were wrong. They were not corrected.")
     )
     seconds = models.FloatField(_("seconds"), help_text=_("How long it took."))
 

@@ -131,7 +131,7 @@ class WebhookAdmin(TeamScopedAdmin):
         secret: str | None = getattr(request, "new_secret", None)
         if secret is None:
             return super().response_change(request, obj)
-        return self._show_once(request, obj, secret, gettext("The URL changed, so there is a new secret."))
+        return self._show_once(request, obj, secret, gettext("The URL changed, so a new secret was generated."))
 
     def get_urls(self) -> list[URLPattern]:
         page = path(
@@ -155,7 +155,7 @@ class WebhookAdmin(TeamScopedAdmin):
             return self._replace_secret(request, webhook, form.cleaned_data["replacing"])
         context = {
             **self.admin_site.each_context(request),
-            "title": _("Make a new secret?"),
+            "title": _("Generate a new secret?"),
             "opts": self.opts,
             "webhook": webhook,
             "form": form,
@@ -174,7 +174,7 @@ class WebhookAdmin(TeamScopedAdmin):
         if not is_replaced:
             self.message_user(
                 request,
-                _("The secret was replaced in the meantime, and shown once. If lost, replace it."),
+                _("The secret was replaced in the meantime and has been shown once. If it is lost, replace it again."),
                 messages.ERROR,
             )
             return HttpResponseRedirect(self._url("change", webhook))

@@ -22,7 +22,7 @@ def is_too_long(model_admin: Any, request: HttpRequest, rows: QuerySet[Any]) -> 
     """Return whether the rows do not fit in one file, and tell the user then."""
     if rows.order_by().values("pk")[: MAXIMUM_ROWS + 1].count() <= MAXIMUM_ROWS:
         return False
-    message = _("More than %(number)s rows do not fit in one file. Filter the list.")
+    message = _("A file holds at most %(number)s rows. Filter the list.")
     model_admin.message_user(request, message % {"number": f"{MAXIMUM_ROWS:,}"}, messages.ERROR)
     return True
 

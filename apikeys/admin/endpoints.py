@@ -127,7 +127,7 @@ class SwitchForm(forms.Form):
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         if cleaned.get("kind") not in declared_kinds().get(cleaned.get("endpoint", ""), frozenset()):
-            raise ValidationError(_("This endpoint never takes keys of that kind."))
+            raise ValidationError(_("This endpoint never accepts keys of that kind."))
         return cleaned
 
 
@@ -135,7 +135,7 @@ class EndpointRuleForm(RuleModelForm):
     endpoint = forms.ChoiceField(
         label=capfirst(gettext_lazy("endpoint")),
         widget=UnfoldAdminSelectWidget,
-        help_text=gettext_lazy("It takes the kinds of key that are named behind it."),
+        help_text=gettext_lazy("Each endpoint is followed by the kinds of key that it accepts."),
     )
     denied_kinds = forms.MultipleChoiceField(
         label=capfirst(gettext_lazy("denied kinds")),
@@ -143,7 +143,7 @@ class EndpointRuleForm(RuleModelForm):
         choices=AccessKind.choices,
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
         help_text=gettext_lazy(
-            "Kinds of key that may no longer call this endpoint. A rule lowers; it cannot open anything."
+            "Kinds of key that may no longer call this endpoint. A rule can only restrict access, never grant it."
         ),
     )
 
@@ -167,7 +167,7 @@ class EndpointRuleForm(RuleModelForm):
             denied = cleaned.get("denied_kinds", [])
             never = [str(kind.label) for kind in AccessKind if kind in denied and kind not in taken]
             if never:
-                complaint = _("This endpoint never takes: %(kinds)s.") % {"kinds": ", ".join(never)}
+                complaint = _("This endpoint never accepts: %(kinds)s.") % {"kinds": ", ".join(never)}
                 raise ValidationError({"denied_kinds": complaint})
         return cleaned
 
@@ -224,7 +224,7 @@ class EndpointRuleAdmin(SuperusersOnly, HistoryRead, CheckedList):
         if form.is_valid():
             self._set(request, **form.cleaned_data)
         else:
-            self.message_user(request, _("That switch does not exist. Look at the page as it is now."), messages.ERROR)
+            self.message_user(request, _("That switch does not exist. Reload the page."), messages.ERROR)
         return HttpResponseRedirect(reverse("admin:apikeys_endpointrule_inventory"))
 
     def _set(self, request: HttpRequest, endpoint: str, kind: str, is_open: bool) -> None:

@@ -45,7 +45,7 @@ class YesFilter(SimpleListFilter):
 
 
 class ExpiringSoonFilter(YesFilter):
-    title, parameter_name, label = _("end"), "ends_soon", _("Within 30 days")
+    title, parameter_name, label = _("expiry"), "ends_soon", _("Within 30 days")
 
     def rows(self, queryset: Any) -> QuerySet[Any]:
         return expiring_soon(queryset)
@@ -59,7 +59,7 @@ class UnusedFilter(YesFilter):
 
 
 class NearlyUsedUpFilter(YesFilter):
-    title, parameter_name, label = _("use"), "nearly_used_up", _("80 % or more")
+    title, parameter_name, label = _("usage"), "nearly_used_up", _("80% or more")
 
     def rows(self, queryset: QuerySet[Any]) -> QuerySet[Any]:
         return nearly_used_up(queryset)

@@ -40,7 +40,9 @@ class LimitForm(LimitModelForm):
         max_digits=22,
         decimal_places=6,
         widget=UnfoldAdminDecimalFieldWidget,
-        help_text=_("A request that would go beyond it is refused. 0 refuses every one. Points may have six decimals."),
+        help_text=_(
+            "A request that would exceed it is refused. 0 refuses every request. Points may have up to six decimals."
+        ),
     )
     soft_amount = forms.DecimalField(
         label=capfirst(_("soft amount")),
@@ -50,8 +52,8 @@ class LimitForm(LimitModelForm):
         decimal_places=6,
         widget=UnfoldAdminDecimalFieldWidget,
         help_text=_(
-            "Of a budget: reaching it raises an alert and refuses nothing. "
-            "50, 80 and 100 percent of the amount raise one in any case."
+            "For budgets only: reaching it raises an alert but refuses nothing. Alerts at 50, 80 and 100 "
+            "percent of the amount are raised in any case."
         ),
     )
 
@@ -94,10 +96,10 @@ def count_amount(name: str, measure: Measure, number: Decimal) -> int:
     try:
         amount = measure.from_unit(number)
     except ValueError:
-        complaint = _("%(measure)s are counted whole.") % {"measure": capfirst(measure.label)}
+        complaint = _("%(measure)s must be a whole number.") % {"measure": capfirst(measure.label)}
         raise ValidationError({name: complaint}) from None
     if amount > MAXIMUM_AMOUNT:
-        raise ValidationError({name: _("The most is %(amount)s.") % {"amount": measure.text(MAXIMUM_AMOUNT)}})
+        raise ValidationError({name: _("The maximum is %(amount)s.") % {"amount": measure.text(MAXIMUM_AMOUNT)}})
     return amount
 
 

@@ -27,7 +27,7 @@ UNTRANSLATED = [
     gettext_noop("late hour"),
     gettext_noop("leader"),
     gettext_noop("leaderboard"),
-    gettext_noop("rolled up"),
+    gettext_noop("rollup watermark"),
     gettext_noop("sign in count"),
     gettext_noop("procrastinate event"),
     gettext_noop("procrastinate periodic defer"),

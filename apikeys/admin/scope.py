@@ -138,7 +138,7 @@ class CheckedList(AnyModelAdmin):
             return super().changelist_view(request, extra_context)
         except (DataError, ValueError) as error:
             # The database raises these, or Django when it writes the query. The page itself is rendered later.
-            raise BadRequest("A filter has a value that nothing can have.") from error
+            raise BadRequest("A filter has an invalid value.") from error
 
     # Django's stubs have one parameter more than Django.
     def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> Any:  # type: ignore[override]
@@ -146,7 +146,7 @@ class CheckedList(AnyModelAdmin):
             try:
                 self.model._meta.pk.to_python(chosen)
             except ValidationError as error:
-                raise BadRequest("A row is chosen that no row can be.") from error
+                raise BadRequest("An invalid row was selected.") from error
         return super().response_action(request, queryset)
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:

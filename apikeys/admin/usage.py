@@ -57,7 +57,7 @@ class UsageRecordAdmin(LongList, ReadOnlyAdmin):
     list_select_related = ("team", "key", "app")
     fields = readonly_fields = ("explanation",)
     search_fields = ("=id", "=key__id")
-    search_help_text = _("The id of a request or of a key. For a key's name there is the filter.")
+    search_help_text = _("A request id or a key id. To find a key by its name, use the filter.")
     # The ledger is too long to be sorted by anything but time.
     sortable_by = ()
 

@@ -44,10 +44,10 @@ def headline(alert: Alert) -> str:
             }
         case AlertKind.EXPIRY:
             days = details["days"]
-            template = ngettext("%(who)s ends within %(days)s day", "%(who)s ends within %(days)s days", days)
+            template = ngettext("%(who)s expires within %(days)s day", "%(who)s expires within %(days)s days", days)
             sentence = template % {"who": who, "days": days}
         case _:
-            sentence = gettext("%(who)s: a secret was used after its end") % {"who": who}
+            sentence = gettext("%(who)s: a secret was used after it expired") % {"who": who}
     # Names may hold line breaks, which no header can.
     return " ".join(sentence.split())
 
@@ -64,19 +64,19 @@ def text(alert: Alert) -> str:
             if details["period"] != Period.TOTAL:
                 about.append((gettext("Since"), moment(details["period_start"], details["time_zone"])))
             advice = (
-                gettext("Requests that do not fit in the limit are refused.")
+                gettext("Requests that would exceed the limit are refused.")
                 if details.get("percent") == 100
                 else gettext("Nothing is refused until the limit is used up.")
             )
         case AlertKind.EXPIRY:
-            about.append((gettext("Ends"), moment(details["expires_at"])))
-            advice = gettext("After that its calls are refused. Give it a later end, or replace it.")
+            about.append((gettext("Expires"), moment(details["expires_at"])))
+            advice = gettext("After that its calls are refused. Set a later expiry, or replace the key.")
         case _:
             about.append((gettext("Secret"), f"******{details['last_four']}"))
-            about.append((pgettext("secret", "Ended"), moment(details["ended_at"])))
+            about.append((pgettext("secret", "Expired"), moment(details["ended_at"])))
             about.append((gettext("Used from"), str(details["client_address"])))
             advice = gettext(
-                "The call was refused. Either a client still has the old secret, or somebody who should not have it."
+                "The call was refused. Either a client still uses the old secret, or it is in the wrong hands."
             )
     # Chinese characters are two columns wide.
     labels = [(gettext("%(label)s:") % {"label": label}, value) for label, value in about]
@@ -106,7 +106,7 @@ def moment(when: str, time_zone: str = "") -> str:
 
 def _share(details: dict[str, Any]) -> str:
     if "percent" in details:
-        return gettext("%(percent)s %% of its %(amount)s") % {
+        return gettext("%(percent)s%% of its %(amount)s") % {
             "percent": details["percent"],
             "amount": amount(details["measure"], details["amount"]),
         }

@@ -14,9 +14,9 @@ from apikeys.teams import Team, TeamOwnedQuerySet
 
 
 class AlertKind(models.TextChoices):
-    BUDGET = "budget", _("a budget is used up to a threshold")
-    EXPIRY = "expiry", _("a key ends soon")
-    REUSE = "reuse", _("a rotated secret was used after its end")
+    BUDGET = "budget", _("a budget reached a threshold")
+    EXPIRY = "expiry", _("a key expires soon")
+    REUSE = "reuse", _("a rotated secret was used after it expired")
 
 
 class Alert(models.Model):
@@ -40,13 +40,13 @@ class Alert(models.Model):
     details = models.JSONField(
         _("details"),
         help_text=_(
-            "Of a budget: limit_id, measure, period, time_zone, period_start, amount, used, and percent (50, 80, "
-            "100) or soft_amount. Of an expiry: expires_at, days. Of a reuse: last_four, ended_at, client_address."
+            "Budget: limit_id, measure, period, time_zone, period_start, amount, used, and percent (50, 80, "
+            "100) or soft_amount. Expiry: expires_at, days. Reuse: last_four, ended_at, client_address."
         ),
     )
     created_at = models.DateTimeField(_("created at"), db_default=Now())
     delivered_at = models.DateTimeField(
-        _("delivered at"), null=True, help_text=_("When everybody who is to hear of it was told.")
+        _("delivered at"), null=True, help_text=_("When it was delivered to every recipient.")
     )
 
     objects: ClassVar[Any] = TeamOwnedQuerySet.as_manager()

@@ -45,10 +45,10 @@ class Webhook(models.Model):
     url = models.CharField(
         _("URL"),
         max_length=500,
-        help_text=_("Alerts are posted here as JSON. Changing it makes a new secret, which is shown once."),
+        help_text=_("Alerts are posted here as JSON. Changing it generates a new secret, which is shown once."),
     )
     encrypted_secret = models.BinaryField(_("encrypted secret"), editable=False)
-    secret_made_at = models.DateTimeField(_("secret made at"), editable=False)
+    secret_made_at = models.DateTimeField(_("secret generated at"), editable=False)
     disabled_at = models.DateTimeField(
         _("disabled at"), null=True, blank=True, help_text=_("While this is set, nothing is posted.")
     )
@@ -126,14 +126,18 @@ def validate_url(url: str) -> None:
         parts, port = SplitResult("", "", "", "", ""), 0
     is_plain = url.isascii() and url.isprintable() and not any(character in url for character in " \\#")
     if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or not is_plain:
-        raise ValidationError({"url": _("Give an http or https URL without credentials or fragment.")}, code="invalid")
+        raise ValidationError({"url": _("Enter an http or https URL without credentials or fragment.")}, code="invalid")
     try:
         found = socket.getaddrinfo(parts.hostname, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise ValidationError({"url": _("Its host name has no address.")}, code="unresolved") from None
+        raise ValidationError({"url": _("Its host name cannot be resolved.")}, code="unresolved") from None
     addresses = [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in found]
     if not all(outbound.is_allowed(address) for address in addresses):
         raise ValidationError(
-            {"url": _("Its address is private. OUTBOUND_ALLOWED_NETWORKS says which of those may be called.")},
+            {
+                "url": _(
+                    "Its address is private. OUTBOUND_ALLOWED_NETWORKS lists the private networks that may be called."
+                )
+            },
             code="private",
         )

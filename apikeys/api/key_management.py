@@ -236,7 +236,9 @@ def check_password(request: Request) -> None:
 
 def check_right(request: Request, permission: str) -> None:
     if not request.user.has_perm(permission):
-        raise StaffNotAllowed(f"Your account does not have the permission {permission}, which limits of points need.")
+        raise StaffNotAllowed(
+            f"Your account does not have the permission {permission}, which limits in points require."
+        )
 
 
 def find_app(team: Team, app_id: str) -> Any:

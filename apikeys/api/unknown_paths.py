@@ -18,7 +18,7 @@ class BaseUrlView(ApiView):
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         trace_of(request._request).endpoint = self.endpoint
         raise PathNotFound(
-            "This is the BaseURL, the root of all endpoints and no endpoint itself. "
+            "This is the BaseURL, the root of all endpoints, but not an endpoint itself. "
             "For a chat, POST to v1/chat/completions under it. The endpoints are listed in docs/api.md."
         )
 

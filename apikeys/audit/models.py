@@ -36,9 +36,9 @@ class AuditEntry(AbstractLogEntry):  # type: ignore[misc]
     actor_name = models.CharField(
         _("done by"),
         max_length=150,
-        help_text=_("The username, or for a command the login of the operating system."),
+        help_text=_("The username or, for a command, the operating system login."),
     )
-    via = models.CharField(_("by way of"), max_length=10, choices=Via.choices)
+    via = models.CharField(_("via"), max_length=10, choices=Via.choices)
 
     objects: ClassVar[Any] = AuditEntryManager()
 

@@ -59,8 +59,8 @@ class Acknowledgements:
         if not self.missing:
             return gettext("All %(count)s server process(es) have acknowledged it.") % {"count": len(self.acknowledged)}
         return gettext(
-            "%(count)s server process(es) have acknowledged it; not within %(seconds)s s: %(names)s. "
-            "One that does not hear the database asks it for every request."
+            "%(count)s server process(es) have acknowledged it; not acknowledged within %(seconds)s s: "
+            "%(names)s. A process that receives no notifications asks the database for every request."
         ) % {"count": len(self.acknowledged), "seconds": f"{PATIENCE_SECONDS:g}", "names": ", ".join(self.missing)}
 
 

@@ -44,11 +44,11 @@ class KeyStateError(Exception):
 WHY_UNUSABLE = {
     "revoked": _("It was revoked."),
     "disabled": _("It is disabled."),
-    "expired": _("It is expired."),
+    "expired": _("It has expired."),
     "team": _("Its team is disabled."),
     "owner": _("Its owner is inactive."),
     "membership": _("Its owner has left the team."),
-    "secret": _("It has no secret; rotate it to make one."),
+    "secret": _("It has no secret; rotate it to get one."),
 }
 
 
@@ -133,18 +133,18 @@ def validate_network(value: str) -> None:
     if "%" in value:
         # Not repeated: an array's field would take the sign for a placeholder of its message.
         raise ValidationError(
-            "A network in CIDR form has no percent sign: no caller is known by a zone.", code="invalid"
+            "A network in CIDR notation has no percent sign: callers are not identified by zones.", code="invalid"
         )
     try:
         ipaddress.ip_network(value)
     except ValueError as error:
-        complaint = _("%(value)r is not a network in CIDR form: %(error)s.")
+        complaint = _("%(value)r is not a network in CIDR notation: %(error)s.")
         raise ValidationError(complaint, code="invalid", params={"value": value, "error": error}) from error
 
 
 def validate_end(value: datetime) -> None:
     if not EARLIEST_END <= value < END_BEFORE:
-        raise ValidationError(_("The end must lie in the years 2000 to 9998 (UTC)."), code="out_of_range")
+        raise ValidationError(_("The expiry must be in the years 2000 to 9998 (UTC)."), code="out_of_range")
 
 
 class ApiKey(models.Model):
@@ -163,8 +163,8 @@ class ApiKey(models.Model):
         blank=True,
         related_name="api_keys",
         help_text=_(
-            "With an app this is an app key: it can talk to that app and do nothing else. "
-            "Without one it is a global key: it operates what the team owns, but cannot talk to an app."
+            "With an app this is an app key: it can talk to that app and do nothing else. Without one it is "
+            "a global key: it manages what the team owns, but cannot talk to an app."
         ),
     )
     owner = models.ForeignKey(
@@ -172,7 +172,7 @@ class ApiKey(models.Model):
         verbose_name=_("owner"),
         on_delete=models.PROTECT,
         related_name="api_keys",
-        help_text=_("The member of the team who answers for this key. It stops working when they leave the team."),
+        help_text=_("The team member who is responsible for this key. It stops working when they leave the team."),
     )
     name = models.CharField(
         _("name"), max_length=100, help_text=_("What the key is for, so that a person can recognize it.")
@@ -195,14 +195,16 @@ class ApiKey(models.Model):
         verbose_name=_("allowed networks"),
         default=list,
         blank=True,
-        help_text=_("Networks in CIDR form, such as 203.0.113.0/24 or 2001:db8::/32. Empty means everywhere."),
+        help_text=_("Networks in CIDR notation, such as 203.0.113.0/24 or 2001:db8::/32. Empty means anywhere."),
     )
     allowed_endpoints = ArrayField(
         models.CharField(max_length=100),
         verbose_name=_("allowed endpoints"),
         default=list,
         blank=True,
-        help_text=_("Names of endpoints, such as chat.completions. Empty means all that this kind of key may call."),
+        help_text=_(
+            "Names of endpoints, such as chat.completions. Empty means every endpoint that is open to this kind of key."
+        ),
     )
     allowed_models = ArrayField(
         models.CharField(max_length=200),
@@ -219,7 +221,7 @@ class ApiKey(models.Model):
         _("revocation acknowledged at"),
         null=True,
         editable=False,
-        help_text=_("When the last server process said that it refuses the key."),
+        help_text=_("When the last server process acknowledged that it refuses the key."),
     )
     unacknowledged_servers = ArrayField(
         models.CharField(max_length=24),
@@ -227,7 +229,7 @@ class ApiKey(models.Model):
         db_default=[],
         blank=True,
         editable=False,
-        help_text=_("Server processes that had not said so when waiting for them ended."),
+        help_text=_("Server processes that had not acknowledged it when the wait ended."),
     )
     created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
 
@@ -322,7 +324,10 @@ class ApiKey(models.Model):
             raise KeyStateError(gettext("A revoked key cannot be rotated. Create a new key."))
         if replacing is not None and locked.newest_secret_id != replacing:
             raise KeyStateError(
-                gettext("The key was rotated in the meantime and its new secret shown once. If lost, rotate it.")
+                gettext(
+                    "The key was rotated in the meantime and its new secret was shown once. If it is lost, rotate it "
+                    "again."
+                )
             )
         now = timezone.now()
         live = list(self.secrets.live().order_by("-pk"))
@@ -353,7 +358,7 @@ class ApiKey(models.Model):
     def revoke(self, *, by: str, reason: str) -> None:
         # Revoking twice keeps who did it first.
         if not reason.strip():
-            raise KeyStateError(gettext("Say why the key is revoked."))
+            raise KeyStateError(gettext("Give a reason for revoking the key."))
         now = timezone.now()
         recording.update(
             ApiKey.objects.filter(pk=self.pk, revoked_at=None),

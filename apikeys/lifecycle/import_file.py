@@ -39,7 +39,7 @@ def read(raw: bytes) -> list[tuple[int, dict[str, Any]]]:
     except UnicodeDecodeError:
         raise Unreadable(_("The file is not UTF-8 text.")) from None
     if "\0" in text:
-        raise Unreadable(_("The file holds NUL characters, or halves of characters."))
+        raise Unreadable(_("The file contains NUL characters or incomplete characters."))
     rows = list(_json_rows(text) if text.lstrip()[:1] in ("[", "{") else _csv_rows(text))
     if not rows:
         raise Unreadable(_("The file has no rows."))
@@ -58,7 +58,7 @@ def _json_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     except (ValueError, RecursionError) as error:
         raise Unreadable(_("The file is not valid JSON: %(error)s.") % {"error": str(error)[:200]}) from None
     if not is_storable:
-        raise Unreadable(_("The file holds NUL characters, or halves of characters."))
+        raise Unreadable(_("The file contains NUL characters or incomplete characters."))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise Unreadable(_("JSON must be a list of objects."))
     yield from enumerate(rows, 1)
@@ -69,7 +69,7 @@ def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
     try:
         header = [name.strip() for name in next(reader, [])]
         if len(set(header)) < len(header):
-            raise Unreadable(_("Line 1: a column stands there twice."))
+            raise Unreadable(_("Line 1: a column appears twice."))
         line = reader.line_num
         for cells in reader:
             line, begins = reader.line_num, line + 1
@@ -77,7 +77,7 @@ def _csv_rows(text: str) -> Iterator[tuple[int, dict[str, Any]]]:
                 continue
             if len(cells) != len(header):
                 raise Unreadable(
-                    _("Line %(line)s has %(count)s cells, the first line %(expected)s.")
+                    _("Line %(line)s has %(count)s cells, but the first line has %(expected)s.")
                     % {"line": begins, "count": len(cells), "expected": len(header)}
                 )
             yield begins, {name: from_cell(value) for name, value in zip(header, cells, strict=True)}

@@ -127,7 +127,7 @@ class Planner:
         if api_key is None or mistakes:
             return None
         if key_id in self.seen:
-            wrong("id", _("It stands in the file twice."))
+            wrong("id", _("It appears in the file twice."))
         self.seen.update({key_id} - {""})
         if api_key.revoked_at:
             wrong("id", _("A revoked key cannot be changed."))
@@ -151,7 +151,7 @@ class Planner:
 
     def _new(self, values: dict[str, Any], wrong: Any) -> ApiKey | None:
         if not self.may_add:
-            wrong("id", _("You may not make keys."))
+            wrong("id", _("You may not create keys."))
             return None
         name = values.get("team")
         only = {team.pk: team for team in self.teams.values()}
@@ -173,9 +173,9 @@ class Planner:
     def _check_identity(self, api_key: ApiKey, values: dict[str, Any], wrong: Any) -> None:
         team, app = values.pop("team", ""), values.pop("app", None)
         if team and team not in (api_key.team.name, api_key.team_id):
-            wrong("team", _("A key stays in its team."))
+            wrong("team", _("A key cannot change its team."))
         if app is not None and app not in ((api_key.app.name, api_key.app_id) if api_key.app else ("",)):
-            wrong("app", _("A key keeps its app."))
+            wrong("app", _("A key cannot change its app."))
 
     def _set(self, planned: PlannedKey, values: dict[str, Any], wrong: Any) -> None:
         api_key = planned.api_key
@@ -213,7 +213,7 @@ def parse_value(name: str, value: Any) -> Any:
     if name in LISTS:
         items = value.splitlines() if isinstance(value, str) else value
         if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
-            raise ValueError(_("It must be a list of texts."))
+            raise ValueError(_("It must be a list of strings."))
         return list(dict.fromkeys(item.strip() for item in items if item.strip()))
     if name == "can_name_app":
         known = {"true": True, "false": False, "": False}

@@ -151,9 +151,9 @@ def sheet(facts: Mapping[str, Any]) -> str:
         origin = ", imported" if secret["is_imported"] else ""
         end, reuse = "", ""
         if secret["reuse_count"]:
-            reuse = f", used {secret['reuse_count']} times after its end"
+            reuse = f", used {secret['reuse_count']} times after it expired"
         if secret["expires_at"]:
-            end = f", {'ends' if secret['is_live'] else 'ended'} {local(secret['expires_at'])}"
+            end = f", {'expires' if secret['is_live'] else 'expired'} {local(secret['expires_at'])}"
         lines.append(
             f"  ******{secret['last_four']}  pepper {secret['pepper_id']}, "
             f"created {local(secret['created_at'])}{end}{origin}{reuse}"

@@ -63,7 +63,7 @@ def _parse(content: str) -> Iterator[Row]:
     _, header = next(records, (1, []))
     columns = [column.lower() for column in header]
     if len(set(columns)) != len(columns) or not REQUIRED <= set(columns) <= COLUMNS:
-        raise ImportRefused("Line 1 must name the columns: name, plaintext and, where wanted, owner and app.")
+        raise ImportRefused("Line 1 must name the columns: name, plaintext and, optionally, owner and app.")
     for line, values in records:
         if len(values) != len(columns):
             raise ImportRefused(f"Line {line} has {len(values)} columns; the first line names {len(columns)}.")
@@ -97,7 +97,9 @@ def import_rows(rows: list[Row], team: Team, default_owner: User | None) -> list
     except ValidationError as error:
         raise ImportRefused(f"Line {row.line}: {error_text(error, {'secret': 'plaintext'})}") from None
     except IntegrityError:
-        raise ImportRefused(f"Line {row.line} met another change that was made at the same time. Try again.") from None
+        raise ImportRefused(
+            f"Line {row.line} conflicts with another change made at the same time. Try again."
+        ) from None
     return made
 
 

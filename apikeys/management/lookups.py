@@ -34,7 +34,8 @@ def find_app(team: Team, name: str) -> Any:
 def find_key(name: str) -> ApiKey:
     if crypto.PATTERN.search(name):
         raise CommandError(
-            "That is a key itself. Name it by its id, and rotate it: what is typed on a command line is not secret."
+            "That is the key itself. Refer to it by its id, and rotate it: "
+            "what is typed on a command line is not secret."
         )
     api_key: ApiKey = _find(ApiKey.objects.with_state(), name, "key")
     return api_key

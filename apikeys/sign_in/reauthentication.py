@@ -55,7 +55,7 @@ def reauthentication_error() -> ValidationError:
         '{} <a href="{}" target="_blank" rel="noopener" class="underline">{}</a>',
         _("You entered your password more than 15 minutes ago, so this was not done."),
         page(),
-        _("Enter your password in another tab, then send this form again."),
+        _("Enter your password in another tab, then submit this form again."),
     )
     return ValidationError(message, code="stale_password")
 
@@ -81,7 +81,7 @@ def confirm_password(request: HttpRequest) -> HttpResponse:
     if form.is_valid():
         remember(request)
         if not following:
-            messages.success(request, _("Thank you. Go back to the form and send it again."))
+            messages.success(request, _("Thank you. Go back to the form and submit it again."))
         return HttpResponseRedirect(following or reverse("admin:index"))
     context = {
         **admin.site.each_context(request),

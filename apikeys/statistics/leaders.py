@@ -40,11 +40,11 @@ class Leader(models.Model):
     )
     team = unconstrained_key(Team, _("team"))
     is_app = models.BooleanField(_("is app"))
-    subject_id = models.CharField(_("subject ID"), max_length=24, help_text=_("Of the key or the app."))
+    subject_id = models.CharField(_("subject ID"), max_length=24, help_text=_("The id of the key or the app."))
     requests = models.PositiveBigIntegerField(_("requests"))
     tokens = models.PositiveBigIntegerField(_("tokens"))
     cost_micropoints = models.PositiveBigIntegerField(_("cost micropoints"))
-    is_of_all = models.BooleanField(_("is of all"), help_text=_("Whether it is among the first ten of all teams."))
+    is_of_all = models.BooleanField(_("is of all"), help_text=_("Whether it is among the top ten of all teams."))
 
     class Meta:
         indexes = [

@@ -32,7 +32,7 @@ class HourlyUsage(models.Model):
     """The sums of one UTC hour, for each way to distinguish its requests. There is one row of each: hours are written
     whole, by one process at a time. Foreign keys without a constraint, as in UsageRecord."""
 
-    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
+    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("The start of the hour."))
     team = unconstrained_key(Team, _("team"))
     key = unconstrained_key(ApiKey, _("key"))
     app = unconstrained_key("chat.App", _("app"), null=True)
@@ -57,7 +57,7 @@ class HourlyUsage(models.Model):
 class HourlyRefusals(models.Model):
     """How many requests one UTC hour refused, of a key or of callers without one."""
 
-    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
+    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("The start of the hour."))
     team = unconstrained_key(Team, _("team"), null=True)
     key = unconstrained_key(ApiKey, _("key"), null=True)
     code = models.CharField(_("code"), max_length=50)
@@ -76,7 +76,7 @@ class HourlyTotal(models.Model):
     With a million keys an hour's usage has as many rows as it had requests; these are few in any case.
     """
 
-    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("Its start."))
+    hour = models.DateTimeField(_("hour"), db_index=True, help_text=_("The start of the hour."))
     team = unconstrained_key(Team, _("team"), null=True)
     outcome = models.CharField(_("outcome"), max_length=10, choices=[*Outcome.choices, (REFUSED, "refused")])
     requests = models.PositiveBigIntegerField(_("requests"))
@@ -106,7 +106,7 @@ class RollupWatermark(models.Model):
     until = models.DateTimeField(_("until"), null=True)
 
     class Meta:
-        verbose_name_plural = _("rolled up")
+        verbose_name_plural = _("rollup watermark")
         constraints = [models.CheckConstraint(condition=models.Q(id=1), name="rolled_up_once")]
 
     def __str__(self) -> str:

@@ -151,7 +151,7 @@ class AppAdmin(TeamScopedAdmin):
             self.message_user(request, gettext("Archived %(app)s.") % {"app": app}, messages.SUCCESS)
 
     @admin.action(
-        description=_("Archive, and cut what the selected apps are answering at this moment"), permissions=["change"]
+        description=_("Archive, and terminate what the selected apps are answering right now"), permissions=["change"]
     )
     def archive_and_cut(self, request: HttpRequest, queryset: QuerySet[App]) -> None:
         for app in queryset:

@@ -43,24 +43,24 @@ class ProviderForm(ProviderModelForm):
         required=False,
         max_length=2000,
         # It travels in an HTTP header.
-        validators=[RegexValidator(r"\A[\x21-\x7e]*\Z", _("Only printable ASCII characters without blanks."))],
+        validators=[RegexValidator(r"\A[\x21-\x7e]*\Z", _("Only printable ASCII characters without spaces."))],
         widget=UnfoldAdminPasswordWidget(render_value=False, attrs={"autocomplete": "new-password"}),
         help_text=_(
-            "The provider's own key. It is stored encrypted and never shown again. Empty leaves it as it is. "
-            "Changing the base URL clears it, unless a new one is given here."
+            "The provider's own key. It is stored encrypted and never shown again. Leave it empty to keep "
+            "the stored one. Changing the base URL clears it, unless a new one is entered here."
         ),
     )
     clear_secret = forms.BooleanField(
         label=_("Clear the secret"),
         required=False,
         widget=UnfoldBooleanSwitchWidget,
-        help_text=_("Forget the secret that is stored."),
+        help_text=_("Delete the stored secret."),
     )
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         if cleaned.get("secret") and cleaned.get("clear_secret"):
-            raise ValidationError({"clear_secret": _("Give a new secret or clear the old one, not both.")})
+            raise ValidationError({"clear_secret": _("Enter a new secret or clear the old one, not both.")})
         return cleaned
 
     def validate_unique(self) -> None:
@@ -92,8 +92,8 @@ class PointsField(forms.DecimalField):
 
 
 class PriceForm(PriceModelForm):
-    prompt_micropoints = PointsField(label=_("points for 1,000 prompt tokens"), initial=0)
-    completion_micropoints = PointsField(label=_("points for 1,000 tokens of the answer"), initial=0)
+    prompt_micropoints = PointsField(label=_("points per 1,000 prompt tokens"), initial=0)
+    completion_micropoints = PointsField(label=_("points per 1,000 completion tokens"), initial=0)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

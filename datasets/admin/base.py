@@ -45,7 +45,7 @@ class KnowledgePages(LongList, TeamScopedAdmin):
     @admin.action(description=gettext_lazy("Delete the selected"), permissions=["delete"])
     def delete_selected(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponseBase | None:
         if queryset.order_by().values("pk")[: MAXIMUM_DELETED + 1].count() > MAXIMUM_DELETED:
-            message = _("At most %(number)s rows are deleted at once. To delete more, delete what they belong to.")
+            message = _("At most %(number)s rows can be deleted at once. To delete more, delete what they belong to.")
             self.message_user(request, message % {"number": f"{MAXIMUM_DELETED:,}"}, messages.ERROR)
             return None
         return delete_selected(self, request, queryset)

@@ -64,7 +64,9 @@ def check_folder(collection: Collection, parent: Collection, new_kind: str | Non
         else:
             check_place(Collection(pk=collection.pk, parent_id=parent.pk))
     except InvalidParameter:
-        message = _("A folder lies neither in itself nor deeper than %(depth)s others.") % {"depth": MAXIMUM_DEPTH}
+        message = _("A folder cannot be inside itself, or inside more than %(depth)s others.") % {
+            "depth": MAXIMUM_DEPTH
+        }
         raise ValidationError({"parent": message}) from None
 
 
@@ -122,7 +124,7 @@ class CollectionAdmin(DatasetOwnedPages):
         return [
             (None, {"fields": ("id", "dataset", "name", "parent")}),
             (_("Source"), {"fields": source}),
-            (_("Life"), {"fields": ("created_at", "updated_at")}),
+            (_("Lifecycle"), {"fields": ("created_at", "updated_at")}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Collection | None = None) -> tuple[str, ...]:
@@ -168,7 +170,7 @@ class CollectionAdmin(DatasetOwnedPages):
     def data(self, collection: Any) -> str:
         return counts.text_of(collection.datum_count)
 
-    @admin.display(description=gettext_lazy("still to do"))
+    @admin.display(description=gettext_lazy("pending"))
     def waiting(self, collection: Any) -> str:
         return counts.text_of(collection.waiting_count + (collection.state in UNREAD))
 

@@ -64,8 +64,8 @@ class DatumForm(DatumModelForm):
         label=gettext_lazy("Other texts"),
         required=False,
         help_text=gettext_lazy(
-            "By these it is found as well, besides its question or text: other ways to ask, or a summary. "
-            "Leave an empty line between two."
+            "Searches find it by these as well as by its question or text: other ways to ask, or a summary. "
+            "Separate them with an empty line."
         ),
     )
 
@@ -121,7 +121,7 @@ class DatumAdmin(DatasetOwnedPages):
     list_filter = (("collection", ScopedListFilter),)
     list_select_related = ("collection",)
     search_fields = ("words",)
-    search_help_text = gettext_lazy("Words of the question, the text or the answer, all of them; or an id.")
+    search_help_text = gettext_lazy("Words from the question, text or answer, all of which must occur; or an id.")
     ordering = ("collection_id", "chunk_index", "pk")
     sortable_by = ()
 
@@ -160,7 +160,7 @@ class DatumAdmin(DatasetOwnedPages):
             return [(None, {"fields": ("collection", "q", "a", "index_texts")})]
         texts = "index_texts" if self.has_change_permission(request, obj) else "its_texts"
         place = ("id", "collection", "chunk_index", "found_by", "created_at", "updated_at")
-        return [(None, {"fields": ("q", "a", texts)}), (_("Place"), {"fields": place})]
+        return [(None, {"fields": ("q", "a", texts)}), (_("Position"), {"fields": place})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Datum | None = None) -> tuple[str, ...]:
         facts = ("id", "collection", "chunk_index", "found_by", "created_at", "updated_at")
@@ -208,9 +208,9 @@ class DatumAdmin(DatasetOwnedPages):
         waiting = pending.open().count()
         text = ngettext("%(count)s text", "%(count)s texts", texts) % {"count": texts}
         if waiting:
-            text += "; " + ngettext("%(count)s waits for its vector", "%(count)s wait for their vectors", waiting) % {
-                "count": waiting
-            }
+            text += "; " + ngettext(
+                "%(count)s is waiting for its vector", "%(count)s are waiting for their vectors", waiting
+            ) % {"count": waiting}
         if refused := pending.filter(attempts__gte=MAXIMUM_ATTEMPTS).exclude(failure="").first():
             text += "; " + _("refused by the model: %(reason)s") % {"reason": refused.failure}
         return text

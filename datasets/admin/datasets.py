@@ -59,8 +59,8 @@ class DatasetForm(DatasetModelForm):
         max_length=200,
         widget=UnfoldAdminTextInputWidget,
         help_text=gettext_lazy(
-            "The model's name, as the provider spells it. Another model makes all vectors anew, "
-            "and search goes on with those there are until it is done."
+            "The model's name, as the provider spells it. Changing the model rebuilds all vectors; searches "
+            "use the existing ones until that is done."
         ),
     )
 
@@ -82,7 +82,7 @@ class DatasetForm(DatasetModelForm):
         if provider is not None and team_id and provider.team_id != team_id:
             self.add_error("embedding_provider", _("The provider belongs to another team."))
         if bool(provider) != bool(model) and not self.errors.keys() & set(EMBEDDING):
-            self.add_error("embedding_model", _("An embedding provider and its model are given together."))
+            self.add_error("embedding_model", _("An embedding provider and its model must be given together."))
         return cleaned
 
 
@@ -115,7 +115,7 @@ class DatasetAdmin(KnowledgePages):
         return [
             (None, {"fields": ("id", *identity)}),
             (_("Models"), {"fields": models}),
-            (_("Life"), {"fields": life}),
+            (_("Lifecycle"), {"fields": life}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Dataset | None = None) -> tuple[str, ...]:
@@ -154,7 +154,7 @@ class DatasetAdmin(KnowledgePages):
 
     def _change_model(self, request: HttpRequest, dataset: Dataset, provider: Any, model: str) -> None:
         if vector_sets.change_model(dataset, provider, model) is not None:
-            message = _("All vectors are being made anew. Search goes on with those there are until that is done.")
+            message = _("All vectors are being rebuilt. Searches use the existing ones until that is done.")
             self.message_user(request, message, messages.INFO)
 
     def rows_below(self, chosen: list[str]) -> list[tuple[type[Model], QuerySet[Any]]]:

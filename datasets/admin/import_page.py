@@ -66,7 +66,7 @@ class ImportForm(forms.Form):
         max_value=LARGEST_CHUNK,
         initial=USUAL_CHUNK,
         widget=UnfoldAdminIntegerFieldWidget,
-        help_text=gettext_lazy("The most tokens of a piece that a source is split into."),
+        help_text=gettext_lazy("The maximum number of tokens in each piece that a source is split into."),
     )
     link = forms.CharField(
         label=gettext_lazy("URL of a page"), required=False, max_length=2_000, widget=UnfoldAdminTextInputWidget
@@ -82,7 +82,7 @@ class ImportForm(forms.Form):
         label=gettext_lazy("Text"),
         required=False,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 6}),
-        help_text=gettext_lazy("Plain, or Markdown."),
+        help_text=gettext_lazy("Plain text or Markdown."),
     )
 
     def __init__(self, dataset: Dataset, *args: Any, **kwargs: Any) -> None:
@@ -186,7 +186,7 @@ def state_of(collection: Any) -> dict[str, Any]:
 
 def progress_text(collection: Any, waiting: int) -> str:
     if collection.state == ImportState.WAITING:
-        return _("waits to be read")
+        return _("waiting to be read")
     if collection.state == ImportState.FAILED:
         return _("failed: %(reason)s") % {"reason": collection.failure}
     parts = [
@@ -194,11 +194,11 @@ def progress_text(collection: Any, waiting: int) -> str:
         % {"count": counts.text_of(collection.datum_count)}
     ]
     if collection.state == ImportState.READING:
-        parts.insert(0, _("is being read"))
+        parts.insert(0, _("being read"))
     counts_and_texts = (
-        (waiting, _("%(count)s wait for their vectors")),
+        (waiting, _("%(count)s are waiting for their vectors")),
         (collection.refused_count, _("%(count)s refused by the model")),
-        (collection.repeated, _("%(count)s there before")),
+        (collection.repeated, _("%(count)s already there")),
         (collection.left_out, _("%(count)s left out")),
     )
     parts += [text % {"count": counts.text_of(count)} for count, text in counts_and_texts if count]

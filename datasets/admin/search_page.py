@@ -57,7 +57,7 @@ class SearchForm(forms.Form):
         max_value=MAXIMUM_LIMIT,
         initial=USUAL_LIMIT,
         widget=UnfoldAdminIntegerFieldWidget,
-        help_text=gettext_lazy("The most tokens of all quotes together, in each mode."),
+        help_text=gettext_lazy("The maximum number of tokens in all quotes combined, for each mode."),
     )
     similarity = forms.DecimalField(
         label=gettext_lazy("Similarity"),
@@ -66,13 +66,13 @@ class SearchForm(forms.Form):
         decimal_places=4,
         initial=0,
         widget=UnfoldAdminDecimalFieldWidget(attrs={"step": "0.01"}),
-        help_text=gettext_lazy("From 0 to 1: what is less similar to the question is left out."),
+        help_text=gettext_lazy("From 0 to 1: results that are less similar to the question are left out."),
     )
     uses_rerank = forms.BooleanField(
         label=gettext_lazy("Rerank"),
         required=False,
         widget=UnfoldBooleanSwitchWidget,
-        help_text=gettext_lazy("Have what was found put in order by the dataset's rerank model."),
+        help_text=gettext_lazy("Reorder the results with the dataset's rerank model."),
     )
 
 

@@ -213,13 +213,13 @@ class DatasetDeleteView(ApiView):
                 # One row for Django: what belongs to it goes by the database's own cascades.
                 lock_dataset(team_id_of(request), dataset_id, for_removal=True).delete()
         except IntegrityError:
-            raise InvalidParameter("An app uses this dataset. Take it out of that app first.", param="id") from None
+            raise InvalidParameter("An app uses this dataset. Remove it from that app first.", param="id") from None
         return success(None)
 
 
 def check_root(parent_id: str | None) -> None:
     if parent_id:
-        raise InvalidParameter("parentId: There are no folders of datasets. Leave it out.", param="parentId")
+        raise InvalidParameter("parentId: Datasets have no folders. Omit it.", param="parentId")
 
 
 def check_model(request: Request, model: str) -> None:

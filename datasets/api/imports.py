@@ -121,7 +121,7 @@ def form_of(request: HttpRequest) -> "tuple[str, UploadedFile[Any]]":
     except RequestDataTooBig:
         raise BodyTooLarge("The form's fields are too large.") from None
     except (MultiPartParserError, SuspiciousOperation):
-        raise InvalidParameter("The body is no form of the type multipart/form-data.") from None
+        raise InvalidParameter("The body is not a form of the type multipart/form-data.") from None
     if not isinstance(file, UploadedFile):
         raise InvalidParameter("file: Send the file as a part of a form, with its name.", param="file")
     if not text:

@@ -104,7 +104,7 @@ def text_blocks(file: IO[bytes], *, is_html: bool = False) -> Iterator[str]:
 
 def refuse_nul(text: str) -> str:
     if "\0" in text:
-        raise Unreadable("The file holds NUL characters: it is no text.")
+        raise Unreadable("The file contains NUL characters, so it is not text.")
     return text
 
 

@@ -104,7 +104,7 @@ def limit_length(texts: Iterable[str]) -> Iterator[str]:
     for text in texts:
         size += len(text)
         if size > MAXIMUM_TEXT:
-            raise Unreadable(f"The file holds more than {MAXIMUM_TEXT:,} characters of text.")
+            raise Unreadable(f"The file contains more than {MAXIMUM_TEXT:,} characters of text.")
         yield text
 
 

@@ -60,7 +60,7 @@ async def read_frames(process: asyncio.subprocess.Process) -> AsyncGenerator[Fra
             async with asyncio.timeout(SILENCE_SECONDS):
                 (length,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
                 if length > MAXIMUM_FRAME:
-                    raise Unreadable("The file holds too long a text in one piece.")
+                    raise Unreadable("The file contains a single text that is too long.")
                 frame = _frames.decode(await process.stdout.readexactly(length))
         except TimeoutError:
             raise Unreadable(f"A part of the file takes more than {SILENCE_SECONDS} seconds to read.") from None
@@ -77,4 +77,4 @@ async def read_frames(process: asyncio.subprocess.Process) -> AsyncGenerator[Fra
 def reason_of_exit(code: int) -> str:
     if code in (-signal.SIGXCPU, -signal.SIGKILL):
         return f"Reading the file takes more than {CPU_SECONDS} seconds, or too much memory."
-    return "Reading the file takes too much memory, or breaks its reader."
+    return "Reading the file takes too much memory, or crashes its reader."

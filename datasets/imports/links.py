@@ -47,11 +47,11 @@ def check_url(url: str) -> None:
         parts = urlsplit(url)
         is_link = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        raise Unreadable("This is no URL.") from None
+        raise Unreadable("This is not a URL.") from None
     if not is_link or not url.isprintable() or " " in url:
         raise Unreadable("Give a URL that begins with http:// or https://.")
     if parts.username is not None or parts.password is not None:
-        raise Unreadable("A URL with a user's name or password is not fetched.")
+        raise Unreadable("URLs with a username or password are not fetched.")
     if len(url) > MAXIMUM_URL:
         raise Unreadable(f"The URL is longer than {MAXIMUM_URL} characters.")
 
@@ -62,7 +62,7 @@ async def fetch(url: str) -> Page:
         async with asyncio.timeout(TOTAL_SECONDS):
             return await follow_redirects(url)
     except TimeoutError:
-        raise Unreadable(f"The page did not come within {TOTAL_SECONDS:g} seconds.") from None
+        raise Unreadable(f"The page did not arrive within {TOTAL_SECONDS:g} seconds.") from None
     except NoAnswer as error:
         raise Unreadable(str(error)) from None
 
@@ -87,7 +87,7 @@ def target_of(url: str, response: aiohttp.ClientResponse) -> str:
     try:
         return urljoin(url, response.headers.get("Location", ""))
     except ValueError:
-        raise Unreadable("The page redirects to what is no URL.") from None
+        raise Unreadable("The page redirects to something that is not a URL.") from None
 
 
 async def call(url: str) -> aiohttp.ClientResponse:
@@ -95,7 +95,7 @@ async def call(url: str) -> aiohttp.ClientResponse:
         return await outbound.get(url, connect_seconds=CONNECT_SECONDS)
     except aiohttp.ClientConnectorError as error:
         if isinstance(error.os_error, outbound.AddressRefused):
-            raise Unreadable("The page lies in a private network, which is not fetched from.") from None
+            raise Unreadable("The page is in a private network, from which nothing is fetched.") from None
         raise NoAnswer("The page's server cannot be reached.") from None
     except (aiohttp.ClientError, OSError, ValueError):
         raise NoAnswer("The page's server cannot be reached.") from None
@@ -121,7 +121,7 @@ async def content_of(response: aiohttp.ClientResponse, maximum: int) -> bytes:
     except ValueError:
         raise Unreadable(f"The page is larger than {maximum // 2**20} MiB.") from None
     except (aiohttp.ClientError, OSError):
-        raise NoAnswer("The page's server broke off.") from None
+        raise NoAnswer("The page's server closed the connection early.") from None
 
 
 def to_utf8(content: bytes, charset: str | None) -> bytes:
@@ -158,7 +158,7 @@ async def beginning_of(response: aiohttp.ClientResponse) -> bytes:
             pieces.append(piece)
             size += len(piece)
     except (aiohttp.ClientError, OSError):
-        raise NoAnswer("The site's robots.txt broke off.") from None
+        raise NoAnswer("The site's robots.txt was cut short.") from None
     return b"".join(pieces)[:ROBOTS_BYTES]
 
 

@@ -60,7 +60,7 @@ def begin(collection_id: str) -> Collection | None:
     rows.update(state=ImportState.READING, attempts=F("attempts") + 1)
     collection: Collection | None = rows.select_related("dataset").first()
     if collection is not None and collection.attempts > MAXIMUM_ATTEMPTS:
-        end(collection, ImportState.FAILED, f"Its reading ended {MAXIMUM_ATTEMPTS} times without getting any further.")
+        end(collection, ImportState.FAILED, f"Reading it ended {MAXIMUM_ATTEMPTS} times without getting any further.")
         return None
     return collection
 

@@ -101,7 +101,7 @@ def check_room(team_id: str, coming: int = 0, coming_bytes: int = 0) -> None:
     size = SourcePiece.objects.filter(collection__in=waiting).aggregate(size=Sum(length))["size"] or 0
     if waiting.count() + coming > MAXIMUM_WAITING or size + coming_bytes > MAXIMUM_WAITING_BYTES:
         raise RateLimited(
-            f"Your team has sources that wait to be read: at most {MAXIMUM_WAITING} may, and"
+            f"Your team has too many sources waiting to be read: at most {MAXIMUM_WAITING} may wait, and"
             f" {MAXIMUM_WAITING_BYTES // 2**20} MiB of them. Send this one when some have been read.",
             RETRY_SECONDS,
         )

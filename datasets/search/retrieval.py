@@ -203,7 +203,7 @@ async def _embed_query(query: Query, datasets: Sequence[SearchableDataset]) -> t
         tokens += answer.prompt_tokens or 0
         (vector,) = answer.vectors
         if len(vector) != dimension:
-            raise UpstreamError("The provider of embeddings gave a vector of another dimension than before.")
+            raise UpstreamError("The embedding provider returned a vector of another dimension than before.")
         # A text without any token has no direction, so that nothing is near it.
         if any(vector):
             indexed, others = (

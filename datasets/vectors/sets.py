@@ -198,7 +198,7 @@ def _store(vector_set: VectorSet, text_ids: Sequence[int], vectors: Sequence[lis
         VectorSet.objects.filter(pk=vector_set.pk, dimension=None).update(dimension=dimension)
         vector_set.refresh_from_db(fields=["dimension"])
     if vector_set.dimension != dimension:
-        raise WrongDimension(f"The model gave vectors of {dimension} numbers, and {vector_set.dimension} before.")
+        raise WrongDimension(f"The model returned vectors of {dimension} numbers, but {vector_set.dimension} before.")
     with transaction.atomic(), connection.cursor() as cursor:
         # The rows that a vector belongs to and that wait for it are held first. Removals take them in other orders, so
         # that to wait for one here could be to wait for each other; those in removal or change are left to a later run.

@@ -20,7 +20,7 @@ STATES = {
     "succeeded": _("succeeded"),
     "failed": _("failed"),
     "cancelled": _("cancelled"),
-    "aborting": _("is being aborted"),
+    "aborting": _("being aborted"),
     "aborted": _("aborted"),
 }
 # Procrastinate names its columns in English only.

@@ -66,11 +66,13 @@ def open_tasks(user: Any, team: Team | None) -> Iterable[Task]:
             # An index of the counters finds them. A budget that was lowered since comes in when it is met again.
             limits = limits.filter(counter__alerted__gte=ALERTED_AT_80)
         limits = attention.nearly_used_up(limits).select_related("team", "key", "counter")
-        found.append(task(_("Budgets used to 80 % or more"), limits, "apikeys_limit", "nearly_used_up", describe_limit))
+        found.append(task(_("Budgets used to 80% or more"), limits, "apikeys_limit", "nearly_used_up", describe_limit))
     if user.has_perm("apikeys.view_apikey"):
         keys = of(ApiKey)
         expiring = attention.expiring_soon(keys)
-        found.append(task(_("Keys that end within 30 days"), expiring, "apikeys_apikey", "ends_soon", describe_expiry))
+        found.append(
+            task(_("Keys that expire within 30 days"), expiring, "apikeys_apikey", "ends_soon", describe_expiry)
+        )
         if not is_long(keys):
             idle = attention.unused_keys(keys).select_related("activity").order_by("created_at")
             found.append(task(_("Keys unused for 90 days"), idle, "apikeys_apikey", "unused", describe_last_use))
@@ -80,13 +82,13 @@ def open_tasks(user: Any, team: Team | None) -> Iterable[Task]:
             found.append(Task(_("Keys unused for 90 days"), "", [], url))
     if user.has_perm("apikeys.view_alert"):
         alerts = undelivered_alerts(of(Alert)).select_related("key").order_by("-pk")
-        found.append(task(_("Alerts that could not be told"), alerts, "apikeys_alert", "given_up", describe_alert))
+        found.append(task(_("Undelivered alerts"), alerts, "apikeys_alert", "given_up", describe_alert))
     return [one for one in found if one is not None]
 
 
 def describe_limit(limit: Limit) -> tuple[str, str]:
     share = limit.counter.used * 100 // limit.amount
-    return f"{limit.key or limit.team}: {limit}", f"{share} %"
+    return f"{limit.key or limit.team}: {limit}", f"{share}%"
 
 
 def describe_expiry(key: ApiKey) -> tuple[str, str]:

@@ -74,7 +74,7 @@ def seed(model_url: str) -> Demo:
     Membership.objects.get_or_create(team=team, user=admin)
     provider, _ = Provider.objects.update_or_create(team=team, name=PROVIDER, defaults={"base_url": model_url})
     app, _ = _seed_app(provider, APP, "Answers from the model on this machine.")
-    film_app, is_new = _seed_app(provider, FILM_APP, "Answers what it knows of a film.", **FILM_SETTINGS)
+    film_app, is_new = _seed_app(provider, FILM_APP, "Answers what it knows about a film.", **FILM_SETTINGS)
     if is_new:
         film_app.datasets.add(_seed_film(team))
     app_key_id, app_key = _seed_key(team, admin, APP_KEY, app)

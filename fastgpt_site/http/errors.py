@@ -46,7 +46,7 @@ def as_api_error(error: Exception, trace: Trace) -> ApiError:
     if isinstance(error, PermissionDenied):
         return StaffNotAllowed()
     if isinstance(error, RequestDataTooBig):
-        return BodyTooLarge("The request's body is too large.")
+        return BodyTooLarge("The request body is too large.")
     if isinstance(error, OperationalError | InterfaceError):
         logger.warning("the database cannot be reached: %s", type(error).__name__)
         return ServiceUnavailable()

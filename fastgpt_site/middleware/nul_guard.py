@@ -15,7 +15,7 @@ class PageInput:
 
     def __call__(self, request: HttpRequest) -> HttpResponse:
         if request.path.startswith(reverse("admin:index")) and any("\0" in text for text in texts(request)):
-            raise BadRequest("The path, the query or the form holds a NUL character.")
+            raise BadRequest("The path, the query or the form contains a NUL character.")
         return self.get_response(request)
 
 

@@ -108,7 +108,7 @@ def refusal(request: HttpRequest) -> str | None:
         return None
     address = address_of(request)
     if address is None or not address.is_loopback or is_forwarded(request):
-        return "Without METRICS_TOKEN, metrics are for this machine alone."
+        return "Without METRICS_TOKEN, only this machine may read the metrics."
     return None
 
 

@@ -34,7 +34,7 @@ _looking = threading.Lock()
 
 @require_safe
 def healthz(request: HttpRequest) -> JsonResponse:
-    return JsonResponse({"status": "alive"})
+    return JsonResponse({"status": "alive", "version": settings.VERSION})
 
 
 @require_safe
@@ -67,7 +67,7 @@ def migrations() -> str:
         executor = MigrationExecutor(connections["default"])
         pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
     except (DatabaseError, psycopg.Error, OSError):
-        return "cannot be told"
+        return "unknown"
     return f"{len(pending)} to be applied" if pending else "ok"
 
 
@@ -93,7 +93,7 @@ def jobs() -> str:
     try:
         is_there = ProcrastinateWorker.objects.filter(last_heartbeat__gt=recent).exists()
     except (DatabaseError, psycopg.Error, OSError):
-        return "cannot be told"
+        return "unknown"
     return "ok" if is_there else "no worker"
 
 

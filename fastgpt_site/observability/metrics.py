@@ -41,10 +41,10 @@ REQUESTS = Counter(
     ["endpoint", "status", "key_id"] if settings.METRICS_PER_KEY else ["endpoint", "status"],
     registry=own,
 )
-REFUSALS = Counter("fastgpt_refusals", "API answers that were an error, by its code.", ["error"], registry=own)
+REFUSALS = Counter("fastgpt_refusals", "API errors by their codes.", ["error"], registry=own)
 DURATION = Histogram(
     "fastgpt_request_duration_seconds",
-    "From the request's head to the answer's end.",
+    "From the head of the request to the end of the response.",
     ["endpoint"],
     buckets=DURATION_BUCKETS,
     registry=own,
@@ -56,7 +56,9 @@ FIRST_BYTE = Histogram(
     buckets=FIRST_BYTE_BUCKETS,
     registry=own,
 )
-TOKENS = Counter("fastgpt_tokens", "Tokens charged, by whose count.", ["kind", "source"], registry=own)
+TOKENS = Counter(
+    "fastgpt_tokens", "Tokens charged, by kind and by the source of the count.", ["kind", "source"], registry=own
+)
 CACHE_HITS = Counter("fastgpt_cache_hits", "Look-ups answered from memory.", ["cache"], registry=own)
 CACHE_MISSES = Counter("fastgpt_cache_misses", "Look-ups that asked the database.", ["cache"], registry=own)
 QUEUE_LENGTH = Gauge(
@@ -70,7 +72,7 @@ OPEN_REQUESTS = Gauge("fastgpt_open_requests", "Requests being answered.", regis
 OPEN_STREAMS = Gauge("fastgpt_open_streams", "Streams being sent.", registry=own, multiprocess_mode="livesum")
 LISTENER_LAG = Gauge(
     "fastgpt_listener_lag_seconds",
-    "Since the listener of policy changes last heard its ping; of the worst process.",
+    "Since the listener of policy changes last received its own ping, in the worst process.",
     registry=own,
     multiprocess_mode="livemax",
 )

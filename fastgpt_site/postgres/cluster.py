@@ -160,7 +160,7 @@ def _problem(data_dir: Path, password: str) -> str | None:
     except psycopg.OperationalError as error:
         if "password authentication failed" in str(error):
             raise ImproperlyConfigured(
-                f"The database in {folder(data_dir)} has another password than DATABASE_PASSWORD. "
+                f"The database in {folder(data_dir)} has a different password than DATABASE_PASSWORD. "
                 "Restore the secrets file that belongs to this data folder."
             ) from error
         return str(error)

@@ -19,7 +19,7 @@ def load(env: environ.Env, data_dir: Path, *, create: bool) -> None:
         if (data_dir / "postgres" / "PG_VERSION").exists():
             raise ImproperlyConfigured(
                 f"{path} is missing, but a database lies beside it. New secrets would make every key in it "
-                f"unusable: restore the file from your backup, or move {data_dir} away to start anew."
+                f"unusable: restore the file from your backup, or move {data_dir} away to start over."
             )
         _create(path)
     if path.exists():
@@ -30,7 +30,7 @@ def _create(path: Path) -> None:
     # All secrets are written at once, readable by the owner alone; of several first starts at once, one wins.
     path.parent.mkdir(parents=True, exist_ok=True)
     lines = [
-        "# Made on the first start. Back this file up with the database: without it no key can be checked.",
+        "# Created on the first start. Back this file up with the database: without it no key can be checked.",
         f"SECRET_KEY={secrets.token_hex(32)}",
         f"API_KEY_PEPPERS=p1:{secrets.token_hex(32)}",
         f"ENCRYPTION_KEYS={secrets.token_hex(32)}",
@@ -58,7 +58,7 @@ def require(env: environ.Env, name: str) -> str:
     value: str = env.str(name, default="")
     if len(value) < MINIMUM_CHARACTERS:
         state = "is not set" if not value else f"is shorter than {MINIMUM_CHARACTERS} characters"
-        raise ImproperlyConfigured(f"{name} {state}. Make one with: {HOW}")
+        raise ImproperlyConfigured(f"{name} {state}. Generate one with: {HOW}")
     return value
 
 
@@ -71,7 +71,7 @@ def require_peppers(env: environ.Env, name: str) -> dict[str, bytes]:
             raise ImproperlyConfigured(f"{name}: each pepper needs an id of its own, as in p1:<64 hex digits>.")
         peppers[pepper_id] = _hex_key(name, value)
     if not peppers:
-        raise ImproperlyConfigured(f"{name} is not set. It reads p1:<hex>; make the hex part with: {HOW}")
+        raise ImproperlyConfigured(f"{name} is not set. Write it as p1:<hex>, and generate the hex part with: {HOW}")
     return peppers
 
 
@@ -79,7 +79,7 @@ def require_hex_keys(env: environ.Env, name: str) -> list[bytes]:
     """Parse comma-separated hex keys of 32 bytes; the first encrypts, all decrypt."""
     keys = [_hex_key(name, item.strip())[:32] for item in filter(None, env.str(name, default="").split(","))]
     if not keys:
-        raise ImproperlyConfigured(f"{name} is not set. Make one with: {HOW}")
+        raise ImproperlyConfigured(f"{name} is not set. Generate one with: {HOW}")
     return keys
 
 
@@ -89,5 +89,7 @@ def _hex_key(name: str, value: str) -> bytes:
     except ValueError:
         key = b""
     if len(key) < 32:
-        raise ImproperlyConfigured(f"{name}: a key of at least 64 hexadecimal digits is needed. Make one with: {HOW}")
+        raise ImproperlyConfigured(
+            f"{name}: a key of at least 64 hexadecimal digits is needed. Generate one with: {HOW}"
+        )
     return key

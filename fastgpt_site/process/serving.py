@@ -13,6 +13,7 @@ from django.core.management import call_command
 from django.db import connection, connections
 from prometheus_client.multiprocess import mark_process_dead
 
+from fastgpt_site import theme
 from fastgpt_site.process import worker
 from fastgpt_site.process.supervisor import Supervisor, responds
 
@@ -41,6 +42,11 @@ def port(value: str) -> int:
 def embedded_data_dir() -> Path | None:
     """Return the folder of the project's own database; None when DATABASE_URL names another."""
     return None if settings.DATABASE_URL else settings.DATA_DIR
+
+
+def announce(supervisor: Supervisor) -> None:
+    """Say which version starts, before anything that may fail."""
+    supervisor.say(theme.release())
 
 
 def migrate(supervisor: Supervisor) -> None:

@@ -218,7 +218,7 @@ class Supervisor:
         deadline = time.monotonic() + max(child.stop_seconds for child in children)
         while any(child.process and child.exit_code is None for child in children):
             if time.monotonic() > deadline:
-                self.say(f"{children[0].name} did not end in time and is killed.")
+                self.say(f"{children[0].name} did not stop in time and is killed.")
                 break
             time.sleep(POLL_SECONDS / 2)
         for child in children:

@@ -133,7 +133,7 @@ def test_datasets_of_another_team(app, client):
         ("quote_limit", "99", "greater than or equal to 100"),
         ("quote_limit", "20001", "less than or equal to 20000"),
         ("search_mode", "psychic", "not one of the available choices"),
-        ("quote_prompt", "{{quote}}", "It names {{quote}} once, and {{question}} once."),
+        ("quote_prompt", "{{quote}}", "It must contain {{quote}} once and {{question}} once."),
         ("empty_answer", "x" * 10_001, "at most 10000 characters"),
         ("datasets", "\x00", "Bad Request"),
     ],

@@ -380,7 +380,7 @@ def test_export_of_too_many(monkeypatch):
     rows = [newest(api_key), newest(api_key.team)]
     assert export(client, "csv", rows[:1]).status_code == 200
     assert export(client, "csv", rows).status_code == 302
-    assert "More than 1 rows do not fit in one file." in text(client.get(LIST))
+    assert "A file holds at most 1 rows." in text(client.get(LIST))
 
 
 def test_list_costs_no_query_per_row():

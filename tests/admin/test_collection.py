@@ -1,4 +1,4 @@
-"""Collections in the admin: lists with their progress, collections made by hand, folders, deletion."""
+"""Collections in the admin: lists with their progress, collections entered by hand, folders, deletion."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -155,7 +155,7 @@ def test_folder_in_itself(dataset, client):
     inner = make_folder(dataset, middle)
     for parent, complaint in (
         (outer, "not one of the available choices"),
-        (inner, "A folder lies neither in itself nor deeper"),
+        (inner, "A folder cannot be inside itself, or inside more"),
     ):
         form = {"name": outer.name, "parent": parent.pk}
         assert complaint in text(client.post(url(Collection, "change", outer.pk), form))
@@ -167,7 +167,7 @@ def test_folders_that_would_be_too_deep(dataset, client):
     for _ in range(MAXIMUM_DEPTH):
         folder = make_folder(dataset, folder)
     form = {"its_dataset": dataset.pk, "name": "new", "parent": folder.pk}
-    assert "nor deeper than 20 others" in text(client.post(ADD, form | {"kind": "folder"}))
+    assert "or inside more than 20 others" in text(client.post(ADD, form | {"kind": "folder"}))
     assert client.post(ADD, form | {"kind": "virtual"}).status_code == 302
 
 

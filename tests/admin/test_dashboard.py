@@ -93,7 +93,7 @@ def test_it_works(team, api_key):
             "Tokens": "4,500",
             "Points": "4.50",
             "Refusals": "10",
-            "Error rate": "25.0 %",
+            "Error rate": "25.0%",
         }
         assert plot(page, "day")["complete"] == [0, 0, 0, 0, 0, 0, 3]
         assert plot(page, "day")["refused"] == [0, 0, 0, 0, 0, 0, 10]
@@ -119,7 +119,7 @@ def test_today_is_compared_with_the_same_time_a_week_ago(team, api_key):
         assert figures_of_today(page)["Requests"] == "4"
         assert figures_of_a_week_ago(page)["Requests"] == "2"
         assert figures_of_a_week_ago(page)["Points"] == "4"
-        assert "(+100.0 %)" in " ".join(page.split())
+        assert "(+100.0%)" in " ".join(page.split())
         roll_up()
 
 
@@ -232,7 +232,7 @@ def test_what_may_not_be_viewed_is_left_out(team, right, seen):
     _, client = staff(team, right)
     page = text(client.get(PAGE))
     assert set(figures_of_today(page)) == seen
-    assert ("Keys that end" in page) == (right == "apikeys.view_apikey")
+    assert ("Keys that expire" in page) == (right == "apikeys.view_apikey")
     assert ("Budgets used" in page) == (right == "apikeys.view_limit")
     assert bool(first_ten(page, "Keys")) == (right == "apikeys.view_usagerecord")
     # Without the permission, a key's name is shown with its usage, but not as a link.
@@ -294,7 +294,7 @@ def test_budgets_that_need_a_hand(team, api_key):
     _, client = staff(team, *RIGHTS)
     page = text(client.get(PAGE))
     assert f"{api_key}: {full}" in page
-    assert "80 %</span>" in page
+    assert "80%</span>" in page
     assert [one for one in (roomy, old) if f"{api_key}: {one}" in page] == []
     listed = text(client.get("/admin/apikeys/limit/?nearly_used_up=yes"))
     assert f"/admin/apikeys/limit/{full.pk}/change/" in listed
@@ -312,7 +312,7 @@ def test_who_sees_very_many_waits_for_no_count(team, monkeypatch):
     page = text(client.get(PAGE))
     assert f"{keys[0]}: {limits[0]}" in page
     assert f"{keys[1]}: {limits[1]}" not in page
-    assert "There are too many keys to count them here" in page
+    assert "There are too many keys to count here" in page
     assert 'href="/admin/apikeys/apikey/?unused=yes"' in page
 
 

@@ -80,13 +80,13 @@ def test_with_models_of_a_provider(team, client):
         ({"name": ""}, "This field is required."),
         ({"name": "x" * 101}, "at most 100 characters"),
         ({"name": "a\u2028b"}, "Give a name without control characters."),
-        ({"embedding_model": "m"}, "An embedding provider and its model are given together."),
-        ({"embedding_provider": "own"}, "An embedding provider and its model are given together."),
+        ({"embedding_model": "m"}, "An embedding provider and its model must be given together."),
+        ({"embedding_provider": "own"}, "An embedding provider and its model must be given together."),
         ({"embedding_provider": "foreign", "embedding_model": "m"}, "not one of the available choices"),
         ({"embedding_provider": "x", "embedding_model": "m"}, "not one of the available choices"),
         ({"embedding_provider": "own", "embedding_model": "m" * 201}, "at most 200 characters"),
         ({"rerank_provider": "foreign", "rerank_model": "m"}, "not one of the available choices"),
-        ({"rerank_model": "m"}, "A rerank provider and its model are given together."),
+        ({"rerank_model": "m"}, "A rerank provider and its model must be given together."),
     ],
 )
 def test_wrong_field(team, client, fields, complaint):
@@ -133,12 +133,12 @@ def test_another_model_and_back(team, client):
     page = url(Dataset, "change", dataset.pk)
     form = dataset_form(name=dataset.name, embedding_provider=provider.pk, embedding_model="embed-1")
     shown = text(client.post(page, form, follow=True))
-    assert "All vectors are being made anew." in shown
+    assert "All vectors are being rebuilt." in shown
     current, made = dataset.vector_sets.order_by("-is_current")
     assert (current.model, made.model, made.pending.count()) == (STATIC_MODEL, "embed-1", 3)
     shown = text(client.get(page))
     assert f"Search uses the vectors of {STATIC_MODEL}." in shown
-    assert "Vectors of embed-1 are being made, and take over when they are complete." in shown
+    assert "Vectors of embed-1 are being made, and will take over when they are complete." in shown
     assert "0 of 3" in shown
     assert 'hx-trigger="load delay:2s"' in shown
     entry = AuditEntry.objects.filter(object_pk=dataset.pk).latest("pk")
@@ -146,7 +146,7 @@ def test_another_model_and_back(team, client):
     # The chosen model is shown, not the one that search still uses; sent again, nothing begins anew.
     filled = FilledForm(shown, "dataset_form").fields
     assert filled["embedding_model"] == ["embed-1"]
-    assert "being made anew" not in text(client.post(page, filled, follow=True))
+    assert "being rebuilt" not in text(client.post(page, filled, follow=True))
     assert dataset.vector_sets.get(is_current=False) == made
     # The one in the making is given up.
     client.post(page, dataset_form(name=dataset.name))
@@ -163,7 +163,7 @@ def test_progress_tells_of_a_provider_that_fails(team, client):
     VectorSet.objects.filter(dataset=dataset).update(failure="")
     async_to_sync(sets.embed_pending)(dataset.pk)
     page = text(client.get(url(Dataset, "progress", dataset.pk)))
-    assert "All 3 are there." in page
+    assert "All 3 are ready." in page
     assert "hx-get" not in page
 
 
@@ -240,7 +240,7 @@ def test_delete_too_many(team, client, monkeypatch):
     for _ in range(2):
         factories.make_dataset(team)
     form = {"action": "delete_selected", "_selected_action": ["x" * 24], "select_across": "1", "post": "yes"}
-    assert "At most 1 rows are deleted at once." in text(client.post(LIST, form, follow=True))
+    assert "At most 1 rows can be deleted at once." in text(client.post(LIST, form, follow=True))
     assert Dataset.objects.filter(team=team).count() == 2
 
 

@@ -56,11 +56,11 @@ def test_it_works(dataset, client):
     assert (collection.name, collection.parent, collection.chunk_size) == ("Notes", folder, 64)
     assert AuditEntry.objects.filter(object_pk=collection.pk, team=dataset.team).exists()
     assert f'data-collection="{collection.pk}"' in page
-    assert "waits to be read" in page
-    assert state_of(client, dataset, collection) == ["waits to be read"]
+    assert "waiting to be read" in page
+    assert state_of(client, dataset, collection) == ["waiting to be read"]
     async_to_sync(runs.run)(collection.pk)
     count = Datum.objects.filter(collection=collection).count()
-    assert state_of(client, dataset, collection) == [f"{count} piece, {count} wait for their vectors"]
+    assert state_of(client, dataset, collection) == [f"{count} piece, {count} are waiting for their vectors"]
     async_to_sync(sets.embed_pending)(dataset.pk)
     assert state_of(client, dataset, collection) == [f"{count} piece"]
 
@@ -86,9 +86,9 @@ def test_link(dataset, client):
         ("import_text", {"text": "x", "parent": "no folder"}, "not one of the available choices"),
         ("import_link", {"link": ""}, "Give a URL that begins with http:// or https://."),
         ("import_link", {"link": "file:///etc/passwd"}, "Give a URL that begins with http:// or https://."),
-        ("import_link", {"link": "https://user:word@example.org/"}, "user's name or password"),
+        ("import_link", {"link": "https://user:word@example.org/"}, "username or password"),
         ("import_link", {"link": "https://example.org/" + "x" * 2_000}, "at most 2000 characters"),
-        ("import_link", {"link": "https://[::1/"}, "This is no URL."),
+        ("import_link", {"link": "https://[::1/"}, "This is not a URL."),
     ],
 )
 def test_wrong_field(dataset, client, what, fields, complaint):
@@ -119,9 +119,9 @@ def test_nul(dataset, client):
 @pytest.mark.parametrize(
     ("columns", "told"),
     [
-        ({"state": ImportState.READING}, "is being read, 2 pieces, 2 wait for their vectors"),
+        ({"state": ImportState.READING}, "being read, 2 pieces, 2 are waiting for their vectors"),
         ({"state": ImportState.FAILED, "failure": "The pdf is encrypted."}, "failed: The pdf is encrypted."),
-        ({"repeated": 3, "left_out": 4}, "2 pieces, 2 wait for their vectors, 3 there before, 4 left out"),
+        ({"repeated": 3, "left_out": 4}, "2 pieces, 2 are waiting for their vectors, 3 already there, 4 left out"),
     ],
 )
 def test_what_is_said_of_an_import(dataset, client, columns, told):

@@ -56,7 +56,7 @@ def test_it_works(collection, client):
     assert (datum.q, datum.a, datum.dataset) == ("导演是谁", "李安", collection.dataset)
     assert texts_of(datum) == {"导演是谁", "谁拍的", "who directed\nit?"}
     page = text(client.get(url(Datum, "change", datum.pk)))
-    assert "3 texts; 3 wait for their vectors" in page
+    assert "3 texts; 3 are waiting for their vectors" in page
     async_to_sync(sets.embed_pending)(collection.dataset_id)
     page = text(client.get(url(Datum, "change", datum.pk)))
     assert "3 texts" in page

@@ -40,7 +40,7 @@ def test_it_works(client, rules):
     [
         ({"endpoint": "no.such", "denied_kinds": []}, "no.such is not one of the available choices"),
         ({"endpoint": "app.list", "denied_kinds": ["robot"]}, "robot is not one of the available choices"),
-        ({"endpoint": "app.list", "denied_kinds": ["global", "app"]}, "This endpoint never takes: app key."),
+        ({"endpoint": "app.list", "denied_kinds": ["global", "app"]}, "This endpoint never accepts: app key."),
         ({"denied_kinds": []}, "This field is required."),
     ],
 )

@@ -123,7 +123,7 @@ def test_staff_see_and_do_not_switch(rules):
     assert client.get(PAGE).status_code == 403
     _, client = staff(factories.make_team(), "apikeys.view_apikey", "apikeys.change_endpointrule")
     page = text(client.get(PAGE))
-    assert "Only superusers may turn a switch." in page
+    assert "Only superusers may use the switches." in page
     assert 'role="switch"' not in page
     assert turn(client, COMPLETIONS, "app", "no").status_code == 403
     assert not rules.exists()
@@ -161,7 +161,7 @@ def test_counts_of_own_teams_alone(monkeypatch):
     assert counts(member, "app.list") == ["1", "0"]
     Membership.objects.create(team=foreign_key.team, user=user)
     assert counts(member, COMPLETIONS) == ["4", "12"]
-    assert "only so many were counted" not in text(member.get(PAGE))
+    assert "only that many were counted" not in text(member.get(PAGE))
     monkeypatch.setattr(endpoints, "MAXIMUM_COUNTED", 2)
     assert counts(member, COMPLETIONS)[0] in ("1", "2")
     assert "There were more than 2 calls or refusals" in text(member.get(PAGE))

@@ -115,7 +115,7 @@ def test_first_limits():
     [
         ({"requests_per_minute": 0}, "greater than or equal to 1"),
         ({"points": "0.0000001"}, "no more than 6 decimal places"),
-        ({"points": "9999999999999999"}, "The most is"),
+        ({"points": "9999999999999999"}, "The maximum is"),
         ({"points": 1, "points_period": "minute"}, "not one of the available choices"),
     ],
 )
@@ -190,7 +190,7 @@ def test_reload_makes_no_second_key():
         assert response.status_code == 302
         assert response["Location"] == page_of(api_key)
     page = text(client.get(page_of(api_key)))
-    assert "the key was shown once" in page
+    assert "which was shown once" in page
     assert not KEY.search(page)
     assert ApiKey.objects.get(team=team) == api_key
     assert api_key.secrets.count() == 1
@@ -250,7 +250,7 @@ def test_sent_again_by_who_has_left_the_team():
     team.members.remove(user)
     response = client.post(ADD, form)
     assert (response.status_code, response["Location"]) == (302, ADD)
-    assert "That form can no longer be used." in text(client.get(ADD))
+    assert "That form is no longer valid." in text(client.get(ADD))
     assert ApiKey.objects.filter(team=team).count() == 1
 
 
@@ -271,14 +271,14 @@ def test_reservation_of_somebody_else():
         ({"note": "x" * 2001}, "at most 2000 characters"),
         ({"team": ""}, "This field is required."),
         ({"owner": ""}, "This field is required."),
-        ({"allowed_networks": "10.0.0.300/8"}, "is not a network in CIDR form"),
+        ({"allowed_networks": "10.0.0.300/8"}, "is not a network in CIDR notation"),
         ({"allowed_networks": "fe80::1%eth0"}, "has no percent sign"),
-        ({"allowed_networks": "10.0.0.0/8\r\nhome"}, "'home' is not a network in CIDR form"),
+        ({"allowed_networks": "10.0.0.0/8\r\nhome"}, "'home' is not a network in CIDR notation"),
         ({"allowed_models": "x" * 201}, "at most 200 characters"),
         ({"allowed_endpoints": ["no.such"]}, "no.such is not one of the available choices"),
         ({"ends": "date", "expires_at_0": "soon", "expires_at_1": ""}, "Enter a valid date."),
-        ({"ends": "date", "expires_at_0": "", "expires_at_1": ""}, "Say on which date."),
-        ({"ends": "date", "expires_at_0": "2020-01-01", "expires_at_1": "00:00"}, "It lies in the past."),
+        ({"ends": "date", "expires_at_0": "", "expires_at_1": ""}, "Enter a date."),
+        ({"ends": "date", "expires_at_0": "2020-01-01", "expires_at_1": "00:00"}, "It is in the past."),
         ({"ends": "date", "expires_at_0": "9999-12-31", "expires_at_1": "00:00"}, "in the years 2000 to 9998"),
         ({"ends": "tomorrow"}, "tomorrow is not one of the available choices"),
         ({"ends": ""}, "This field is required."),

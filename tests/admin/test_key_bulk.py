@@ -64,7 +64,7 @@ def test_revoke_and_again(client, keys):
 def test_enable_leaves_what_is_enabled(client, keys):
     keys[0].disable()
     lines = portion(client, "enable", keys).json()["lines"]
-    assert [line["result"] for line in lines] == ["Enabled.", "It was so already.", "It was so already."]
+    assert [line["result"] for line in lines] == ["Enabled.", "No change was needed.", "No change was needed."]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_set_the_end(client, keys, fields, end):
     [
         ("revoke", {}, "This field is required."),
         ("disable", {"reason": "x" * 501}, "at most 500 characters"),
-        ("expire", {"ends": "date"}, "Say on which date."),
+        ("expire", {"ends": "date"}, "Enter a date."),
         ("expire", {"ends": "date", "expires_at_0": "9999-12-31", "expires_at_1": "23:59"}, "the years 2000 to 9998"),
         ("expire", {"ends": "soon"}, "not one of the available choices"),
     ],

@@ -25,7 +25,7 @@ def test_it_works():
     page = text(client.get(LIST))
     for told in (used.name, ">app<", app.name, used.owner.username, key[-4:], "usable", "2020-02-03 04:05"):
         assert told in page
-    for told in (disabled.name, "It is disabled.", "global that may name an app", "It is expired.", "never"):
+    for told in (disabled.name, "It is disabled.", "global that may name an app", "It has expired.", "never"):
         assert told in page
 
 

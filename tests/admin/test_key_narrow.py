@@ -44,10 +44,10 @@ def test_proposal_stays_within_what_is_allowed():
     [
         ({"endpoints": []}, "Choose at least one."),
         ({"endpoints": ["app.list"]}, "app.list is not one of the available choices"),
-        ({"networks": "192.0.0.0/16"}, "That would widen it."),
-        ({"networks": "2001:db8::/32"}, "That would widen it."),
-        ({"networks": ""}, "That would widen it."),
-        ({"networks": "home"}, "is not a network in CIDR form"),
+        ({"networks": "192.0.0.0/16"}, "That would widen its access."),
+        ({"networks": "2001:db8::/32"}, "That would widen its access."),
+        ({"networks": ""}, "That would widen its access."),
+        ({"networks": "home"}, "is not a network in CIDR notation"),
     ],
 )
 def test_refused(fields, complaint):

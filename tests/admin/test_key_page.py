@@ -73,7 +73,7 @@ def test_it_works():
         api_key.app.name,
         key[-4:],
         "8 requests a day, alert at 4",
-        "7 left (used or reserved: 12 %)",
+        "7 left (used or reserved: 12%)",
         "1 requests, 42 tokens, 0.5 points",
         url(UsageRecord, "change", record.pk),
         url(Refusal, "change", refusal.pk),

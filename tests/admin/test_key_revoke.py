@@ -66,7 +66,7 @@ def test_revoked_already():
     api_key.revoke(by="ann", reason="leaked")
     _, client = staff(api_key.team)
     response = client.post(page_of(api_key, "revoke"), revocation(api_key, "again"), follow=True)
-    assert "The key was revoked already, by ann: leaked" in text(response)
+    assert "The key was already revoked, by ann: leaked" in text(response)
     assert not LogEntry.objects.filter(object_id=api_key.pk).exists()
     api_key.refresh_from_db()
     assert (api_key.revoked_by, api_key.revoked_reason) == ("ann", "leaked")

@@ -34,7 +34,7 @@ def test_it_works():
     assert "no-store" in response["Cache-Control"]
     assert response["Referrer-Policy"] == "no-referrer"
     entry = LogEntry.objects.get(object_id=api_key.pk)
-    assert (entry.user, entry.change_message) == (user, "Rotated. The old secret ends at once.")
+    assert (entry.user, entry.change_message) == (user, "Rotated. The old secret expires at once.")
 
 
 @pytest.mark.parametrize("hours", [1, 24, 168])

@@ -70,7 +70,7 @@ def test_export_and_import_changes_nothing(team, client):
         assert key not in content
         assert bytes(api_key.secrets.get().digest).hex() not in content
         page = text(upload(client, content))
-        assert "0 new, 0 changed, 0 mistakes" in page
+        assert "0 new, 0 changed, 0 errors" in page
         assert "Nothing would change." in page
     names = {row["name"] for row in rows_of(client.get(EXPORT, {"format": "csv"}))}
     assert names == {"'=SUM(A1)", "''=text"}
@@ -129,7 +129,7 @@ def test_import_makes_a_key_that_must_be_rotated(team, client):
         f"name,owner,app,allowed_endpoints,expires_at\nshop,{owner.username},{app.name},chat.completions,2099-01-02\n"
     )
     page = text(upload(client, content))
-    assert "1 new, 0 changed, 0 mistakes" in page
+    assert "1 new, 0 changed, 0 errors" in page
     assert "chat.completions" in page
     for told in (f"team: <ins>{team.name}</ins>", f"app: <ins>{app.name}</ins>", "kind: <ins>app key</ins>"):
         assert told in page
@@ -138,8 +138,8 @@ def test_import_makes_a_key_that_must_be_rotated(team, client):
     assert response["Location"] == LIST
     api_key = ApiKey.objects.get(team=team)
     assert (api_key.name, api_key.app, api_key.owner) == ("shop", app, owner)
-    assert api_key.why_unusable == "It has no secret; rotate it to make one."
-    assert "It has no secret; rotate it to make one." in text(client.get(page_of(api_key)))
+    assert api_key.why_unusable == "It has no secret; rotate it to get one."
+    assert "It has no secret; rotate it to get one." in text(client.get(page_of(api_key)))
     assert LogEntry.objects.get(object_id=api_key.pk).change_message == "Imported."
     entry = AuditEntry.objects.get(object_pk=api_key.pk)
     assert (entry.action, entry.via, entry.team) == (AuditEntry.Action.CREATE, "admin", team)
@@ -156,7 +156,7 @@ def test_import_changes_a_key(team, client):
     old_name = api_key.name
     rows = [{"id": api_key.pk, "name": "renamed", "allowed_models": ["one", "two"], "can_name_app": True}]
     page = text(upload(client, json.dumps(rows)))
-    assert "0 new, 1 changed, 0 mistakes" in page
+    assert "0 new, 1 changed, 0 errors" in page
     assert f"<del>{api_key.name}</del>" in page
     upload(client, json.dumps(rows), digest=digest_of(page))
     api_key.refresh_from_db()
@@ -174,10 +174,10 @@ def test_what_was_shown_is_what_is_done(team, client):
     content = json.dumps([{"id": api_key.pk, "note": "new"}])
     digest = digest_of(text(upload(client, content)))
     ApiKey.objects.filter(pk=api_key.pk).update(note="other")
-    assert "It would now do something else" in text(upload(client, content, digest=digest))
+    assert "Something has changed since the preview" in text(upload(client, content, digest=digest))
     api_key.refresh_from_db()
     assert api_key.note == "other"
-    assert "It would now do something else" in text(upload(client, content, digest="made up"))
+    assert "Something has changed since the preview" in text(upload(client, content, digest="made up"))
 
 
 @pytest.mark.parametrize("what", ["team", "app"])
@@ -195,7 +195,7 @@ def test_new_key_is_made_where_it_was_shown(team, what):
         taken.save()
     other = factories.make_team(name=name) if what == "team" else factories.make_app(team, name=name).team
     other.members.add(user)
-    assert "It would now do something else" in text(upload(client, json.dumps([row]), digest=digest))
+    assert "Something has changed since the preview" in text(upload(client, json.dumps([row]), digest=digest))
     assert not ApiKey.objects.filter(team__in=[team, other]).exists()
 
 
@@ -235,15 +235,15 @@ def test_foreign_rows_answer_like_absent_ones(team, client, what):
         ({"name": "x" * 101}, "name", "at most 100 characters"),
         ({"name": 7}, "name", "It must be text."),
         ({"expires_at": "soon"}, "expires_at", "It must be a time"),
-        ({"expires_at": "9999-12-31T23:59:59-05:00"}, "expires_at", "must lie in the years 2000 to 9998"),
-        ({"expires_at": "9999-12-31T23:59:59Z"}, "expires_at", "must lie in the years 2000 to 9998"),
-        ({"expires_at": "0001-01-01T00:00:00+14:00"}, "expires_at", "must lie in the years 2000 to 9998"),
+        ({"expires_at": "9999-12-31T23:59:59-05:00"}, "expires_at", "must be in the years 2000 to 9998"),
+        ({"expires_at": "9999-12-31T23:59:59Z"}, "expires_at", "must be in the years 2000 to 9998"),
+        ({"expires_at": "0001-01-01T00:00:00+14:00"}, "expires_at", "must be in the years 2000 to 9998"),
         ({"can_name_app": "perhaps"}, "can_name_app", "It must be true or false."),
-        ({"allowed_networks": ["home"]}, "allowed_networks", "is not a network in CIDR form"),
-        ({"allowed_networks": 7}, "allowed_networks", "It must be a list of texts."),
+        ({"allowed_networks": ["home"]}, "allowed_networks", "is not a network in CIDR notation"),
+        ({"allowed_networks": 7}, "allowed_networks", "It must be a list of strings."),
         ({"allowed_endpoints": ["no.such"]}, "allowed_endpoints", "There is no endpoint no.such."),
-        ({"team": "elsewhere"}, "team", "A key stays in its team."),
-        ({"app": "other"}, "app", "A key keeps its app."),
+        ({"team": "elsewhere"}, "team", "A key cannot change its team."),
+        ({"app": "other"}, "app", "A key cannot change its app."),
         ({"owner": "nobody"}, "owner", "The owner must be a member of the team."),
     ],
 )
@@ -256,7 +256,7 @@ def test_wrong_cell_is_named(team, client, row, column, complaint):
 
 def test_revoked_key_and_a_key_twice(team, client):
     api_key, _ = factories.make_key(team)
-    assert "It stands in the file twice." in text(upload(client, json.dumps([{"id": api_key.pk}] * 2)))
+    assert "It appears in the file twice." in text(upload(client, json.dumps([{"id": api_key.pk}] * 2)))
     api_key.revoke(by="ann", reason="leaked")
     assert "A revoked key cannot be changed." in text(upload(client, json.dumps([{"id": api_key.pk}])))
 
@@ -267,15 +267,15 @@ def test_revoked_key_and_a_key_twice(team, client):
         (b"\xff\xfe", "The file is not UTF-8 text."),
         ("name\n", "The file has no rows."),
         ("name,secret\nx,y\n", "Line 1: unknown columns: secret."),
-        ("name,name\nx,y\n", "Line 1: a column stands there twice."),
-        ("name,note\nx,y\nz\n", "Line 3 has 1 cells, the first line 2."),
+        ("name,name\nx,y\n", "Line 1: a column appears twice."),
+        ("name,note\nx,y\nz\n", "Line 3 has 1 cells, but the first line has 2."),
         ('name\n"x\n', "is not valid CSV"),
         ("[{]", "The file is not valid JSON"),
         ("{}", "JSON must be a list of objects."),
-        ("name\nx\0\n", "The file holds NUL characters"),
-        ('[{"name": "x\\u0000"}]', "The file holds NUL characters"),
-        ('[{"id": "\\ud800"}]', "or halves of characters."),
-        ('[{"\\udfff": "x"}]', "or halves of characters."),
+        ("name\nx\0\n", "The file contains NUL characters"),
+        ('[{"name": "x\\u0000"}]', "The file contains NUL characters"),
+        ('[{"id": "\\ud800"}]', "or incomplete characters."),
+        ('[{"\\udfff": "x"}]', "or incomplete characters."),
         ("[" * 5_000 + "]" * 5_000, "The file is not valid JSON"),
         ("name\n" + "x\n" * 5001, "The file has more than 5000 rows."),
         ("name\n" + "x" * import_file.MAXIMUM_BYTES, "The file is larger than 5 MB."),
@@ -305,7 +305,7 @@ def test_each_row_needs_its_permission(team, right):
     api_key, _ = factories.make_key(team)
     row = {"id": api_key.pk, "name": "x"} if right == "add" else {"name": "x", "owner": user.username}
     page = text(upload(client, json.dumps([row])))
-    assert ("There is no such key." if right == "add" else "You may not make keys.") in page
+    assert ("There is no such key." if right == "add" else "You may not create keys.") in page
 
 
 def test_without_the_permission(team):
@@ -326,7 +326,7 @@ def test_stale_password_imports_nothing_that_widens(team, client):
     wider = json.dumps([{"id": api_key.pk, "allowed_networks": []}])
     page = text(import_all(client, wider))
     assert 'href="/admin/confirm_password/"' in page
-    assert "something else than what was shown" not in page
+    assert "Something has changed since the preview" not in page
     api_key.refresh_from_db()
     assert api_key.allowed_networks == ["192.0.2.7/32"]
     enter(client)

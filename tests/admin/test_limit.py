@@ -58,9 +58,9 @@ def test_what_cannot_be_is_refused() -> None:
     team, other = factories.make_team(), factories.make_key()[0]
     client = staff_of(team)
     wrong = [
-        ({"amount": "1.5"}, "Requests are counted whole"),
+        ({"amount": "1.5"}, "Requests must be a whole number"),
         ({"amount": "-1"}, "greater than or equal to 0"),
-        ({"amount": str(2**53 + 1)}, "The most is"),
+        ({"amount": str(2**53 + 1)}, "The maximum is"),
         ({"measure": "", "amount": "1.5"}, "This field is required"),
         ({"measure": "open"}, "counted at any moment"),
         ({"period": "now"}, "counted at any moment"),

@@ -129,7 +129,7 @@ def test_secret_that_fits_no_header(provider, client, secret):
 @pytest.mark.parametrize("base_url", ["ftp://x.example", "https://me:pw@x.example/v1", "https://x.example/?k=1", "x"])
 def test_wrong_url(provider, client, base_url):
     response = client.post(page_of(provider), provider_form(provider, base_url=base_url))
-    assert "Give an http or https URL" in text(response)
+    assert "Enter an http or https URL" in text(response)
 
 
 def test_name_is_taken(provider, client):

@@ -70,7 +70,7 @@ def test_alert_shows_what_became_of_it():
     alert = belongings[Alert]
     _, client = staff(row_team(belongings), "apikeys.view_alert")
     page = text(client.get(url(Alert, "change", alert.pk)))
-    assert f'Key "{alert.key.name}" ends within 7 days' in page
+    assert f'Key "{alert.key.name}" expires within 7 days' in page
     assert alert.deliveries.get().last_error in page
 
 

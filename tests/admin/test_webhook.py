@@ -95,7 +95,7 @@ def test_new_secret(team, client):
     response = client.post(page_of(webhook, "new_secret"), {"replacing": replacing})
     assert shown(response) == secret_of(webhook) != before
     entry = LogEntry.objects.get(object_id=webhook.pk, content_type__model="webhook")
-    assert entry.change_message == "Made a new secret. The old one ended at once."
+    assert entry.change_message == "Generated a new secret. The old one expired at once."
 
 
 def test_reload_makes_no_second_secret(team, client):
@@ -112,7 +112,7 @@ def test_reload_makes_no_second_secret(team, client):
 def test_form_without_what_it_replaces(team, client, replacing):
     webhook = make_webhook(team)
     before = secret_of(webhook)
-    assert "Load this page again" in text(client.post(page_of(webhook, "new_secret"), {"replacing": replacing}))
+    assert "Reload this page" in text(client.post(page_of(webhook, "new_secret"), {"replacing": replacing}))
     assert secret_of(webhook) == before
 
 
@@ -137,15 +137,15 @@ def test_disabling_keeps_the_secret(team, client):
 @pytest.mark.parametrize(
     ("address", "complaint"),
     [
-        ("ftp://127.0.0.1/x", "Give an http or https URL"),
-        ("http://me:pw@127.0.0.1/x", "Give an http or https URL"),
-        ("http://127.0.0.1/x#y", "Give an http or https URL"),
-        ("http://127.0.0.1/x y", "Give an http or https URL"),
-        ("http://127.0.0.1:99999/x", "Give an http or https URL"),
-        ("http:///x", "Give an http or https URL"),
-        ("http://[::1", "Give an http or https URL"),
-        ("x", "Give an http or https URL"),
-        ("https://nowhere.invalid/x", "Its host name has no address."),
+        ("ftp://127.0.0.1/x", "Enter an http or https URL"),
+        ("http://me:pw@127.0.0.1/x", "Enter an http or https URL"),
+        ("http://127.0.0.1/x#y", "Enter an http or https URL"),
+        ("http://127.0.0.1/x y", "Enter an http or https URL"),
+        ("http://127.0.0.1:99999/x", "Enter an http or https URL"),
+        ("http:///x", "Enter an http or https URL"),
+        ("http://[::1", "Enter an http or https URL"),
+        ("x", "Enter an http or https URL"),
+        ("https://nowhere.invalid/x", "Its host name cannot be resolved."),
         ("http://10.0.0.1/x", "Its address is private."),
         ("http://169.254.169.254/latest", "Its address is private."),
         ("http://[::ffff:10.0.0.1]/x", "Its address is private."),
@@ -162,7 +162,7 @@ def test_url_that_was_moved_behind_the_admin_has_no_secret(team):
     """A secret that was made for one receiver must sign nothing for another."""
     webhook = make_webhook(team)
     webhook.url = "http://127.0.0.1:9/other"
-    with pytest.raises(Exception, match="Its secret is for another URL"):
+    with pytest.raises(Exception, match="Its secret belongs to another URL"):
         webhook.signature("id", 1, b"body")
 
 

@@ -82,7 +82,7 @@ def test_a_page_on_this_machine(server: Server, site: FakeSite, settings: Any) -
     collection = read(made_by(server.post(PATH, key, json={"datasetId": dataset.pk, "link": f"{site.url}/inside"})))
     assert (collection.state, collection.failure) == (
         ImportState.FAILED,
-        "The page lies in a private network, which is not fetched from.",
+        "The page is in a private network, from which nothing is fetched.",
     )
     assert "/inside" not in [path for path, _ in site.asked]
 

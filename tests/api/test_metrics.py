@@ -254,7 +254,7 @@ def test_without_a_token_from_this_machine(server: Server, address: str) -> None
 )
 def test_through_a_proxy_on_this_machine(server: Server, address: str, headers: dict[str, str]) -> None:
     with client_from(address, server, headers) as client:
-        check_forbidden(client.get("/metrics"), "metrics are for this machine alone")
+        check_forbidden(client.get("/metrics"), "only this machine may read the metrics")
 
 
 @pytest.mark.parametrize("address", ["203.0.113.9", "10.0.0.1", "::ffff:203.0.113.9", "2001:db8::1", ""])

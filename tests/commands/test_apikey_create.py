@@ -108,7 +108,7 @@ def test_it_says_when_the_key_cannot_be_used(team, owner):
     team.disabled_at = timezone.now()
     team.save()
     _, said = create(team, owner)
-    assert "It cannot be used all the same: Its team is disabled." in said
+    assert "It still cannot be used: Its team is disabled." in said
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def test_app_key_names_no_app(team, owner):
 
 
 def test_end_that_no_calendar_has(team, owner):
-    with pytest.raises(CommandError, match="--expires: The end must lie in the years 2000 to 9998"):
+    with pytest.raises(CommandError, match="--expires: The expiry must be in the years 2000 to 9998"):
         create(team, owner, "--expires", "9999-12-31T23:59")
 
 

@@ -64,7 +64,7 @@ def test_state(team):
     disabled, _ = factories.make_key(team)
     disabled.disable()
     told = {row["id"]: row["why_unusable"] for row in rows("--team", team.pk)}
-    assert told == {usable.pk: None, expired.pk: "It is expired.", disabled.pk: "It is disabled."}
+    assert told == {usable.pk: None, expired.pk: "It has expired.", disabled.pk: "It is disabled."}
     assert [row["id"] for row in rows("--team", team.pk, "--state", "usable")] == [usable.pk]
     assert [row["id"] for row in rows("--team", team.pk, "--state", "unusable")] == [disabled.pk, expired.pk]
 
@@ -115,7 +115,7 @@ def test_show_works(team):
     assert result.returncode == 0
     for expected in (
         *(api_key.pk, api_key.name, team.name, "usable", "for tests", "10.0.0.0/8", "203.0.113.7"),
-        *("2026-01-02 03:04:05+00:00", f"******{key[-4:]}  pepper p1", ", imported", ", ends "),
+        *("2026-01-02 03:04:05+00:00", f"******{key[-4:]}  pepper p1", ", imported", ", expires "),
     ):
         assert expected in result.stdout
     assert "Revoked" not in result.stdout
@@ -164,5 +164,5 @@ def test_show_unknown():
 def test_a_key_given_in_place_of_its_id_is_not_repeated():
     _, key = factories.make_key()
     said = refusal(manage("apikey", "show", key))
-    assert "Name it by its id" in said
+    assert "Refer to it by its id" in said
     assert key[-10:] not in said

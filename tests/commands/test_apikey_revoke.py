@@ -92,7 +92,7 @@ def test_a_process_that_does_not_answer_is_named(server: Server, provider: FakeP
         try:
             result = manage("apikey", "revoke", api_key.pk, "--reason", "leaked")
             assert result.returncode == 0
-            assert f"not within 2 s: {socket.gethostname()} process {other.process.pid}." in result.stderr
+            assert f"not acknowledged within 2 s: {socket.gethostname()} process {other.process.pid}." in result.stderr
             check_refusal(one.ask(key), "revoked_api_key")
             api_key.refresh_from_db()
             assert len(api_key.unacknowledged_servers) == 1
@@ -281,7 +281,7 @@ def test_a_disabled_key_is_cut_too(server: Server, provider: FakeProvider) -> No
 def test_revoked_already(server: Server) -> None:
     api_key, _ = factories.make_key()
     revoke(api_key)
-    assert "The key was revoked already" in refusal(manage("apikey", "revoke", api_key.pk, "--reason", "again"))
+    assert "The key was already revoked" in refusal(manage("apikey", "revoke", api_key.pk, "--reason", "again"))
 
 
 def test_without_a_reason() -> None:

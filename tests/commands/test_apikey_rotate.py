@@ -66,7 +66,7 @@ def test_json(api_key):
 
 def test_it_says_when_the_key_cannot_be_used(api_key):
     api_key.disable()
-    assert "It cannot be used all the same: It is disabled." in call("apikey", "rotate", api_key.pk)[1]
+    assert "It still cannot be used: It is disabled." in call("apikey", "rotate", api_key.pk)[1]
 
 
 @pytest.mark.parametrize("text", ["24", "24 h", "-1h", "1.5h", "1w", "h", "", "31d", "999999d", "9999999h"])

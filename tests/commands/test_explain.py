@@ -49,7 +49,7 @@ def test_a_charge(server: Server, provider: FakeProvider) -> None:
     assert "0.016502331, rounded up to a millionth: 0.016503 points" in out
     assert f"key: 10 points a month (limit {points.pk}), counted since " in out
     assert "00:00 CST" in out
-    assert f"team: 1,000 tokens in all (limit {tokens.pk})" in out
+    assert f"team: 1,000 tokens in total (limit {tokens.pk})" in out
     # 18 of the first; 21 for the bound of "hello" and 10 for the longest answer.
     assert "18 used + 0 reserved + 31 requested = 49 <= 1,000: fits" in out
     assert "18 charged in place of 31 reserved; left with 36 used, 0 reserved" in out
@@ -120,7 +120,7 @@ def test_json(server: Server, provider: FakeProvider) -> None:
 
 @pytest.mark.parametrize("request_id", ["0" * 24, "nonsense", "'; --"])
 def test_an_unknown_id(request_id: str) -> None:
-    assert refusal(manage("explain", request_id)).startswith("Nothing is known of a request with this id.")
+    assert refusal(manage("explain", request_id)).startswith("No request with this id is known.")
 
 
 def test_a_typo() -> None:

@@ -414,7 +414,7 @@ def test_mail(tmp_path):
     mail = found["owner@example.org"]
     assert mail["From"] == "keys@example.org"
     assert mail["Message-ID"] == f"<{delivery_of(of_key, Channel.MAIL).pk}@example.org>"
-    assert mail["Subject"] == 'Key "build server" has used 80 % of its 1,000 points a month'
+    assert mail["Subject"] == 'Key "build server" has used 80% of its 1,000 points a month'
     text = mail.get_content()
     assert "Used:      812.5 points" in text
     assert "Since:     2026-11-01 00:00 CET" in text
@@ -427,7 +427,7 @@ def test_mail_to_nobody(tmp_path):
     with worker(EMAIL_URL=f"filemail:///{tmp_path}"):
         look()
         wait_for(lambda: is_delivered(alert), "it is given up")
-    assert delivery_of(alert, Channel.MAIL).last_error == "Nobody who is to be told has a mail address."
+    assert delivery_of(alert, Channel.MAIL).last_error == "No recipient has an email address."
     assert mails(tmp_path) == []
 
 

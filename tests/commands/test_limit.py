@@ -51,9 +51,9 @@ def test_a_soft_amount() -> None:
 @pytest.mark.parametrize(
     ("kind", "amount", "soft", "message"),
     [
-        ("requests/minute", "10", "5", "Only budgets have one"),
-        ("open/now", "10", "5", "Only budgets have one"),
-        ("requests/day", "10", "11", "It lies above the amount"),
+        ("requests/minute", "10", "5", "Only budgets can have one"),
+        ("open/now", "10", "5", "Only budgets can have one"),
+        ("requests/day", "10", "11", "It is above the amount"),
         ("requests/day", "10", "0", "greater than or equal to 1"),
         ("requests/day", "10", "1.5", "1.5 cannot be counted"),
     ],
@@ -72,7 +72,7 @@ def test_a_key_shows_its_limits() -> None:
     add("--team", api_key.team.pk, "points/total", "2.5")
     out = call("apikey", "show", api_key.pk)[0]
     assert "key: 60 requests a minute; 0 used, 60 left" in out
-    assert "team: 2.5 points in all; 0 used, 2.5 left" in out
+    assert "team: 2.5 points in total; 0 used, 2.5 left" in out
     assert len(json.loads(call("apikey", "show", api_key.pk, "--json")[0])["limits"]) == 2
 
 

@@ -188,7 +188,7 @@ def test_words_for_people(team: Team) -> None:
     assert f"Would roll {count:,} usage records before" in call("prune", "--days", DAYS, "--dry-run")[0]
     assert f"Rolled {count:,} usage records before" in call("prune", "--days", DAYS)[0]
     out = call("reconcile", "--all")[0]
-    assert f"{team}, the whole team, 10,000 requests in all: usage records 400 + daily rows 200 = used 600" in out
+    assert f"{team}, the whole team, 10,000 requests in total: usage records 400 + daily rows 200 = used 600" in out
     assert "Usage records + daily rows = counters: " in out
 
 
@@ -352,10 +352,10 @@ def test_a_bound_inside_of_a_pruned_day() -> None:
     assert report("--until", str(second)) == (5, "")
     count, said = report("--since", f"{first}T00:00:01")
     assert count == 5
-    assert f"--since lies inside of {first}, which is left out as a whole" in said
+    assert f"--since is inside {first}, which is left out as a whole" in said
     count, said = report("--until", f"{second}T00:00:01")
     assert count == 10
-    assert f"--until lies inside of {second}, which is counted as a whole" in said
+    assert f"--until is inside {second}, which is counted as a whole" in said
     assert report("--until", f"{second + timedelta(days=5)}T00:00:01") == (10, "")
 
 

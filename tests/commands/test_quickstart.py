@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
 from tests.environment import PROJECT
 from tests.support.processes import Running, free_port, get, manage, processes_of, running, wait_for
@@ -28,10 +29,10 @@ class Site:
     details: dict[str, str]
 
 
-def read_facts(command: Running) -> dict[str, str]:
+def read_details(command: Running) -> dict[str, str]:
     command.wait_for_output("\n")
-    facts: dict[str, str] = json.loads(command.out[0])
-    return facts
+    details: dict[str, str] = json.loads(command.out[0])
+    return details
 
 
 def only(data_dir: Path, part: str) -> int:
@@ -44,7 +45,7 @@ def only(data_dir: Path, part: str) -> int:
 def site(shared_data_dir: Path) -> Iterator[Site]:
     port = free_port()
     with running("quickstart", "--json", "--port", str(port), data_dir=shared_data_dir) as command:
-        yield Site(command, shared_data_dir, port, read_facts(command))
+        yield Site(command, shared_data_dir, port, read_details(command))
 
 
 def test_first_line_is_all_that_a_script_needs(site):
@@ -71,6 +72,7 @@ def test_first_line_is_all_that_a_script_needs(site):
     assert re.fullmatch("fastgpt-[0-9A-Za-z]{52}", site.details["film_key"])
     assert re.fullmatch("fastgpt-[0-9A-Za-z]{52}", site.details["global_key"])
     assert len(site.command.out) == 1
+    assert site.command.err[0] == f"FastGPT API keys {settings.VERSION}\n"
     assert get(site.port, "/healthz")[0] == 200
 
 

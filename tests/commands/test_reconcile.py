@@ -32,7 +32,7 @@ def test_it_finds_drift_and_mends_it() -> None:
     result = manage("reconcile")
     assert result.returncode == 1
     assert "used 7, by the ledger 0; reserved 1, by open requests 0" in result.stdout
-    assert "--fix sets them right" in result.stderr
+    assert "--fix corrects them" in result.stderr
     (drift,) = json.loads(call("reconcile", "--fix", "--json")[0])["drift"]
     assert drift["limit"] == limit.pk
     assert "drift 0" in manage("reconcile").stdout

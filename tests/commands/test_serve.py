@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from fastgpt_site.observability.exposition import has_begun
@@ -23,8 +24,15 @@ def test_it_works(data_dir):
     with running("serve", "--workers", "2", data_dir=data_dir, PORT=str(port)) as command:
         command.wait_for_output(f"Serving http://127.0.0.1:{port}/api")
         assert get(port, "/healthz")[0] == 200
+        assert json.loads(get(port, "/healthz")[1])["version"] == settings.VERSION
+        assert command.err[0] == f"FastGPT API keys {settings.VERSION}\n"
         workers = processes_of(data_dir, "fastgpt_site.process.worker")
         assert len(workers) == 2
+        # The first line of each process's log names the version.
+        lines = [json.loads(line) for line in command.err if line.startswith("{")]
+        firsts = [line for line in lines if line.get("process_id") in workers]
+        assert lines[0] in firsts
+        assert {line["message"] for line in firsts} == {f"FastGPT API keys {settings.VERSION} starts a server process"}
         assert not processes_of(data_dir, "localmodel")
 
         # One worker crashes: the other answers meanwhile, and a new one takes its place.

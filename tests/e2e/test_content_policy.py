@@ -41,7 +41,7 @@ def test_what_moves_still_moves(server, page: Page, showcase: Showcase, violatio
     page.get_by_placeholder("Type to search").press_sequentially("Shop")
     expect(page.get_by_role("link", name="Shop ******").first).to_be_visible()
     page.goto(ADD)
-    page.get_by_label("Ends").select_option("date")
+    page.get_by_label("Expires").select_option("date")
     # Django's own calendar and Unfold's user menu have to work.
     page.locator("#calendarlink0").click()
     expect(page.locator("#calendarbox0")).to_be_visible()

@@ -101,7 +101,7 @@ def test_a_plot_as_a_table(page: Page, user):
 
 
 def test_task_leads_to_its_list(page: Page, user):
-    page.get_by_role("link", name="Budgets used to 80 % or more").click()
+    page.get_by_role("link", name="Budgets used to 80% or more").click()
     expect(page).to_have_url(re.compile("nearly_used_up=yes"))
     expect(page.get_by_text("100 requests a month").first).to_be_visible()
 

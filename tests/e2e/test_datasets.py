@@ -47,7 +47,7 @@ def test_it_works(page: Page, user, dataset):
     expect(page.get_by_text("Nothing has been imported yet.")).to_be_visible()
     page.get_by_label("Choose files, or drop them here").set_input_files([FILM, CAST])
     for name in ("film.md", "cast.csv"):
-        expect(row(page, name)).to_contain_text("waits to be read")
+        expect(row(page, name)).to_contain_text("waiting to be read")
     expect(page.get_by_role("status")).to_have_text("Imported: 0 of 2. Failed: 0.")
     expect(page.get_by_text("Nothing has been imported yet.")).to_be_hidden()
     work(dataset)
@@ -68,7 +68,7 @@ def test_a_file_that_the_server_has_no_room_for_is_sent_again(server, page: Page
         wait_for(lambda: nameless_files(server) == before + 2, "both are under way")
         with page.expect_response(lambda response: response.status == 503):
             page.get_by_label("Choose files, or drop them here").set_input_files([FILM])
-    expect(row(page, "film.md")).to_contain_text("waits to be read", timeout=20_000)
+    expect(row(page, "film.md")).to_contain_text("waiting to be read", timeout=20_000)
 
 
 def test_what_cannot_be_imported(page: Page, user, dataset):
@@ -76,7 +76,7 @@ def test_what_cannot_be_imported(page: Page, user, dataset):
     page.get_by_label("Choose files, or drop them here").set_input_files([EMPTY, FALSE_PDF, FILM])
     expect(row(page, "empty.txt")).to_contain_text("The file is empty.")
     expect(row(page, "false.pdf")).to_contain_text("The file is no pdf, whatever its name says.")
-    expect(row(page, "film.md")).to_contain_text("waits to be read")
+    expect(row(page, "film.md")).to_contain_text("waiting to be read")
     work(dataset)
     expect(page.get_by_role("status")).to_have_text("Imported: 1 of 3. Failed: 2.")
     assert [one.name for one in dataset.collections.all()] == ["film.md"]
@@ -89,7 +89,7 @@ def test_reading_that_fails_is_told(page: Page, user, dataset):
     page.goto(url(Dataset, "import", dataset.pk))
     broken = {"name": "broken.docx", "mimeType": "application/zip", "buffer": archive.getvalue()}
     page.get_by_label("Choose files, or drop them here").set_input_files([broken])
-    expect(row(page, "broken.docx")).to_contain_text("waits to be read")
+    expect(row(page, "broken.docx")).to_contain_text("waiting to be read")
     work(dataset)
     expect(row(page, "broken.docx")).to_contain_text("failed: The file is no docx, whatever its name says.")
     expect(page.get_by_role("status")).to_have_text("Imported: 0 of 1. Failed: 1.")
@@ -120,7 +120,7 @@ def test_drop(page: Page, user, dataset):
     zone.dispatch_event("drop", {"dataTransfer": dropped})
     expect(zone).to_have_class("drop-zone")
     for name in ("one.txt", "two.txt"):
-        expect(row(page, name)).to_contain_text("waits to be read")
+        expect(row(page, name)).to_contain_text("waiting to be read")
     # A file that is dropped beside the zone does nothing; above all it does not replace the page.
     page.locator("body").dispatch_event("drop", {"dataTransfer": dropped})
     expect(page.locator("#import-list li")).to_have_count(2)
@@ -132,7 +132,7 @@ def test_folder_and_size_are_for_files_as_well(page: Page, user, dataset):
     page.get_by_label("Folder").select_option(folder.pk)
     page.get_by_label("Chunk size").fill("64")
     page.get_by_label("Choose files, or drop them here").set_input_files([FILM])
-    expect(row(page, "film.md")).to_contain_text("waits to be read")
+    expect(row(page, "film.md")).to_contain_text("waiting to be read")
     made = Collection.objects.get(dataset=dataset, kind=Kind.FILE)
     assert (made.parent, made.chunk_size) == (folder, 64)
     page.get_by_label("Chunk size").fill("5")
@@ -145,7 +145,7 @@ def test_many_at_once(page: Page, user, dataset):
     page.goto(url(Dataset, "import", dataset.pk))
     page.get_by_label("Choose files, or drop them here").set_input_files(files)
     for file in files:
-        expect(row(page, f"{file['name']} ")).to_contain_text("waits to be read")
+        expect(row(page, f"{file['name']} ")).to_contain_text("waiting to be read")
     work(dataset)
     expect(page.get_by_role("status")).to_have_text("Imported: 12 of 12. Failed: 0.")
 
@@ -155,7 +155,7 @@ def test_text_and_what_is_under_way_when_the_page_is_opened(page: Page, user, da
     page.get_by_label("Name of the text").fill("Notes")
     page.get_by_label("Text", exact=True).fill("Shot in Anhui.")
     page.get_by_role("button", name="Import the text").click()
-    expect(row(page, "Notes")).to_contain_text("waits to be read")
+    expect(row(page, "Notes")).to_contain_text("waiting to be read")
     work(dataset)
     expect(row(page, "Notes")).to_contain_text("1 piece")
 

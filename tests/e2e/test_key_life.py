@@ -97,7 +97,7 @@ def test_form_shows_what_is_needed(page: Page, team, user):
     expect(names).to_be_visible()
     page.get_by_label("App key").check()
     expect(names).to_be_hidden()
-    page.get_by_label("Ends").select_option("date")
+    page.get_by_label("Expires").select_option("date")
     expect(date).to_be_visible()
 
 
@@ -156,7 +156,7 @@ def test_reload_makes_no_second_key(page: Page, team, user):
     page.reload()
     api_key = ApiKey.objects.get(team=team)
     expect(page).to_have_url(re.compile(re.escape(page_of(api_key)) + "$"))
-    expect(page.get_by_text("the key was shown once")).to_be_visible()
+    expect(page.get_by_text("which was shown once")).to_be_visible()
     assert key not in page.content()
     assert api_key.secrets.count() == 1
 
@@ -176,7 +176,7 @@ def test_rotate(server, page: Page, team, user):
     old = make_key(page, team, user, "k")
     page.get_by_role("link", name="I have stored it").click()
     page.get_by_role("link", name="Rotate").click()
-    page.get_by_label("The old secret ends").select_option(label="after 1 hour")
+    page.get_by_label("The old secret expires").select_option(label="after 1 hour")
     page.get_by_role("button", name="Rotate").click()
     new = shown_key(page)
     assert new != old
@@ -213,11 +213,11 @@ def test_revoke(server, page: Page, team, user):
     expect(page.get_by_text("This field is required.").first).to_be_visible()
     assert status(server, key) == 200
     page.get_by_label("Reason").fill("leaked")
-    page.get_by_label("Type the name of the key").fill("something else")
+    page.get_by_label("Type the name of the key to confirm").fill("something else")
     page.get_by_role("button", name="Revoke").click()
     expect(page.get_by_text("This is not the name of the key.")).to_be_visible()
     assert status(server, key) == 200
-    page.get_by_label("Type the name of the key").fill("k")
+    page.get_by_label("Type the name of the key to confirm").fill("k")
     page.get_by_role("button", name="Revoke").click()
     expect(page.get_by_text("It was revoked.").first).to_be_visible()
     assert wait_for_refusal(server, key) == "revoked_api_key"
@@ -229,8 +229,8 @@ def test_import_is_shown_before_it_is_done(page: Page, team, user, tmp_path):
     file.write_text(f"name,owner\nshop,{user.username}\n")
     page.goto(reverse("admin:apikeys_apikey_import"))
     page.locator("input[type=file]").set_input_files(file)
-    page.get_by_role("button", name="Show what it would do").click()
-    expect(page.get_by_text("1 new, 0 changed, 0 mistakes")).to_be_visible()
+    page.get_by_role("button", name="Preview the changes").click()
+    expect(page.get_by_text("1 new, 0 changed, 0 errors")).to_be_visible()
     assert not ApiKey.objects.filter(team=team).exists()
     page.get_by_role("button", name="Import it").click()
     expect(page.get_by_text("Imported: 1 new keys")).to_be_visible()

@@ -72,7 +72,7 @@ def test_password_is_asked_for_and_then_it_goes_on(page: Page, team, user):
     other = opened.value
     other.get_by_label("Password").fill(factories.PASSWORD)
     check_accessible(other)
-    other.get_by_role("button", name="Go on").click()
+    other.get_by_role("button", name="Continue").click()
     expect(other.get_by_text("Go back to the form")).to_be_visible()
     other.close()
     page.get_by_role("button", name="Save").click()
@@ -80,7 +80,7 @@ def test_password_is_asked_for_and_then_it_goes_on(page: Page, team, user):
     grow_stale(page)
     page.goto(ADD)
     page.get_by_label("Password").fill(factories.PASSWORD)
-    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Continue").click()
     expect(page.locator("#id_name")).to_be_visible()
 
 

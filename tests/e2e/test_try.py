@@ -126,4 +126,4 @@ def test_session_is_over(page: Page, user, team, provider):
     page.context.clear_cookies(name="sessionid")
     page.get_by_label("Question").fill("hello")
     page.get_by_role("button", name="Send").click()
-    expect(page.get_by_role("alert")).to_have_text("You are not signed in any more. Load this page again.")
+    expect(page.get_by_role("alert")).to_have_text("You are no longer signed in. Reload this page.")

@@ -68,8 +68,8 @@ class Rotation(KeyChange):
     title = _("Rotate this API key?")
     icon = "autorenew"
     explanation = _(
-        "The key gets a new secret, which is shown once. Its name, limits and usage stay, and so does its id. "
-        "Callers must be given the new secret before the old one ends."
+        "The key gets a new secret, which is shown once. Its name, id, limits and usage stay the same. "
+        "Give callers the new secret before the old one expires."
     )
     form_class = RotationForm
     needs_password = True
@@ -126,7 +126,9 @@ class Revocation(KeyChange):
     title = _("Revoke this API key?")
     icon = "block"
     is_final = True
-    explanation = _("The key will be refused for good. This cannot be undone; the key and its usage stay visible here.")
+    explanation = _(
+        "The key will be refused permanently. This cannot be undone; the key and its usage stay visible here."
+    )
     form_class: ClassVar[type[forms.Form]] = RevocationForm
 
     def form(self, api_key: ApiKey, data: Any = None) -> forms.Form:
@@ -134,7 +136,7 @@ class Revocation(KeyChange):
 
     def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
         if api_key.revoked_at:
-            raise KeyStateError(f"The key was revoked already, by {api_key.revoked_by}: {api_key.revoked_reason}")
+            raise KeyStateError(f"The key was already revoked, by {api_key.revoked_by}: {api_key.revoked_reason}")
         api_key.revoke(by=by, reason=cleaned["reason"])
         return Done(history_messages.REVOKED(reason=cleaned["reason"]))
 
@@ -145,11 +147,11 @@ class Revocation(KeyChange):
 class Narrowing(KeyChange):
     name = "narrow"
     label = _("Narrow")
-    title = _("Let this API key do only what it does?")
+    title = _("Restrict this API key to what it uses?")
     icon = "compress"
     explanation = _(
-        "Below is what the key called in the last 90 days, and from where. Take away more or less as you know it. "
-        "What is not ticked or listed will be refused."
+        "Below is what the key called in the last 90 days, and from where. Adjust it as needed. Anything "
+        "that is not checked or listed will be refused."
     )
     form_class = NarrowingForm
     template = "admin/apikeys/apikey/confirm_narrowing.html"

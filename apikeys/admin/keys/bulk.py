@@ -46,7 +46,7 @@ class Line:
 
 
 class ExpiryForm(forms.Form):
-    ends = forms.ChoiceField(label=_("Ends"), choices=ENDS, initial="90", widget=UnfoldAdminSelectWidget)
+    ends = forms.ChoiceField(label=_("Expires"), choices=ENDS, initial="90", widget=UnfoldAdminSelectWidget)
     expires_at: Any = forms.SplitDateTimeField(
         label=_("On"),
         required=False,
@@ -59,7 +59,7 @@ class ExpiryForm(forms.Form):
         ends = cleaned.get("ends")
         if ends == "date" and not self.errors:
             if cleaned["expires_at"] is None:
-                self.add_error("expires_at", ValidationError(_("Say on which date.")))
+                self.add_error("expires_at", ValidationError(_("Enter a date.")))
         elif ends is not None:
             cleaned["expires_at"] = (
                 timezone.now() + timedelta(days=int(ends)) if ends not in ("never", "date") else None
@@ -69,10 +69,10 @@ class ExpiryForm(forms.Form):
 
 class Expiry(KeyChange):
     name = "expire"
-    label = _("Set the end")
-    title = _("Set the end of these API keys?")
+    label = _("Set the expiry")
+    title = _("Set the expiry of these API keys?")
     icon = "event"
-    explanation = _("The keys will be refused from then on. A date that has passed ends them at once.")
+    explanation = _("The keys will be refused from then on. A date in the past makes them expire at once.")
     form_class = ExpiryForm
 
     def widens(self, api_key: ApiKey, cleaned: dict[str, Any]) -> bool:
@@ -200,7 +200,7 @@ def line_of(
 ) -> Line:
     user: Any = request.user
     if not change.applies_to(api_key):
-        state = gettext("It was revoked.") if api_key.revoked_at else gettext("It was so already.")
+        state = gettext("It was revoked.") if api_key.revoked_at else gettext("No change was needed.")
         return Line(api_key.pk, api_key.name, state, False)
     try:
         with transaction.atomic():

@@ -46,7 +46,7 @@ class LinesField(forms.CharField):
     widget = UnfoldAdminTextareaWidget(attrs={"rows": 3})
 
     def __init__(self, *, base_field: forms.Field, **kwargs: Any) -> None:
-        kwargs["help_text"] = format_lazy("{} {}", _("One a line."), kwargs.get("help_text", ""))
+        kwargs["help_text"] = format_lazy("{} {}", _("One per line."), kwargs.get("help_text", ""))
         # Model fields with a callable default ask for a hidden copy. It is text, and would be compared as a list.
         kwargs["show_hidden_initial"] = False
         super().__init__(**kwargs)
@@ -70,7 +70,7 @@ class KeyForm(KeyModelForm):
         label=capfirst(_("allowed endpoints")),
         required=False,
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
-        help_text=_("None means all that this kind of key may call."),
+        help_text=_("With none selected, the key may call every endpoint that is open to its kind."),
     )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -154,16 +154,16 @@ class ReasonForm(forms.Form):
         label=_("Reason"),
         max_length=500,
         widget=UnfoldAdminTextareaWidget(attrs={"rows": 3}),
-        help_text=_("It is kept with the key. Do not write the key itself here."),
+        help_text=_("It is stored with the key. Do not enter the key itself here."),
     )
 
 
 class EndForm(ReasonForm):
     terminate_streams = forms.BooleanField(
         required=False,
-        label=_("Cut what is being answered"),
+        label=_("Terminate answers in progress"),
         widget=UnfoldBooleanWidget,
-        help_text=_("End the answers that a key is receiving at this moment. What was produced of them is charged."),
+        help_text=_("Terminate the answers that a key is receiving right now. What was already produced is charged."),
     )
 
 
@@ -171,7 +171,7 @@ class RevocationForm(EndForm):
     """Asks for the key's name to be typed, since a revocation cannot be undone."""
 
     typed_name = forms.CharField(
-        label=_("Type the name of the key"),
+        label=_("Type the name of the key to confirm"),
         widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off", "spellcheck": "false"}),
     )
 
@@ -188,12 +188,12 @@ class RevocationForm(EndForm):
 
 class RotationForm(forms.Form):
     overlap = forms.ChoiceField(
-        label=_("The old secret ends"),
+        label=_("The old secret expires"),
         choices=list(OVERLAPS.items()),
         widget=UnfoldAdminSelectWidget,
         help_text=_(
-            "Until then both secrets work, so that callers can change over. "
-            "A still older one that was in its own overlap ends at once."
+            "Until then both secrets work, so that callers can switch over. An even older secret that is "
+            "still in its own overlap expires at once."
         ),
     )
     # The newest secret when the form was opened. Sent twice, the form finds another one the second time.
@@ -209,13 +209,15 @@ class NarrowingForm(forms.Form):
     endpoints = forms.MultipleChoiceField(
         label=_("Endpoints"),
         widget=UnfoldAdminCheckboxSelectMultipleWidget,
-        error_messages={"required": _("Choose at least one. A key that shall do nothing is disabled or revoked.")},
+        error_messages={
+            "required": _("Choose at least one. To stop the key from doing anything, disable or revoke it.")
+        },
     )
     networks = LinesField(
         base_field=forms.CharField(validators=[validate_network]),
         label=_("Networks"),
         required=False,
-        help_text=_("In CIDR form. Empty means everywhere."),
+        help_text=_("In CIDR notation. Empty means anywhere."),
     )
 
     def __init__(self, data: Any = None, *, api_key: ApiKey) -> None:
@@ -239,6 +241,7 @@ class NarrowingForm(forms.Form):
         allowed = self.api_key.allowed_networks
         if allowed and not (networks and all(lies_in(network, allowed) for network in networks)):
             raise ValidationError(
-                _("That would widen it. Now allowed: %(networks)s"), params={"networks": ", ".join(allowed)}
+                _("That would widen its access. Currently allowed: %(networks)s"),
+                params={"networks": ", ".join(allowed)},
             )
         return networks

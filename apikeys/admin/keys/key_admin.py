@@ -131,7 +131,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         life += ("revoked_at", "revoked_by", "revoked_reason", "acknowledged") if obj.revoked_at else ()
         return [
             (_("Policy"), {"fields": ("name", "owner", "note", *limits, *etag)}),
-            (_("Life"), {"fields": life}),
+            (_("Lifecycle"), {"fields": life}),
         ]
 
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
@@ -209,13 +209,13 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     def _used_up(self, request: HttpRequest, key_id: str | None) -> HttpResponse:
         # The form's id is invalid, or has been used. Its sender may no longer see the key that was made with it.
         if not self.get_queryset(request).filter(pk=key_id).exists():
-            self.message_user(request, _("That form can no longer be used. Fill in this one."), messages.ERROR)
+            self.message_user(request, _("That form is no longer valid. Fill in this one."), messages.ERROR)
             return HttpResponseRedirect(reverse("admin:apikeys_apikey_add"))
         self.message_user(
             request,
             _(
-                "The form that you sent has made this key already, and the key was shown once. "
-                "If it is lost, rotate it."
+                "The form that you submitted has already created this key, which was shown once. If it is lost, "
+                "rotate it."
             ),
             messages.WARNING,
         )
@@ -284,7 +284,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     def bulk_revoke(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         return bulk.choose_how(self, request, "revoke", queryset)
 
-    @admin.action(description=gettext_lazy("Set the end"), permissions=["change"])
+    @admin.action(description=gettext_lazy("Set the expiry"), permissions=["change"])
     def bulk_expire(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
         return bulk.choose_how(self, request, "expire", queryset)
 

@@ -29,7 +29,7 @@ from apikeys.object_ids import new_object_id
 RESERVATION_SALT = "apikeys.key_forms.reservation"
 KINDS = [
     (AccessKind.APP.value, _("App key: talks to one app")),
-    (AccessKind.GLOBAL.value, _("Global key: operates what the team owns")),
+    (AccessKind.GLOBAL.value, _("Global key: manages what the team owns")),
 ]
 KINDS_EXPLAINED = _(
     "A global key operates the team's resources (upload knowledge-base data, search test, list apps) but cannot "
@@ -79,13 +79,13 @@ class NewKeyForm(KeyForm):
         help_text=KINDS_EXPLAINED,
     )
     ends = forms.ChoiceField(
-        label=_("Ends"),
+        label=_("Expires"),
         choices=ENDS,
         initial="90",
         widget=UnfoldAdminSelectWidget,
         help_text=_(
-            "Alerts are raised 30, 7 and 1 days before. A key that never ends works until somebody revokes it, also "
-            "when it has leaked and nobody noticed: choose that for a good reason only."
+            "Alerts are raised 30, 7 and 1 days before. A key that never expires works until somebody "
+            "revokes it, even if it has leaked unnoticed: choose that only for a good reason."
         ),
     )
     reservation = forms.CharField(label="", widget=forms.HiddenInput)
@@ -116,9 +116,9 @@ class NewKeyForm(KeyForm):
         if "expires_at" in self.errors:
             return
         if expires_at is None:
-            self.add_error("expires_at", ValidationError(_("Say on which date.")))
+            self.add_error("expires_at", ValidationError(_("Enter a date.")))
         elif expires_at <= timezone.now():
-            self.add_error("expires_at", ValidationError(_("It lies in the past.")))
+            self.add_error("expires_at", ValidationError(_("It is in the past.")))
 
     def policy(self) -> dict[str, Any]:
         """Return the arguments of `create_key`."""
@@ -133,20 +133,20 @@ class LimitedNewKeyForm(NewKeyForm):
     """The form of users who may add limits too."""
 
     requests_per_minute = forms.IntegerField(
-        label=_("Requests a minute"),
+        label=_("Requests per minute"),
         required=False,
         min_value=1,
         max_value=MAXIMUM_AMOUNT,
         widget=UnfoldAdminIntegerFieldWidget,
-        help_text=_("Empty means as many as the team may."),
+        help_text=_("Empty means that only the team's limits apply."),
     )
     tokens_per_minute = forms.IntegerField(
-        label=_("Tokens a minute"),
+        label=_("Tokens per minute"),
         required=False,
         min_value=1,
         max_value=MAXIMUM_AMOUNT,
         widget=UnfoldAdminIntegerFieldWidget,
-        help_text=_("Of prompts and answers together."),
+        help_text=_("Prompts and answers combined."),
     )
     points = forms.DecimalField(
         label=_("Budget in points"),
@@ -155,10 +155,10 @@ class LimitedNewKeyForm(NewKeyForm):
         max_digits=22,
         decimal_places=6,
         widget=UnfoldAdminDecimalFieldWidget(attrs={"step": "any"}),
-        help_text=_("A request that would go beyond it is refused. Alerts are raised at 50, 80 and 100 %."),
+        help_text=_("A request that would exceed it is refused. Alerts are raised at 50, 80 and 100%."),
     )
     points_period = forms.ChoiceField(
-        label=_("Budget for"),
+        label=_("Budget period"),
         choices=BUDGET_PERIODS,
         initial=Period.MONTH.value,
         required=False,

@@ -30,7 +30,7 @@ OPTIONS = {
 }
 IMPORT_HELP = """Read keys of another system from standard input and store their digests. All of them, or none.
 
-The input is CSV in UTF-8. Its first line names the columns: name and plaintext, and where wanted owner (a username)
+The input is CSV in UTF-8. Its first line names the columns: name and plaintext, and optionally owner (a username)
 and app (an id or name; it makes an app key). No plaintext is printed, not even in an error."""
 
 
@@ -53,25 +53,25 @@ class Command(DataCommand):
         listing = add("list", self._list, "List keys, the newest first.")
         listing.add_argument("--team", type=text, help="Only keys of this team: its id or name.")
         listing.add_argument("--state", choices=["usable", "unusable", "all"], default="all", help="Default: all.")
-        showing = add("show", self._show, "Show all of one key but the key itself.")
+        showing = add("show", self._show, "Show everything about a key except the key itself.")
         rotation = add("rotate", self._rotate, "Give a key a new secret and print it, this one time.")
         rotation.add_argument(
             "--overlap",
             type=duration,
             default="0",
-            help="How long the old secret still works: 30m, 24h or 7d. Default: 0, it ends at once.",
+            help="How long the old secret still works: 30m, 24h or 7d. Default: 0, it expires at once.",
         )
         disabling = add("disable", self._disable, "Refuse a key until it is enabled again.")
         enabling = add("enable", self._enable, "Accept a disabled key again.")
-        revocation = add("revoke", self._revoke, "Refuse a key for good. This cannot be undone.")
-        revocation.add_argument("--reason", type=text, required=True, help="Why; it is kept with the key.")
+        revocation = add("revoke", self._revoke, "Refuse a key permanently. This cannot be undone.")
+        revocation.add_argument("--reason", type=text, required=True, help="The reason, which is stored with the key.")
         for ending in (revocation, disabling):
             ending.add_argument(
                 "--terminate-streams",
                 action="store_true",
-                help="Also end what the key is being answered at this moment.",
+                help="Also terminate the answers that the key is receiving right now.",
             )
-        revocation.add_argument("--by", type=text, help="Who revokes. Default: the login of the operating system.")
+        revocation.add_argument("--by", type=text, help="Who revokes it. Default: the operating system login.")
         for subparser in (showing, rotation, disabling, enabling, revocation):
             subparser.add_argument("key", type=text, help="The key's id, or its name if no other key has it.")
         importing = add("import-secrets", self._import_secrets, IMPORT_HELP)
@@ -82,9 +82,9 @@ class Command(DataCommand):
     def _add_create(parser: ArgumentParser) -> None:
         add = parser.add_argument
         add("--team", type=text, required=True, help="The team: its id or name.")
-        add("--owner", type=text, required=True, help="The username of the member who answers for the key.")
+        add("--owner", type=text, required=True, help="The username of the team member who is responsible for the key.")
         add("--name", type=text, required=True, help="What the key is for, so that a person can recognize it.")
-        add("--app", type=text, help="Makes an app key for this app of the team: its id or name.")
+        add("--app", type=text, help="Make it an app key for this app of the team: its id or name.")
         add(
             "--expires",
             type=future_moment,
@@ -92,9 +92,21 @@ class Command(DataCommand):
             "A date alone means its first moment. Default: never.",
         )
         add("--can-name-app", action="store_true", help="Let a global key talk to any app of its team by naming it.")
-        add("--network", type=text, action="append", default=[], help="Only from here (CIDR). Repeatable.")
-        add("--endpoint", type=text, action="append", default=[], help="Only this endpoint. Repeatable.")
-        add("--model", type=text, action="append", default=[], help="Only apps that use this model. Repeatable.")
+        add(
+            "--network",
+            type=text,
+            action="append",
+            default=[],
+            help="Accept it only from this network, in CIDR notation. Repeatable.",
+        )
+        add("--endpoint", type=text, action="append", default=[], help="Allow it only this endpoint. Repeatable.")
+        add(
+            "--model",
+            type=text,
+            action="append",
+            default=[],
+            help="Allow it only apps that use this model. Repeatable.",
+        )
         add("--note", type=text, help="Anything worth knowing about the key.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -162,7 +174,7 @@ class Command(DataCommand):
         api_key = lookups.find_key(options["key"])
         if api_key.revoked_at:
             raise CommandError(
-                f"The key was revoked already, by {api_key.revoked_by!r}, because: {api_key.revoked_reason!r}"
+                f"The key was already revoked, by {api_key.revoked_by!r}, because: {api_key.revoked_reason!r}"
             )
         api_key.revoke(by=options["by"] or login(), reason=options["reason"])
         self._tell_servers(api_key, options, "Revoked")
@@ -223,7 +235,7 @@ class Command(DataCommand):
 
     def _warn(self, facts: dict[str, Any]) -> None:
         if not facts["is_usable"]:
-            self.stderr.write(f"It cannot be used all the same: {state(facts)}")
+            self.stderr.write(f"It still cannot be used: {state(facts)}")
 
 
 def refuse_unknown(endpoints: list[str]) -> None:

@@ -14,14 +14,14 @@ class Command(DataCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("request_id", type=text, help="The X-Request-Id of its answer.")
+        parser.add_argument("request_id", type=text, help="The X-Request-Id of its response.")
         parser.add_argument("--json", action="store_true", help="Print one line of JSON on standard output.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         explanation = explain(options["request_id"])
         if explanation is None:
             raise CommandError(
-                "Nothing is known of a request with this id. It is the answer's X-Request-Id; records that were "
+                "No request with this id is known. Give the X-Request-Id of a response; records that were "
                 "pruned, and refusals beyond the sampled ones, are only counted."
             )
         if options["json"]:

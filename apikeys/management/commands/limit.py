@@ -37,21 +37,21 @@ class Command(DataCommand):
             subparser.add_argument("--json", action="store_true", help="Print one line of JSON on standard output.")
             return subparser
 
-        adding = add("add", self._add, "Limit a key, or all keys of a team together.")
+        adding = add("add", self._add, "Limit a key, or all keys of a team combined.")
         adding.add_argument("--key", type=text, help="The key's id, or its name if no other key has it.")
-        adding.add_argument("--team", type=text, help="The team's id or name: all its keys together.")
+        adding.add_argument("--team", type=text, help="The team's id or name: all its keys combined.")
         adding.add_argument("kind", choices=KINDS, metavar="kind", help=f"One of {', '.join(KINDS)}.")
-        adding.add_argument("amount", type=amount, help="How much. Points may have six decimals.")
-        adding.add_argument("--soft", type=amount, help="Raise an alert at this much, and refuse nothing.")
+        adding.add_argument("amount", type=amount, help="How much. Points may have up to six decimals.")
+        adding.add_argument("--soft", type=amount, help="Raise an alert at this amount, but refuse nothing.")
         adding.add_argument("--time-zone", type=text, default="UTC", help="Where days begin at midnight. Default: UTC.")
         changing = add("change", self._change, "Change how much a limit allows. What was used stays counted.")
         removing = add("remove", self._remove, "Remove a limit.")
         for subparser in (changing, removing):
             subparser.add_argument("limit", type=int, help="The limit's id, as `limit list` shows it.")
-        changing.add_argument("amount", type=amount, help="How much. Points may have six decimals.")
+        changing.add_argument("amount", type=amount, help="How much. Points may have up to six decimals.")
         softening = changing.add_mutually_exclusive_group()
-        softening.add_argument("--soft", type=amount, help="Raise an alert at this much. Default: as it was.")
-        softening.add_argument("--no-soft", action="store_true", help="Raise no such alert.")
+        softening.add_argument("--soft", type=amount, help="Raise an alert at this amount. Default: unchanged.")
+        softening.add_argument("--no-soft", action="store_true", help="Remove the soft amount.")
         listing = add("list", self._list, "List limits and what is left of them.")
         listing.add_argument("--team", type=text, help="Only limits of this team: its id or name.")
 
@@ -123,7 +123,9 @@ def count_amount(limit: Limit, number: Decimal) -> int:
     try:
         return Measure(limit.measure).from_unit(number)
     except ValueError:
-        raise CommandError(f"{number} cannot be counted: points have at most six decimals, all else none.") from None
+        raise CommandError(
+            f"{number} cannot be counted: points have at most six decimals, everything else has none."
+        ) from None
 
 
 def describe_limit(limit: Limit) -> dict[str, Any]:

@@ -82,4 +82,4 @@ def decision(row: dict[str, Any]) -> str:
         return "NOT CONFIGURED: these keys cannot be used"
     if row["signs"]:
         return "signs new keys; every key that is used moves to it"
-    return "may be dropped" if row["may_be_dropped"] else "must stay: dropping it would end these keys"
+    return "may be dropped" if row["may_be_dropped"] else "must stay: dropping it would break these keys"

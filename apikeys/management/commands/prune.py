@@ -24,8 +24,8 @@ def age(value: str) -> int:
 class Command(DataCommand):
     help = (
         "Roll usage records that are older than a number of days up into one row for each UTC day, team, key, app, "
-        "endpoint, model, ending and source of token counts, and delete them. Every total stays the same. The site "
-        "may run meanwhile; a prune that was ended is finished by the next one."
+        "endpoint, model, outcome and source of token counts, and delete them. Every total stays the same. The site "
+        "may run meanwhile; a prune that was interrupted is completed by the next one."
     )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -36,13 +36,15 @@ class Command(DataCommand):
             help=f"How many UTC days before today keep their detail, at least {MINIMUM_DAYS}, so that every period of "
             "a limit, whatever its time zone, lies wholly in the detail. Default: RETENTION_DAYS.",
         )
-        parser.add_argument("--dry-run", action="store_true", help="Tell the counts and change nothing.")
+        parser.add_argument("--dry-run", action="store_true", help="Print the counts and change nothing.")
         parser.add_argument("--json", action="store_true", help="Print one line of JSON.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         days = options["days"] or settings.RETENTION_DAYS
         if not days:
-            raise CommandError("Say with --days how many days to keep; RETENTION_DAYS is 0, which keeps everything.")
+            raise CommandError(
+                "Give the number of days to keep with --days; RETENTION_DAYS is 0, which keeps everything."
+            )
         is_dry_run = options["dry_run"]
         try:
             pruned = preview(days) if is_dry_run else prune(days)
@@ -58,5 +60,5 @@ class Command(DataCommand):
             self.stdout.write(
                 f"{roll} {pruned.records:,} usage records before {pruned.before} up into {pruned.daily_rows:,} new "
                 f"daily rows, and {bring} {pruned.counters:,} idle counters to their present period. "
-                f"{delete} {pruned.refusals:,} refusals and {pruned.alerts:,} alerts that were told."
+                f"{delete} {pruned.refusals:,} refusals and {pruned.alerts:,} delivered alerts."
             )

@@ -12,9 +12,7 @@ MINIMUM_DAYS = 90
 
 
 class Command(DataCommand):
-    help = (
-        "Delete entries of the audit that are older than a number of days. The database refuses every other deletion."
-    )
+    help = "Delete audit entries that are older than a number of days. The database refuses every other deletion."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
@@ -26,4 +24,4 @@ class Command(DataCommand):
         with connection.cursor() as cursor:
             cursor.execute("SELECT apikeys_prune_audit(%s)", [options["days"]])
             (deleted,) = cursor.fetchone()
-        self.stdout.write(f"Deleted {deleted:,} entries of the audit.")
+        self.stdout.write(f"Deleted {deleted:,} audit entries.")

@@ -39,8 +39,10 @@ class Command(DataCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--fix", action="store_true", help="Set counters right that have drifted.")
-        parser.add_argument("--all", action="store_true", help="Show the sums of every limit, not only of the drifted.")
+        parser.add_argument("--fix", action="store_true", help="Correct the counters that have drifted.")
+        parser.add_argument(
+            "--all", action="store_true", help="Show the sums of every limit, not only of those that drifted."
+        )
         parser.add_argument("--json", action="store_true", help="Print data for programs.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -68,7 +70,7 @@ class Command(DataCommand):
                     )
             self.stdout.write(f"Usage records + daily rows = counters: {in_sum(balances)}.")
         if drifts and not options["fix"]:
-            raise CommandError(f"{len(drifts)} of {len(balances)} counters have drifted. --fix sets them right.")
+            raise CommandError(f"{len(drifts)} of {len(balances)} counters have drifted. --fix corrects them.")
 
 
 def in_sum(balances: list[Balance]) -> str:

@@ -133,7 +133,7 @@ def inexact_bounds(days: QuerySet[Any], groups: list[str], options: dict[str, An
         bound = options[name]
         if bound and not starts_day(bound) and days.filter(day=bound.date()).exists():
             remarks.append(
-                f"Days older than the detail that was kept are whole UTC days: --{name} lies inside of "
+                f"Days older than the detail that was kept are whole UTC days: --{name} is inside "
                 f"{bound.date()}, which is {decision} as a whole."
             )
     if "day" in groups and timezone.get_current_timezone_name() != "UTC" and filter_days(days, options).exists():

@@ -26,7 +26,7 @@ END_SECONDS = 18
 
 
 class Command(BaseCommand):
-    help = "Run the background jobs until Ctrl-C or SIGTERM. `serve` starts this unless told --no-jobs."
+    help = "Run the background jobs until Ctrl-C or SIGTERM. `serve` starts it unless given --no-jobs."
 
     def handle(self, *args: Any, **options: Any) -> None:
         # A worker listens, and so needs the database itself, not a transaction pooler.

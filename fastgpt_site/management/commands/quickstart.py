@@ -24,7 +24,7 @@ from fastgpt_site.process.supervisor import StartError, Supervisor, bind, free_p
 LOOPBACK = "127.0.0.0/8"
 
 REPORT = """
-The demo is running. Ctrl-C ends it.
+The demo is running. Press Ctrl-C to stop it.
 
   BaseURL     {base_url}
   Admin       {admin_url}
@@ -67,6 +67,7 @@ class Command(BaseCommand):
                 # The socket closes before the server drains: new clients are refused and do not wait in vain.
                 contextlib.closing(listener),
             ):
+                serving.announce(supervisor)
                 serving.migrate(supervisor)
                 supervisor.say("Starting the local model.")
                 model_url = start_model(supervisor)
@@ -109,7 +110,7 @@ def text(facts: dict[str, Any], made: seed.Demo) -> str:
         ("global key", made.global_key_id, made.global_key),
     ]
     if not all(key for _, _, key in keys):
-        notes += ["Keys are shown only once, when they are made. For a new one in place of the old:"]
+        notes += ["Keys are shown only once, when they are created. To replace one:"]
         notes += [f"  {manage} apikey rotate {key_id}     # {name}" for name, key_id, key in keys if key is None]
     if made.admin_password is None:
         notes += [f"A new password: {manage} changepassword {seed.ADMIN}"]
@@ -164,6 +165,6 @@ def only_demo(data_dir: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise StartError(
-                f"A demo is already running on {data_dir}. End it first, or choose another folder with DATA_DIR."
+                f"A demo is already running on {data_dir}. Stop it first, or choose another folder with DATA_DIR."
             ) from error
         yield

@@ -37,6 +37,7 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
 
     def _serve(self, supervisor: Supervisor, listener: socket.socket, **options: Any) -> None:
+        serving.announce(supervisor)
         if not options["no_migrate"]:
             serving.migrate(supervisor)
         supervisor.say(f"Starting {options['workers']} server process(es).")

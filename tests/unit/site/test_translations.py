@@ -86,7 +86,7 @@ def template_calls(source: str) -> Iterator[str]:
 
 def files() -> Iterator[Path]:
     """Modules and templates of the project, and of the installed packages that bring no catalog."""
-    for folder in ("apikeys", "chat", "fastgpt_site", "templates"):
+    for folder in ("apikeys", "datasets", "chat", "fastgpt_site", "templates"):
         yield from (PROJECT / folder).rglob("*.*")
     for app in apps.get_app_configs():
         if app.name.partition(".")[0] in UNTRANSLATED:

@@ -38,13 +38,13 @@ def make_alert(kind, facts, **fields):
         (
             "budget",
             BUDGET | {"percent": 50},
-            "has used 50 % of its 2,000,000 tokens in all",
+            "has used 50% of its 2,000,000 tokens in total",
             "Used:      1,000,001 tok",
         ),
-        ("budget", BUDGET | {"percent": 100}, "has used 100 % of its 2,000,000 tokens in all", "are refused."),
-        ("budget", BUDGET | {"soft_amount": 9}, "has used its soft amount of 9 tokens in all", "Nothing is refused"),
-        ("expiry", EXPIRY, "ends within 1 day", "Ends:      2026-12-24 18:30 UTC"),
-        ("reuse", REUSE, ": a secret was used after its end", "Used from: 203.0.113.7"),
+        ("budget", BUDGET | {"percent": 100}, "has used 100% of its 2,000,000 tokens in total", "are refused."),
+        ("budget", BUDGET | {"soft_amount": 9}, "has used its soft amount of 9 tokens in total", "Nothing is refused"),
+        ("expiry", EXPIRY, "expires within 1 day", "Expires:   2026-12-24 18:30 UTC"),
+        ("reuse", REUSE, ": a secret was used after it expired", "Used from: 203.0.113.7"),
     ],
 )
 def test_words(kind, facts, headline, said):
@@ -101,8 +101,8 @@ def test_a_team_tells_its_active_staff():
     ("kind", "facts", "said"),
     [
         ("budget", BUDGET | {"percent": 100}, ["已用：", "超出限额的请求将被拒绝。"]),
-        ("expiry", EXPIRY, ["到期时间：", "1 天"]),
-        ("reuse", REUSE, ["调用来源：", "失效时间："]),
+        ("expiry", EXPIRY, ["过期时间：", "1 天"]),
+        ("reuse", REUSE, ["调用来源：", "过期时间："]),
     ],
 )
 def test_words_in_chinese(kind, facts, said):
@@ -119,8 +119,8 @@ def test_a_mail_is_in_the_language_of_the_site(settings):
     settings.HAS_MAIL = True
     delivery = Delivery(alert=alert, channel="mail")
     with override("en"):
-        assert "Ends:" in deliveries._mail(delivery).body
+        assert "Expires:" in deliveries._mail(delivery).body
         settings.LANGUAGE_CODE = "zh-hans"
         mail = deliveries._mail(delivery)
-    assert "到期时间" in mail.body
+    assert "过期时间" in mail.body
     assert "天" in mail.subject

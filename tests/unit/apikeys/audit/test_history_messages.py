@@ -11,7 +11,7 @@ from apikeys.audit import history_messages
     [
         (history_messages.ENABLED(), "已启用。"),
         (history_messages.DISABLED(reason="Lost,\nor so."), "已停用。原因：Lost,\nor so."),
-        (history_messages.ROTATED(when="after 24 hours"), "已轮换。旧密钥值失效时间：24 小时后。"),
+        (history_messages.ROTATED(when="after 24 hours"), "已轮换。旧密钥值过期时间：24 小时后。"),
         (
             history_messages.NARROWED(endpoints="key.self", networks="10.0.0.0/8"),
             "已收窄为 key.self，来源限于 10.0.0.0/8。",
@@ -32,7 +32,7 @@ def test_in_the_language_of_the_reader(kept, read):
 
 def test_a_reason_is_never_translated():
     with override("zh-hans"):
-        assert history_messages.read(history_messages.REVOKED(reason="at once")) == "已吊销。原因：at once"
+        assert history_messages.read(history_messages.REVOKED(reason="at once")) == "已撤销。原因：at once"
 
 
 def test_a_percent_sign_stays():

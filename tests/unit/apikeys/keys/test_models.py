@@ -255,7 +255,7 @@ def test_why_unusable():
 
     assert why() is None
     api_key.secrets.update(expires_at=timezone.now())
-    assert why() == "It has no secret; rotate it to make one."
+    assert why() == "It has no secret; rotate it to get one."
     Membership.objects.filter(team=team).delete()
     assert why() == "Its owner has left the team."
     api_key.owner.is_active = False
@@ -265,7 +265,7 @@ def test_why_unusable():
     team.save()
     assert why() == "Its team is disabled."
     ApiKey.objects.filter(pk=api_key.pk).update(expires_at=timezone.now())
-    assert why() == "It is expired."
+    assert why() == "It has expired."
     api_key.disable()
     assert why() == "It is disabled."
     api_key.revoke(by="ann", reason="leaked")

@@ -290,7 +290,7 @@ def test_a_part_that_takes_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_process_that_ends_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(Unreadable, match="breaks its reader"):
+    with pytest.raises(Unreadable, match="crashes its reader"):
         told_by_process(b"x", Format.TEXT)
 
 

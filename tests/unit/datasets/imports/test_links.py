@@ -106,7 +106,7 @@ PRIVATE = ["http://10.0.0.1/", "http://169.254.169.254/latest", "http://[::1]/",
 
 @pytest.mark.parametrize("url", PRIVATE)
 def test_private_addresses(site: FakeSite, url: str) -> None:
-    wanted = "The page lies in a private network, which is not fetched from."
+    wanted = "The page is in a private network, from which nothing is fetched."
     assert refusal(url) == wanted
     site.redirects("/", url)
     assert refusal(f"{site.url}/") == wanted
@@ -220,7 +220,7 @@ def test_too_slow(site: FakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
 
     site.pages["/"] = slow
     monkeypatch.setattr(links, "TOTAL_SECONDS", 1.0)
-    assert refusal(f"{site.url}/") == "The page did not come within 1 seconds."
+    assert refusal(f"{site.url}/") == "The page did not arrive within 1 seconds."
 
 
 def test_empty(site: FakeSite) -> None:
@@ -238,7 +238,7 @@ def test_broken_off(site: FakeSite) -> None:
         return response
 
     site.pages["/"] = rude
-    assert refusal(f"{site.url}/") == "The page's server broke off."
+    assert refusal(f"{site.url}/") == "The page's server closed the connection early."
 
 
 def test_nobody_there() -> None:

@@ -52,7 +52,7 @@ def test_one_that_never_gets_anywhere_is_given_up() -> None:
     async_to_sync(runs.run)(collection.pk)
     collection.refresh_from_db()
     assert collection.state == ImportState.FAILED
-    assert collection.failure == "Its reading ended 5 times without getting any further."
+    assert collection.failure == "Reading it ended 5 times without getting any further."
     assert not SourcePiece.objects.filter(collection=collection).exists()
 
 

@@ -172,7 +172,7 @@ def test_another_dimension_than_before(provider: FakeProvider) -> None:
     run(collection)
     insert(collection, [NewDatum("two")])
     run(collection)
-    assert failure_of(collection) == "The model gave vectors of 9 numbers, and 8 before."
+    assert failure_of(collection) == "The model returned vectors of 9 numbers, but 8 before."
     assert pending(collection) == [("two", 0, "")]
 
 

@@ -91,7 +91,7 @@ def test_another_password_is_named(shared_data_dir):
         text=True,
         check=False,
     )
-    assert "has another password than DATABASE_PASSWORD" in process.stderr
+    assert "has a different password than DATABASE_PASSWORD" in process.stderr
 
 
 def test_folder_is_closed_to_others(shared_data_dir):
