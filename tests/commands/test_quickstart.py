@@ -162,7 +162,7 @@ def test_crashed_part_is_started_again(site, part):
 def test_second_run_says_how_to_make_new_keys(installed_data_dir):
     port = str(free_port())
     with running("quickstart", "--json", "--port", port, data_dir=installed_data_dir) as command:
-        facts = read_facts(command)
+        facts = read_details(command)
         with closing(http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)) as connection:
             body = {"stream": True, "max_tokens": 32, "messages": [{"role": "user", "content": "Tell me a story."}]}
             headers = {"Authorization": f"Bearer {facts['app_key']}", "Content-Type": "application/json"}
@@ -200,7 +200,7 @@ def test_killed_supervisor_leaves_no_server_and_no_model(installed_data_dir):
     # What it cannot remove any more is removed with the data folder.
     temporary = str(installed_data_dir)
     with running("quickstart", "--json", "--port", str(port), data_dir=installed_data_dir, TMPDIR=temporary) as command:
-        first = read_facts(command)
+        first = read_details(command)
         command.end(signal.SIGKILL)
     wait_for(
         lambda: not [line for line in processes_of(installed_data_dir).values() if "postgres" not in line],
@@ -209,7 +209,7 @@ def test_killed_supervisor_leaves_no_server_and_no_model(installed_data_dir):
     assert get(port, "/healthz") == (0, b"")
 
     with running("quickstart", "--json", "--port", str(port), data_dir=installed_data_dir) as command:
-        assert read_facts(command) == first | dict.fromkeys(("admin_password", "app_key", "film_key", "global_key"))
+        assert read_details(command) == first | dict.fromkeys(("admin_password", "app_key", "film_key", "global_key"))
         assert command.end() == 0
     assert processes_of(installed_data_dir) == {}
 
@@ -224,7 +224,7 @@ def test_interrupted_start_leaves_nothing(data_dir, moment):
 
 def test_second_ctrl_c_ends_at_once(installed_data_dir):
     with running("quickstart", "--json", "--port", str(free_port()), data_dir=installed_data_dir) as command:
-        read_facts(command)
+        read_details(command)
         worker = only(installed_data_dir, "fastgpt_site.process.worker")
         # A server that does not react: the first Ctrl-C waits for it, the second does not.
         os.kill(worker, signal.SIGSTOP)
