@@ -98,7 +98,7 @@ class PlaygroundView(AsyncApiView):
         user: Any = request.user
         body = _without_chat(payloads.parse_request(http_request.body))
         if in_flight.count_of_user(user.pk) >= MAXIMUM_ANSWERS:
-            raise RateLimited(f"You may have {MAXIMUM_ANSWERS} answers under way at the same time.", 1)
+            raise RateLimited(f"You may have {MAXIMUM_ANSWERS} answers in progress at the same time.", 1)
         caller = self.caller_of(http_request, None)
         # From here on a termination of the app's calls ends it, so that what is looked up below cannot be older.
         flight = InFlight(None, caller.trace.abort, user_id=user.pk)

@@ -60,6 +60,7 @@ OPEN_TO: dict[str, dict[str, str]] = {
 }
 # The modules that a completion runs through, from the socket to the ledger and back: see README.md.
 HOT_PATH = [
+    "fastgpt_site/process/worker.py",
     *(f"fastgpt_site/http/{name}.py" for name in ("application", "request_body", "responses", "cors", "access_log")),
     *("fastgpt_site/http/errors.py", "fastgpt_site/observability/metrics.py", "fastgpt_site/observability/logs.py"),
     *(f"apikeys/{name}.py" for name in ("errors", "object_ids", "storable_text", "client_address", "encryption")),
@@ -260,6 +261,25 @@ def test_hot_path_stays_off_the_orm():
     assert len(paths) >= len(HOT_PATH)
     found = {str(path.relative_to(PROJECT)): imports_any(path, *NOT_ON_HOT_PATH) for path in paths}
     assert {name: names for name, names in found.items() if names} == {}
+
+
+def test_the_road_of_a_request_is_what_readme_says():
+    road = (PROJECT / "README.md").read_text().split("## The road of a request\n")[1].split("\n## ")[0]
+    named = re.findall(r"`([a-z_/]+\.(?:py|sql))`", road)
+    on_path = {path.relative_to(PROJECT) for pattern in HOT_PATH for path in PROJECT.glob(pattern)}
+    assert len(named) >= 12
+    assert [name for name in named if not (PROJECT / name).is_file()] == []
+    assert [name for name in named if name.endswith(".py") and Path(name) not in on_path] == []
+
+
+def test_packages_that_readme_explains_are_those_that_there_are():
+    text = (PROJECT / "README.md").read_text()
+    rows = re.findall(r"^\| (`.+`) \| .+\? \|$", text, re.MULTILINE)
+    patterns = [pattern for row in rows for pattern in re.findall(r"`([a-z_*/]+)`", row)]
+    explained = {path.relative_to(PROJECT) for pattern in patterns for path in PROJECT.glob(pattern) if path.is_dir()}
+    packages = {path.parent.relative_to(PROJECT) for app in ARROWS for path in PROJECT.glob(f"{app}/*/__init__.py")}
+    assert {str(path) for path in packages - explained if path.name != "migrations"} == set()
+    assert [pattern for pattern in patterns if not list(PROJECT.glob(pattern))] == []
 
 
 @pytest.mark.parametrize("name", PURE)
