@@ -139,14 +139,14 @@ class Completion(AsyncMeteredCall):
         return bool(self.texts and self.request.stream)
 
     def bound_charge(self) -> Charge:
-        return self._charge(self._prompt_bound(), self.max_tokens)
+        return self._charge(self._prompt_bound(), self.max_tokens, TokenSource.BOUND)
 
     def compute_charge(self, outcome: Outcome) -> Charge:
         if outcome == Outcome.FAILED and self.first_byte_at is None:
             # The provider gave nothing: nothing is charged.
-            return self._charge(0, 0)
+            return self._charge(0, 0, self.token_source)
         usage = self.usage
-        return self._charge(usage["prompt_tokens"], usage["completion_tokens"])
+        return self._charge(usage["prompt_tokens"], usage["completion_tokens"], self.token_source)
 
     def build_item(self, usage: Usage) -> recorder.Item:
         outcome = usage.outcome
@@ -241,16 +241,10 @@ class Completion(AsyncMeteredCall):
                 raise UpstreamError("The model's answer is too long.")
         return text
 
-    def _charge(self, prompt_tokens: int, completion_tokens: int) -> Charge:
+    def _charge(self, prompt_tokens: int, completion_tokens: int, source: TokenSource) -> Charge:
         app = self.app
         return Charge(
-            prompt_tokens=prompt_tokens,
-            completion_tokens=completion_tokens,
-            token_source=self.token_source,
-            model=app.model,
-            app_id=app.app_id,
-            prompt_price=app.prompt_price,
-            completion_price=app.completion_price,
+            prompt_tokens, completion_tokens, source, app.model, app.app_id, app.prompt_price, app.completion_price
         )
 
     def _build_exchange(self) -> recorder.Exchange | None:
