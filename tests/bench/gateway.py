@@ -38,7 +38,7 @@ class Gateway:
             command = [sys.executable, "-m", "fastgpt_site.process.worker", str(listener.fileno())]
             self.process = Process(command, core=self.core, descriptors=[listener.fileno()], log=log)
         deadline = time.monotonic() + START_SECONDS
-        while not supervisor.answers("127.0.0.1", self.port, "/healthz"):
+        while not supervisor.responds("127.0.0.1", self.port, "/healthz"):
             if self.process.has_ended():
                 raise BenchError(f"the server ended with {self.process.popen.returncode} while starting")
             if time.monotonic() > deadline:
