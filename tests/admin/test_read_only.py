@@ -83,4 +83,4 @@ def test_usage_and_refusals_explain_themselves():
     page = text(client.get(url(Refusal, "change", refusal.pk)))
     assert f"Request {refusal.pk}: refused with 403 wrong_key_kind" in page
     assert refusal.message in page
-    assert "The other kind of key would have worked" in page
+    assert "An app key talks to its own app; a global key does the rest." in page
