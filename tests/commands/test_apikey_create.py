@@ -120,7 +120,7 @@ def test_it_says_when_the_key_cannot_be_used(team, owner):
         (["--expires", "2090-02-30"], "'2090-02-30' is not a date or time"),
         (["--expires", "9999-12-31T23:59-14:00"], "is not a date or time"),
         (["--expires", "9999999d"], "is not a date or time"),
-        (["--network", "10.0.0.1/8"], "--network: Item 1 .*'10.0.0.1/8' is not a network in CIDR form"),
+        (["--network", "10.0.0.1/8"], "--network: Item 1 .*'10.0.0.1/8' is not a network in CIDR notation"),
         (["--endpoint", "nope"], "There is no endpoint 'nope' for keys. Choose from: .*chat.completions"),
         (["--app", "nope"], "There is no app 'nope' in the team"),
         (["--note", ""], "--note: it is empty"),

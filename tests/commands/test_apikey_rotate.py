@@ -120,7 +120,7 @@ def test_revoked_by_the_login_of_the_system(api_key):
 
 def test_revoking_twice_says_who_did_it_first(api_key):
     api_key.revoke(by="ann", reason="leaked")
-    with pytest.raises(CommandError, match="revoked already, by 'ann', because: 'leaked'"):
+    with pytest.raises(CommandError, match="already revoked, by 'ann', because: 'leaked'"):
         call("apikey", "revoke", api_key.pk, "--reason", "other")
     api_key.refresh_from_db()
     assert api_key.revoked_reason == "leaked"
