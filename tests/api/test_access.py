@@ -67,7 +67,8 @@ def test_rule_closes_an_endpoint_to_keys_that_may_name_an_app(server: Server) ->
     team = factories.make_team()
     _, naming = factories.make_key(team, can_name_app=True)
     _, plain = factories.make_key(team)
-    rule = EndpointRule.objects.create(endpoint="models.list", denied_kinds=["global_naming_app"])
+    closed = {"denied_kinds": ["global_naming_app"]}
+    rule, _ = EndpointRule.objects.update_or_create(endpoint="models.list", defaults=closed)
     try:
         wait_for(lambda: server.get("/api/v1/models", naming).status_code == 403, "the rule acts", seconds=2)
         assert "models.list" not in server.get(KEY_SELF, naming).json()["data"]["endpoints"]
