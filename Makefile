@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-PROCESSES ?= 4
+PROCESSES ?= 3
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 LOCK := --quiet --universal --generate-hashes --no-emit-index-url --no-header

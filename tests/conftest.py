@@ -18,6 +18,7 @@ from django.db import connection
 from django.test.utils import setup_databases, teardown_databases
 from django.utils import timezone, translation
 
+from apikeys.access.rules import EndpointRule
 from fastgpt_site.postgres import cluster
 from tests.environment import PROJECT, temporary_data_dir
 from tests.support.fake_provider import FakeProvider
@@ -173,6 +174,13 @@ def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     with django_db_blocker.unblock():
         yield
         close_batchers()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_rule_stays(database: None) -> Iterator[None]:
+    """Rules hold for the whole site, so one that a module leaves would close an endpoint to the tests of another."""
+    yield
+    EndpointRule.objects.all().delete()
 
 
 @pytest.fixture(autouse=True)
