@@ -13,6 +13,8 @@ from fastgpt_site.observability.exposition import metrics
 from fastgpt_site.observability.health import healthz, readyz
 from fastgpt_site.theme import search
 
+admin.autodiscover()
+
 v1 = [*chat_urls.v1, *apikeys_urls.v1]
 fastgpt = [*chat_urls.fastgpt, *datasets_urls.fastgpt, *apikeys_urls.fastgpt]
 
