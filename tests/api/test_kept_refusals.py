@@ -52,8 +52,8 @@ def test_each_refused_key_is_named(server: Server, provider: FakeProvider) -> No
         assert api_key.pk in next(line for line in server.log().splitlines() if refusal.pk in line)
 
 
-def test_of_unknown_keys_nothing_but_that(server: Server) -> None:
-    response = server.get("/api/v1/key", crypto.generate())
+def test_of_unknown_keys_nothing_but_that(new_server: Server) -> None:
+    response = new_server.get("/api/v1/key", crypto.generate())
     check_refusal(response, "invalid_api_key")
     refusal = kept(response.headers["x-request-id"])
     assert (refusal.team, refusal.key, refusal.endpoint) == (None, None, "key.self")
@@ -66,9 +66,9 @@ def test_a_key_in_the_wrong_place_is_not_kept(server: Server, provider: FakeProv
     assert key not in kept(response.headers["x-request-id"]).message
 
 
-def test_paths_that_lead_nowhere_are_not_kept(server: Server) -> None:
-    nowhere = server.get("/api/v1/nowhere").headers["x-request-id"]
-    assert kept(server.get("/api/v1/key").headers["x-request-id"]).code == "missing_api_key"
+def test_paths_that_lead_nowhere_are_not_kept(new_server: Server) -> None:
+    nowhere = new_server.get("/api/v1/nowhere").headers["x-request-id"]
+    assert kept(new_server.get("/api/v1/key").headers["x-request-id"]).code == "missing_api_key"
     assert not Refusal.objects.filter(pk=nowhere).exists()
 
 

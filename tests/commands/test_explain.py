@@ -71,10 +71,10 @@ def test_a_refusal(server: Server, provider: FakeProvider) -> None:
     assert key not in out
 
 
-def test_a_call_without_its_csrf_token(server: Server) -> None:
+def test_a_call_without_its_csrf_token(new_server: Server) -> None:
     user = factories.make_user(factories.make_team(), permissions=("chat.view_app",))
     headers = {"Cookie": f"sessionid={session_of(user)['sessionid']}"}
-    response = server.post("/api/core/app/list", headers=headers)
+    response = new_server.post("/api/core/app/list", headers=headers)
     check_refusal(response, "csrf_failed")
     out = kept(response.headers["x-request-id"])
     assert "refused with 403 csrf_failed, cost nothing" in out
