@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-PROCESSES ?= 3
+PROCESSES ?= 4
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 LOCK := --quiet --universal --generate-hashes --no-emit-index-url --no-header
@@ -66,7 +66,7 @@ lock: $(DEV) ## Lock the dependencies of pyproject.toml anew (ARGS=--upgrade for
 	$(PY) -m uv pip compile $(LOCK) $(ARGS) --extra demo --extra dev pyproject.toml -o requirements/dev.txt
 
 clean: ## Remove what can be made again; the data folder stays
-	rm -rf $(VENV) .test-data .mypy_cache .ruff_cache .pytest_cache .hypothesis staticfiles screenshots
+	rm -rf $(VENV) .test-data* .mypy_cache .ruff_cache .pytest_cache .hypothesis staticfiles screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO): requirements/demo.txt | $(PY)

@@ -14,15 +14,12 @@ from typing import Any
 import httpx2
 import pytest
 from django.conf import settings
-from django.db import connection
-from django.test.utils import setup_databases, teardown_databases
 from django.utils import timezone, translation
 
 from apikeys.access.rules import EndpointRule
-from fastgpt_site.postgres import cluster
-from tests.environment import PROJECT, temporary_data_dir
+from tests.environment import PROJECT, copy_data_dir, installation, temporary_data_dir
 from tests.support.fake_provider import FakeProvider
-from tests.support.processes import end, manage, wait_for
+from tests.support.processes import end, wait_for
 
 # Users of tests need no slow password hash.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
@@ -119,10 +116,9 @@ def running_server(
         **SERVER_SETTINGS,
         **(changes or {}),
     }
-    name = str(connection.settings_dict["NAME"])
     with log_path.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.support.server_process", str(descriptor), name],
+            [sys.executable, "-m", "tests.support.server_process", str(descriptor)],
             cwd=PROJECT,
             env=environment,
             stderr=log,
@@ -140,36 +136,21 @@ def running_server(
             end(process)
 
 
-@pytest.fixture(scope="session")
-def installation() -> Iterator[Path]:
-    """Make a data folder with a database that is migrated and stopped, to be copied."""
-    with temporary_data_dir() as path:
-        result = manage("migrate", "--no-input", data_dir=path)
-        assert result.returncode == 0, result.stderr
-        cluster.stop(path)
-        yield path
-
-
 @pytest.fixture
-def installed_data_dir(installation: Path) -> Iterator[Path]:
-    """Make a data folder for tests of what comes after the first start, since migrating takes seconds of CPU time."""
+def installed_data_dir() -> Iterator[Path]:
+    """Make a data folder for tests of what comes after the first start."""
     with temporary_data_dir() as path:
-        # PostgreSQL's files are those of another user where tests run as root.
-        subprocess.run(["cp", "-a", f"{installation}/.", path], check=True)
+        copy_data_dir(installation(), path)
         yield path
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
-    """Make the test database and drop it. The fixture of pytest-django does so for marked tests only."""
-    with django_db_blocker.unblock():
-        databases = setup_databases(verbosity=0, interactive=False, aliases={"default"})
-        yield
-        teardown_databases(databases, verbosity=0)
+def django_db_setup() -> None:
+    """Make no test database: the session has a cluster of its own, in which the usual one is as good."""
 
 
 @pytest.fixture(scope="session", autouse=True)
-def database(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+def database(django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
     """Open the database to every test. Their writes are committed, so that server processes see them."""
     with django_db_blocker.unblock():
         yield
@@ -192,7 +173,7 @@ def no_visitor_stays() -> Iterator[None]:
 
 
 def close_batchers() -> None:
-    """End the threads that tests began in this process: a database with other users cannot be dropped."""
+    """End the threads that tests began in this process."""
     from datasets.search.retrieval import readers
     from fastgpt_site.process.lifespan import BATCHERS
 
@@ -203,6 +184,13 @@ def close_batchers() -> None:
 
 @pytest.fixture(scope="session")
 def server(database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with running_server(tmp_path_factory.mktemp("server") / "log") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def new_server(database: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server that has refused nobody yet: of refusals without a key, it keeps only the first of each minute whole."""
     with running_server(tmp_path_factory.mktemp("server") / "log") as server:
         yield server
 

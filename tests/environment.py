@@ -4,10 +4,13 @@ Nothing of the developer's shell or `.env` reaches them.
 """
 
 import fcntl
+import hashlib
 import itertools
 import os
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +64,60 @@ def _stop_database(data_dir: Path) -> None:
         cluster.stop(data_dir)
 
 
+def _fingerprint() -> str:
+    """Return a digest of everything that a new database is made from, and of a good deal that it is not."""
+    digest = hashlib.sha256((PROJECT / "requirements" / "base.txt").read_bytes())
+    for app in ("apikeys", "chat", "datasets", "fastgpt_site"):
+        for path in sorted((PROJECT / app).rglob("*")):
+            if path.suffix in {".py", ".sql"}:
+                digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def installation() -> Path:
+    """Return a data folder with a database that is migrated and stopped, to be copied: migrating takes seconds.
+
+    It is made anew when the code has changed. The processes of a run share it.
+    """
+    root = PROJECT / ".test-data-installations"
+    root.mkdir(exist_ok=True)
+    path = root / _fingerprint()
+    with (root / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not path.exists():
+            for old in root.iterdir():
+                if old.is_dir():
+                    shutil.rmtree(old)
+            # Its path may be too long for the socket of a database.
+            with temporary_data_dir() as new:
+                subprocess.run(
+                    [sys.executable, "manage.py", "migrate", "--no-input", "--verbosity=0"],
+                    cwd=PROJECT,
+                    env={"PATH": os.environ["PATH"], "ENV_FILE": os.devnull, "DATA_DIR": str(new)},
+                    check=True,
+                )
+                cluster.stop(new)
+                draft = path.with_suffix(".draft")
+                copy_data_dir(new, draft)
+                draft.rename(path)
+    return path
+
+
+def copy_data_dir(source: Path, target: Path) -> None:
+    # PostgreSQL's files are those of another user where tests run as root.
+    subprocess.run(["cp", "-a", f"{source}/.", target], check=True)
+
+
+def _install() -> None:
+    """Give this session a new database. What a killed session may have left is ended and removed."""
+    data_dir = Path(os.environ["DATA_DIR"])
+    _stop_database(data_dir)
+    for path in data_dir.iterdir():
+        if path.name != "session.lock":
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    copy_data_dir(installation(), data_dir)
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """End the embedded database, which would outlive the session."""
     _stop_database(Path(os.environ["DATA_DIR"]))
@@ -77,6 +134,10 @@ def temporary_data_dir() -> Iterator[Path]:
     finally:
         _stop_database(path)
         shutil.rmtree(path, ignore_errors=True)
+
+
+# Settings, which pytest-django reads next, find the secrets that the database was made with.
+_install()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""The project's server process on the test database: `python -m tests.support.server_process FD DATABASE`."""
+"""The project's server process with a fast hash of passwords: `python -m tests.support.server_process FD`."""
 
 import sys
 
@@ -6,11 +6,9 @@ import django
 from django.conf import settings
 
 if __name__ == "__main__":
-    descriptor, name = int(sys.argv[1]), sys.argv[2]
-    settings.DATABASES["default"]["NAME"] = name
     settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     django.setup()
 
     from fastgpt_site.process.worker import main
 
-    main(descriptor)
+    main(int(sys.argv[1]))
