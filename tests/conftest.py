@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 from django.conf import settings
+from django.contrib import admin
 from django.utils import timezone, translation
 
 from apikeys.access.rules import EndpointRule
@@ -21,6 +22,8 @@ from tests.environment import PROJECT, copy_data_dir, installation, temporary_da
 from tests.support.fake_provider import FakeProvider
 from tests.support.processes import end, wait_for
 
+# Tests import the admin's classes in any order. Those of other apps, which they replace, come first.
+admin.autodiscover()
 # Users of tests need no slow password hash.
 settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 logging.getLogger("httpx2").setLevel(logging.WARNING)
