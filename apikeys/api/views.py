@@ -17,7 +17,7 @@ from rest_framework.response import Response
 from rest_framework.views import APIView
 
 from apikeys.access.authentication import ApiKeyAuthentication
-from apikeys.access.declarations import ApiCredential, Public, team_id_of
+from apikeys.access.declarations import PUBLIC, ApiCredential, Public, team_id_of
 from apikeys.access.policy import KeyPolicy
 from apikeys.accounting.metered import Caller, MeteredCall
 from apikeys.api.limit_headers import limit_headers
@@ -58,6 +58,11 @@ class ApiView(APIView):
     takes_file: ClassVar[bool] = False
     # A call that the limits let in is recorded whatever its response is. Other calls are recorded if they succeed.
     call: MeteredCall | None = None
+
+    @classmethod
+    def is_public(cls) -> bool:
+        """Return whether anybody may call this, without a credential. Such endpoints read no body."""
+        return cls.staff_permission is PUBLIC
 
     @classmethod
     def check_caller(cls, request: HttpRequest) -> str:

@@ -1,5 +1,6 @@
 """The access log: one line for each answer, and never a query string, a body or a credential."""
 
+import re
 from typing import Any
 
 from apikeys.client_address import client_address
@@ -8,6 +9,9 @@ from apikeys.keys.crypto import PATTERN
 from fastgpt_site.http.asgi_types import Scope
 from fastgpt_site.http.cors import header_of
 from fastgpt_site.observability.logs import access_logger
+
+# Somebody may have put a key into the path, of whatever system: a long word with digits that is no id of ours.
+LOOKS_LIKE_A_KEY = re.compile(r"(?<![\w-])(?![0-9a-f]{24}(?![\w-]))(?=[\w-]*\d)[\w-]{20,}")
 
 
 def client_of(scope: Scope) -> str | None:
@@ -36,9 +40,19 @@ def write(scope: Scope, trace: Trace, status: int | None, client: str | None, *,
     access_logger.info("request", extra={"fields": fields})
 
 
+def write_refused_connection(trace: Trace, status: int, client: tuple[str, int] | None) -> None:
+    """Log an answer to something that was not read as a request."""
+    fields: dict[str, Any] = {
+        "request_id": trace.request_id,
+        "status": status,
+        "client": client[0] if client else None,
+        "error": trace.error_code,
+    }
+    access_logger.info("refused connection", extra={"fields": fields})
+
+
 def _path(path: str, trace: Trace, *, is_api: bool) -> str:
-    # Somebody may have put a key into the path, of whatever system.
-    path = PATTERN.sub("fastgpt-******", path)
+    path = LOOKS_LIKE_A_KEY.sub("******", PATTERN.sub("fastgpt-******", path))
     if is_api and trace.endpoint in (None, "unknown_path"):
         return "/".join(path.split("/")[:3])
     return path

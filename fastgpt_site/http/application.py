@@ -12,67 +12,69 @@ from contextlib import ExitStack
 from functools import lru_cache
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any
+from typing import Any
 
 from django.conf import settings
-from django.core.handlers.asgi import ASGIHandler, ASGIRequest
+from django.core.handlers.asgi import ASGIRequest
 from django.urls import Resolver404, get_resolver
 
 from apikeys.api.views import ApiView, AsyncApiView
 from apikeys.client_address import client_address, is_in, trusted_proxies
-from apikeys.errors import ApiError, HttpsRequired
+from apikeys.errors import ApiError, HttpsRequired, InvalidParameter
 from apikeys.hot_path.trace import Trace, attach
 from fastgpt_site.http.asgi_types import Receive, Scope, Send
 from fastgpt_site.http.cors import preflight
 from fastgpt_site.http.errors import respond
-from fastgpt_site.http.request_body import BodyRead, ClientGone, drain, read_body, without_body
+from fastgpt_site.http.request_body import BodyReader, ClientGone, SmallBodies
 from fastgpt_site.http.responses import OutgoingResponse, send_whole, serve_until_gone
-from fastgpt_site.http.uploads import UPLOAD_MEMORY_BYTES, Uploads, team_of_sender
+from fastgpt_site.http.sync_handler import SyncHandler
+from fastgpt_site.http.uploads import UPLOAD_MEMORY_BYTES, Uploads
 from fastgpt_site.process import lifespan
 
+# Django takes no more of them, and says so by a traceback.
+MAX_QUERY_FIELDS = 1000
 
-class Application(ASGIHandler):
+
+class Application(SyncHandler):
     """One process's application. Open requests are counted, so that shutdown can wait for their records."""
 
     def __init__(self) -> None:
         super().__init__()
         self.open_requests: set[asyncio.Task[Any]] = set()
-        self.sync_room = asyncio.Semaphore(lifespan.MAX_SYNC_REQUESTS)
+        self.small_bodies = SmallBodies()
         self.uploads = Uploads()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             await lifespan.run(receive, send, self.open_requests)
-        elif scope["type"] == "http":
-            task = asyncio.current_task()
-            assert task is not None  # noqa: S101 - a coroutine always runs in one
-            self.open_requests.add(task)
-            try:
-                await self.serve(scope, receive, send)
-            finally:
-                self.open_requests.discard(task)
-        else:
-            await send({"type": "websocket.close"})
+            return
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine always runs in one
+        self.open_requests.add(task)
+        try:
+            await self.serve(scope, receive, send)
+        finally:
+            self.open_requests.discard(task)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         scope["trace"] = trace = Trace()
         outgoing = OutgoingResponse(scope, send, trace)
         drop_forged_scheme(scope)
+        body = BodyReader(scope, receive)
         try:
+            if scope["query_string"].count(b"&") >= MAX_QUERY_FIELDS:
+                raise InvalidParameter(f"The query has more than {MAX_QUERY_FIELDS} fields.")
             view_class, view = api_view(scope["path"])
             if outgoing.is_api and scope["method"] == "OPTIONS":
                 await send_whole(outgoing, preflight(scope))
             elif issubclass(view_class, AsyncApiView):
-                await self.serve_hot(scope, receive, outgoing, view_class, view)
+                await self.serve_hot(scope, body, receive, outgoing, view_class, view)
             elif view_class.takes_file and scope["method"] == "POST":
-                await self.serve_upload(scope, receive, outgoing, view_class)
+                await self.serve_upload(scope, body, outgoing, view_class)
             else:
-                with BytesIO() as body:
-                    await read_body(receive, body)
-                    await self.serve_by_django(scope, receive, outgoing, body)
+                await self.serve_sync(scope, body, outgoing, view_class)
         except ApiError as error:
-            # Only the body raises these: what a view raises is answered by its own exception handler.
-            outgoing.close_connection = True
+            # Only the body and its sender raise these: what a view raises is answered by its own exception handler.
             await send_whole(outgoing, respond(error, trace))
         except ClientGone:
             outgoing.is_gone = True
@@ -83,57 +85,53 @@ class Application(ASGIHandler):
             outgoing.end()
 
     async def serve_hot(
-        self, scope: Scope, receive: Receive, outgoing: OutgoingResponse, view_class: type[AsyncApiView], view: Any
+        self,
+        scope: Scope,
+        body: BodyReader,
+        receive: Receive,
+        outgoing: OutgoingResponse,
+        view_class: type[AsyncApiView],
+        view: Any,
     ) -> None:
         # The key is looked up before a body is read, so that nobody without a key fills the memory.
-        body = BytesIO()
-        request = ASGIRequest(scope, body)
+        content = BytesIO()
+        request = ASGIRequest(scope, content)
         attach(request, outgoing.trace)
-        try:
-            if settings.SECURE_SSL_REDIRECT and not request.is_secure():
-                raise HttpsRequired
-            await view_class.prepare(request)
-        except ApiError as error:
-            await drain(receive)
-            await send_whole(outgoing, respond(error, outgoing.trace))
-            return
-        await read_body(receive, body)
+        if settings.SECURE_SSL_REDIRECT and not request.is_secure():
+            raise HttpsRequired
+        await view_class.prepare(request)
+        await body.read_into(content)
         await serve_until_gone(request, view, receive, outgoing)
 
     async def serve_upload(
-        self, scope: Scope, receive: Receive, outgoing: OutgoingResponse, view_class: type[ApiView]
+        self, scope: Scope, body: BodyReader, outgoing: OutgoingResponse, view_class: type[ApiView]
     ) -> None:
         # The caller is checked before a body is read, so that nobody without a right to it fills the disk.
-        request = ASGIRequest(without_body(scope), BytesIO())
-        attach(request, outgoing.trace)
+        team_id = await self.check_sender(scope, outgoing, view_class)
         with ExitStack() as held:
-            try:
-                async with self.sync_room:
-                    team_id = await team_of_sender(view_class, request)
-                held.enter_context(self.uploads.reserve(team_id))
-            except Exception as error:  # noqa: BLE001 - answered as any view's own
-                await drain(receive)
-                await send_whole(outgoing, respond(error, outgoing.trace))
-                return
-            body = held.enter_context(SpooledTemporaryFile(UPLOAD_MEMORY_BYTES))
-            await read_body(receive, body, is_file=True)
-            await self.serve_by_django(scope, receive, outgoing, body)
+            held.enter_context(self.uploads.reserve(team_id))
+            content = held.enter_context(SpooledTemporaryFile(UPLOAD_MEMORY_BYTES))
+            await body.read_into(content, is_file=True)
+            await self.serve_by_django(scope, outgoing, content)
 
-    async def serve_by_django(
-        self, scope: Scope, receive: Receive, outgoing: OutgoingResponse, body: IO[bytes]
+    async def serve_sync(
+        self, scope: Scope, body: BodyReader, outgoing: OutgoingResponse, view_class: type[ApiView]
     ) -> None:
-        async with self.sync_room:
-            await super().__call__(scope, BodyRead(body, receive), outgoing.send)  # type: ignore[arg-type]
-
-    async def read_body(self, receive: Any) -> Any:
-        # Django calls this for the body, which has been read already.
-        return receive.body
-
-    def create_request(self, scope: Any, body_file: Any) -> Any:
-        request, error_response = super().create_request(scope, body_file)
-        if request is not None:
-            attach(request, scope["trace"])
-        return request, error_response
+        """Keep a body only for a caller who may send it. One that has come whole already is no burden."""
+        with BytesIO() as content:
+            if await body.has_come():
+                await body.read_into(content)
+            elif view_class is NoApiView:
+                if await self.is_signed_in(scope, outgoing):
+                    await body.read_into(content)
+                else:
+                    with self.small_bodies.reserve():
+                        await body.read_into(content, limit=SmallBodies.BYTES)
+            elif not view_class.is_public():
+                await self.check_sender(scope, outgoing, view_class)
+                await body.read_into(content)
+            # What anybody may call has no use for a body.
+            await self.serve_by_django(scope, outgoing, content)
 
 
 class NoApiView(ApiView):

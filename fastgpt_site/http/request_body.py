@@ -1,16 +1,16 @@
 """Reading the body of a request within bounds of bytes and time."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 from django.conf import settings
 
-from apikeys.errors import BodyTooLarge, BodyTooSlow
+from apikeys.errors import BodyTooLarge, BodyTooSlow, ServiceUnavailable
 from fastgpt_site.http.asgi_types import Message, Receive, Scope
+from fastgpt_site.http.cors import header_of
 
-# A refused body is read on for a while, so that the client gets to read the answer before the connection ends.
-DRAIN_BYTES = 16 * 1024 * 1024
-DRAIN_SECONDS = 5.0
 # An upload may take so many times longer than another body, if so many bytes have come for each second beyond that.
 UPLOAD_PATIENCE = 20
 UPLOAD_BYTES_A_SECOND = 16 * 1024
@@ -20,58 +20,74 @@ class ClientGone(Exception):
     """The client closed the connection before it had sent its body."""
 
 
-class BodyRead:
-    """A `receive` for Django whose body has been read; messages after it still arrive."""
+class BodyReader:
+    """The body of one request. The client is not asked for it before something reads."""
 
-    def __init__(self, body: IO[bytes], receive: Receive) -> None:
-        self.body, self.receive = body, receive
+    def __init__(self, scope: Scope, receive: Receive) -> None:
+        self.scope = scope
+        self.receive = receive
+        self._first: Message | None = None
 
-    async def __call__(self) -> Message:
-        return await self.receive()
+    async def has_come(self) -> bool:
+        """Return whether all of it came at once, as most bodies do. Raise BodyTooSlow or ClientGone."""
+        if header_of(self.scope, b"expect"):
+            return False
+        try:
+            async with asyncio.timeout(settings.API_BODY_SECONDS):
+                self._first = await self._next()
+        except TimeoutError:
+            raise BodyTooSlow from None
+        return not self._first["more_body"]
+
+    async def read_into(self, file: IO[bytes], *, limit: int | None = None, is_file: bool = False) -> None:
+        """Read the whole body into a file and rewind it. Raise BodyTooLarge, BodyTooSlow or ClientGone."""
+        seconds = settings.API_BODY_SECONDS
+        if limit is None:
+            limit = settings.API_MAX_BODY_BYTES + (settings.DATASET_MAX_FILE_BYTES if is_file else 0)
+        began, size = asyncio.get_running_loop().time(), 0
+        try:
+            async with asyncio.timeout(seconds) as end:
+                while True:
+                    message = await self._next()
+                    size += len(message["body"])
+                    if size > limit:
+                        raise BodyTooLarge(f"The body is larger than {limit} bytes.")
+                    # A file goes to the disk, which may let one wait; other bodies stay in memory.
+                    if is_file:
+                        await asyncio.to_thread(file.write, message["body"])
+                    else:
+                        file.write(message["body"])
+                    if not message["more_body"]:
+                        file.seek(0)
+                        return
+                    if is_file:
+                        end.reschedule(began + min(seconds * UPLOAD_PATIENCE, seconds + size / UPLOAD_BYTES_A_SECOND))
+        except TimeoutError:
+            raise BodyTooSlow from None
+
+    async def _next(self) -> Message:
+        message, self._first = self._first or await self.receive(), None
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        return message
 
 
-def without_body(scope: Scope) -> Scope:
-    dropped = (b"content-type", b"content-length", b"transfer-encoding")
-    return {**scope, "headers": [(name, value) for name, value in scope["headers"] if name not in dropped]}
+class SmallBodies:
+    """The bodies of callers who are not known yet, such as the form that signs one in. Few and small."""
 
+    BYTES = 64 * 1024
+    MOST = 64
 
-async def read_body(receive: Receive, body: IO[bytes], *, is_file: bool = False) -> None:
-    """Read the whole body into a file and rewind it. Raise BodyTooLarge, BodyTooSlow or ClientGone."""
-    limit, seconds = settings.API_MAX_BODY_BYTES, settings.API_BODY_SECONDS
-    if is_file:
-        limit += settings.DATASET_MAX_FILE_BYTES
-    began, size = asyncio.get_running_loop().time(), 0
-    try:
-        async with asyncio.timeout(seconds) as end:
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                chunk = message.get("body", b"")
-                size += len(chunk)
-                if size > limit:
-                    break
-                # A file goes to the disk, which may let one wait; other bodies stay in memory.
-                await asyncio.to_thread(body.write, chunk) if is_file else body.write(chunk)
-                if not message.get("more_body", False):
-                    body.seek(0)
-                    return
-                if is_file:
-                    end.reschedule(began + min(seconds * UPLOAD_PATIENCE, seconds + size / UPLOAD_BYTES_A_SECOND))
-    except TimeoutError:
-        raise BodyTooSlow from None
-    await drain(receive, limit)
-    raise BodyTooLarge(f"The body is larger than {limit} bytes.")
+    def __init__(self) -> None:
+        self.count = 0
 
-
-async def drain(receive: Receive, limit: int = 0) -> None:
-    dropped = 0
-    try:
-        async with asyncio.timeout(DRAIN_SECONDS):
-            while dropped < max(DRAIN_BYTES, limit):
-                message = await receive()
-                dropped += len(message.get("body", b""))
-                if not message.get("more_body", False):
-                    return
-    except TimeoutError:
-        return
+    @contextmanager
+    def reserve(self) -> Iterator[None]:
+        """Hold room for one. Raise ServiceUnavailable."""
+        if self.count >= self.MOST:
+            raise ServiceUnavailable
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1

@@ -1,7 +1,6 @@
 """Responses on their way out: each carries its request id and CORS headers, and is logged and counted at its end."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 from django.conf import settings
@@ -18,8 +17,6 @@ from fastgpt_site.http.asgi_types import Message, Receive, Scope, Send
 from fastgpt_site.http.cors import cors_headers
 from fastgpt_site.observability import metrics
 
-LOOK_SECONDS = 0.8
-
 
 class OutgoingResponse:
     """One response on its way out. `send` stands in for the server's own."""
@@ -29,10 +26,8 @@ class OutgoingResponse:
         self.trace = trace
         self.is_api = is_api_path(scope["path"])
         self.is_gone = False
-        self.close_connection = False
         self.status: int | None = None
         self._send = send
-        self._look: asyncio.TimerHandle | None = None
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -40,40 +35,12 @@ class OutgoingResponse:
             message["headers"] = [*message["headers"], *self._own_headers()]
         await self._send(message)
 
-    @property
-    def _transport(self) -> asyncio.Transport | None:
-        # ASGI has no message for what is asked of uvicorn's connection.
-        transport: asyncio.Transport | None = getattr(getattr(self._send, "__self__", None), "transport", None)
-        return transport
-
     def abort(self) -> None:
         self.is_gone = True
-        if self._transport is not None:
-            self._transport.abort()
-
-    def when_connection_is_lost(self, leave: Callable[[], None]) -> None:
-        """Call `leave` within a second of the connection's end.
-
-        The server itself tells only the last of several requests that came at once on one connection.
-        """
-        loop = asyncio.get_running_loop()
-
-        def look() -> None:
-            if self._transport is not None and self._transport.is_closing():
-                leave()
-            else:
-                self._look = loop.call_later(LOOK_SECONDS, look)
-
-        self._look = loop.call_later(LOOK_SECONDS, look)
-
-    def forget_connection(self) -> None:
-        if self._look is not None:
-            self._look.cancel()
+        self.scope["abort"]()
 
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", self.trace.request_id.encode()), *self.trace.headers]
-        if self.close_connection:
-            headers.append((b"connection", b"close"))
         if self.is_api and settings.CORS_ALLOWED_ORIGINS:
             headers += cors_headers(self.scope)
         return headers
@@ -101,7 +68,6 @@ async def serve_until_gone(request: ASGIRequest, view: Any, receive: Receive, ou
         leave()
 
     watcher = asyncio.create_task(watch())
-    outgoing.when_connection_is_lost(leave)
     outgoing.trace.abort = outgoing.abort
     try:
         response = await view(request)
@@ -115,7 +81,6 @@ async def serve_until_gone(request: ASGIRequest, view: Any, receive: Receive, ou
             raise
     finally:
         watcher.cancel()
-        outgoing.forget_connection()
 
 
 def head(response: HttpResponseBase) -> Message:

@@ -1,13 +1,9 @@
-"""Uploads: the files that this process is taking, and who may send one."""
+"""Uploads: the files that this process is taking."""
 
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from asgiref.sync import ThreadSensitiveContext, sync_to_async
-from django.http import HttpRequest
-
-from apikeys.api.views import ApiView
 from apikeys.errors import TooManyUploads
 
 # One process takes so many at the same time, and so many of one team; so much of each stays in memory.
@@ -32,9 +28,3 @@ class Uploads:
             yield
         finally:
             self.by_team -= Counter([team_id])
-
-
-async def team_of_sender(view_class: type[ApiView], request: HttpRequest) -> str:
-    """Return the team for which the sender may upload here. Raise whatever a call without a body would."""
-    async with ThreadSensitiveContext():
-        return await sync_to_async(view_class.check_caller)(request)
