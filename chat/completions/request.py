@@ -1,5 +1,6 @@
 """The bodies of completions, as they come in, go to the provider, come back, and go out. Pure data."""
 
+import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -7,7 +8,6 @@ from msgspec import Meta, Struct
 
 from apikeys.api.bodies import decode
 from apikeys.errors import InvalidParameter
-from apikeys.storable_text import storable_json
 
 MAX_MESSAGES_BYTES = 1024 * 1024
 # `metadata` and `variables` may each be this large.
@@ -88,6 +88,8 @@ class CompletionRequest(Struct, frozen=True):
     modalities: list[str] | None = None
 
 
+# A backslash before it may itself be escaped.
+NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 _request_decoder = msgspec.json.Decoder(CompletionRequest)
 
 
@@ -99,7 +101,7 @@ def parse_request(raw: bytes) -> CompletionRequest:
             raise InvalidParameter(f"{name}: It holds a NUL character.", param=name)
     if b"\\u0000" in raw:
         # No database column and few providers take a NUL; in text it carries nothing.
-        request = decode(_storable_body(raw), _request_decoder)
+        request = decode(NUL.sub(rb"\1\\ufffd", raw), _request_decoder)
     for name in ("metadata", "variables"):
         value = getattr(request, name)
         if value is not None and len(msgspec.json.encode(value)) > MAX_OBJECT_BYTES:
@@ -112,13 +114,6 @@ def parse_request(raw: bytes) -> CompletionRequest:
     if not any(message.role == "user" for message in request.messages):
         raise InvalidParameter("messages: There is no message of the user.", param="messages")
     return request
-
-
-def _storable_body(raw: bytes) -> bytes:
-    try:
-        return msgspec.json.encode(storable_json(msgspec.json.decode(raw)))
-    except RecursionError:
-        raise InvalidParameter("The body's JSON is nested too deeply.") from None
 
 
 def _size(content: Content) -> int:

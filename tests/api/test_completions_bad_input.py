@@ -141,7 +141,7 @@ def test_a_body_that_never_ends(server: Server, key: str) -> None:
 
 
 def test_nul_and_depth_together(server: Server, key: str) -> None:
-    body = f'{{"messages": [{json.dumps(USER)}], "x": ["\\u0000", {"[" * 600}{"]" * 600}]}}'
+    body = f'{{"messages": [{json.dumps(USER)}], "x": ["\\u0000", {DEEP}]}}'
     check_refusal(server.post(PATH, key, content=body), "invalid_parameter")
 
 
@@ -155,14 +155,6 @@ def test_without_a_key_no_body_is_kept(server: Server) -> None:
         assert response.status == 401
         check_body(json.loads(response.read()), "missing_api_key")
         response.close()
-
-
-def test_a_head_without_end(server: Server) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=15) as connection:
-        connection.sendall(f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nX-Long: ".encode())
-        with pytest.raises((ConnectionResetError, BrokenPipeError)):
-            connection.sendall(b"x" * 64 * 1024 * 1024)
-    assert server.get("/healthz").status_code == 200
 
 
 def test_nul_in_a_message_and_in_what_is_kept(server: Server, provider: FakeProvider) -> None:
