@@ -77,6 +77,12 @@ class MeteredCall:
         assert policy is not None  # noqa: S101 - only the calls of keys are reserved and recorded
         return policy
 
+    @property
+    def _holder(self) -> str | None:
+        """Return with whom its room is counted: its team gets no more of it than is left for others."""
+        policy = self.caller.policy
+        return None if policy is None else policy.team_id
+
     def bound_charge(self) -> Charge:
         """Return the most that it may come to, which is reserved."""
         return Charge()
@@ -106,16 +112,16 @@ class MeteredCall:
         """Record its status, and wait for it. Raise ServiceUnavailable or Rejected."""
         item = self._record_item(Outcome.COMPLETE, status)
         has_room, self.has_room = self.has_room, False
-        self.batcher.submit_from_thread(item, reserved=has_room)
+        self.batcher.submit_from_thread(item, reserved=has_room, holder=self._holder)
 
     def drop_room(self) -> None:
         if self.has_room:
             self.has_room = False
-            self.batcher.release()
+            self.batcher.release(self._holder)
 
     def _hold_room(self) -> None:
         """Make sure that it can be recorded. Raise ServiceUnavailable when the batcher is full."""
-        self.batcher.reserve()
+        self.batcher.reserve(self._holder)
         self.has_room = True
 
     def _take_decision(self, request: ReservationRequest, future: Any) -> None:
@@ -136,9 +142,10 @@ class MeteredCall:
     def _settle_late(self, outcome: Outcome, future: Any) -> None:
         is_known = not future.cancelled() and future.exception() is None
         if is_known and future.result().refused_by is None:
-            self.batcher.enqueue_from_thread(self.build_item(self._usage(outcome, 503)), reserved=True)
+            item = self.build_item(self._usage(outcome, 503))
+            self.batcher.enqueue_from_thread(item, reserved=True, holder=self._holder)
             return
-        self.batcher.release()
+        self.batcher.release(self._holder)
         if not is_known:
             release_later(self.caller.request_id)
 
@@ -213,7 +220,7 @@ class AsyncMeteredCall(MeteredCall):
             return None
         item = self._record_item(outcome, status)
         self.has_room = False
-        return self.batcher.enqueue(item, reserved=True)
+        return self.batcher.enqueue(item, reserved=True, holder=self._holder)
 
     async def __aenter__(self) -> None:
         self._hold_room()

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from django.conf import settings
 from django.db.models import Q
 from rest_framework.request import Request
 from rest_framework.response import Response
@@ -51,6 +52,8 @@ class KeySelfView(ApiView):
                 "allowedModels": sorted(policy.allowed_models),
                 "allowedEndpoints": sorted(policy.allowed_endpoints),
                 "endpoints": sorted(callable_endpoints),
+                # In each server process, beside any limits.
+                "maxOpenRequests": settings.MAX_OPEN_REQUESTS_PER_KEY,
                 "limits": [limit_report(limit) for limit in limits],
                 "limit": fastgpt_limit(policy, limits),
             }

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Any, Generic, TypeVar
@@ -28,7 +28,8 @@ Result = TypeVar("Result")
 
 # A caller's future; the loop is None for a caller in a thread.
 Waiter = tuple[asyncio.AbstractEventLoop | None, Any]
-Pending = tuple[Any, Waiter]
+# With whom the room of an item is counted for, if for anybody.
+Pending = tuple[Any, Waiter, str | None]
 DATABASE_ERRORS = (psycopg.Error, DjangoDatabaseError, ImproperlyConfigured, OSError)
 # These classes of SQLSTATE are an item's own fault: data, integrity, program limits. So is running out of memory:
 # retried, a batch that is too large would block everything behind it. Any other error, such as a missing table or a
@@ -41,10 +42,11 @@ class Batcher(Generic[Item, Result]):
     """Queues items and flushes them in order, at most `max_batch` at once, with `flush(connection, items) -> results`.
 
     `flush` must do its work in one transaction (the connection is in autocommit mode, so one statement is one).
-    At most `capacity` items wait; beyond that ServiceUnavailable is raised. With `retry`, a batch that the database
-    could not take is retried until it is written or the batcher is closed; without, its callers get ServiceUnavailable
-    after one reconnect. An item that the database rejects fails alone, with Rejected; the item that `fallback` makes
-    of it, if any, is flushed in its place.
+    At most `capacity` items wait; beyond that ServiceUnavailable is raised. Nobody gets more of it than is still free
+    for others: one holder half of it, two a third each, and whoever comes next finds room. With `retry`, a batch that
+    the database could not take is retried until it is written or the batcher is closed; without, its callers get
+    ServiceUnavailable after one reconnect. An item that the database rejects fails alone, with Rejected; the item that
+    `fallback` makes of it, if any, is flushed in its place.
     """
 
     def __init__(
@@ -66,7 +68,9 @@ class Batcher(Generic[Item, Result]):
         self._fallback = fallback
         self.wait_seconds = wait_seconds
         self._pending: deque[Pending] = deque()
-        self._reserved = 0
+        # Room that is reserved, or held by an item until it is flushed: in all, and by holder.
+        self._taken = 0
+        self._held: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._wake = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
@@ -79,24 +83,22 @@ class Batcher(Generic[Item, Result]):
     def queue_length(self) -> int:
         return len(self._pending) + self._in_flight
 
-    def reserve(self) -> None:
+    def reserve(self, holder: str | None = None) -> None:
         """Reserve room for one later item, so that work once begun can be recorded. Raise ServiceUnavailable."""
         with self._lock:
-            if self._is_closing or self._reserved + self.queue_length >= self._capacity:
-                raise ServiceUnavailable
-            self._reserved += 1
+            self._take(holder)
 
-    def release(self) -> None:
+    def release(self, holder: str | None = None) -> None:
         with self._lock:
-            self._reserved -= 1
+            self._give_back(holder)
 
-    def enqueue(self, item: Item, *, reserved: bool = False) -> asyncio.Future[Result]:
+    def enqueue(self, item: Item, *, reserved: bool = False, holder: str | None = None) -> asyncio.Future[Result]:
         """Queue an item from a coroutine. It is flushed even if nobody awaits the result."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Result] = loop.create_future()
         # The flush logs an abandoned item's failure; asyncio would log it a second time.
         future.add_done_callback(_mark_retrieved)
-        self._add(item, (loop, future), reserved)
+        self._add(item, (loop, future), reserved, holder)
         return future
 
     async def submit(self, item: Item) -> Result:
@@ -111,15 +113,15 @@ class Batcher(Generic[Item, Result]):
         finally:
             give_up.cancel()
 
-    def submit_from_thread(self, item: Item, *, reserved: bool = False) -> Result:
+    def submit_from_thread(self, item: Item, *, reserved: bool = False, holder: str | None = None) -> Result:
         try:
-            return self.enqueue_from_thread(item, reserved=reserved).result(self.wait_seconds)
+            return self.enqueue_from_thread(item, reserved=reserved, holder=holder).result(self.wait_seconds)
         except TimeoutError:
             raise ServiceUnavailable from None
 
-    def enqueue_from_thread(self, item: Item, *, reserved: bool = False) -> Future[Result]:
+    def enqueue_from_thread(self, item: Item, *, reserved: bool = False, holder: str | None = None) -> Future[Result]:
         future: Future[Result] = Future()
-        self._add(item, (None, future), reserved)
+        self._add(item, (None, future), reserved, holder)
         return future
 
     def close(self, patience: float = 5.0) -> None:
@@ -132,16 +134,29 @@ class Batcher(Generic[Item, Result]):
         if thread is not None:
             thread.join(patience + 1.0)
 
-    def _add(self, item: Item, waiter: Waiter, reserved: bool) -> None:
+    def _take(self, holder: str | None) -> None:
+        free = self._capacity - self._taken
+        if self._is_closing or free <= 0 or (holder is not None and self._held[holder] >= free):
+            raise ServiceUnavailable
+        self._taken += 1
+        if holder is not None:
+            self._held[holder] += 1
+
+    def _give_back(self, holder: str | None) -> None:
+        self._taken -= 1
+        if holder is not None:
+            self._held[holder] -= 1
+            if not self._held[holder]:
+                del self._held[holder]
+
+    def _add(self, item: Item, waiter: Waiter, reserved: bool, holder: str | None) -> None:
         with self._lock:
             if self._thread is not None and not self._thread.is_alive():
                 # The batcher is closed, so nothing would flush the item.
                 raise ServiceUnavailable
-            if reserved:
-                self._reserved -= 1
-            elif self._is_closing or self._reserved + self.queue_length >= self._capacity:
-                raise ServiceUnavailable
-            self._pending.append((item, waiter))
+            if not reserved:
+                self._take(holder)
+            self._pending.append((item, waiter, holder))
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name=f"batcher-{self.name}", daemon=True)
                 self._thread.start()
@@ -158,11 +173,13 @@ class Batcher(Generic[Item, Result]):
 
     def _run(self) -> None:
         while batch := self._next_batch():
-            outcomes = self._flush_all([item for item, _ in batch])
+            outcomes = self._flush_all([item for item, _, _ in batch])
             # Room is freed before results are delivered: a caller with its result may rely on that room.
             with self._lock:
                 self._in_flight = 0
-            _deliver([waiter for _, waiter in batch], outcomes)
+                for _, _, holder in batch:
+                    self._give_back(holder)
+            _deliver([waiter for _, waiter, _ in batch], outcomes)
         if self._connection is not None:
             self._connection.close()
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
-from apikeys.errors import ApiError
+from django.conf import settings
+
+from apikeys.errors import ApiError, TooManyOpenRequests
 
 # A terminated request whose reader holds it up may take so long to end by itself.
 GRACE_SECONDS = 0.5
@@ -14,13 +17,17 @@ GRACE_SECONDS = 0.5
 class InFlight:
     """One request that may run for long, of a key or of a signed-in user who tries an app.
 
-    It is made and terminated in the event loop. While its task waits for a provider, `waiting` is that task. `abort`
-    drops the caller's connection.
+    Making one raises TooManyOpenRequests. It is made and terminated in the event loop. While its task waits for a
+    provider, `waiting` is that task. `abort` drops the caller's connection.
     """
 
     __slots__ = ("abort", "app_id", "is_open", "key_id", "terminated_by", "user_id", "waiting")
 
     def __init__(self, key_id: str | None, abort: Callable[[], None], *, user_id: int | None = None) -> None:
+        if key_id is not None:
+            if _by_key[key_id] >= settings.MAX_OPEN_REQUESTS_PER_KEY:
+                raise TooManyOpenRequests(settings.MAX_OPEN_REQUESTS_PER_KEY)
+            _by_key[key_id] += 1
         self.key_id = key_id
         self.user_id = user_id
         self.app_id: str | None = None
@@ -31,8 +38,14 @@ class InFlight:
         _open.add(self)
 
     def close(self) -> None:
+        if not self.is_open:
+            return
         self.is_open = False
         _open.discard(self)
+        if self.key_id is not None:
+            _by_key[self.key_id] -= 1
+            if not _by_key[self.key_id]:
+                del _by_key[self.key_id]
 
     def terminate(self, error: ApiError) -> None:
         """End the request with this error: at once if it waits for its provider, otherwise at its next `check`."""
@@ -58,6 +71,7 @@ class InFlight:
 
 
 _open: set[InFlight] = set()
+_by_key: Counter[str] = Counter()
 
 
 def count() -> int:

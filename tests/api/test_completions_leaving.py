@@ -200,3 +200,31 @@ def test_a_full_server_refuses_and_recovers(provider: FakeProvider, tmp_path: Pa
         check_refusal(server.ask(quick, stream=True), "service_unavailable")
         connection.close()
         wait_for(lambda: server.ask(quick).status_code == 200, "there is room again")
+
+
+def test_no_team_takes_the_room_of_others(provider: FakeProvider, tmp_path: Path) -> None:
+    app = make_app(provider, "slow")
+    greedy = [factories.make_key(app=app)[1] for _ in range(2)]
+    _, other = factories.make_key(app=make_app(provider))
+    with running_server(tmp_path / "log", {"RECORDER_QUEUE_SIZE": "4"}) as server:
+        held = [open_stream(server, key, factories.unique("greedy"))[0] for key in greedy]
+        check_refusal(server.ask(greedy[0]), "service_unavailable")
+        assert server.ask(other).status_code == 200
+        for connection in held:
+            connection.close()
+
+
+def test_no_key_has_too_many_requests_under_way(provider: FakeProvider, tmp_path: Path) -> None:
+    app = make_app(provider, "slow")
+    (_, greedy), (_, other) = factories.make_key(app=app), factories.make_key(app=app)
+    with running_server(tmp_path / "log", {"MAX_OPEN_REQUESTS_PER_KEY": "3"}) as server:
+        held = [open_stream(server, greedy, factories.unique("greedy"))[0] for _ in range(3)]
+        refused = server.ask(greedy)
+        check_refusal(refused, "too_many_open_requests")
+        assert refused.headers["retry-after"] == "1"
+        assert server.get("/api/v1/key", greedy).json()["data"]["maxOpenRequests"] == 3
+        held.append(open_stream(server, other, factories.unique("other"))[0])
+        held.pop(0).close()
+        wait_for(lambda: server.ask(greedy, stream=True).status_code == 200, "there is room again")
+        for connection in held:
+            connection.close()

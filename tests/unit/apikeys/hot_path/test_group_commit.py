@@ -146,6 +146,28 @@ def test_reserved_room_counts_until_it_is_used_or_given_back() -> None:
         asyncio.run(reserve())
 
 
+def test_nobody_gets_more_room_than_is_left_for_others() -> None:
+    with closing(Batcher("test", Doubler(), capacity=12)) as batcher:
+        for _ in range(6):
+            batcher.reserve("greedy")
+        with pytest.raises(ServiceUnavailable):
+            batcher.reserve("greedy")
+        for _ in range(3):
+            batcher.reserve("second")
+        with pytest.raises(ServiceUnavailable):
+            batcher.reserve("second")
+        batcher.reserve("third")
+        batcher.reserve()
+        # What was recorded makes room; whoever has less gets it first.
+        assert batcher.submit_from_thread(1, reserved=True, holder="greedy") == 2
+        with pytest.raises(ServiceUnavailable):
+            batcher.reserve("greedy")
+        batcher.reserve("third")
+        for _ in range(5):
+            batcher.release("greedy")
+        batcher.reserve("greedy")
+
+
 def test_the_item_of_a_caller_that_left_is_flushed() -> None:
     flush = Doubler()
     with closing(Batcher("test", flush, capacity=10)) as batcher:
