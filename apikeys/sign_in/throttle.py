@@ -34,7 +34,8 @@ ADDRESS = Allowance(1, free=20, most=900)
 NAME = Allowance(2, free=20, most=10)
 # Counting starts again after a quiet hour.
 FORGOTTEN_SECONDS = 3600
-# Attempts of others elsewhere do not slow a person down at an address where they signed in within these days.
+# Attempts of others, elsewhere or from the same address, do not slow a person down where they signed in within these
+# days.
 KNOWN_DAYS = 30
 
 
@@ -56,7 +57,7 @@ class SignInCount(models.Model):
 COUNT = """
 WITH moment AS (SELECT clock_timestamp() AS now), asked AS (
     SELECT * FROM unnest(%(slots)s::int[], %(free)s::int[], %(most)s::int[]) AS asked(slot, free, most)
-    WHERE slot <> %(name)s OR NOT EXISTS (
+    WHERE slot = %(pair)s OR NOT EXISTS (
         SELECT FROM apikeys_signincount, moment
         WHERE slot = %(pair)s AND signed_in_at > now - %(known)s * interval '1 day')
 ), blocked AS (
@@ -76,7 +77,7 @@ WITH moment AS (SELECT clock_timestamp() AS now), asked AS (
     WHERE held.blocked_until <= excluded.last_at
     RETURNING slot
 )
-SELECT (SELECT count(*) FROM counted) = (SELECT count(*) FROM asked),
+SELECT (SELECT array_agg(slot) FROM counted), (SELECT count(*) FROM asked),
     coalesce(ceil(extract(epoch FROM (SELECT until FROM blocked) - (SELECT now FROM moment))), 1)::int
 """
 
@@ -101,6 +102,8 @@ class Attempt:
         name = unicodedata.normalize("NFKC", name).casefold()
         place = network_of(address)
         self.slots = [slot_of(PAIR, f"{place} {name}"), slot_of(ADDRESS, place), slot_of(NAME, name)]
+        # Those in which `count` counted it.
+        self.counted: list[int] = []
 
     def count(self) -> int:
         """Count the attempt; return 0, or for how many seconds no password is checked."""
@@ -109,18 +112,18 @@ class Attempt:
             "free": [kind.free for kind in self.kinds],
             "most": [kind.most for kind in self.kinds],
             "pair": self.slots[0],
-            "name": self.slots[2],
             "known": KNOWN_DAYS,
             "forgotten": FORGOTTEN_SECONDS,
         }
         with connection.cursor() as cursor:
             cursor.execute(COUNT, values)
-            is_counted, seconds = cursor.fetchone()
-        return 0 if is_counted else int(seconds)
+            counted, asked, seconds = cursor.fetchone()
+        self.counted = counted or []
+        return 0 if len(self.counted) == asked else int(seconds)
 
     def succeed(self) -> None:
         with connection.cursor() as cursor:
-            cursor.execute(SUCCEED, {"slots": self.slots, "pair": self.slots[0]})
+            cursor.execute(SUCCEED, {"slots": self.counted, "pair": self.slots[0]})
 
 
 def network_of(address: Address | None) -> str:

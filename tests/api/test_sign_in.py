@@ -118,6 +118,20 @@ def test_one_name_from_many_addresses_is_slowed_and_not_locked() -> None:
     assert home.count() == 0
 
 
+def test_guesses_from_a_shared_address_do_not_slow_who_signed_in_there() -> None:
+    address = new_address()
+    known = attempt_of(factories.unique("known"), address)
+    assert known.count() == 0
+    known.succeed()
+    waits = [attempt_of(factories.unique("invented"), address).count() for _ in range(ADDRESS.free + 4)]
+    assert waits[-1] > 0
+    assert known.count() == 0
+    known.succeed()
+    # Guesses at the known name are counted all the same, and it pays for no others.
+    assert [known.count() > 0 for _ in range(PAIR.free + 1)] == [False] * PAIR.free + [True]
+    assert attempt_of(factories.unique("invented"), address).count() > 0
+
+
 def test_success_does_not_pay_for_guesses_at_others() -> None:
     address = new_address()
     own = factories.unique("own")
