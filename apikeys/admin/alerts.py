@@ -23,6 +23,7 @@ from apikeys.alerts.deliveries import Delivery, undelivered_alerts
 from apikeys.alerts.models import Alert
 from apikeys.alerts.webhooks import Webhook
 from apikeys.audit import history_messages, recording
+from apikeys.sign_in import reauthentication
 
 if TYPE_CHECKING:
     DeliveryTabularInline = admin.TabularInline[Delivery, Alert]
@@ -93,6 +94,13 @@ class WebhookAdmin(TeamScopedAdmin):
         facts = ("secret_made_at", "last_success_at", "last_failure_at", "failure")
         return ("team", "url", "disabled_at", *(facts if obj else ()))
 
+    def get_form(self, request: HttpRequest, obj: Webhook | None = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change=change, **kwargs)
+        if reauthentication.is_recent(request):
+            return form
+        # A new webhook, and one with another URL, gets a new secret, which is shown.
+        return reauthentication.requires_reauthentication(form, *(("url",) if obj else ()))
+
     def get_readonly_fields(self, request: HttpRequest, obj: Webhook | None = None) -> tuple[str, ...]:
         # A webhook of one team is not given to another.
         return ("team", "secret_made_at", "last_success_at", "last_failure_at", "failure") if obj else ()
@@ -147,6 +155,8 @@ class WebhookAdmin(TeamScopedAdmin):
             raise PermissionDenied
         if webhook is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[no-any-return, attr-defined]
+        if not reauthentication.is_recent(request):
+            return reauthentication.ask(request)
         form = ReplacementForm(
             request.POST if request.method == "POST" else None,
             initial={"replacing": webhook.secret_made_at.isoformat()},

@@ -29,6 +29,7 @@ from apikeys.admin.scope import CheckedList, HistoryRead, SuperusersOnly, is_sup
 from apikeys.audit import history_messages
 from apikeys.keys.kinds import AccessKind
 from apikeys.object_ids import first_object_id
+from apikeys.sign_in import reauthentication
 from apikeys.teams import Team
 
 if TYPE_CHECKING:
@@ -185,6 +186,26 @@ class EndpointRuleAdmin(SuperusersOnly, HistoryRead, CheckedList):
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> tuple[str, ...]:
         return ("endpoint", "changed_at") if obj else ()
 
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        form = super().get_form(request, obj, change=change, **kwargs)
+        # To change a rule, or to delete it, may open what it closed.
+        return (
+            form
+            if obj is None or reauthentication.is_recent(request)
+            else reauthentication.requires_reauthentication(form)
+        )
+
+    def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
+        if self.has_delete_permission(request) and not reauthentication.is_recent(request):
+            return reauthentication.ask(request)
+        return super().delete_view(request, object_id, extra_context)
+
+    def get_actions(self, request: HttpRequest) -> Any:
+        actions = super().get_actions(request)
+        if not reauthentication.is_recent(request):
+            actions.pop("delete_selected", None)
+        return actions
+
     def get_urls(self) -> list[URLPattern]:
         page = self.admin_site.admin_view(self.inventory_view)
         return [path("inventory/", page, name="apikeys_endpointrule_inventory"), *super().get_urls()]
@@ -222,6 +243,8 @@ class EndpointRuleAdmin(SuperusersOnly, HistoryRead, CheckedList):
             raise PermissionDenied
         form = SwitchForm(request.POST)
         if form.is_valid():
+            if form.cleaned_data["is_open"] and not reauthentication.is_recent(request):
+                return reauthentication.ask(request)
             self._set(request, **form.cleaned_data)
         else:
             self.message_user(request, _("That switch does not exist. Reload the page."), messages.ERROR)

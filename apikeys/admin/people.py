@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin, UserAdmin
 from django.contrib.auth.models import Group, User
+from django.forms import BaseInlineFormSet
 from django.http import HttpRequest
 from procrastinate.contrib.django.models import ProcrastinateJob
 from unfold.admin import TabularInline as UnfoldTabularInline
@@ -26,8 +27,10 @@ from apikeys.teams import Membership, Team
 
 if TYPE_CHECKING:
     MembershipTabularInline = admin.TabularInline[Membership, Team]
+    MembershipFormSetBase = BaseInlineFormSet[Membership, Team, Any]
 else:
     MembershipTabularInline = UnfoldTabularInline
+    MembershipFormSetBase = BaseInlineFormSet
 
 
 # These get pages of their own. Jobs belong to no team; a team's staff see deliveries with their alert.
@@ -60,9 +63,26 @@ class SiteGroupAdmin(PeopleAdmin, PermissionsNamed, GroupAdmin, CheckedList):  #
     pass
 
 
+class MembershipFormSet(MembershipFormSetBase):
+    """Members of a team. A new one may do there whatever their permissions say."""
+
+    is_late = False
+
+    def clean(self) -> None:
+        super().clean()
+        if self.is_late and any(form.has_changed() for form in self.extra_forms):
+            raise reauthentication.reauthentication_error()
+
+
 class MembershipInline(ScopedChoices, MembershipTabularInline):
     model = Membership
+    formset = MembershipFormSet
     extra = 1
+
+    def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
+        formset = super().get_formset(request, obj, **kwargs)
+        formset.is_late = not reauthentication.is_recent(request)  # type: ignore[attr-defined]
+        return formset
 
 
 @admin.register(Team)

@@ -60,13 +60,18 @@ def reauthentication_error() -> ValidationError:
     return ValidationError(message, code="stale_password")
 
 
-def requires_reauthentication(form: type[BaseForm]) -> Any:
-    """Return the form, changed so that it is never valid: whoever sends it has to reauthenticate first."""
+def requires_reauthentication(form: type[BaseForm], *fields: str) -> Any:
+    """Return the form, changed so that it is never valid: whoever sends it has to reauthenticate first.
+
+    With `fields`, that is asked only of somebody who changed one of them.
+    """
 
     class LateForm(form):  # type: ignore[valid-type, misc]
         def clean(self) -> dict[str, Any]:
-            super().clean()
-            raise reauthentication_error()
+            cleaned: dict[str, Any] = super().clean() or self.cleaned_data
+            if not fields or set(fields) & set(self.changed_data):
+                raise reauthentication_error()
+            return cleaned
 
     return LateForm
 

@@ -5,10 +5,14 @@ import time
 import pytest
 from django.contrib.auth.models import Group, User
 
+from apikeys.access.rules import EndpointRule
 from apikeys.accounting.limits import Limit
+from apikeys.alerts.webhooks import Webhook
 from apikeys.keys.models import ApiKey
 from apikeys.sign_in.reauthentication import ENTERED_AT, RECENT_SECONDS
+from apikeys.teams import Team
 from tests.support import factories
+from tests.support.loopback import loopback_allowed
 from tests.support.pages import ADD, KEY, browser, hidden, new_key_form, page_of, staff, text, url
 
 PAGE = "/admin/confirm_password/"
@@ -233,3 +237,87 @@ def test_goes_on_to_this_site_alone(elsewhere):
 def test_who_is_not_signed_in():
     client = browser(factories.make_user(is_staff=False))
     assert client.get(PAGE)["Location"].startswith("/admin/login/")
+
+
+def test_enabling_a_key():
+    api_key, _ = factories.make_key()
+    api_key.disable()
+    _, client = staff(api_key.team)
+    grow_stale(client)
+    assert client.get(page_of(api_key, "enable"))["Location"].startswith(PAGE)
+    assert "more than 15 minutes ago" in text(client.post(page_of(api_key, "enable")))
+    api_key.refresh_from_db()
+    assert api_key.disabled_at is not None
+    enter(client)
+    client.post(page_of(api_key, "enable"))
+    api_key.refresh_from_db()
+    assert api_key.disabled_at is None
+    # To disable it again has to be quick.
+    grow_stale(client)
+    client.post(page_of(api_key, "disable"), {"reason": "leaked"})
+    api_key.refresh_from_db()
+    assert api_key.disabled_at is not None
+
+
+def test_reopening_an_endpoint():
+    client = browser(factories.make_user(is_superuser=True))
+    grow_stale(client)
+    switch = {"endpoint": "models.list", "kind": "global"}
+    inventory = url(EndpointRule, "inventory")
+    try:
+        assert client.post(inventory, switch | {"is_open": "no"})["Location"] == inventory
+        rule = EndpointRule.objects.get(endpoint="models.list")
+        assert client.post(inventory, switch | {"is_open": "yes"})["Location"].startswith(PAGE)
+        change = url(EndpointRule, "change", rule.pk)
+        assert "more than 15 minutes ago" in text(client.post(change, {"denied_kinds": ["app"]}))
+        assert client.post(url(EndpointRule, "delete", rule.pk), {"post": "yes"})["Location"].startswith(PAGE)
+        delete_selected = {"action": "delete_selected", "_selected_action": [rule.pk], "post": "yes"}
+        client.post(url(EndpointRule, "changelist"), delete_selected)
+        assert EndpointRule.objects.get(pk=rule.pk).denied_kinds == ["global"]
+        enter(client)
+        client.post(inventory, switch | {"is_open": "yes"})
+        assert not EndpointRule.objects.filter(pk=rule.pk).exists()
+    finally:
+        EndpointRule.objects.all().delete()
+
+
+def test_adding_a_member():
+    team = factories.make_team()
+    user, client = browser_of_superuser()
+    grow_stale(client)
+    member = {"name": team.name, "membership_set-INITIAL_FORMS": 0}
+    added = member | {"membership_set-TOTAL_FORMS": 1, "membership_set-0-user": user.pk}
+    assert "more than 15 minutes ago" in text(client.post(url(Team, "change", team.pk), added))
+    assert not team.members.exists()
+    renamed = member | {"name": "renamed", "membership_set-TOTAL_FORMS": 0}
+    assert client.post(url(Team, "change", team.pk), renamed).status_code == 302
+    enter(client)
+    assert client.post(url(Team, "change", team.pk), added).status_code == 302
+    assert list(team.members.all()) == [user]
+
+
+def browser_of_superuser():
+    user = factories.make_user(is_superuser=True)
+    return user, browser(user)
+
+
+def test_a_secret_of_a_webhook():
+    team = factories.make_team()
+    _, client = staff(team, *(f"apikeys.{right}_webhook" for right in ("view", "add", "change")))
+    grow_stale(client)
+    with loopback_allowed():
+        form = {"team": team.pk, "url": "http://127.0.0.1:9/hooks"}
+        assert "more than 15 minutes ago" in text(client.post(url(Webhook, "add"), form))
+        assert not Webhook.objects.filter(team=team).exists()
+        webhook = Webhook(team=team, url=form["url"])
+        webhook.make_secret()
+        webhook.save()
+        change = url(Webhook, "change", webhook.pk)
+        assert "more than 15 minutes ago" in text(client.post(change, {"url": "http://127.0.0.1:9/other"}))
+        new_secret = url(Webhook, "new_secret", webhook.pk)
+        assert client.get(new_secret)["Location"].startswith(PAGE)
+        assert client.post(new_secret, {"replacing": webhook.secret_made_at.isoformat()})["Location"].startswith(PAGE)
+        webhook.refresh_from_db()
+        assert webhook.url == form["url"]
+        # What reveals nothing needs no password.
+        assert client.post(change, {"url": form["url"], "disabled_at_0": "", "disabled_at_1": ""}).status_code == 302

@@ -37,7 +37,7 @@ class KeyChange:
     is_final: ClassVar[bool] = False
     template: ClassVar[str] = "admin/apikeys/apikey/confirm_change.html"
     form_class: ClassVar[type[forms.Form]]
-    # It is true if the change reveals a secret.
+    # It is true if the change reveals a secret, or lets a key in again.
     needs_password: ClassVar[bool] = False
 
     def applies_to(self, api_key: ApiKey) -> bool:
@@ -111,9 +111,13 @@ class Enabling(KeyChange):
     icon = "play_circle"
     explanation = _("The key will be accepted again.")
     form_class = ConfirmationForm
+    needs_password = True
 
     def applies_to(self, api_key: ApiKey) -> bool:
         return super().applies_to(api_key) and api_key.disabled_at is not None
+
+    def widens(self, api_key: ApiKey, cleaned: dict[str, Any]) -> bool:
+        return self.applies_to(api_key)
 
     def apply(self, api_key: ApiKey, cleaned: dict[str, Any], by: str) -> Done:
         api_key.enable()
