@@ -23,12 +23,13 @@ KEEPALIVE_SECONDS = 4.0
 OUTBOUND, LINKS = "OUTBOUND_ALLOWED_NETWORKS", "LINK_ALLOWED_NETWORKS"
 # RFC 6052 and RFC 8215: IPv6 addresses behind which a gateway may have IPv4 ones, private ones too.
 NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# These networks are not registered as private, or not yet in every Python, and lead inside all the same: clouds'
-# metadata services, and old ways of writing IPv4 in IPv6.
+# These networks are registered as special (IANA's registries of IPv4 and IPv6 special-purpose addresses), but not yet
+# in every Python, or lead inside without being registered: clouds' metadata services, and old ways of writing IPv4 in
+# IPv6.
 REFUSED = parse_networks(
     [
         *("192.0.0.0/24", "168.63.129.16/32", "192.88.99.0/24"),
-        *("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10", "5f00::/16"),
+        *("::/96", "::ffff:0:0:0/96", "64:ff9b:1::/48", "fec0::/10", "5f00::/16", "3fff::/20", "100:0:0:1::/64"),
     ]
 )
 _sessions: dict[tuple[asyncio.AbstractEventLoop, str], aiohttp.ClientSession] = {}
