@@ -14,7 +14,7 @@ from django.db import transaction
 
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Membership, Team
-from chat.management.commands.localmodel import MODEL
+from chat.local_model import MODEL
 from chat.models import App, Provider
 from datasets.data import insert
 from datasets.models import Collection, Dataset, Kind, PendingVector

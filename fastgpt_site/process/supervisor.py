@@ -39,6 +39,10 @@ class StartError(Exception):
     """The site cannot be started. The message is for the person who started it."""
 
 
+# Variables that say where things are, and are no secrets.
+HARMLESS = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "DATA_DIR")
+
+
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM. Not an Exception, so that nothing on the way handles it."""
 
@@ -53,6 +57,7 @@ class Child:
     stop_seconds: float
     descriptors: Sequence[int] = ()
     when_ended: Callable[[int], None] | None = None
+    inherits: bool = True
     process: subprocess.Popen[bytes] | None = None
     started_at: float = 0.0
     failures: int = 0
@@ -69,9 +74,10 @@ class Child:
 
         self.restart_at = None
         self.started_at = time.monotonic()
+        inherited = {name: value for name, value in os.environ.items() if self.inherits or name in HARMLESS}
         self.process = subprocess.Popen(
             self.command,
-            env={**os.environ, **self.environment},
+            env={**inherited, **self.environment},
             stdin=subprocess.DEVNULL,
             stdout=sys.stderr.fileno(),
             pass_fds=self.descriptors,
@@ -162,9 +168,13 @@ class Supervisor:
         stop_seconds: float = 5.0,
         descriptors: Sequence[int] = (),
         when_ended: Callable[[int], None] | None = None,
+        inherits: bool = True,
     ) -> None:
-        """Start a child. `when_ended` is called with its process id when it ended by itself, before it starts again."""
-        child = Child(name, command, environment or {}, stop_seconds, descriptors, when_ended)
+        """Start a child. `when_ended` is called with its process id when it ended by itself, before it starts again.
+
+        One that does not inherit gets no secret of this process.
+        """
+        child = Child(name, command, environment or {}, stop_seconds, descriptors, when_ended, inherits)
         self._children.append(child)
         with self.defer_signals():
             child.start()

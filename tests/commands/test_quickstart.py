@@ -150,13 +150,23 @@ def test_mistyped_option_gets_one_clear_line(data_dir, arguments, complaint):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("part", ["fastgpt_site.process.worker", "manage.py localmodel"])
+@pytest.mark.parametrize("part", ["fastgpt_site.process.worker", "chat.local_model"])
 def test_crashed_part_is_started_again(site, part):
     before = only(site.data_dir, part)
     os.kill(before, signal.SIGKILL)
     wait_for(lambda: set(processes_of(site.data_dir, part)) - {before}, f"another {part}")
     wait_for(lambda: get(site.port, "/healthz")[0] == 200, "the server answers")
     assert before not in processes_of(site.data_dir, part)
+
+
+def test_the_model_has_no_secret(site):
+    environ = Path(f"/proc/{only(site.data_dir, 'chat.local_model')}/environ").read_text()
+    names = {line.partition("=")[0] for line in environ.split("\0")}
+    assert "PATH" in names
+    assert not names & {"SECRET_KEY", "API_KEY_PEPPERS", "ENCRYPTION_KEYS", "DATABASE_PASSWORD", "DATABASE_URL"}
+    # A server process has them: it would be no proof otherwise.
+    environ = Path(f"/proc/{only(site.data_dir, 'fastgpt_site.process.worker')}/environ").read_text()
+    assert "API_KEY_PEPPERS=" in environ
 
 
 def test_second_run_says_how_to_make_new_keys(installed_data_dir):

@@ -33,7 +33,7 @@ def test_it_works(data_dir):
         firsts = [line for line in lines if line.get("process_id") in workers]
         assert lines[0] in firsts
         assert {line["message"] for line in firsts} == {f"FastGPT API keys {settings.VERSION} starts a server process"}
-        assert not processes_of(data_dir, "localmodel")
+        assert not processes_of(data_dir, "local_model")
 
         # One worker crashes: the other answers meanwhile, and a new one takes its place.
         crashed = min(workers)

@@ -141,8 +141,12 @@ def manage_command() -> str:
 def start_model(supervisor: Supervisor) -> str:
     """Return the model's base URL once it responds. The port stays the same when it has to be started again."""
     port = free_port()
-    manage = str(settings.BASE_DIR / "manage.py")
-    supervisor.start("the local model", [sys.executable, manage, "localmodel", "--port", str(port)])
+    supervisor.start(
+        "the local model",
+        [sys.executable, "-m", "chat.local_model", "--port", str(port)],
+        environment={"PYTHONPATH": str(settings.BASE_DIR)},
+        inherits=False,
+    )
     supervisor.wait_until(lambda: responds("127.0.0.1", port, "/health"), "The local model")
     return f"http://127.0.0.1:{port}/v1"
 
