@@ -16,7 +16,7 @@ PRODUCTION = ENV_FILE=/dev/null DATA_DIR= DEBUG=false HTTPS=true ALLOWED_HOSTS=e
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check messages bench bench-scale bench-search screenshots format lock clean
+.PHONY: help demo test check messages bench bench-scale bench-search attack screenshots format lock clean
 
 help: ## Show what there is
 	@echo "make <target>, with PORT=8000 and DATA_DIR=./data where they matter:"
@@ -51,6 +51,9 @@ bench-scale: $(DEV) ## Measure whether a request costs more among a million keys
 
 bench-search: $(DEV) ## Measure what search finds, and how long it takes among a million vectors
 	@$(PY) -m tests.bench.search $(ARGS)
+
+attack: $(DEV) ## Attack a server of its own, and say what it held
+	@$(PY) -m tests.attack $(ARGS)
 
 screenshots: $(DEV) ## Take pictures of every page of the admin into screenshots/
 	@$(PY) -m pytest tests/e2e/screenshots.py -q $(ARGS)
