@@ -216,6 +216,10 @@ class InvalidParameter(ApiError):
     explanation = _("The request itself was wrong. The caller has to correct what the message names.")
 
 
+class MalformedRequest(InvalidParameter):
+    """What was sent is not HTTP, or could be read in two ways."""
+
+
 class PathNotFound(ApiError):
     status, code, status_text = 404, 404, "notFound"
     type, error_code, message = "invalid_request_error", "not_found", "There is no endpoint at this path."
@@ -233,8 +237,20 @@ class BodyTooSlow(ApiError):
     type, error_code = "invalid_request_error", "request_timeout"
     message = "The request body did not arrive in time."
     explanation = _(
-        "The body arrived too slowly for API_BODY_SECONDS. A slow network or proxy of the caller is the usual cause."
+        "The request arrived too slowly for HEAD_SECONDS or API_BODY_SECONDS. A slow network or proxy of the caller is "
+        "the usual cause."
     )
+
+
+class HeadTooSlow(BodyTooSlow):
+    message = "The request's head did not arrive in time."
+
+
+class HeadTooLarge(ApiError):
+    status, code, status_text = 431, 431, "invalidParams"
+    type, error_code = "invalid_request_error", "head_too_large"
+    message = "The request's head is larger than 64 KiB."
+    explanation = _("The request's headers, or its address, were larger than 64 KiB. Cookies are the usual cause.")
 
 
 class BodyTooLarge(ApiError):
@@ -257,6 +273,19 @@ class RateLimited(ApiError):
         self.retry_after = retry_after
 
 
+class TooManyOpenRequests(RateLimited):
+    """So many requests of one key are under way in one server process that others might find no room."""
+
+    error_code = "too_many_open_requests"
+    explanation = _(
+        "The key had as many requests under way as MAX_OPEN_REQUESTS_PER_KEY allows in one server process. A later try "
+        "fits, when some of them have ended."
+    )
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"{most} requests of this API key are under way. Wait until some of them have ended.", 1)
+
+
 class InsufficientQuota(ApiError):
     """A budget is spent."""
 
@@ -277,6 +306,10 @@ class ServiceUnavailable(ApiError):
     explanation = _(
         "The database was out of reach, or too much was waiting. Callers should try again, as Retry-After said."
     )
+
+
+class TooManyConnections(ServiceUnavailable):
+    message, retry_after = "Too many connections are open at the moment. Try again shortly.", 5
 
 
 class TooManyUploads(ServiceUnavailable):

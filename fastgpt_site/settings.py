@@ -50,6 +50,11 @@ API_ROOTS = ("api/", "v1/")
 API_MAX_BODY_BYTES = env.int("API_MAX_BODY_BYTES", default=2 * 1024 * 1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = API_MAX_BODY_BYTES
 API_BODY_SECONDS = env.int("API_BODY_SECONDS", default=30)
+# Of a connection: the head of a request, silence between two requests, and how many of them one process takes.
+HEAD_SECONDS = env.int("HEAD_SECONDS", default=10)
+KEEP_ALIVE_SECONDS = env.int("KEEP_ALIVE_SECONDS", default=75)
+MAX_CONNECTIONS = env.int("MAX_CONNECTIONS", default=10_000)
+MAX_CONNECTIONS_PER_ADDRESS = env.int("MAX_CONNECTIONS_PER_ADDRESS", default=1_000)
 # A file that is imported into a dataset may take longer than other bodies.
 DATASET_MAX_FILE_BYTES = env.int("DATASET_MAX_FILE_BYTES", default=100 * 1024 * 1024)
 # Memory for building the index of a large dataset's vectors.
@@ -57,7 +62,9 @@ VECTOR_INDEX_MEMORY_BYTES = env.int("VECTOR_INDEX_MEMORY_BYTES", default=1024 * 
 STREAM_MAX_SECONDS = env.int("STREAM_MAX_SECONDS", default=900)
 STREAM_STALL_SECONDS = env.int("STREAM_STALL_SECONDS", default=60)
 # So many accepted requests may be running or waiting to be recorded in one process.
-RECORDER_QUEUE_SIZE = env.int("RECORDER_QUEUE_SIZE", default=2000)
+RECORDER_QUEUE_SIZE = env.int("RECORDER_QUEUE_SIZE", default=4000)
+# A team's share of them is what it leaves for others; a key has this bound besides.
+MAX_OPEN_REQUESTS_PER_KEY = env.int("MAX_OPEN_REQUESTS_PER_KEY", default=500)
 # Usage records are rolled up into daily rows after so many days; 0 keeps them all.
 RETENTION_DAYS = env.int("RETENTION_DAYS", default=0)
 

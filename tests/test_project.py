@@ -77,13 +77,14 @@ NOT_ON_HOT_PATH = ["django.db.models", "asgiref.sync"]
 PURE = [
     *("apikeys/keys/crypto.py", "apikeys/object_ids.py", "apikeys/storable_text.py", "apikeys/terminal_text.py"),
     *(f"chat/completions/{name}.py" for name in ("sse", "request", "provider_messages", "openai_objects")),
+    "chat/local_model.py",
     *("datasets/texts.py", "datasets/vectors/static_model.py", "datasets/conversion/__main__.py"),
     *(f"datasets/conversion/{name}.py" for name in ("items", "documents", "tables", "chunks", "formats")),
 ]
 # Modules that load a heavy library, or one that production goes without, only when they need it. Of the project's own
 # modules the reader of files alone does that: it spares a process that lives for one file the parsers of all others.
 LAZY = {
-    *("datasets/texts.py", "datasets/vectors/static_model.py", "chat/management/commands/localmodel.py"),
+    *("datasets/texts.py", "datasets/vectors/static_model.py", "chat/local_model.py"),
     *("datasets/conversion/documents.py", "datasets/conversion/tables.py"),
 }
 LAZY_READER = "datasets/conversion/items.py"

@@ -38,8 +38,9 @@ logger = logging.getLogger(__name__)
 
 # So much of a body is kept for a view that has not asked for it yet, and of the next request while one is answered.
 READ_AHEAD_BYTES = 64 * 1024
-# A client that was refused while it was still sending gets so long to read why.
+# A client that was refused while it was still sending gets so long to read why, and may send so much meanwhile.
 LINGER_SECONDS = 5.0
+LINGER_BYTES = 16 * 1024 * 1024
 # Where connections are many, so long.
 SHORT_LINGER_SECONDS = 1.0
 RESET = struct.pack("ii", 1, 0)
@@ -72,6 +73,7 @@ class Connection(asyncio.Protocol):
         self.is_writable.set()
         # Nothing that comes is read any more.
         self.is_ending = False
+        self.lingering_bytes = 0
         self.is_first_head = True
         self.read_deadline = NEVER
         self.write_deadline = NEVER
@@ -145,6 +147,9 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self.is_ending:
+            self.lingering_bytes += len(data)
+            if self.lingering_bytes > LINGER_BYTES:
+                self.abort()
             return
         if not self.buffer and self.exchange is None and not self.is_first_head:
             self.read_deadline = self.loop.time() + settings.HEAD_SECONDS

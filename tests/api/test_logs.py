@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import httpx2
+import pytest
 
 from chat.models import Conversation, Message
 from tests.conftest import Server
@@ -61,6 +62,23 @@ def test_no_key_that_somebody_put_into_a_path(server: Server) -> None:
         line_of(server, server.get(path))
     assert key not in server.log()
     assert "sk-of-another-system" not in server.log()
+
+
+@pytest.mark.parametrize(
+    "key", ["sk-proj-AbCdEfGhIjKlMnOpQr12", "0123456789abcdef0123456789abcdef", "AKIA_0123456789abcdefg"]
+)
+def test_no_key_of_another_system_that_somebody_put_into_a_path(server: Server, key: str) -> None:
+    for path in (f"/{key}", f"/admin/{key}/change/", f"/api/v1/{key}"):
+        response = server.get(path)
+        line = next(line for line in server.log().splitlines() if response.headers["x-request-id"] in line)
+        assert key not in line
+    assert key not in server.log()
+
+
+def test_ids_in_a_path_are_logged(server: Server) -> None:
+    api_key, _ = factories.make_key()
+    server.get(f"/admin/apikeys/apikey/{api_key.pk}/change/")
+    assert f"/admin/apikeys/apikey/{api_key.pk}/change/" in server.log()
 
 
 def test_what_is_not_foreseen_is_a_500_that_quotes_the_request(server: Server, provider: FakeProvider) -> None:
