@@ -5,6 +5,7 @@ import io
 
 import pytest
 from asgiref.sync import async_to_sync
+from procrastinate.contrib.django.models import ProcrastinateJob
 
 from apikeys.errors import RateLimited
 from datasets.imports import runs, sources
@@ -92,3 +93,19 @@ def test_a_damaged_file_keeps_what_was_read_before() -> None:
     assert (collection.state, collection.chunks_read) == (ImportState.FAILED, 512)
     assert collection.failure.startswith("Row 602 has 31 columns")
     assert Datum.objects.filter(collection=collection).count() == 512
+
+
+def test_teams_take_turns_and_small_texts_wait_for_few():
+    busy, quiet = factories.make_dataset(), factories.make_dataset()
+    large = b"A line of a long document.\n" * (sources.SMALL_BYTES // 20)
+
+    def send(dataset, content: bytes) -> str:
+        return sources.from_file(dataset, io.BytesIO(content), "a.txt", sources.ImportOptions()).pk
+
+    first = [send(busy, large) for _ in range(6)]
+    later = send(quiet, large)
+    small_of_busy, small_of_quiet = send(busy, b"small"), send(quiet, b"small")
+    waiting = ProcrastinateJob.objects.filter(queue_name="import", status="todo").order_by("-priority", "id")
+    sent = {*first, later, small_of_busy, small_of_quiet}
+    order = [job.args["collection_id"] for job in waiting if job.args["collection_id"] in sent]
+    assert order == [small_of_quiet, first[0], later, first[1], first[2], small_of_busy, *first[3:]]
