@@ -19,6 +19,8 @@ from apikeys.client_address import Address, Network, is_in, parse_networks
 USER_AGENT = "fastgpt-site"
 # Servers commonly allow more (uvicorn 5 s), so a reused connection is rarely one that was just closed.
 KEEPALIVE_SECONDS = 4.0
+# Of an answer that nobody takes, about twice as much is held.
+READ_BUFFER_BYTES = 16 * 1024
 # These settings name the private networks that may be called: for providers and webhooks, and for links.
 OUTBOUND, LINKS = "OUTBOUND_ALLOWED_NETWORKS", "LINK_ALLOWED_NETWORKS"
 # RFC 6052 and RFC 8215: IPv6 addresses behind which a gateway may have IPv4 ones, private ones too.
@@ -83,6 +85,7 @@ def session(setting: str = OUTBOUND) -> aiohttp.ClientSession:
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             auto_decompress=True,
+            read_bufsize=READ_BUFFER_BYTES,
             headers={"User-Agent": USER_AGENT, "Accept-Encoding": "identity"},
         )
         _sessions[key] = found

@@ -165,6 +165,8 @@ class Completion(AsyncMeteredCall):
             flight.waiting = asyncio.current_task()
             async for batch in batches:
                 texts = [text for answer in batch if (text := self._take(answer))]
+                # A stream whose reader stalls keeps its text alone.
+                batch.clear()
                 if texts:
                     flight.waiting = None
                     yield texts

@@ -21,6 +21,8 @@ from chat.completions.sse import Decoder
 logger = logging.getLogger(__name__)
 
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
+# So much is decoded at once: a stream whose reader stalls holds that, and what it decodes to is many times as large.
+MAX_PIECE_BYTES = 16 * 1024
 TAIL_SECONDS = 0.1
 
 
@@ -50,7 +52,7 @@ async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[li
         async with asyncio.timeout(min(app.first_byte_seconds, app.total_seconds)):
             response = await _post(app, payload)
             try:
-                piece = await response.content.readany()
+                piece = await response.content.read(MAX_PIECE_BYTES)
             except BaseException:
                 response.close()
                 raise
@@ -66,9 +68,11 @@ async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[li
                 is_finished = is_finished or any(
                     choice.finish_reason for chunk in good for choice in chunk.choices or ()
                 )
+                has_failed = len(good) < len(chunks)
+                del events, chunks
                 if good:
                     yield good
-                if len(good) < len(chunks):
+                if has_failed:
                     raise _failure(app, "an error in its stream")
                 if is_done:
                     await _read_tail(response)
@@ -78,7 +82,7 @@ async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[li
                     # Said here, since a time limit never interrupts a read that has its bytes at hand.
                     raise TimeoutError
                 async with asyncio.timeout(min(app.between_chunks_seconds, left)):
-                    piece = await response.content.readany()
+                    piece = await response.content.read(MAX_PIECE_BYTES)
         finally:
             response.release()
     if not is_finished:

@@ -197,6 +197,8 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, head: Head) -> None:
         self.read_deadline, self.is_first_head = NEVER, False
+        if head.is_forwarded and not self.is_of_proxy:
+            open_connections.warn_of_unknown_proxy(self)
         self.exchange = exchange = Exchange(self, head)
         if head.body_length is None:
             self.body = ChunkedBody()

@@ -31,6 +31,8 @@ class Head:
     # It is None for a body in chunks.
     body_length: int | None
     expects_continue: bool
+    # A proxy says whom it forwards for, or somebody who wants to be taken for one.
+    is_forwarded: bool
 
 
 class _Collector:
@@ -74,7 +76,7 @@ def parse(data: bytes) -> Head:
     if collector.heads != 1 or version not in ("1.1", "1.0"):
         raise MalformedRequest("The request is not one of HTTP/1.1.")
     raw_path, query = _split(collector.url)
-    body_length, expects_continue = _framing(collector.headers, version)
+    body_length, expects_continue, is_forwarded = _framing(collector.headers, version)
     path = raw_path.decode("ascii")
     return Head(
         method=method,
@@ -86,6 +88,7 @@ def parse(data: bytes) -> Head:
         keeps_alive=version == "1.1" and collector.keeps_alive,
         body_length=body_length,
         expects_continue=expects_continue,
+        is_forwarded=is_forwarded,
     )
 
 
@@ -101,10 +104,10 @@ def _split(url: bytes) -> tuple[bytes, bytes]:
     return path, parsed.query or b""
 
 
-def _framing(headers: list[tuple[bytes, bytes]], version: str) -> tuple[int | None, bool]:
-    """Return the length of the body, None for chunks, and whether the client waits to be asked for it."""
-    hosts, length, expects_continue = 0, 0, False
-    is_chunked = False
+def _framing(headers: list[tuple[bytes, bytes]], version: str) -> tuple[int | None, bool, bool]:
+    """Return the last three fields of a head. Raise MalformedRequest where it could be read in two ways."""
+    hosts, length = 0, 0
+    is_chunked = expects_continue = is_forwarded = False
     for name, value in headers:
         match name:
             case b"host":
@@ -120,6 +123,8 @@ def _framing(headers: list[tuple[bytes, bytes]], version: str) -> tuple[int | No
                 is_chunked = True
             case b"expect":
                 expects_continue = value.lower() == b"100-continue"
+            case b"x-forwarded-for":
+                is_forwarded = True
     if hosts > 1:
         raise MalformedRequest("The request has more than one Host header.")
-    return (None if is_chunked else length), expects_continue
+    return (None if is_chunked else length), expects_continue, is_forwarded

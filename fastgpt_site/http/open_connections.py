@@ -55,6 +55,7 @@ class OpenConnections:
         self.by_address: Counter[str] = Counter()
         self._sweep: asyncio.TimerHandle | None = None
         self._warned_at = float("-inf")
+        self._has_warned_of_proxy = False
 
     @cached_property
     def most(self) -> int:
@@ -100,6 +101,16 @@ class OpenConnections:
             yield
         finally:
             self._uncount(holder)
+
+    def warn_of_unknown_proxy(self, connection: Connection) -> None:
+        """Say once, for the first: behind a proxy that is not listed, all callers look like one."""
+        if not self._has_warned_of_proxy:
+            self._has_warned_of_proxy = True
+            logger.warning(
+                "a request with X-Forwarded-For came from %s, which is not in TRUSTED_PROXIES: if that is your proxy, "
+                "its callers share one address, one sign-in delay and MAX_CONNECTIONS_PER_ADDRESS",
+                connection.client[0] if connection.client else None,
+            )
 
     def _has_room(self, holder: str) -> bool:
         if self.by_address[holder] < settings.MAX_CONNECTIONS_PER_ADDRESS:

@@ -9,6 +9,8 @@ import uvicorn
 
 # A stopping server lets open requests end by themselves for so long.
 DRAIN_SECONDS = 10
+# What the system holds for a reader who takes nothing. It doubles the figure, for its own needs.
+SEND_BUFFER_BYTES = 128 * 1024
 
 
 def main(descriptor: int) -> None:
@@ -30,7 +32,10 @@ def main(descriptor: int) -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
     server = uvicorn.Server(config)
-    server.run(sockets=[socket.socket(fileno=descriptor)])
+    listener = socket.socket(fileno=descriptor)
+    # Connections inherit it. The system would let an answer run ahead of its reader by megabytes otherwise.
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    server.run(sockets=[listener])
     if not server.started:
         sys.exit(3)
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
@@ -105,6 +106,30 @@ def test_a_reader_that_takes_nothing_is_ended(server: Server, provider: FakeProv
     assert record.duration_ms >= 2000
     assert memory_of(server) - before < 30 * 1024 * 1024
     connection.close()
+
+
+def test_readers_that_take_nothing_take_little(provider: FakeProvider, tmp_path: Path) -> None:
+    """Megabytes come at once from the provider for each of them."""
+    _, key = factories.make_key(app=make_app(provider, "flood"))
+    body = json.dumps({"messages": [{"role": "user", "content": "flood me"}], "stream": True})
+    head = (
+        f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    number = 40
+    with running_server(tmp_path / "log", {"STREAM_STALL_SECONDS": "60"}) as server, ExitStack() as stack:
+        before = memory_of(server)
+        for _ in range(number):
+            reader = stack.enter_context(socket.socket())
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            reader.connect(("127.0.0.1", server.port))
+            reader.sendall((head + body).encode())
+        sizes = []
+        # Until it grows no more.
+        while len(sizes) < 4 or sizes[-1] > sizes[-4] + 2**20:
+            time.sleep(1)
+            sizes.append(memory_of(server))
+        assert sizes[-1] > before
+        assert (sizes[-1] - before) / number < 1024 * 1024
 
 
 def memory_of(server: Server) -> int:

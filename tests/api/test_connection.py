@@ -375,3 +375,12 @@ def test_an_old_client(opened: Opened, provider: FakeProvider) -> None:
     response = answer(opened(head.encode() + body))
     assert response.getheader("transfer-encoding") is None
     assert response.read().endswith(b"data: [DONE]\n\n")
+
+
+def test_a_proxy_that_is_not_listed_is_named_once(opened: Opened) -> None:
+    for _ in range(3):
+        assert answer(opened(get("/healthz", "X-Forwarded-For: 203.0.113.7"))).status == 200
+    assert answer(opened(get("/healthz", "X-Forwarded-For: 203.0.113.7"), PROXY)).status == 200
+    warnings = [line for line in opened.server.log().splitlines() if "TRUSTED_PROXIES" in line]
+    assert len(warnings) == 1
+    assert opened.address in warnings[0]

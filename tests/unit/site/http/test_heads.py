@@ -32,6 +32,11 @@ def test_chunks_and_a_client_that_waits_to_be_asked():
     assert head.expects_continue
 
 
+def test_somebody_who_forwards():
+    assert not parse(b"GET / HTTP/1.1\r\n\r\n").is_forwarded
+    assert parse(b"GET / HTTP/1.1\r\nX-forwarded-FOR: 203.0.113.1\r\n\r\n").is_forwarded
+
+
 def test_an_upgrade_is_not_made():
     head = parse(b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     assert (head.path, head.body_length) == ("/x", 0)
