@@ -7,12 +7,13 @@ import sys
 import msgspec
 
 from datasets.conversion.formats import Format
-from datasets.conversion.items import CPU_SECONDS, LENGTH, MEMORY_BYTES, Conversion, frames
+from datasets.conversion.items import LENGTH, MEMORY_BYTES, Conversion, cpu_seconds, frames
 
 
 def main(format: str, chunk_size: str, skip: str) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
+    seconds = cpu_seconds(os.fstat(sys.stdin.fileno()).st_size)
+    resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # A library's own output must not come between the frames.
     output = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -14,12 +14,18 @@ import msgspec
 from datasets.conversion.formats import DOCUMENTS, Format, Unreadable, check_archive, text_blocks
 
 MEMORY_BYTES = 1024**3
-CPU_SECONDS = 600
+# A file gets so many seconds of CPU time, and more for each MiB of it: a small one that takes long is made to.
+LEAST_CPU_SECONDS, CPU_SECONDS_OF_MIB, MOST_CPU_SECONDS = 60, 10, 600
 # One file may hold so many characters of text.
 MAXIMUM_TEXT = 256 * 1024 * 1024
 # One frame holds at most so many items.
 FRAME_ITEMS = 256
 LENGTH = struct.Struct("!I")
+
+
+def cpu_seconds(size: int) -> int:
+    """Return how long a file of so many bytes may take to read."""
+    return min(LEAST_CPU_SECONDS + CPU_SECONDS_OF_MIB * size // 2**20, MOST_CPU_SECONDS)
 
 
 class Item(msgspec.Struct, array_like=True):

@@ -13,7 +13,7 @@ import msgspec
 from django.conf import settings
 
 from datasets.conversion.formats import Format, Unreadable
-from datasets.conversion.items import CPU_SECONDS, LENGTH, Frame
+from datasets.conversion.items import LENGTH, Frame, cpu_seconds
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ async def frames(file: IO[bytes], format: Format, chunk_size: int, skip: int) ->
         env=ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )
     try:
-        async with aclosing(read_frames(process)) as stream:
+        async with aclosing(read_frames(process, cpu_seconds(os.fstat(file.fileno()).st_size))) as stream:
             async for frame in stream:
                 yield frame
     finally:
@@ -53,7 +53,7 @@ async def frames(file: IO[bytes], format: Format, chunk_size: int, skip: int) ->
         await process.communicate()
 
 
-async def read_frames(process: asyncio.subprocess.Process) -> AsyncGenerator[Frame, None]:
+async def read_frames(process: asyncio.subprocess.Process, seconds: int) -> AsyncGenerator[Frame, None]:
     assert process.stdout is not None  # noqa: S101 - it was asked for
     while True:
         try:
@@ -65,7 +65,7 @@ async def read_frames(process: asyncio.subprocess.Process) -> AsyncGenerator[Fra
         except TimeoutError:
             raise Unreadable(f"A part of the file takes more than {SILENCE_SECONDS} seconds to read.") from None
         except asyncio.IncompleteReadError:
-            raise Unreadable(reason_of_exit(await process.wait())) from None
+            raise Unreadable(reason_of_exit(await process.wait(), seconds)) from None
         if frame.failure:
             logger.info("a file cannot be imported: %s %s", frame.failure, frame.detail)
             raise Unreadable(frame.failure)
@@ -74,7 +74,7 @@ async def read_frames(process: asyncio.subprocess.Process) -> AsyncGenerator[Fra
             return
 
 
-def reason_of_exit(code: int) -> str:
+def reason_of_exit(code: int, seconds: int) -> str:
     if code in (-signal.SIGXCPU, -signal.SIGKILL):
-        return f"Reading the file takes more than {CPU_SECONDS} seconds, or too much memory."
+        return f"Reading the file takes more than {seconds} seconds, or too much memory."
     return "Reading the file takes too much memory, or crashes its reader."
