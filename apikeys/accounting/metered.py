@@ -5,6 +5,7 @@ record the call and, where limits apply, a reservation in the database, which se
 """
 
 import asyncio
+import contextlib
 import time
 from concurrent import futures
 from dataclasses import dataclass, field
@@ -17,10 +18,13 @@ from apikeys.accounting.admission import Decision, ReservationRequest, release_l
 from apikeys.accounting.ledger import Outcome, TokenSource
 from apikeys.accounting.recording import Usage, usage_batcher
 from apikeys.accounting.units import cost_micropoints
-from apikeys.errors import ApiError, ServiceUnavailable
+from apikeys.errors import ApiError, InvalidParameter, ServiceUnavailable
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.trace import Trace
+
+# A body of this size costs little, whatever is wrong with it.
+FREE_BODY_BYTES = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,3 +288,20 @@ class AsyncMeteredCall(MeteredCall):
             self._settle_when_decided(future, Outcome.CANCELLED)
             raise ServiceUnavailable
         self._take_decision(request, future)
+
+
+async def count_refused(caller: Caller, size: int) -> None:
+    """Count a request whose body is wrong, if to find that out was work: decoding a large one is not free.
+
+    Raise RateLimited or InsufficientQuota where the key's limits have no room for it.
+    """
+    policy = caller.policy
+    if size <= FREE_BODY_BYTES or policy is None or not policy.has_limits:
+        return
+    flight = InFlight(policy.key_id, caller.trace.abort)
+    try:
+        with contextlib.suppress(InvalidParameter):
+            async with AsyncMeteredCall(caller=caller, flight=flight):
+                raise InvalidParameter
+    finally:
+        flight.close()

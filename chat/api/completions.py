@@ -11,10 +11,11 @@ from django.http import HttpResponse
 from rest_framework.request import Request
 
 from apikeys.access.declarations import APP, GLOBAL_NAMING_APP, ApiCredential
+from apikeys.accounting.metered import count_refused
 from apikeys.api.limit_headers import limit_headers
 from apikeys.api.streams import EventStream
 from apikeys.api.views import AsyncApiView
-from apikeys.errors import ApiError, InternalError
+from apikeys.errors import ApiError, InternalError, InvalidParameter
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.listener import listener
 from apikeys.hot_path.trace import Trace
@@ -40,9 +41,13 @@ class CompletionsView(AsyncApiView):
 
     async def post(self, request: Request) -> HttpResponse | EventStream:
         http_request = request._request
-        body = payloads.parse_request(http_request.body)
         credential: ApiCredential = request.auth  # type: ignore[assignment]
         caller = self.caller_of(http_request, credential.policy)
+        try:
+            body = payloads.parse_request(http_request.body)
+        except InvalidParameter:
+            await count_refused(caller, len(http_request.body))
+            raise
         trace = caller.trace
         flight = InFlight(credential.policy.key_id, trace.abort)
         is_streaming = False

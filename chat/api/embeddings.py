@@ -8,6 +8,7 @@ from msgspec import Meta, Struct
 from rest_framework.request import Request
 
 from apikeys.access.declarations import GLOBAL, ApiCredential
+from apikeys.accounting.metered import count_refused
 from apikeys.api.bodies import decode
 from apikeys.api.limit_headers import limit_headers
 from apikeys.api.views import AsyncApiView
@@ -48,10 +49,14 @@ class EmbeddingsView(AsyncApiView):
 
     async def post(self, request: Request) -> HttpResponse:
         http_request = request._request
-        body = decode(http_request.body, DECODER)
-        texts = texts_of(body)
         credential: ApiCredential = request.auth  # type: ignore[assignment]
         caller = self.caller_of(http_request, credential.policy)
+        try:
+            body = decode(http_request.body, DECODER)
+            texts = texts_of(body)
+        except InvalidParameter:
+            await count_refused(caller, len(http_request.body))
+            raise
         trace = caller.trace
         flight = InFlight(credential.policy.key_id, trace.abort)
         try:

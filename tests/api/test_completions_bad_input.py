@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from apikeys.accounting.ledger import UsageRecord
+from apikeys.accounting.limits import Limit
 from chat.models import Conversation, Message
 from tests.conftest import Server
 from tests.support import factories
@@ -175,3 +176,25 @@ def test_nothing_of_a_refused_request_is_kept(server: Server, provider: FakeProv
         server.post(PATH, key, json={"messages": [USER], "chatId": "c", **fields})
     assert not Conversation.objects.filter(app=app).exists()
     assert not UsageRecord.objects.filter(key=api_key).exists()
+
+
+@pytest.mark.parametrize("path", [PATH, "/api/v1/embeddings"])
+def test_a_large_body_that_is_wrong_counts_for_the_rate(server: Server, provider: FakeProvider, path: str) -> None:
+    app = make_app(provider)
+    api_key, key = factories.make_key(app.team, app=app if path == PATH else None)
+    Limit.objects.create(team=app.team, key=api_key, measure="requests", period="minute", amount=2)
+    small = json.dumps({"messages": "hi", "input": 7})
+    for _ in range(3):
+        check_refusal(server.post(path, key, content=small), "invalid_parameter", param=any_param(path))
+    assert not UsageRecord.objects.filter(key=api_key).exists()
+    large = json.dumps({"messages": "hi", "input": 7, "x": "y" * 100_000})
+    for _ in range(2):
+        response = server.post(path, key, content=large)
+        check_refusal(response, "invalid_parameter", param=any_param(path))
+    record = UsageRecord.objects.get(pk=response.headers["x-request-id"])
+    assert (record.status, record.outcome, record.prompt_tokens, record.cost_micropoints) == (400, "failed", 0, 0)
+    check_refusal(server.post(path, key, content=large), "rate_limit_exceeded")
+
+
+def any_param(path: str) -> str:
+    return "messages" if path == PATH else "input"
