@@ -7,6 +7,7 @@ and slow readers in time, and connections in number. What is refused here has th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import struct
@@ -74,7 +75,6 @@ class Connection(asyncio.Protocol):
         # Nothing that comes is read any more.
         self.is_ending = False
         self.lingering_bytes = 0
-        self.is_first_head = True
         self.read_deadline = NEVER
         self.write_deadline = NEVER
         self.is_of_proxy = True
@@ -121,9 +121,8 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End it now. The system forgets what the client has not taken, where it would hold it for minutes."""
-        connection: socket.socket | None = self.transport.get_extra_info("socket")
-        if connection is not None:
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        with contextlib.suppress(OSError):
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
 
     def close(self) -> None:
@@ -151,8 +150,8 @@ class Connection(asyncio.Protocol):
             if self.lingering_bytes > LINGER_BYTES:
                 self.abort()
             return
-        if not self.buffer and self.exchange is None and not self.is_first_head:
-            self.read_deadline = self.loop.time() + settings.HEAD_SECONDS
+        if not self.buffer and self.exchange is None:
+            self.read_deadline = min(self.read_deadline, self.loop.time() + settings.HEAD_SECONDS)
         self.buffer += data
         self.read_on()
 
@@ -196,7 +195,7 @@ class Connection(asyncio.Protocol):
         return True
 
     def _begin(self, head: Head) -> None:
-        self.read_deadline, self.is_first_head = NEVER, False
+        self.read_deadline = NEVER
         if head.is_forwarded and not self.is_of_proxy:
             open_connections.warn_of_unknown_proxy(self)
         self.exchange = exchange = Exchange(self, head)
@@ -243,6 +242,8 @@ class Connection(asyncio.Protocol):
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.disconnect()
+        if self.transport.is_closing():
+            return
         if exchange is None or not exchange.is_begun:
             content = error.json()
             headers = {

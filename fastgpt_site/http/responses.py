@@ -97,7 +97,7 @@ async def send_whole(outgoing: OutgoingResponse, response: HttpResponse) -> None
 
 
 async def send_stream(outgoing: OutgoingResponse, response: EventStream) -> None:
-    """Send each piece as it comes. A comment breaks every silence; a reader that takes nothing is given up."""
+    """Send each piece as it comes, and a comment into every silence. The connection gives up readers that stall."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine always runs in one
     loop = asyncio.get_running_loop()
@@ -106,27 +106,18 @@ async def send_stream(outgoing: OutgoingResponse, response: EventStream) -> None
 
     async def send(piece: bytes, more: bool = True) -> None:
         nonlocal is_sending, last_sent
-        is_sending, last_sent = True, loop.time()
+        is_sending = True
         await outgoing.send({"type": "http.response.body", "body": piece, "more_body": more})
         is_sending, last_sent = False, loop.time()
 
     async def keep_awake() -> None:
-        while True:
-            # It sleeps no longer than either limit: a send may begin to stall in the meantime.
-            limit = min(settings.STREAM_STALL_SECONDS, response.silence_seconds)
-            await asyncio.sleep(max(last_sent + limit - loop.time(), 0.05 if not is_sending else 0.5))
+        # The flow ends a stream that is too old by itself, unless its reader holds it back.
+        while loop.time() - began <= settings.STREAM_MAX_SECONDS + settings.STREAM_STALL_SECONDS:
             quiet = loop.time() - last_sent
-            if is_sending and quiet >= settings.STREAM_STALL_SECONDS:
-                break
-            # The flow ends a stream that is too old by itself, unless its reader holds it back.
-            if loop.time() - began > settings.STREAM_MAX_SECONDS + settings.STREAM_STALL_SECONDS:
-                break
             if not is_sending and quiet >= response.silence_seconds:
-                try:
-                    async with asyncio.timeout(settings.STREAM_STALL_SECONDS):
-                        await send(response.comment)
-                except TimeoutError:
-                    break
+                await send(response.comment)
+            else:
+                await asyncio.sleep(max(response.silence_seconds - quiet, 0.5))
         outgoing.abort()
         task.cancel()
 
