@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 # Cron expressions have minute, hour, day, month and weekday; a sixth field is the second.
 SCHEDULE = {
-    "tell": "* * * * * */10",
+    "queue_deliveries": "* * * * * */10",
     "rescue": "* * * * * */10",
     "statistics": "* * * * *",
     "expiry": "7 * * * *",
@@ -32,8 +32,8 @@ SCHEDULE = {
 }
 
 
-@app.periodic(cron=SCHEDULE["tell"])
-@app.task(name="tell", lock="tell")
+@app.periodic(cron=SCHEDULE["queue_deliveries"])
+@app.task(name="queue_deliveries", lock="queue_deliveries")
 async def queue_deliveries(timestamp: int) -> None:
     for delivery_id in await sync_to_async(deliveries.prepare)():
         # `prepare` recognizes by this lock that a delivery is under way.

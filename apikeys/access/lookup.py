@@ -19,32 +19,33 @@ LOOKUP_CAPACITY = 5_000
 # One row for each digest that exists. A secret that an older pepper signed is found by that pepper's digest
 # and moved to the first one; the digest is compared again, since another process may have moved it meanwhile.
 LOOKUP_SQL = """
-WITH wanted AS (
+WITH requested AS (
     SELECT * FROM unnest(%(ordinals)s::int[], %(digests)s::bytea[], %(first_digests)s::bytea[])
-        AS wanted(ordinal, digest, first_digest)
+        AS requested(ordinal, digest, first_digest)
 ), moved AS (
-    UPDATE apikeys_keysecret AS secret SET digest = wanted.first_digest, pepper_id = %(pepper_id)s
-    FROM wanted
+    UPDATE apikeys_keysecret AS secret SET digest = requested.first_digest, pepper_id = %(pepper_id)s
+    FROM requested
     WHERE secret.digest = ANY (%(digests)s::bytea[])
-        AND secret.digest = wanted.digest AND wanted.digest <> wanted.first_digest
+        AND secret.digest = requested.digest AND requested.digest <> requested.first_digest
     RETURNING secret.id
 )
-SELECT DISTINCT ON (wanted.ordinal)
-    wanted.ordinal, key.id AS key_id, secret.id AS secret_id, key.team_id, key.owner_id, owner.username AS owner_name,
-    key.name, secret.last_four, key.app_id, key.can_name_app, key.revoked_at IS NOT NULL AS is_revoked,
+SELECT DISTINCT ON (requested.ordinal)
+    requested.ordinal, key.id AS key_id, secret.id AS secret_id, key.team_id, key.owner_id,
+    owner.username AS owner_name, key.name, secret.last_four, key.app_id, key.can_name_app,
+    key.revoked_at IS NOT NULL AS is_revoked,
     (key.disabled_at IS NOT NULL OR team.disabled_at IS NOT NULL OR NOT owner.is_active OR membership.id IS NULL)
         AS is_disabled,
     key.expires_at, secret.expires_at AS secret_expires_at, key.allowed_networks, key.allowed_endpoints,
     key.allowed_models,
     EXISTS (SELECT 1 FROM apikeys_limit AS a_limit
         WHERE a_limit.key_id = key.id OR (a_limit.key_id IS NULL AND a_limit.team_id = key.team_id)) AS has_limits
-FROM wanted
-JOIN apikeys_keysecret AS secret ON secret.digest = ANY (%(digests)s::bytea[]) AND secret.digest = wanted.digest
+FROM requested
+JOIN apikeys_keysecret AS secret ON secret.digest = ANY (%(digests)s::bytea[]) AND secret.digest = requested.digest
 JOIN apikeys_apikey AS key ON key.id = secret.key_id
 JOIN apikeys_team AS team ON team.id = key.team_id
 JOIN auth_user AS owner ON owner.id = key.owner_id
 LEFT JOIN apikeys_membership AS membership ON membership.team_id = key.team_id AND membership.user_id = key.owner_id
-ORDER BY wanted.ordinal
+ORDER BY requested.ordinal
 """
 
 

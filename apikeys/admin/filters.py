@@ -45,7 +45,7 @@ class YesFilter(SimpleListFilter):
 
 
 class ExpiringSoonFilter(YesFilter):
-    title, parameter_name, label = _("expiry"), "ends_soon", _("Within 30 days")
+    title, parameter_name, label = _("expiry"), "expires_soon", _("Within 30 days")
 
     def rows(self, queryset: Any) -> QuerySet[Any]:
         return expiring_soon(queryset)

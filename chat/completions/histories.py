@@ -42,26 +42,26 @@ class History:
 MAX_BYTES = 1024 * 1024
 
 SQL = f"""
-SELECT wanted.ordinal, message.role, message.content,
-    wanted.new_data_id IS NOT NULL AND EXISTS (
+SELECT requested.ordinal, message.role, message.content,
+    requested.new_data_id IS NOT NULL AND EXISTS (
         SELECT 1 FROM chat_message AS taken
-        WHERE taken.conversation_id = conversation.id AND taken.data_id = wanted.new_data_id) AS is_data_id_taken
+        WHERE taken.conversation_id = conversation.id AND taken.data_id = requested.new_data_id) AS is_data_id_taken
 FROM unnest(%s::int[], %s::text[], %s::text[], %s::int[], %s::text[])
-    AS wanted(ordinal, app_id, chat_id, row_limit, new_data_id)
+    AS requested(ordinal, app_id, chat_id, row_limit, new_data_id)
 CROSS JOIN LATERAL (
     -- The limit makes it a look-up for each, whatever the planner believes of the table's size.
-    SELECT id FROM chat_conversation WHERE app_id = wanted.app_id AND chat_id = wanted.chat_id LIMIT 1
+    SELECT id FROM chat_conversation WHERE app_id = requested.app_id AND chat_id = requested.chat_id LIMIT 1
 ) AS conversation
 LEFT JOIN LATERAL (
     SELECT id, role, content FROM (
         SELECT id, role, content, sum(octet_length(content::text)) OVER (ORDER BY id DESC) AS bytes FROM (
             SELECT id, role, content FROM chat_message
-            WHERE conversation_id = conversation.id ORDER BY id DESC LIMIT wanted.row_limit
+            WHERE conversation_id = conversation.id ORDER BY id DESC LIMIT requested.row_limit
         ) AS latest
     ) AS summed
     WHERE bytes <= {MAX_BYTES}
 ) AS message ON true
-ORDER BY wanted.ordinal, message.id
+ORDER BY requested.ordinal, message.id
 """  # noqa: S608 - built from a constant
 
 

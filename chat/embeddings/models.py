@@ -30,9 +30,9 @@ class ModelRequest:
 
 # Where several datasets have a model of one name, that of the oldest counts.
 SQL = """
-SELECT wanted.ordinal, vector_set.model, vector_set.dimension, vector_set.base_url, vector_set.encrypted_secret,
+SELECT requested.ordinal, vector_set.model, vector_set.dimension, vector_set.base_url, vector_set.encrypted_secret,
     vector_set.connect_seconds, vector_set.total_seconds, vector_set.price
-FROM unnest(%s::int[], %s::text[], %s::text[]) AS wanted(ordinal, team_id, name)
+FROM unnest(%s::int[], %s::text[], %s::text[]) AS requested(ordinal, team_id, name)
 CROSS JOIN LATERAL (
     SELECT vector_set.model, vector_set.dimension, provider.base_url, provider.encrypted_secret,
         provider.connect_seconds, provider.total_seconds, coalesce(price.prompt_micropoints, 0) AS price
@@ -40,7 +40,7 @@ CROSS JOIN LATERAL (
     JOIN datasets_vectorset AS vector_set ON vector_set.dataset_id = dataset.id
     JOIN chat_provider AS provider ON provider.id = vector_set.provider_id
     LEFT JOIN chat_price AS price ON price.provider_id = provider.id AND price.model = vector_set.model
-    WHERE dataset.team_id = wanted.team_id AND vector_set.model = wanted.name
+    WHERE dataset.team_id = requested.team_id AND vector_set.model = requested.name
     ORDER BY vector_set.id LIMIT 1
 ) AS vector_set
 """

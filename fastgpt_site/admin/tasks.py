@@ -71,7 +71,7 @@ def open_tasks(user: Any, team: Team | None) -> Iterable[Task]:
         keys = of(ApiKey)
         expiring = attention.expiring_soon(keys)
         found.append(
-            task(_("Keys that expire within 30 days"), expiring, "apikeys_apikey", "ends_soon", describe_expiry)
+            task(_("Keys that expire within 30 days"), expiring, "apikeys_apikey", "expires_soon", describe_expiry)
         )
         if not is_long(keys):
             idle = attention.unused_keys(keys).select_related("activity").order_by("created_at")
