@@ -75,6 +75,7 @@ def test_it_works():
         "8 requests a day, alert at 4",
         "7 left (used or reserved: 12%)",
         "1 requests, 42 tokens, 0.5 points",
+        f"<td>{record.status}</td><td>{record.get_outcome_display()}</td>",
         url(UsageRecord, "change", record.pk),
         url(Refusal, "change", refusal.pk),
         "wrong_key_kind",
