@@ -3,7 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-PROCESSES ?= 6
+PROCESSES ?= 4
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
 LOCK := --quiet --universal --generate-hashes --no-emit-index-url --no-header
@@ -25,8 +25,8 @@ help: ## Show what there is
 demo: $(DEMO) ## Start everything: database, model, server, and keys to try it with
 	@$(PY) manage.py quickstart
 
-# Each process of the tests has a database of its own. There are three to a core where there are two, since most of a
-# test's time is waiting: for servers to start, for limits to pass. Files keep the order that tests/conftest.py gives.
+# Each process of the tests has a database of its own. There are more of them than cores, since half of a test's time is
+# waiting: for servers to start, for limits to pass. Files keep the order that tests/conftest.py gives them.
 test: $(DEV) ## Run all tests
 	@$(PY) -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -15,6 +15,7 @@ import httpx2
 import pytest
 from django.conf import settings
 from django.contrib import admin
+from django.db import connection
 from django.utils import timezone, translation
 
 from apikeys.access.rules import EndpointRule
@@ -156,6 +157,8 @@ def django_db_setup() -> None:
 def database(django_test_environment: None, django_db_blocker: Any) -> Iterator[None]:
     """Open the database to every test. Their writes are committed, so that server processes see them."""
     with django_db_blocker.unblock():
+        # Tests that go past Django find it started.
+        connection.ensure_connection()
         yield
         close_batchers()
 
