@@ -1,4 +1,4 @@
-"""Attack the server: `python -m tests.attack [--only NAME]`. Exit code 1: something was not held."""
+"""Attack the server: `python -m tests.attack [--only NAME] [--behind PROXY]`. Exit code 1: something was not held."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 import time
 from dataclasses import dataclass
 
-from tests.attack.attacks import ATTACKS, Outcome
+from tests.attack.attacks import ATTACKS, NOT_BEHIND_A_PROXY, Outcome
+from tests.attack.proxies import PROXIES
 from tests.attack.target import CHAT, Bystanders, Target, running_target
 from tests.bench.load import BenchError
 
@@ -47,10 +48,13 @@ class Row:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.attack", description=__doc__)
     parser.add_argument("--only", action="append", choices=ATTACKS, metavar="NAME", help=f"of {', '.join(ATTACKS)}")
+    parser.add_argument("--behind", choices=PROXIES, help="with this proxy in front of the server")
     options = parser.parse_args()
+    # A proxy has bounds of its own on what does not reach the server.
+    names = [name for name in options.only or ATTACKS if not (options.behind and name in NOT_BEHIND_A_PROXY)]
     try:
-        with running_target() as target:
-            rows = [run(target, name) for name in options.only or ATTACKS]
+        with running_target(options.behind) as target:
+            rows = [run(target, name) for name in names]
     except BenchError as error:
         print(f"attack: {error}", file=sys.stderr)
         return 1

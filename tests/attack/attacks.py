@@ -372,3 +372,11 @@ ATTACKS: dict[str, Callable[[Target], Outcome]] = {
     "unknown keys": unknown_keys,
     "open streams of one key": open_streams_of_one_key,
 }
+# What the proxy answers itself, or takes on itself.
+NOT_BEHIND_A_PROXY = {
+    "trailers without end",
+    "requests sent ahead",
+    "half heads",
+    "more connections than allowed",
+    "odd requests",
+}

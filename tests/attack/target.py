@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from statistics import quantiles
 from typing import Any
 
+from tests.attack.proxies import running_proxy
 from tests.bench import machine
 from tests.bench.gateway import Gateway, running_gateway
 from tests.bench.machine import Process
@@ -27,9 +28,9 @@ LOGIN = "/admin/login/"
 # A file of some 20 KB that anybody may read.
 STATIC = "/static/admin/css/base.css"
 PROXY = "127.0.0.9"
-BYSTANDER = "127.0.0.1"
+BYSTANDER = "127.0.3.1"
 # The settings that the server has; all others are the defaults.
-SETTINGS = {"ENV_FILE": os.devnull, "TRUSTED_PROXIES": f"{PROXY}/32"}
+SETTINGS = {"ENV_FILE": os.devnull, "TRUSTED_PROXIES": f"{PROXY}/32,127.0.0.1/32"}
 # An attacker has a few addresses, and never that of a bystander.
 addresses = (f"127.1.{number // 250}.{number % 250 + 1}" for number in itertools.count(1))
 
@@ -43,10 +44,8 @@ class Target:
     # Of the second team, by the name of the field that a request has it in.
     foreign: dict[str, str] = field(default_factory=dict)
     app_id: str = ""
-
-    @property
-    def port(self) -> int:
-        return self.gateway.port
+    # Of the server, or of the proxy in front of it.
+    port: int = 0
 
     def rss_mib(self) -> float:
         return self.gateway.process.memory().rss / 1024
@@ -85,7 +84,7 @@ class Target:
 
 
 @contextmanager
-def running_target() -> Iterator[Target]:
+def running_target(behind: str | None = None) -> Iterator[Target]:
     for name in list(os.environ):
         # Nothing of a developer's shell reaches the server.
         if name in {"DATABASE_URL", "DATABASE_DIRECT_URL", "HTTPS", "ALLOWED_HOSTS"}:
@@ -97,9 +96,12 @@ def running_target() -> Iterator[Target]:
     upstream = Process([sys.executable, "-m", "tests.bench.upstream"], core=cores.rest)
     try:
         with running_gateway(cores, int(upstream.read_line())) as gateway:
-            target = Target(gateway)
+            target = Target(gateway, port=gateway.port)
             _seed(target)
-            yield target
+            with ExitStack() as stack:
+                if behind:
+                    target.port = stack.enter_context(running_proxy(behind, gateway.port))
+                yield target
     finally:
         upstream.stop()
 
@@ -172,7 +174,9 @@ class Bystanders:
         body = json.dumps({"messages": [{"role": "user", "content": "hi"}]})
         headers = {"Authorization": f"Bearer {self.target.keys['app key']}", "Content-Type": "application/json"}
         while not self._is_over.is_set():
-            connection = http.client.HTTPConnection(BYSTANDER, self.target.port, timeout=30)
+            connection = http.client.HTTPConnection(
+                "127.0.0.1", self.target.port, timeout=30, source_address=(BYSTANDER, 0)
+            )
             with suppress(OSError, http.client.HTTPException):
                 connection.connect()
                 while not self._is_over.wait(0.02):
