@@ -59,6 +59,8 @@ def test_a_client_that_leaves_in_the_middle(server: Server, provider: FakeProvid
     assert asked == ("user", question, "cancelled")
     assert answered[1].startswith("word0 ")
     assert answered[2] == "cancelled"
+    # To leave is no fault of the server.
+    assert "CancelledError" not in server.log()
 
 
 def test_a_client_that_leaves_before_the_answer(server: Server, provider: FakeProvider) -> None:
@@ -200,6 +202,7 @@ def test_a_server_told_to_end_records_what_is_open(provider: FakeProvider, tmp_p
         server.process.send_signal(signal.SIGTERM)
         # uvicorn ends by the signal that ended it, once everything is done.
         assert server.process.wait(60) in (0, -signal.SIGTERM)
+        assert "Traceback" not in server.log()
     connection.close()
     record = UsageRecord.objects.get(pk=request_id)
     assert record.outcome == Outcome.CANCELLED
