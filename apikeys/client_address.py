@@ -31,6 +31,11 @@ def address_of(request: HttpRequest) -> Address | None:
     return client_address(request.META.get("REMOTE_ADDR"), request.META.get("HTTP_X_FORWARDED_FOR", ""))
 
 
+def network_of(address: Address) -> str:
+    """Return what an address is counted as: whoever has one address of IPv6 has a whole /64 of them."""
+    return str(address if address.version == 4 else ipaddress.ip_network((address, 64), strict=False))
+
+
 def is_in(address: Address, networks: Iterable[Network]) -> bool:
     return any(address in network for network in networks if network.version == address.version)
 

@@ -217,7 +217,7 @@ class InvalidParameter(ApiError):
 
 
 class MalformedRequest(InvalidParameter):
-    """What was sent is not HTTP, or could be read in two ways."""
+    """The request is not valid HTTP, or two servers could read it differently."""
 
 
 class PathNotFound(ApiError):

@@ -19,7 +19,7 @@ from apikeys.client_address import Address, Network, is_in, parse_networks
 USER_AGENT = "fastgpt-site"
 # Servers commonly allow more (uvicorn 5 s), so a reused connection is rarely one that was just closed.
 KEEPALIVE_SECONDS = 4.0
-# Of an answer that nobody takes, about twice as much is held.
+# About twice as much of a response is buffered while nobody reads it.
 READ_BUFFER_BYTES = 16 * 1024
 # These settings name the private networks that may be called: for providers and webhooks, and for links.
 OUTBOUND, LINKS = "OUTBOUND_ALLOWED_NETWORKS", "LINK_ALLOWED_NETWORKS"

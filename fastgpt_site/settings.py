@@ -50,7 +50,7 @@ API_ROOTS = ("api/", "v1/")
 API_MAX_BODY_BYTES = env.int("API_MAX_BODY_BYTES", default=2 * 1024 * 1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = API_MAX_BODY_BYTES
 API_BODY_SECONDS = env.int("API_BODY_SECONDS", default=30)
-# Of a connection: the head of a request, silence between two requests, and how many of them one process takes.
+# Limits of connections: seconds for a request's head, seconds of silence between requests, and their number.
 HEAD_SECONDS = env.int("HEAD_SECONDS", default=10)
 KEEP_ALIVE_SECONDS = env.int("KEEP_ALIVE_SECONDS", default=75)
 MAX_CONNECTIONS = env.int("MAX_CONNECTIONS", default=10_000)

@@ -50,7 +50,7 @@ def _isolate() -> None:
     for name in setting_names():
         os.environ.pop(name, None)
     os.environ["ENV_FILE"] = os.devnull
-    os.environ["DATA_DIR"] = str(Path(os.environ.get("TEST_DATA_DIR") or _free_data_dir()).resolve())
+    os.environ["DATA_DIR"] = str(_free_data_dir())
 
 
 _isolate()

@@ -61,6 +61,7 @@ OPEN_TO: dict[str, dict[str, str]] = {
 # The modules that a completion runs through, from the socket to the ledger and back: see README.md.
 HOT_PATH = [
     "fastgpt_site/process/worker.py",
+    *(f"fastgpt_site/http/{name}.py" for name in ("bodies", "connection", "exchange", "heads", "open_connections")),
     *(f"fastgpt_site/http/{name}.py" for name in ("application", "request_body", "responses", "cors", "access_log")),
     *("fastgpt_site/http/errors.py", "fastgpt_site/observability/metrics.py", "fastgpt_site/observability/logs.py"),
     *(f"apikeys/{name}.py" for name in ("errors", "object_ids", "storable_text", "client_address", "encryption")),

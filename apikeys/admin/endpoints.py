@@ -189,11 +189,8 @@ class EndpointRuleAdmin(SuperusersOnly, HistoryRead, CheckedList):
     def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
         form = super().get_form(request, obj, change=change, **kwargs)
         # To change a rule, or to delete it, may open what it closed.
-        return (
-            form
-            if obj is None or reauthentication.is_recent(request)
-            else reauthentication.requires_reauthentication(form)
-        )
+        is_free = obj is None or reauthentication.is_recent(request)
+        return form if is_free else reauthentication.requires_reauthentication(form)
 
     def delete_view(self, request: HttpRequest, object_id: str, extra_context: Any = None) -> Any:
         if self.has_delete_permission(request) and not reauthentication.is_recent(request):

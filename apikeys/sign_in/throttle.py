@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import ipaddress
 import unicodedata
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -12,7 +11,7 @@ from typing import Any, ClassVar
 from django.conf import settings
 from django.db import connection, models
 
-from apikeys.client_address import Address
+from apikeys.client_address import Address, network_of
 
 # Each kind of count has so many rows and no more: names or addresses that share one by chance share its delay.
 SLOTS = 100_000
@@ -100,7 +99,7 @@ class Attempt:
     def __init__(self, name: str, address: Address | None) -> None:
         # Names are compared as Django compares them, and regardless of case.
         name = unicodedata.normalize("NFKC", name).casefold()
-        place = network_of(address)
+        place = network_of(address) if address else "unknown"
         self.slots = [slot_of(PAIR, f"{place} {name}"), slot_of(ADDRESS, place), slot_of(NAME, name)]
         # Those in which `count` counted it.
         self.counted: list[int] = []
@@ -124,13 +123,6 @@ class Attempt:
     def succeed(self) -> None:
         with connection.cursor() as cursor:
             cursor.execute(SUCCEED, {"slots": self.counted, "pair": self.slots[0]})
-
-
-def network_of(address: Address | None) -> str:
-    # Whoever has one address of IPv6 has a whole /64 of them.
-    if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
 
 
 def slot_of(kind: Allowance, text: str) -> int:

@@ -130,7 +130,7 @@ class Application(SyncHandler):
             elif not view_class.is_public():
                 await self.check_sender(scope, outgoing, view_class)
                 await body.read_into(content)
-            # What anybody may call has no use for a body.
+            # Public endpoints read no body.
             await self.serve_by_django(scope, outgoing, content)
 
 

@@ -8,25 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import socket
 import struct
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
-from apikeys.errors import (
-    ApiError,
-    HeadTooLarge,
-    HeadTooSlow,
-    InternalError,
-    TooManyConnections,
-)
+from apikeys.errors import ApiError, HeadTooLarge, HeadTooSlow, TooManyConnections
 from apikeys.hot_path.trace import Trace
 from fastgpt_site.http import access_log, heads
-from fastgpt_site.http.asgi_types import Message, Scope
 from fastgpt_site.http.bodies import ChunkedBody, SizedBody
+from fastgpt_site.http.exchange import STATUS_LINES, Exchange
 from fastgpt_site.http.heads import MAX_HEAD_BYTES, Head
 from fastgpt_site.http.open_connections import Room, open_connections
 from fastgpt_site.observability import metrics
@@ -34,8 +26,6 @@ from fastgpt_site.observability import metrics
 if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
-
-logger = logging.getLogger(__name__)
 
 # So much of a body is kept for a view that has not asked for it yet, and of the next request while one is answered.
 READ_AHEAD_BYTES = 64 * 1024
@@ -46,11 +36,6 @@ LINGER_BYTES = 16 * 1024 * 1024
 SHORT_LINGER_SECONDS = 1.0
 RESET = struct.pack("ii", 1, 0)
 NEVER = float("inf")
-STATUS_LINES = {
-    status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus if status >= 200
-}
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-WITHOUT_BODY = (204, 304)
 
 
 class Connection(asyncio.Protocol):
@@ -67,7 +52,7 @@ class Connection(asyncio.Protocol):
         self.buffer = bytearray()
         # The end of a head was searched for up to here.
         self.searched = 0
-        # What is still to come of the body.
+        # Reads the body that is still arriving; None when all of it is here.
         self.body: SizedBody | ChunkedBody | None = None
         self.exchange: Exchange | None = None
         self.is_writable = asyncio.Event()
@@ -78,7 +63,7 @@ class Connection(asyncio.Protocol):
         self.read_deadline = NEVER
         self.write_deadline = NEVER
         self.is_of_proxy = True
-        # What it is counted by among the open connections. Those of a proxy are not: their requests are.
+        # The address that it is counted by. Connections of a proxy are not counted: their requests are.
         self.holder: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -236,9 +221,9 @@ class Connection(asyncio.Protocol):
             self.read_deadline = self.loop.time() + seconds
             self.read_on()
 
-    def refuse(self, error: ApiError) -> None:
-        """Answer a request that could not be read, and end the connection."""
-        trace = Trace()
+    def refuse(self, error: ApiError, trace: Trace | None = None) -> None:
+        """Answer a request that could not be read, or in the place of the application, and end the connection."""
+        trace = trace or Trace()
         exchange, self.exchange = self.exchange, None
         if exchange is not None:
             exchange.disconnect()
@@ -257,7 +242,7 @@ class Connection(asyncio.Protocol):
             self.transport.write(STATUS_LINES[error.status] + lines.encode("latin1") + b"\r\n" + content)
             trace.error_code = error.error_code
             access_log.write_refused_connection(trace, error.status, self.client)
-            metrics.REFUSALS.labels(error.error_code).inc()
+            metrics.count_refusal(error.error_code)
         self.close_politely()
 
     def close_politely(self) -> None:
@@ -269,151 +254,3 @@ class Connection(asyncio.Protocol):
             self.transport.write_eof()
         self.transport.resume_reading()
         self.read_deadline = self.loop.time() + LINGER_SECONDS
-
-
-class Exchange:
-    """One request and its response, as ASGI has them."""
-
-    def __init__(self, connection: Connection, head: Head) -> None:
-        self.connection = connection
-        self.keeps_alive = head.keeps_alive
-        self.has_no_body = head.method == "HEAD"
-        self.expects_continue = head.expects_continue
-        self.pieces: list[bytes] = []
-        self.unread_bytes = 0
-        self.has_whole_body = False
-        self.is_body_told = False
-        self.is_gone = False
-        self.news = asyncio.Event()
-        # Of the response: its head was given, and all of it was written.
-        self.is_begun = False
-        self.is_answered = False
-        self.is_chunked = False
-        self.held_head = b""
-        self.missing_bytes: float = 0
-        self.scope: Scope = {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.3"},
-            "http_version": head.version,
-            "method": head.method,
-            "scheme": "http",
-            "path": head.path,
-            "raw_path": head.raw_path,
-            "query_string": head.query,
-            "root_path": "",
-            "headers": head.headers,
-            "client": connection.client,
-            "server": connection.server,
-            # ASGI has no message for it.
-            "abort": connection.abort,
-        }
-
-    async def run(self, app: Any) -> None:
-        try:
-            with open_connections.request_of(self.connection, self.scope):
-                await app(self.scope, self.receive, self.send)
-        except ApiError as error:
-            self.connection.refuse(error)
-        except asyncio.CancelledError:
-            # The server stops, or the client went.
-            self.connection.abort()
-            raise
-        except Exception:
-            logger.exception("a request failed outside of every view")
-            trace = self.scope.get("trace") or Trace()
-            self.connection.refuse(InternalError(trace.request_id))
-        finally:
-            self.connection.end_exchange(self)
-
-    def receive_body(self, piece: bytes, *, is_complete: bool) -> None:
-        if piece:
-            self.pieces.append(piece)
-            self.unread_bytes += len(piece)
-        self.has_whole_body = is_complete
-        self.news.set()
-
-    def disconnect(self) -> None:
-        self.is_gone = True
-        self.pieces.clear()
-        self.news.set()
-
-    async def receive(self) -> Message:
-        if self.expects_continue and not self.is_begun and not self.pieces:
-            self.expects_continue = False
-            self.connection.transport.write(CONTINUE)
-        while not (self.is_gone or self.is_answered):
-            if self.pieces or (self.has_whole_body and not self.is_body_told):
-                body = b"".join(self.pieces)
-                self.pieces.clear()
-                self.unread_bytes = 0
-                self.is_body_told = self.has_whole_body
-                if not self.has_whole_body:
-                    self.connection.read_on()
-                return {"type": "http.request", "body": body, "more_body": not self.has_whole_body}
-            self.news.clear()
-            await self.news.wait()
-        return {"type": "http.disconnect"}
-
-    async def send(self, message: Message) -> None:
-        """Write a part of the response. Wait first while the client has not taken what was written before."""
-        connection = self.connection
-        if not connection.is_writable.is_set():
-            await connection.is_writable.wait()
-        if self.is_gone:
-            return
-        if message["type"] == "http.response.start":
-            self._begin(message["status"], message["headers"])
-        elif not self.is_answered:
-            self._write_body(message.get("body", b""), is_last=not message.get("more_body", False))
-
-    def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self.is_begun = True
-        parts = [STATUS_LINES[status]]
-        has_length = False
-        for name, value in self.connection.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
-        for name, value in headers:
-            if b"\r" in value or b"\n" in value or b"\0" in value:
-                raise ValueError(f"the value of the header {name!r} has a line break")
-            if name.lower() == b"content-length":
-                has_length = True
-                self.missing_bytes = int(value)
-            parts += (name, b": ", value, b"\r\n")
-        self.has_no_body = self.has_no_body or status in WITHOUT_BODY
-        if self.has_no_body:
-            self.missing_bytes = 0
-        elif not has_length and self.scope["http_version"] == "1.1":
-            self.is_chunked = True
-            parts.append(b"transfer-encoding: chunked\r\n")
-        elif not has_length:
-            # The end of the connection is the end of the body.
-            self.keeps_alive, self.missing_bytes = False, NEVER
-        if self.connection.body is not None:
-            # What is still to come of the request is not waited for.
-            self.keeps_alive = False
-        if not self.keeps_alive:
-            parts.append(b"connection: close\r\n")
-        parts.append(b"\r\n")
-        head = b"".join(parts)
-        if has_length or self.has_no_body:
-            # The body follows at once: both are one write.
-            self.held_head = head
-        else:
-            self.connection.transport.write(head)
-
-    def _write_body(self, piece: bytes, *, is_last: bool) -> None:
-        if self.has_no_body:
-            piece = b""
-        if self.is_chunked:
-            framed = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
-            if is_last:
-                framed += b"0\r\n\r\n"
-        else:
-            self.missing_bytes -= len(piece)
-            if self.missing_bytes < 0 or (is_last and 0 < self.missing_bytes < NEVER):
-                raise ValueError("the body is not as long as its Content-Length says")
-            framed = self.held_head + piece
-            self.held_head = b""
-        if framed:
-            self.connection.transport.write(framed)
-        self.is_answered = is_last

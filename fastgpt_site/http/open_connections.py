@@ -7,7 +7,6 @@ the address that the proxy reports.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import resource
 import time
@@ -15,12 +14,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import Enum, auto
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 
-from apikeys.client_address import Address, client_address, is_in, trusted_proxies
+from apikeys.client_address import client_address, is_in, network_of, trusted_proxies
 from apikeys.errors import TooManyConnections
 from fastgpt_site.http.asgi_types import Scope
 from fastgpt_site.http.cors import header_of
@@ -59,9 +58,15 @@ class OpenConnections:
 
     @cached_property
     def most(self) -> int:
-        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        """How many there may be. The process's limit of open files is raised for them, as far as the system lets it."""
         most: int = settings.MAX_CONNECTIONS
-        return min(most, max(descriptors - RESERVED_DESCRIPTORS, 0) // 2)
+        needed = RESERVED_DESCRIPTORS + 2 * most
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft == resource.RLIM_INFINITY or soft >= needed:
+            return most
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(soft - RESERVED_DESCRIPTORS, 0) // 2
 
     def enter(self, connection: Connection) -> Room:
         """Take it in, until `leave`, and return whether there is room for it."""
@@ -75,9 +80,9 @@ class OpenConnections:
         if peer is None or is_in(peer, trusted_proxies()):
             return Room.ENOUGH
         connection.is_of_proxy = False
-        if not self._has_room(holder_of(peer)):
+        if not self._has_room(network_of(peer)):
             return Room.NONE
-        connection.holder = holder_of(peer)
+        connection.holder = network_of(peer)
         self.by_address[connection.holder] += 1
         return Room.ENOUGH
 
@@ -93,7 +98,7 @@ class OpenConnections:
             yield
             return
         reported = client_address(connection.client[0], header_of(scope, b"x-forwarded-for"))
-        holder = "unknown" if reported is None else holder_of(reported)
+        holder = "unknown" if reported is None else network_of(reported)
         if not self._has_room(holder):
             raise TooManyConnections
         self.by_address[holder] += 1
@@ -133,14 +138,6 @@ class OpenConnections:
         if time.monotonic() - self._warned_at >= WARN_SECONDS:
             self._warned_at = time.monotonic()
             logger.warning("connections are refused: %s allows %d", setting, most)
-
-
-@lru_cache(maxsize=4096)
-def holder_of(address: Address) -> str:
-    """Return what an address is counted as: a network of IPv6 belongs to one customer."""
-    if address.version == 6:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    return str(address)
 
 
 open_connections = OpenConnections()

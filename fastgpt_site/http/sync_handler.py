@@ -77,10 +77,12 @@ class SyncHandler(ASGIHandler):
         await signals.request_started.asend(sender=self.__class__, scope=scope)
         request, error_response = self.create_request(scope, body)
         response: HttpResponseBase = error_response if request is None else await self.run_get_response(request)
-        if isinstance(response, StreamingHttpResponse) and not response.is_async:
-            parts: list[bytes] = await sync_to_async(list)(response.streaming_content)  # type: ignore[call-arg]
-            response.streaming_content = each_of(parts)
-        await sync_to_async(response.close)()
+        try:
+            if isinstance(response, StreamingHttpResponse) and not response.is_async:
+                parts: list[bytes] = await sync_to_async(list)(response.streaming_content)  # type: ignore[call-arg]
+                response.streaming_content = each_of(parts)
+        finally:
+            await sync_to_async(response.close)()
         return response
 
     def create_request(self, scope: Any, body_file: Any) -> Any:

@@ -85,6 +85,10 @@ _first_byte = cache(FIRST_BYTE.labels)
 _tokens = cache(TOKENS.labels)
 
 
+def count_refusal(error_code: str) -> None:
+    _refusals(error_code).inc()
+
+
 def observe(trace: Trace, path: str, status: int | None, *, is_api: bool) -> None:
     """Count a response that has ended. Every request pays for this: some microseconds."""
     endpoint = trace.endpoint or site_part(path, is_api=is_api)
@@ -94,7 +98,7 @@ def observe(trace: Trace, path: str, status: int | None, *, is_api: bool) -> Non
         _requests(endpoint, status or GONE).inc()
     _duration(endpoint).observe(time.monotonic() - trace.started)
     if trace.error_code is not None:
-        _refusals(trace.error_code).inc()
+        count_refusal(trace.error_code)
     usage = trace.usage
     if usage is None:
         return

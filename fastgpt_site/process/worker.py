@@ -1,7 +1,6 @@
 """One server process: `python -m fastgpt_site.process.worker FD`, on a listening socket that the supervisor shares."""
 
 import os
-import resource
 import socket
 import sys
 
@@ -9,15 +8,12 @@ import uvicorn
 
 # A stopping server lets open requests end by themselves for so long.
 DRAIN_SECONDS = 10
-# What the system holds for a reader who takes nothing. It doubles the figure, for its own needs.
+# The kernel buffers this much for a client that reads nothing. Linux doubles the figure, for its own needs.
 SEND_BUFFER_BYTES = 128 * 1024
 
 
 def main(descriptor: int) -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fastgpt_site.settings")
-    # As many connections as the system lets it have: `open_connections` derives its bound from this.
-    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     config = uvicorn.Config(
         "fastgpt_site.asgi:application",
         lifespan="on",
