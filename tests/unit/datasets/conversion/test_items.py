@@ -351,3 +351,8 @@ def test_one_that_is_not_heard_to_its_end() -> None:
         file.write(content)
         file.seek(0)
         assert asyncio.run(hear_little(file)) > 0
+
+
+@pytest.mark.parametrize(("size", "seconds"), [(0, 60), (100_000, 60), (2**20, 70), (20 * 2**20, 260), (10**9, 600)])
+def test_the_time_of_a_file_fits_its_size(size: int, seconds: int) -> None:
+    assert items.cpu_seconds(size) == seconds
