@@ -1,11 +1,17 @@
 """The client address of a request, by one rule for access, logs and audit."""
 
+from __future__ import annotations
+
 import ipaddress
 from collections.abc import Iterable, Sequence
 from functools import cache, lru_cache
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.http import HttpRequest
+
+if TYPE_CHECKING:
+    from apikeys.hot_path.request import AsyncRequest
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -27,7 +33,7 @@ def client_address(remote: str | None, forwarded_for: str) -> Address | None:
     return address
 
 
-def address_of(request: HttpRequest) -> Address | None:
+def address_of(request: HttpRequest | AsyncRequest) -> Address | None:
     return client_address(request.META.get("REMOTE_ADDR"), request.META.get("HTTP_X_FORWARDED_FOR", ""))
 
 

@@ -46,7 +46,9 @@ class ApiError(APIException):
         if message is not None:
             self.message = message
         self.param = param
-        super().__init__(self.message, self.error_code)
+        # APIException would make a translatable text of it, which costs more than all the rest of a refusal.
+        Exception.__init__(self, self.message)
+        self.detail = self.message  # type: ignore[assignment]
         self.status_code = self.status
 
     def body(self) -> dict[str, Any]:
@@ -230,6 +232,14 @@ class MethodNotAllowed(ApiError):
     status, code, status_text = 405, 405, "methodNotAllowed"
     type, error_code = "invalid_request_error", "method_not_allowed"
     explanation = _("The endpoint exists, but not for this HTTP method. The message lists those that it takes.")
+
+    def __init__(self, method: str, allowed: list[str]) -> None:
+        named = ", ".join(name for name in allowed if name != "OPTIONS")
+        super().__init__(f"This endpoint answers {named}, not {method}.")
+        self.allowed = allowed
+
+    def headers(self) -> dict[str, str]:
+        return {"Allow": ", ".join(self.allowed)}
 
 
 class BodyTooSlow(ApiError):

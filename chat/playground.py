@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import msgspec
@@ -14,18 +15,20 @@ from django.conf import settings
 from django.contrib.auth import get_user
 from django.contrib.sessions.backends.db import SessionStore
 from django.core.exceptions import DisallowedHost
+from django.core.handlers.asgi import ASGIRequest
 from django.db import InterfaceError, OperationalError, connection
 from django.http import HttpRequest
-from rest_framework.request import Request
 
 from apikeys.access.authentication import StaffSessionAuthentication
 from apikeys.accounting.ledger import Outcome
-from apikeys.api.streams import EventStream
+from apikeys.accounting.metered import Caller
+from apikeys.api.answers import EventStream
 from apikeys.api.views import AsyncApiView
 from apikeys.errors import AppNotFound, InvalidParameter, RateLimited, ServiceUnavailable, SignInNeeded
 from apikeys.hot_path import in_flight
 from apikeys.hot_path.in_flight import InFlight
-from apikeys.hot_path.trace import trace_of
+from apikeys.hot_path.request import AsyncRequest
+from apikeys.hot_path.trace import attach
 from chat.api.completions import start_stream
 from chat.completions import request as payloads
 from chat.completions.app_snapshots import AppSnapshot, find_app
@@ -84,22 +87,23 @@ class PlaygroundView(AsyncApiView):
     http_method_names = ["post"]
 
     @classmethod
-    async def prepare(cls, request: HttpRequest) -> None:
-        trace_of(request).endpoint = cls.endpoint
-        if not hasattr(request, "session"):
+    async def prepare(cls, request: AsyncRequest) -> None:
+        if request.http_request is None:
+            http_request = ASGIRequest(request.make_scope(), BytesIO())
+            attach(http_request, request.trace)
             try:
-                request.get_host()
+                http_request.get_host()
             except DisallowedHost:
                 raise InvalidParameter("The request names a host that is not served here.") from None
-            request.user = await asyncio.to_thread(_authenticate, request)
+            http_request.user = await asyncio.to_thread(_authenticate, http_request)
+            request.http_request = http_request
 
-    async def post(self, request: Request) -> EventStream:
-        http_request = request._request
+    async def post(self, request: AsyncRequest) -> EventStream:
         user: Any = request.user
-        body = _without_chat(payloads.parse_request(http_request.body))
+        body = _without_chat(payloads.parse_request(request.body))
         if in_flight.count_of_user(user.pk) >= MAXIMUM_ANSWERS:
             raise RateLimited(f"You may have {MAXIMUM_ANSWERS} answers in progress at the same time.", 1)
-        caller = self.caller_of(http_request, None)
+        caller = Caller(request.trace, None, self.endpoint)
         # From here on a termination of the app's calls ends it, so that what is looked up below cannot be older.
         flight = InFlight(None, caller.trace.abort, user_id=user.pk)
         flight.app_id = body.appId

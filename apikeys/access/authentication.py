@@ -1,7 +1,7 @@
 """Authentication of callers: the holder of a key, or signed-in staff. `permissions` decides what they may do."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from django.http import HttpRequest
 from rest_framework.authentication import BaseAuthentication, SessionAuthentication
@@ -13,6 +13,7 @@ from apikeys.access.declarations import PUBLIC, ApiCredential
 from apikeys.access.policy import KeyPolicy, SiteRules
 from apikeys.errors import CsrfFailed, MalformedKey, MissingKey
 from apikeys.hot_path.listener import listener
+from apikeys.hot_path.request import AsyncRequest
 from apikeys.hot_path.trace import trace_of
 from apikeys.keys.crypto import Credential, parse_credential
 
@@ -21,19 +22,20 @@ from apikeys.keys.crypto import Credential, parse_credential
 class KeyOwner:
     """`request.user` of a call with a key. Not the Django user: what the owner may do never widens the key."""
 
+    is_authenticated: ClassVar = True
+    is_anonymous: ClassVar = False
+    is_active: ClassVar = True
+    is_staff: ClassVar = False
+    is_superuser: ClassVar = False
+
     pk: int
     username: str
-    is_authenticated: bool = True
-    is_anonymous: bool = False
-    is_active: bool = True
-    is_staff: bool = False
-    is_superuser: bool = False
 
     def has_perm(self, permission: str, obj: Any = None) -> bool:
         return False
 
 
-def credential_of(request: HttpRequest) -> Credential | None:
+def credential_of(request: HttpRequest | AsyncRequest) -> Credential | None:
     """Return the credential that the Authorization header carries; None without a header. Raise MalformedKey."""
     # Two headers arrive joined by a comma, which no credential contains.
     header = request.META.get("HTTP_AUTHORIZATION")
@@ -49,11 +51,11 @@ def credential_of(request: HttpRequest) -> Credential | None:
 class ApiKeyAuthentication(BaseAuthentication):
     """`Authorization: Bearer <key>` or `<key>-<appId>`. A bad header is refused; it never falls back to a session."""
 
-    def authenticate(self, request: Request) -> tuple[KeyOwner, ApiCredential] | None:
+    def authenticate(self, request: Request | AsyncRequest) -> tuple[KeyOwner, ApiCredential] | None:
         view = request.parser_context["view"]
         if view.staff_permission is PUBLIC:
             return None
-        http_request: HttpRequest = request._request
+        http_request: HttpRequest | AsyncRequest = request._request
         found = getattr(http_request, "api_credential", None)
         if found is None:
             credential = credential_of(http_request)
@@ -67,19 +69,18 @@ class ApiKeyAuthentication(BaseAuthentication):
         return KeyOwner(found.policy.owner_id, found.policy.owner_name), found
 
     @staticmethod
-    async def prepare(http_request: HttpRequest) -> ApiCredential:
+    async def prepare(request: AsyncRequest) -> ApiCredential:
         """Look the key up without a thread, so that `authenticate` has nothing left to wait for.
 
         Only views that take nothing but keys may call it. Raise an AuthenticationError, or ServiceUnavailable.
         """
-        credential = credential_of(http_request)
+        credential = credential_of(request)
         if credential is None:
             raise MissingKey
         generation = listener.generation
         rules = await lookup.site_rules()
         policy = await lookup.find_policy(credential.key, rules)
-        found = _make_credential(http_request, credential, policy, rules, generation)
-        http_request.api_credential = found  # type: ignore[attr-defined]
+        found = request.api_credential = _make_credential(request, credential, policy, rules, generation)
         return found
 
     def authenticate_header(self, request: Request) -> str:
@@ -87,16 +88,16 @@ class ApiKeyAuthentication(BaseAuthentication):
 
 
 def _make_credential(
-    http_request: HttpRequest, credential: Credential, policy: KeyPolicy, rules: SiteRules, generation: int
+    request: HttpRequest | AsyncRequest, credential: Credential, policy: KeyPolicy, rules: SiteRules, generation: int
 ) -> ApiCredential:
-    trace_of(http_request).policy = policy
+    trace_of(request).policy = policy
     return ApiCredential(policy, credential.app_id, rules, generation)
 
 
 class StaffSessionAuthentication(SessionAuthentication):
     """Staff signed in to the admin, at endpoints that name a permission for them. CSRF is checked as usual."""
 
-    def authenticate(self, request: Request) -> tuple[Any, None] | None:
+    def authenticate(self, request: Request | AsyncRequest) -> tuple[Any, None] | None:
         view = request.parser_context["view"]
         if not isinstance(view.staff_permission, str):
             return None

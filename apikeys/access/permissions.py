@@ -19,6 +19,7 @@ from apikeys.errors import (
     StaffNotAllowed,
     WrongKeyKind,
 )
+from apikeys.hot_path.request import AsyncRequest
 from apikeys.keys.kinds import AccessKind
 
 # FastGPT's own sentence, which its users search for.
@@ -29,7 +30,7 @@ GLOBAL_KEY_NEEDED = "An app key can only talk to its own app. This endpoint need
 class EndpointAccess(BasePermission):
     """Allows a call if the endpoint's declaration, the rule that lowers it and the key's own lists all do."""
 
-    def has_permission(self, request: Request, view: Any) -> bool:
+    def has_permission(self, request: Request | AsyncRequest, view: Any) -> bool:
         if view.staff_permission is PUBLIC:
             return True
         if isinstance(request.auth, ApiCredential):
@@ -41,10 +42,10 @@ class EndpointAccess(BasePermission):
         return True
 
     @staticmethod
-    def check_key(http_request: HttpRequest, credential: ApiCredential, view: Any) -> None:
+    def check_key(request: HttpRequest | AsyncRequest, credential: ApiCredential, view: Any) -> None:
         policy = credential.policy
         if policy.allowed_networks:
-            address = address_of(http_request)
+            address = address_of(request)
             if address is None or not is_in(address, policy.allowed_networks):
                 raise AddressNotAllowed
         if not may_call(policy, view, credential.rules.denied_kinds):

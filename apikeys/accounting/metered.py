@@ -35,7 +35,10 @@ class Caller:
     # It is None for signed-in staff, who have no limits and whose calls are charged to no key.
     policy: KeyPolicy | None
     endpoint: str
-    client_address: str | None
+
+    @property
+    def client_address(self) -> str | None:
+        return self.trace.client_address
 
     @property
     def request_id(self) -> str:

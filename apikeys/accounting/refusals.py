@@ -104,7 +104,7 @@ batcher: Batcher[Refused, None] = Batcher("refusals", _write, capacity=1_000)
 sampler = Sampler()
 
 
-def keep(trace: Trace, client_address: str | None) -> None:
+def keep(trace: Trace) -> None:
     """Keep what this request's answer refused, or let it be counted by one that is kept. Nobody waits for it."""
     refusal, policy, decision = trace.refusal, trace.policy, trace.decision
     if refusal is None or refusal.status >= 500 or (policy is None and trace.endpoint in NO_ENDPOINTS):
@@ -129,7 +129,7 @@ def keep(trace: Trace, client_address: str | None) -> None:
         limits=[msgspec.structs.asdict(limit) for limit in decision.limits] if decision else None,
         refused_by=decision.refused_by if decision else None,
         sample_weight=sample_weight,
-        client_address=client_address,
+        client_address=trace.client_address,
         reused_secret_id=policy.secret_id if policy and is_reuse else None,
     )
     try:

@@ -8,7 +8,6 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.db import connection
 from django.http import HttpRequest, HttpResponse
-from django.http.response import HttpResponseBase
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
@@ -20,10 +19,11 @@ from apikeys.access.authentication import ApiKeyAuthentication
 from apikeys.access.declarations import PUBLIC, ApiCredential, Public, team_id_of
 from apikeys.access.policy import KeyPolicy
 from apikeys.accounting.metered import Caller, MeteredCall
+from apikeys.api.answers import Answer, EventStream
 from apikeys.api.limit_headers import limit_headers
-from apikeys.client_address import address_of
 from apikeys.errors import ApiError, HttpsRequired, MethodNotAllowed
 from apikeys.hot_path.listener import listener
+from apikeys.hot_path.request import AsyncRequest
 from apikeys.hot_path.trace import trace_of
 from apikeys.keys.kinds import AccessKind
 
@@ -98,11 +98,7 @@ class ApiView(APIView):
             self._reserve(request._request, auth.policy)
 
     def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> NoReturn:
-        raise MethodNotAllowed(f"This endpoint answers {', '.join(self.methods)}, not {request.method}.")
-
-    @property
-    def methods(self) -> list[str]:
-        return [method for method in self.allowed_methods if method != "OPTIONS"]
+        raise MethodNotAllowed(request.method, self.allowed_methods)
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         final = super().finalize_response(request, response, *args, **kwargs)
@@ -116,16 +112,11 @@ class ApiView(APIView):
             except ApiError as error:
                 # A call that cannot be recorded gets no answer.
                 final = super().finalize_response(request, self.handle_exception(error), *args, **kwargs)
-        if response.status_code == 405:
-            final["Allow"] = ", ".join(self.allowed_methods)
         return final
 
-    def caller_of(self, request: HttpRequest, policy: KeyPolicy | None) -> Caller:
-        address = address_of(request)
-        return Caller(trace_of(request), policy, self.endpoint, None if address is None else str(address))
-
     def _metered_call(self, request: HttpRequest, policy: KeyPolicy) -> MeteredCall:
-        return MeteredCall(caller=self.caller_of(request, policy), started=trace_of(request).started)
+        trace = trace_of(request)
+        return MeteredCall(caller=Caller(trace, policy, self.endpoint), started=trace.started)
 
     def _reserve(self, request: HttpRequest, policy: KeyPolicy) -> None:
         call, trace = self._metered_call(request, policy), trace_of(request)
@@ -140,35 +131,20 @@ class ApiView(APIView):
 class AsyncApiView(ApiView):
     """Base of the endpoints on the hot path: the same decisions by the same objects, and no thread touched.
 
-    A subclass's handlers are coroutines. It asks the limits and records its usage itself.
+    The entry point calls `prepare` and then `answer`, with a request of its own kind. A subclass's handlers are
+    coroutines, and return an Answer or an EventStream. It asks the limits and records its usage itself.
     """
 
     asks_limits_first = False
 
-    async def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:  # type: ignore[override]
-        self.args, self.kwargs, self.headers = args, kwargs, {}
-        drf_request = self.initialize_request(request, *args, **kwargs)
-        self.request = drf_request
-        response: HttpResponseBase
-        try:
-            await self.prepare(request)
-            self.initial(drf_request, *args, **kwargs)
-            response = await self.handler_of(request)(drf_request, *args, **kwargs)
-        except Exception as error:  # noqa: BLE001 - the exception handler has a response to every one of them
-            response = self.handle_exception(error)
-            if response.status_code == 405:
-                response["Allow"] = ", ".join(self.allowed_methods)
-        return response
-
     @classmethod
-    async def prepare(cls, request: HttpRequest) -> None:
+    async def prepare(cls, request: AsyncRequest) -> None:
         """Look the key up, unless what is known of it still holds. The entry point asks before it reads a body.
 
         Bodies take their time, so it is asked once more when one has come: a key may have been revoked meanwhile.
         Raise what `ApiKeyAuthentication` raises for a header that is missing, malformed or of no key.
         """
-        known: ApiCredential | None = getattr(request, "api_credential", None)
-        trace_of(request).endpoint = cls.endpoint
+        known = request.api_credential
         # A silent listener announces no change, and a change may come while the key is looked up.
         is_stale = known is None or not listener.is_alive
         for _ in range(LOOKUPS):
@@ -177,10 +153,23 @@ class AsyncApiView(ApiView):
             known = await ApiKeyAuthentication.prepare(request)
             is_stale = False
 
-    def handler_of(self, request: HttpRequest) -> Callable[..., Awaitable[HttpResponseBase]]:
-        name = (request.method or "").lower()
+    async def answer(self, request: AsyncRequest) -> Answer | EventStream:
+        """Decide on a request whose body has come, and answer it. Raise ApiError."""
+        await self.prepare(request)
+        for authentication in self.get_authenticators():
+            found = authentication.authenticate(request)  # type: ignore[arg-type]
+            if found is not None:
+                request.user, request.auth = found
+                break
+        if request.auth is None:
+            request.trace.user_id = request.user.pk
+        self.check_permissions(request)  # type: ignore[arg-type]
+        return await self.handler_of(request)(request)
+
+    def handler_of(self, request: AsyncRequest) -> Callable[[AsyncRequest], Awaitable[Answer | EventStream]]:
+        name = request.method.lower()
         is_known = name in self.http_method_names
-        handler: Callable[..., Awaitable[HttpResponseBase]] = getattr(
+        handler: Callable[[AsyncRequest], Awaitable[Answer | EventStream]] = getattr(
             self, name if is_known else "http_method_not_allowed", self.http_method_not_allowed
         )
         return handler

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from django.http import HttpRequest
 
+from apikeys.client_address import address_of
 from apikeys.object_ids import new_object_id
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from apikeys.accounting.admission import Decision, ReservationRequest
     from apikeys.accounting.recording import Usage
     from apikeys.errors import ApiError
+    from apikeys.hot_path.request import AsyncRequest
 
 
 class Trace:
@@ -22,6 +24,7 @@ class Trace:
 
     __slots__ = (
         "abort",
+        "client_address",
         "decision",
         "endpoint",
         "error_code",
@@ -35,7 +38,8 @@ class Trace:
         "user_id",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, client_address: str | None = None) -> None:
+        self.client_address = client_address
         self.request_id = new_object_id()
         self.started = time.monotonic()
         self.endpoint: str | None = None
@@ -63,14 +67,15 @@ class Trace:
         return round((time.monotonic() - self.started) * 1000)
 
 
-def trace_of(request: HttpRequest) -> Trace:
-    # A request that did not come through the ASGI entry point has no trace yet.
+def trace_of(request: HttpRequest | AsyncRequest) -> Trace:
+    # A request that did not come through a connection of the server has no trace yet.
     trace: Trace | None = getattr(request, "trace", None)
     if trace is None:
-        trace = Trace()
+        address = address_of(request)
+        trace = Trace(None if address is None else str(address))
         attach(request, trace)
     return trace
 
 
-def attach(request: HttpRequest, trace: Trace) -> None:
-    request.trace = trace  # type: ignore[attr-defined]
+def attach(request: HttpRequest | AsyncRequest, trace: Trace) -> None:
+    request.trace = trace  # type: ignore[union-attr]

@@ -7,17 +7,16 @@ from contextlib import aclosing
 from typing import Any
 
 import msgspec
-from django.http import HttpResponse
-from rest_framework.request import Request
 
 from apikeys.access.declarations import APP, GLOBAL_NAMING_APP, ApiCredential
-from apikeys.accounting.metered import count_refused
+from apikeys.accounting.metered import Caller, count_refused
+from apikeys.api.answers import Answer, EventStream
 from apikeys.api.limit_headers import limit_headers
-from apikeys.api.streams import EventStream
 from apikeys.api.views import AsyncApiView
 from apikeys.errors import ApiError, InternalError, InvalidParameter
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.listener import listener
+from apikeys.hot_path.request import AsyncRequest
 from apikeys.hot_path.trace import Trace
 from chat.completions import openai_objects
 from chat.completions import request as payloads
@@ -39,16 +38,15 @@ class CompletionsView(AsyncApiView):
     api_key_access = frozenset({APP, GLOBAL_NAMING_APP})
     staff_permission = None
 
-    async def post(self, request: Request) -> HttpResponse | EventStream:
-        http_request = request._request
+    async def post(self, request: AsyncRequest) -> Answer | EventStream:
         credential: ApiCredential = request.auth  # type: ignore[assignment]
-        caller = self.caller_of(http_request, credential.policy)
+        trace = request.trace
+        caller = Caller(trace, credential.policy, self.endpoint)
         try:
-            body = payloads.parse_request(http_request.body)
+            body = payloads.parse_request(request.body)
         except InvalidParameter:
-            await count_refused(caller, len(http_request.body))
+            await count_refused(caller, len(request.body))
             raise
-        trace = caller.trace
         flight = InFlight(credential.policy.key_id, trace.abort)
         is_streaming = False
         try:
@@ -74,7 +72,7 @@ class CompletionsView(AsyncApiView):
                 return app
 
     @staticmethod
-    async def respond(completion: Completion, trace: Trace) -> HttpResponse | EventStream:
+    async def respond(completion: Completion, trace: Trace) -> Answer | EventStream:
         try:
             if completion.request.stream:
                 return await start_stream(completion, trace)
@@ -82,7 +80,7 @@ class CompletionsView(AsyncApiView):
         finally:
             if trace.decision is not None:
                 trace.headers += limit_headers(trace.decision)
-        return HttpResponse(msgspec.json.encode(build_body(completion)), content_type="application/json")
+        return Answer(msgspec.json.encode(build_body(completion)))
 
 
 def build_body(completion: Completion) -> dict[str, Any]:
@@ -133,7 +131,7 @@ async def stream_events(
     async with aclosing(texts):
         try:
             if not first.done():
-                yield EventStream.comment + form.steps()
+                yield EventStream.COMMENT + form.steps()
             opening = await first
             yield form.opening() + form.texts(opening or [])
             async for more in texts:

@@ -3,17 +3,17 @@
 from typing import Annotated, Literal
 
 import msgspec
-from django.http import HttpResponse
 from msgspec import Meta, Struct
-from rest_framework.request import Request
 
 from apikeys.access.declarations import GLOBAL, ApiCredential
-from apikeys.accounting.metered import count_refused
+from apikeys.accounting.metered import Caller, count_refused
+from apikeys.api.answers import Answer
 from apikeys.api.bodies import decode
 from apikeys.api.limit_headers import limit_headers
 from apikeys.api.views import AsyncApiView
 from apikeys.errors import InvalidParameter, ModelNotAllowed
 from apikeys.hot_path.in_flight import InFlight
+from apikeys.hot_path.request import AsyncRequest
 from apikeys.storable_text import storable
 from chat.embeddings.calls import EmbeddingCall
 from chat.embeddings.models import TeamModel, find_model
@@ -47,17 +47,16 @@ class EmbeddingsView(AsyncApiView):
     api_key_access = frozenset({GLOBAL})
     staff_permission = None
 
-    async def post(self, request: Request) -> HttpResponse:
-        http_request = request._request
+    async def post(self, request: AsyncRequest) -> Answer:
         credential: ApiCredential = request.auth  # type: ignore[assignment]
-        caller = self.caller_of(http_request, credential.policy)
+        trace = request.trace
+        caller = Caller(trace, credential.policy, self.endpoint)
         try:
-            body = decode(http_request.body, DECODER)
+            body = decode(request.body, DECODER)
             texts = texts_of(body)
         except InvalidParameter:
-            await count_refused(caller, len(http_request.body))
+            await count_refused(caller, len(request.body))
             raise
-        trace = caller.trace
         flight = InFlight(credential.policy.key_id, trace.abort)
         try:
             model = await self.model_of(credential, body)
@@ -69,7 +68,7 @@ class EmbeddingsView(AsyncApiView):
             flight.close()
             if trace.decision is not None:
                 trace.headers += limit_headers(trace.decision)
-        return HttpResponse(build_body(call), content_type="application/json")
+        return Answer(build_body(call))
 
     @staticmethod
     async def model_of(credential: ApiCredential, body: EmbeddingRequest) -> TeamModel:

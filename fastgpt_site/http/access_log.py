@@ -3,33 +3,24 @@
 import re
 from typing import Any
 
-from apikeys.client_address import client_address
 from apikeys.hot_path.trace import Trace
 from apikeys.keys.crypto import PATTERN
-from fastgpt_site.http.asgi_types import Scope
-from fastgpt_site.http.cors import header_of
 from fastgpt_site.observability.logs import access_logger
 
 # Somebody may have put a key into the path, of whatever system: a long word with digits that is no id of ours.
 LOOKS_LIKE_A_KEY = re.compile(r"(?<![\w-])(?![0-9a-f]{24}(?![\w-]))(?=[\w-]*\d)[\w-]{20,}")
 
 
-def client_of(scope: Scope) -> str | None:
-    remote = scope.get("client")
-    address = client_address(remote[0] if remote else None, header_of(scope, b"x-forwarded-for"))
-    return None if address is None else str(address)
-
-
-def write(scope: Scope, trace: Trace, status: int | None, client: str | None, *, is_api: bool, is_gone: bool) -> None:
+def write(method: str, path: str, trace: Trace, status: int | None, *, is_api: bool, is_gone: bool) -> None:
     fields: dict[str, Any] = {
         "request_id": trace.request_id,
-        "method": scope["method"],
-        "path": _path(scope["path"], trace, is_api=is_api),
+        "method": method,
+        "path": _path(path, trace, is_api=is_api),
         "endpoint": trace.endpoint,
         "key_id": trace.key_id,
         "status": status,
         "duration_ms": trace.elapsed_ms,
-        "client": client,
+        "client": trace.client_address,
     }
     if trace.error_code:
         fields["error"] = trace.error_code

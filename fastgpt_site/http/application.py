@@ -1,4 +1,4 @@
-"""The ASGI application: Django's handler, and a short way past it for the views of the hot path.
+"""The application: Django's handler, and a short way past it for the views of the hot path.
 
 An async API view needs no middleware, no signals, and no thread while it waits. It is called directly, with what it
 does need: its body (bounded in bytes and time), its client's disconnect, an end for readers that stall, its headers.
@@ -7,7 +7,6 @@ goes to the disk as it comes, and only when its caller is known to be allowed to
 """
 
 import asyncio
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import lru_cache
 from io import BytesIO
@@ -18,15 +17,16 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIRequest
 from django.urls import Resolver404, get_resolver
 
+from apikeys.api.answers import EventStream
 from apikeys.api.views import ApiView, AsyncApiView
-from apikeys.client_address import client_address, is_in, trusted_proxies
 from apikeys.errors import ApiError, HttpsRequired, InvalidParameter
-from apikeys.hot_path.trace import Trace, attach
-from fastgpt_site.http.asgi_types import Receive, Scope, Send
+from apikeys.hot_path.request import AsyncRequest
+from fastgpt_site.http.asgi_types import Scope
 from fastgpt_site.http.cors import preflight
 from fastgpt_site.http.errors import respond
-from fastgpt_site.http.request_body import BodyReader, ClientGone, SmallBodies
-from fastgpt_site.http.responses import OutgoingResponse, send_whole, serve_until_gone
+from fastgpt_site.http.exchange import ClientGone, Exchange
+from fastgpt_site.http.request_body import BodyReader, SmallBodies, read_body
+from fastgpt_site.http.responses import OutgoingResponse, answer_of
 from fastgpt_site.http.sync_handler import SyncHandler
 from fastgpt_site.http.uploads import UPLOAD_MEMORY_BYTES, Uploads
 from fastgpt_site.process import lifespan
@@ -45,90 +45,97 @@ class Application(SyncHandler):
         self.uploads = Uploads()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "lifespan":
-            await lifespan.run(receive, send, self.open_requests)
-            return
+        """Begin and end with the server process, as ASGI has it. Requests come by `serve`."""
+        assert scope["type"] == "lifespan"  # noqa: S101 - the connection hands over nothing else
+        await lifespan.run(receive, send, self.open_requests)
+
+    async def serve(self, exchange: Exchange) -> None:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine always runs in one
         self.open_requests.add(task)
+        outgoing = OutgoingResponse(exchange)
+        head = exchange.head
         try:
-            await self.serve(scope, receive, send)
-        finally:
-            self.open_requests.discard(task)
-
-    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["trace"] = trace = Trace()
-        outgoing = OutgoingResponse(scope, send, trace)
-        drop_forged_scheme(scope)
-        body = BodyReader(scope, receive)
-        try:
-            if scope["query_string"].count(b"&") >= MAX_QUERY_FIELDS:
+            if head.query.count(b"&") >= MAX_QUERY_FIELDS:
                 raise InvalidParameter(f"The query has more than {MAX_QUERY_FIELDS} fields.")
-            view_class, view = api_view(scope["path"])
-            if outgoing.is_api and scope["method"] == "OPTIONS":
-                await send_whole(outgoing, preflight(scope))
+            view_class = api_view_class(head.path)
+            if outgoing.is_api and head.method == "OPTIONS":
+                await outgoing.send_answer(preflight(head.headers))
             elif issubclass(view_class, AsyncApiView):
-                await self.serve_hot(scope, body, receive, outgoing, view_class, view)
-            elif view_class.takes_file and scope["method"] == "POST":
-                await self.serve_upload(scope, body, outgoing, view_class)
+                await self.serve_hot(exchange, outgoing, view_class, task)
+            elif view_class.takes_file and head.method == "POST":
+                await self.serve_upload(exchange, outgoing, view_class)
             else:
-                await self.serve_sync(scope, body, outgoing, view_class)
-        except ApiError as error:
-            # Only the body and its sender raise these: what a view raises is answered by its own exception handler.
-            await send_whole(outgoing, respond(error, trace))
+                await self.serve_sync(exchange, outgoing, view_class)
         except ClientGone:
-            outgoing.is_gone = True
+            exchange.is_gone = True
         except asyncio.CancelledError:
-            outgoing.is_gone = True
+            exchange.is_gone = True
             raise
+        except ApiError as error:
+            await outgoing.send_answer(answer_of(respond(error, exchange.trace)))
         finally:
             outgoing.end()
+            self.open_requests.discard(task)
 
     async def serve_hot(
-        self,
-        scope: Scope,
-        body: BodyReader,
-        receive: Receive,
-        outgoing: OutgoingResponse,
-        view_class: type[AsyncApiView],
-        view: Any,
+        self, exchange: Exchange, outgoing: OutgoingResponse, view_class: type[AsyncApiView], task: asyncio.Task[Any]
     ) -> None:
-        # The key is looked up before a body is read, so that nobody without a key fills the memory.
-        content = BytesIO()
-        request = ASGIRequest(scope, content)
-        attach(request, outgoing.trace)
-        if settings.SECURE_SSL_REDIRECT and not request.is_secure():
+        """Answer without Django's handler. The task is cancelled as soon as the client goes away."""
+        head, trace = exchange.head, exchange.trace
+        trace.endpoint = view_class.endpoint
+        trace.abort = exchange.abort
+        if settings.SECURE_SSL_REDIRECT and not is_secure(exchange):
             raise HttpsRequired
-        await view_class.prepare(request)
-        await body.read_into(content)
-        await serve_until_gone(request, view, receive, outgoing)
+        view = view_class()
+        request = AsyncRequest(head.method, meta_of(exchange), trace, view, lambda: exchange.scope)
+        try:
+            # The key is looked up before a body is read, so that nobody without a key fills the memory.
+            await view.prepare(request)
+            request.body = await read_body(exchange)
+            exchange.on_gone = task.cancel
+            answer = await view.answer(request)
+            if isinstance(answer, EventStream):
+                await outgoing.send_stream(answer)
+            else:
+                await outgoing.send_answer(answer)
+        except asyncio.CancelledError:
+            # It was cancelled because the client went: the request ends here. A cancellation by the server goes on.
+            if not exchange.is_gone or task.uncancel() > 0:
+                raise
+        except ClientGone:
+            raise
+        except Exception as error:
+            if exchange.is_begun:
+                raise
+            await outgoing.send_answer(answer_of(respond(error, trace)))
+        finally:
+            exchange.on_gone = exchange.on_second = None
 
-    async def serve_upload(
-        self, scope: Scope, body: BodyReader, outgoing: OutgoingResponse, view_class: type[ApiView]
-    ) -> None:
+    async def serve_upload(self, exchange: Exchange, outgoing: OutgoingResponse, view_class: type[ApiView]) -> None:
         # The caller is checked before a body is read, so that nobody without a right to it fills the disk.
-        team_id = await self.check_sender(scope, outgoing, view_class)
+        scope = scope_of(exchange)
+        team_id = await self.check_sender(scope, view_class)
         with ExitStack() as held:
             held.enter_context(self.uploads.reserve(team_id))
             content = held.enter_context(SpooledTemporaryFile(UPLOAD_MEMORY_BYTES))
-            await body.read_into(content, is_file=True)
+            await BodyReader(exchange).read_into(content, is_file=True)
             await self.serve_by_django(scope, outgoing, content)
 
-    async def serve_sync(
-        self, scope: Scope, body: BodyReader, outgoing: OutgoingResponse, view_class: type[ApiView]
-    ) -> None:
+    async def serve_sync(self, exchange: Exchange, outgoing: OutgoingResponse, view_class: type[ApiView]) -> None:
         """Keep a body only for a caller who may send it. One that has come whole already is no burden."""
+        scope, body = scope_of(exchange), BodyReader(exchange)
         with BytesIO() as content:
             if await body.has_come():
                 await body.read_into(content)
             elif view_class is NoApiView:
-                if await self.is_signed_in(scope, outgoing):
+                if await self.is_signed_in(scope):
                     await body.read_into(content)
                 else:
                     with self.small_bodies.reserve():
                         await body.read_into(content, limit=SmallBodies.BYTES)
             elif not view_class.is_public():
-                await self.check_sender(scope, outgoing, view_class)
+                await self.check_sender(scope, view_class)
                 await body.read_into(content)
             # Public endpoints read no body.
             await self.serve_by_django(scope, outgoing, content)
@@ -139,21 +146,35 @@ class NoApiView(ApiView):
 
 
 @lru_cache(maxsize=256)
-def api_view(path: str) -> tuple[type[ApiView], Callable[..., Any]]:
+def api_view_class(path: str) -> type[ApiView]:
     try:
         match = get_resolver().resolve(path)
     except Resolver404:
-        return NoApiView, NoApiView.as_view()
+        return NoApiView
     view_class = getattr(match.func, "view_class", None) or getattr(match.func, "cls", None)
-    if view_class is None or not issubclass(view_class, ApiView):
-        return NoApiView, NoApiView.as_view()
-    return view_class, lambda request: match.func(request, *match.args, **match.kwargs)
+    return view_class if view_class is not None and issubclass(view_class, ApiView) else NoApiView
 
 
-def drop_forged_scheme(scope: Scope) -> None:
-    # By this header only a trusted proxy may say that its client came over HTTPS.
-    if not settings.SECURE_PROXY_SSL_HEADER:
-        return
-    peer = client_address(scope["client"][0], "") if scope.get("client") else None
-    if peer is None or not is_in(peer, trusted_proxies()):
+def meta_of(exchange: Exchange) -> dict[str, str]:
+    """Return the part of Django's META that an AsyncRequest has."""
+    head = exchange.head
+    meta = {"REMOTE_ADDR": exchange.connection.peer or ""}
+    if head.authorization is not None:
+        meta["HTTP_AUTHORIZATION"] = head.authorization
+    if head.forwarded_for:
+        meta["HTTP_X_FORWARDED_FOR"] = head.forwarded_for
+    return meta
+
+
+def is_secure(exchange: Exchange) -> bool:
+    """Return whether the client came over HTTPS, as the site's proxy says."""
+    return ASGIRequest(scope_of(exchange), BytesIO()).is_secure()
+
+
+def scope_of(exchange: Exchange) -> Scope:
+    """Return the request for Django. Only a trusted proxy may say that its client came over HTTPS."""
+    scope = exchange.scope
+    connection = exchange.connection
+    if settings.SECURE_PROXY_SSL_HEADER and not (connection.is_of_proxy and connection.peer):
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"x-forwarded-proto"]
+    return scope

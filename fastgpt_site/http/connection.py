@@ -1,4 +1,4 @@
-"""One client's connection: requests one after another, each handed to the application as ASGI has it.
+"""One client's connection: requests one after another, each handed to the application.
 
 The server's own part of what a client may cost: heads, trailers and what is sent ahead are bounded in bytes, silence
 and slow readers in time, and connections in number. What is refused here has the contract's shape.
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
+from apikeys.client_address import client_address
 from apikeys.errors import ApiError, HeadTooLarge, HeadTooSlow, TooManyConnections
 from apikeys.hot_path.trace import Trace
 from fastgpt_site.http import access_log, heads
@@ -36,6 +37,8 @@ LINGER_BYTES = 16 * 1024 * 1024
 SHORT_LINGER_SECONDS = 1.0
 RESET = struct.pack("ii", 1, 0)
 NEVER = float("inf")
+# What the server's list of default headers was last, and its lines.
+_default_headers: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
 
 
 class Connection(asyncio.Protocol):
@@ -63,6 +66,8 @@ class Connection(asyncio.Protocol):
         self.read_deadline = NEVER
         self.write_deadline = NEVER
         self.is_of_proxy = True
+        # Its peer's address; None where it has none.
+        self.peer: str | None = None
         # The address that it is counted by. Connections of a proxy are not counted: their requests are.
         self.holder: str | None = None
 
@@ -117,7 +122,25 @@ class Connection(asyncio.Protocol):
         self.write_deadline = self.loop.time() + settings.STREAM_STALL_SECONDS
         self.transport.close()
 
+    def client_address_of(self, head: Head) -> str | None:
+        if not (self.is_of_proxy and head.forwarded_for):
+            return self.peer
+        address = client_address(self.peer, head.forwarded_for)
+        return None if address is None else str(address)
+
+    def default_headers(self) -> bytes:
+        """Return the lines that every response has, which the server makes anew each second."""
+        global _default_headers
+        current, lines = _default_headers
+        if current is not self.server_state.default_headers:
+            current = self.server_state.default_headers
+            lines = b"".join(b"%b: %b\r\n" % header for header in current)
+            _default_headers = current, lines
+        return lines
+
     def check_deadlines(self, now: float) -> None:
+        if self.exchange is not None and self.exchange.on_second is not None:
+            self.exchange.on_second(now)
         if now >= self.write_deadline:
             self.abort()
         elif now >= self.read_deadline:
@@ -181,15 +204,13 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, head: Head) -> None:
         self.read_deadline = NEVER
-        if head.is_forwarded and not self.is_of_proxy:
+        if head.forwarded_for and not self.is_of_proxy:
             open_connections.warn_of_unknown_proxy(self)
         self.exchange = exchange = Exchange(self, head)
         if head.body_length is None:
             self.body = ChunkedBody()
         elif head.body_length:
             self.body = SizedBody(head.body_length)
-        else:
-            exchange.has_whole_body = True
         task = self.loop.create_task(exchange.run(self.app))
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)

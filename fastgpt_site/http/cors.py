@@ -1,9 +1,12 @@
 """Cross-origin calls from configured origins. Never with credentials: a key is not a cookie."""
 
-from django.conf import settings
-from django.http import HttpResponse
+from collections.abc import Sequence
 
-from fastgpt_site.http.asgi_types import Scope
+from django.conf import settings
+
+from apikeys.api.answers import Answer
+
+Headers = Sequence[tuple[bytes, bytes]]
 
 EXPOSED = ", ".join(
     ["X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy"]
@@ -11,26 +14,28 @@ EXPOSED = ", ".join(
 ).encode()
 
 
-def header_of(scope: Scope, name: bytes) -> str:
-    values: list[str] = [value.decode("latin1") for key, value in scope["headers"] if key == name]
-    return ",".join(values)
+def origin_of(headers: Headers) -> str:
+    return ",".join(value.decode("latin1") for name, value in headers if name == b"origin")
 
 
-def cors_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
-    headers = [(b"vary", b"Origin")]
-    origin = header_of(scope, b"origin")
+def cors_headers(headers: Headers) -> list[tuple[bytes, bytes]]:
+    """Return the headers of the response to a request with these."""
+    found = [(b"vary", b"Origin")]
+    origin = origin_of(headers)
     if origin in settings.CORS_ALLOWED_ORIGINS:
-        headers += [
+        found += [
             (b"access-control-allow-origin", origin.encode("latin1")),
             (b"access-control-expose-headers", EXPOSED),
         ]
-    return headers
+    return found
 
 
-def preflight(scope: Scope) -> HttpResponse:
-    response = HttpResponse(status=204, headers={"Allow": "GET, HEAD, POST, PUT, DELETE, OPTIONS"})
-    if header_of(scope, b"origin") in settings.CORS_ALLOWED_ORIGINS:
-        response["Access-Control-Allow-Methods"] = "GET, POST, PUT, DELETE"
-        response["Access-Control-Allow-Headers"] = "Authorization, Content-Type"
-        response["Access-Control-Max-Age"] = "600"
-    return response
+def preflight(headers: Headers) -> Answer:
+    found = [(b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS")]
+    if origin_of(headers) in settings.CORS_ALLOWED_ORIGINS:
+        found += [
+            (b"access-control-allow-methods", b"GET, POST, PUT, DELETE"),
+            (b"access-control-allow-headers", b"Authorization, Content-Type"),
+            (b"access-control-max-age", b"600"),
+        ]
+    return Answer(b"", 204, found)

@@ -1,22 +1,26 @@
-"""One request of a connection and the response to it, as ASGI has them: how both are framed in HTTP/1.1."""
+"""One request of a connection and the response to it: how both are framed in HTTP/1.1."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from apikeys.errors import ApiError, InternalError
 from apikeys.hot_path.trace import Trace
-from fastgpt_site.http.asgi_types import Message, Scope
+from fastgpt_site.http.asgi_types import Scope
 from fastgpt_site.http.heads import Head
 from fastgpt_site.http.open_connections import open_connections
 
 if TYPE_CHECKING:
+    from fastgpt_site.http.application import Application
     from fastgpt_site.http.connection import Connection
 
 logger = logging.getLogger(__name__)
+
+Headers = Iterable[tuple[bytes, bytes]]
 
 STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus if status >= 200
@@ -27,27 +31,82 @@ WITHOUT_BODY = (204, 304)
 UNKNOWN = float("inf")
 
 
+class ClientGone(Exception):
+    """The client closed the connection before it had sent its body."""
+
+
 class Exchange:
-    """One request and its response, as ASGI has them."""
+    """One request and its response. Times are those of the event loop."""
+
+    __slots__ = (
+        "_held_head",
+        "_is_chunked",
+        "_missing_bytes",
+        "_news",
+        "_pieces",
+        "connection",
+        "expects_continue",
+        "has_no_body",
+        "has_whole_body",
+        "head",
+        "is_answered",
+        "is_begun",
+        "is_gone",
+        "keeps_alive",
+        "on_gone",
+        "on_second",
+        "trace",
+        "unread_bytes",
+    )
 
     def __init__(self, connection: Connection, head: Head) -> None:
         self.connection = connection
+        self.head = head
+        self.trace = Trace(connection.client_address_of(head))
         self.keeps_alive = head.keeps_alive
         self.has_no_body = head.method == "HEAD"
         self.expects_continue = head.expects_continue
-        self.pieces: list[bytes] = []
+        self.has_whole_body = head.body_length == 0
         self.unread_bytes = 0
-        self.has_whole_body = False
-        self.is_body_told = False
+        self._pieces: list[bytes] = []
+        self._news: asyncio.Future[None] | None = None
         self.is_gone = False
-        self.news = asyncio.Event()
+        # Called when the client goes away, and about once a second with the time while the exchange lasts.
+        self.on_gone: Callable[[], object] | None = None
+        self.on_second: Callable[[float], None] | None = None
         # The response: `is_begun` when its head was given, `is_answered` when all of it was written.
         self.is_begun = False
         self.is_answered = False
-        self.is_chunked = False
-        self.held_head = b""
-        self.missing_bytes: float = 0
-        self.scope: Scope = {
+        self._is_chunked = False
+        self._held_head = b""
+        self._missing_bytes: float = 0
+
+    async def run(self, app: Application) -> None:
+        connection = self.connection
+        holder: str | None = None
+        try:
+            if connection.is_of_proxy:
+                holder = open_connections.begin_request(connection, self.head.forwarded_for)
+            await app.serve(self)
+        except ApiError as error:
+            connection.refuse(error)
+        except asyncio.CancelledError:
+            # The server stops, or the client went.
+            connection.abort()
+            raise
+        except Exception:
+            logger.exception("a request failed outside of every view")
+            connection.refuse(InternalError(self.trace.request_id), self.trace)
+        finally:
+            if holder is not None:
+                open_connections.end_request(holder)
+            connection.end_exchange(self)
+
+    @property
+    def scope(self) -> Scope:
+        """Return the request as ASGI has it, for Django's handler."""
+        head, connection = self.head, self.connection
+        return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.3"},
             "http_version": head.version,
@@ -60,91 +119,94 @@ class Exchange:
             "headers": head.headers,
             "client": connection.client,
             "server": connection.server,
-            # ASGI has no message for it.
-            "abort": connection.abort,
+            "trace": self.trace,
         }
-
-    async def run(self, app: Any) -> None:
-        try:
-            with open_connections.request_of(self.connection, self.scope):
-                await app(self.scope, self.receive, self.send)
-        except ApiError as error:
-            self.connection.refuse(error)
-        except asyncio.CancelledError:
-            # The server stops, or the client went.
-            self.connection.abort()
-            raise
-        except Exception:
-            logger.exception("a request failed outside of every view")
-            trace = self.scope.get("trace") or Trace()
-            self.connection.refuse(InternalError(trace.request_id), trace)
-        finally:
-            self.connection.end_exchange(self)
 
     def receive_body(self, piece: bytes, *, is_complete: bool) -> None:
         if piece:
-            self.pieces.append(piece)
+            self._pieces.append(piece)
             self.unread_bytes += len(piece)
         self.has_whole_body = is_complete
-        self.news.set()
+        self._wake()
 
     def disconnect(self) -> None:
         self.is_gone = True
-        self.pieces.clear()
-        self.news.set()
+        self._pieces.clear()
+        self._wake()
+        if self.on_gone is not None:
+            self.on_gone()
 
-    async def receive(self) -> Message:
-        if self.expects_continue and not (self.is_begun or self.is_gone or self.pieces):
+    def abort(self) -> None:
+        """Drop the client, whatever it has not taken yet."""
+        self.is_gone = True
+        self.connection.abort()
+
+    def _wake(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    async def read_piece(self) -> tuple[bytes, bool]:
+        """Return what has come of the body, and whether more is to come. Raise ClientGone."""
+        if self.expects_continue and not (self.is_gone or self._pieces):
             self.expects_continue = False
             self.connection.transport.write(CONTINUE)
-        while not (self.is_gone or self.is_answered):
-            if self.pieces or (self.has_whole_body and not self.is_body_told):
-                body = b"".join(self.pieces)
-                self.pieces.clear()
-                self.unread_bytes = 0
-                self.is_body_told = self.has_whole_body
-                if not self.has_whole_body:
-                    self.connection.read_on()
-                return {"type": "http.request", "body": body, "more_body": not self.has_whole_body}
-            self.news.clear()
-            await self.news.wait()
-        return {"type": "http.disconnect"}
+        while not (self._pieces or self.has_whole_body or self.is_gone):
+            self._news = self.connection.loop.create_future()
+            await self._news
+        if self.is_gone:
+            raise ClientGone
+        return self.take_body(), not self.has_whole_body
 
-    async def send(self, message: Message) -> None:
-        """Write a part of the response. Wait first while the client has not taken what was written before."""
-        connection = self.connection
-        if not connection.is_writable.is_set():
-            await connection.is_writable.wait()
+    def take_body(self) -> bytes:
+        """Return what has come of the body, and let more of it come."""
+        pieces = self._pieces
+        piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        self.unread_bytes = 0
+        if not self.has_whole_body:
+            self.connection.read_on()
+        return piece
+
+    @property
+    def can_write_now(self) -> bool:
+        """Return whether the client has taken what was written before, as far as this process can tell."""
+        return self.connection.is_writable.is_set()
+
+    async def writable(self) -> None:
+        if not self.connection.is_writable.is_set():
+            await self.connection.is_writable.wait()
+
+    async def answer(self, status: int, headers: Headers, content: bytes) -> None:
+        """Write a whole response. Its headers say nothing of its length."""
+        await self.writable()
+        self.begin(status, (*headers, (b"content-length", b"%d" % len(content))))
+        self.write(content, is_last=True)
+
+    def begin(self, status: int, headers: Headers) -> None:
+        """Write the head of the response."""
         if self.is_gone:
             return
-        if message["type"] == "http.response.start":
-            self._begin(message["status"], message["headers"])
-        elif not self.is_answered:
-            self._write_body(message.get("body", b""), is_last=not message.get("more_body", False))
-
-    def _begin(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.is_begun = True
-        parts = [STATUS_LINES[status]]
+        connection = self.connection
+        parts = [STATUS_LINES[status], connection.default_headers()]
         has_length = False
-        for name, value in self.connection.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
         for name, value in headers:
             if b"\r" in value or b"\n" in value or b"\0" in value:
                 raise ValueError(f"the value of the header {name!r} has a line break")
             if name.lower() == b"content-length":
                 has_length = True
-                self.missing_bytes = int(value)
-            parts += (name, b": ", value, b"\r\n")
+                self._missing_bytes = int(value)
+            parts.append(b"%b: %b\r\n" % (name, value))
         self.has_no_body = self.has_no_body or status in WITHOUT_BODY
         if self.has_no_body:
-            self.missing_bytes = 0
-        elif not has_length and self.scope["http_version"] == "1.1":
-            self.is_chunked = True
+            self._missing_bytes = 0
+        elif not has_length and self.head.version == "1.1":
+            self._is_chunked = True
             parts.append(b"transfer-encoding: chunked\r\n")
         elif not has_length:
             # The end of the connection is the end of the body.
-            self.keeps_alive, self.missing_bytes = False, UNKNOWN
-        if self.connection.body is not None:
+            self.keeps_alive, self._missing_bytes = False, UNKNOWN
+        if connection.body is not None:
             # The rest of the request is not waited for.
             self.keeps_alive = False
         if not self.keeps_alive:
@@ -153,23 +215,26 @@ class Exchange:
         head = b"".join(parts)
         if has_length or self.has_no_body:
             # The body follows at once: both are one write.
-            self.held_head = head
+            self._held_head = head
         else:
-            self.connection.transport.write(head)
+            connection.transport.write(head)
 
-    def _write_body(self, piece: bytes, *, is_last: bool) -> None:
+    def write(self, piece: bytes, *, is_last: bool = False) -> None:
+        """Write a piece of the body. Nothing is written once the client is gone, or the last piece was."""
+        if self.is_gone or self.is_answered:
+            return
         if self.has_no_body:
             piece = b""
-        if self.is_chunked:
+        if self._is_chunked:
             framed = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
             if is_last:
                 framed += b"0\r\n\r\n"
         else:
-            self.missing_bytes -= len(piece)
-            if self.missing_bytes < 0 or (is_last and 0 < self.missing_bytes < UNKNOWN):
+            self._missing_bytes -= len(piece)
+            if self._missing_bytes < 0 or (is_last and 0 < self._missing_bytes < UNKNOWN):
                 raise ValueError("the body is not as long as its Content-Length says")
-            framed = self.held_head + piece
-            self.held_head = b""
+            framed = self._held_head + piece
+            self._held_head = b""
         if framed:
             self.connection.transport.write(framed)
         self.is_answered = is_last

@@ -14,6 +14,7 @@ MAX_HEAD_BYTES = 64 * 1024
 END = b"\r\n\r\n"
 # Anything longer cannot be stored as the size of a file.
 LONGEST_LENGTH = 18
+KNOWN = {b"host", b"content-length", b"authorization", b"transfer-encoding", b"expect", b"x-forwarded-for"}
 
 
 @dataclass(slots=True)
@@ -31,8 +32,10 @@ class Head:
     # It is None for a body in chunks.
     body_length: int | None
     expects_continue: bool
+    # Several headers of one name are joined by a comma.
+    authorization: str | None
     # A proxy says whom it forwards for, or somebody who wants to be taken for one.
-    is_forwarded: bool
+    forwarded_for: str
 
 
 class _Collector:
@@ -76,7 +79,10 @@ def parse(data: bytes) -> Head:
     if collector.heads != 1 or version not in ("1.1", "1.0"):
         raise MalformedRequest("The request is not one of HTTP/1.1.")
     raw_path, query = _split(collector.url)
-    body_length, expects_continue, is_forwarded = _framing(collector.headers, version)
+    known = _Known(version)
+    for name, value in collector.headers:
+        if name in KNOWN:
+            known.take(name, value)
     path = raw_path.decode("ascii")
     return Head(
         method=method,
@@ -86,9 +92,10 @@ def parse(data: bytes) -> Head:
         version=version,
         headers=collector.headers,
         keeps_alive=version == "1.1" and collector.keeps_alive,
-        body_length=body_length,
-        expects_continue=expects_continue,
-        is_forwarded=is_forwarded,
+        body_length=known.body_length(),
+        expects_continue=known.expects_continue,
+        authorization=known.authorization,
+        forwarded_for=known.forwarded_for,
     )
 
 
@@ -104,27 +111,42 @@ def _split(url: bytes) -> tuple[bytes, bytes]:
     return path, parsed.query or b""
 
 
-def _framing(headers: list[tuple[bytes, bytes]], version: str) -> tuple[int | None, bool, bool]:
-    """Return the last three fields of a head. Raise MalformedRequest where it could be read in two ways."""
-    hosts, length = 0, 0
-    is_chunked = expects_continue = is_forwarded = False
-    for name, value in headers:
+class _Known:
+    """The headers that say how a request is framed, who calls, and whom it was forwarded for."""
+
+    __slots__ = ("authorization", "expects_continue", "forwarded_for", "has_host", "is_chunked", "length", "version")
+
+    def __init__(self, version: str) -> None:
+        self.version = version
+        self.length = 0
+        self.has_host = self.is_chunked = self.expects_continue = False
+        self.authorization: str | None = None
+        self.forwarded_for = ""
+
+    def take(self, name: bytes, value: bytes) -> None:
+        """Read one header. Raise MalformedRequest where a request could be read in two ways."""
         match name:
             case b"host":
-                hosts += 1
+                if self.has_host:
+                    raise MalformedRequest("The request has more than one Host header.")
+                self.has_host = True
             case b"content-length":
                 # llhttp has refused one that is no number, and a second one.
                 if len(value) > LONGEST_LENGTH:
                     raise MalformedRequest("The Content-Length is too large.")
-                length = int(value)
+                self.length = int(value)
+            case b"authorization":
+                text = value.decode("latin1")
+                self.authorization = text if self.authorization is None else f"{self.authorization},{text}"
             case b"transfer-encoding":
-                if is_chunked or value.lower() != b"chunked" or version == "1.0":
+                if self.is_chunked or value.lower() != b"chunked" or self.version == "1.0":
                     raise MalformedRequest("The only Transfer-Encoding that is understood is: chunked.")
-                is_chunked = True
+                self.is_chunked = True
             case b"expect":
-                expects_continue = value.lower() == b"100-continue"
+                self.expects_continue = value.lower() == b"100-continue"
             case b"x-forwarded-for":
-                is_forwarded = True
-    if hosts > 1:
-        raise MalformedRequest("The request has more than one Host header.")
-    return (None if is_chunked else length), expects_continue, is_forwarded
+                text = value.decode("latin1")
+                self.forwarded_for = f"{self.forwarded_for},{text}" if self.forwarded_for else text
+
+    def body_length(self) -> int | None:
+        return None if self.is_chunked else self.length

@@ -11,8 +11,6 @@ import logging
 import resource
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import Enum, auto
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -21,8 +19,6 @@ from django.conf import settings
 
 from apikeys.client_address import client_address, is_in, network_of, trusted_proxies
 from apikeys.errors import TooManyConnections
-from fastgpt_site.http.asgi_types import Scope
-from fastgpt_site.http.cors import header_of
 
 if TYPE_CHECKING:
     from fastgpt_site.http.connection import Connection
@@ -77,6 +73,7 @@ class OpenConnections:
             self._warn("MAX_CONNECTIONS or the limit of open files", self.most)
             return Room.NONE if len(self.open) <= self.most + MOST_REFUSED else Room.NOT_EVEN_FOR_AN_ANSWER
         peer = client_address(connection.client[0], "") if connection.client else None
+        connection.peer = None if peer is None else str(peer)
         if peer is None or is_in(peer, trusted_proxies()):
             return Room.ENOUGH
         connection.is_of_proxy = False
@@ -91,21 +88,22 @@ class OpenConnections:
         if connection.holder is not None:
             self._uncount(connection.holder)
 
-    @contextmanager
-    def request_of(self, connection: Connection, scope: Scope) -> Iterator[None]:
-        """Count a request by the address that a trusted proxy reports. Raise TooManyConnections."""
-        if not connection.is_of_proxy or connection.client is None:
-            yield
-            return
-        reported = client_address(connection.client[0], header_of(scope, b"x-forwarded-for"))
+    def begin_request(self, connection: Connection, forwarded_for: str) -> str | None:
+        """Count a request by the address that a trusted proxy reports, which is returned for `end_request`.
+
+        Raise TooManyConnections.
+        """
+        if connection.client is None:
+            return None
+        reported = client_address(connection.client[0], forwarded_for)
         holder = "unknown" if reported is None else network_of(reported)
         if not self._has_room(holder):
             raise TooManyConnections
         self.by_address[holder] += 1
-        try:
-            yield
-        finally:
-            self._uncount(holder)
+        return holder
+
+    def end_request(self, holder: str) -> None:
+        self._uncount(holder)
 
     def warn_of_unknown_proxy(self, connection: Connection) -> None:
         """Say once, for the first: behind a proxy that is not listed, all callers look like one."""

@@ -3,41 +3,49 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BytesIO
 from typing import IO
 
 from django.conf import settings
 
 from apikeys.errors import BodyTooLarge, BodyTooSlow, ServiceUnavailable
-from fastgpt_site.http.asgi_types import Message, Receive, Scope
-from fastgpt_site.http.cors import header_of
+from fastgpt_site.http.exchange import Exchange
 
 # An upload may take so many times longer than another body, if so many bytes have come for each second beyond that.
 UPLOAD_PATIENCE = 20
 UPLOAD_BYTES_A_SECOND = 16 * 1024
 
 
-class ClientGone(Exception):
-    """The client closed the connection before it had sent its body."""
+async def read_body(exchange: Exchange) -> bytes:
+    """Return the whole body. Raise BodyTooLarge, BodyTooSlow or ClientGone."""
+    if exchange.has_whole_body and not exchange.is_gone:
+        # Most bodies have come with the head.
+        body = exchange.take_body()
+        if len(body) > settings.API_MAX_BODY_BYTES:
+            raise BodyTooLarge(f"The body is larger than {settings.API_MAX_BODY_BYTES} bytes.")
+        return body
+    with BytesIO() as content:
+        await BodyReader(exchange).read_into(content)
+        return content.getvalue()
 
 
 class BodyReader:
     """The body of one request. The client is not asked for it before something reads."""
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
-        self.scope = scope
-        self.receive = receive
-        self._first: Message | None = None
+    def __init__(self, exchange: Exchange) -> None:
+        self.exchange = exchange
+        self._first: tuple[bytes, bool] | None = None
 
     async def has_come(self) -> bool:
         """Return whether all of it came at once, as most bodies do. Raise BodyTooSlow or ClientGone."""
-        if header_of(self.scope, b"expect"):
+        if self.exchange.expects_continue:
             return False
         try:
             async with asyncio.timeout(settings.API_BODY_SECONDS):
                 self._first = await self._next()
         except TimeoutError:
             raise BodyTooSlow from None
-        return not self._first["more_body"]
+        return not self._first[1]
 
     async def read_into(self, file: IO[bytes], *, limit: int | None = None, is_file: bool = False) -> None:
         """Read the whole body into a file and rewind it. Raise BodyTooLarge, BodyTooSlow or ClientGone."""
@@ -48,16 +56,16 @@ class BodyReader:
         try:
             async with asyncio.timeout(seconds) as end:
                 while True:
-                    message = await self._next()
-                    size += len(message["body"])
+                    piece, has_more = await self._next()
+                    size += len(piece)
                     if size > limit:
                         raise BodyTooLarge(f"The body is larger than {limit} bytes.")
                     # A file goes to the disk, which may let one wait; other bodies stay in memory.
                     if is_file:
-                        await asyncio.to_thread(file.write, message["body"])
+                        await asyncio.to_thread(file.write, piece)
                     else:
-                        file.write(message["body"])
-                    if not message["more_body"]:
+                        file.write(piece)
+                    if not has_more:
                         file.seek(0)
                         return
                     if is_file:
@@ -65,11 +73,11 @@ class BodyReader:
         except TimeoutError:
             raise BodyTooSlow from None
 
-    async def _next(self) -> Message:
-        message, self._first = self._first or await self.receive(), None
-        if message["type"] == "http.disconnect":
-            raise ClientGone
-        return message
+    async def _next(self) -> tuple[bytes, bool]:
+        if self._first is None:
+            return await self.exchange.read_piece()
+        first, self._first = self._first, None
+        return first
 
 
 class SmallBodies:

@@ -42,12 +42,12 @@ class SyncHandler(ASGIHandler):
         self.sync_room = asyncio.Semaphore(lifespan.MAX_SYNC_REQUESTS)
         self.probe_rooms = {path: asyncio.Semaphore(places) for path, places in PROBES.items()}
 
-    async def check_sender(self, scope: Scope, outgoing: OutgoingResponse, view_class: type[ApiView]) -> str:
+    async def check_sender(self, scope: Scope, view_class: type[ApiView]) -> str:
         """Return the team for which the sender may call this. Raise whatever a call without a body would."""
-        return await self._ask(view_class.check_caller, self.request_without_body(scope, outgoing))
+        return await self._ask(view_class.check_caller, self.request_without_body(scope))
 
-    async def is_signed_in(self, scope: Scope, outgoing: OutgoingResponse) -> bool:
-        request = self.request_without_body(scope, outgoing)
+    async def is_signed_in(self, scope: Scope) -> bool:
+        request = self.request_without_body(scope)
         return settings.SESSION_COOKIE_NAME in request.COOKIES and await self._ask(_is_signed_in, request)
 
     async def _ask(self, question: Callable[[HttpRequest], Answer], request: HttpRequest) -> Answer:
@@ -60,9 +60,9 @@ class SyncHandler(ASGIHandler):
         except Exception as error:
             raise as_api_error(error, trace_of(request)) from error
 
-    def request_without_body(self, scope: Scope, outgoing: OutgoingResponse) -> HttpRequest:
+    def request_without_body(self, scope: Scope) -> HttpRequest:
         request = ASGIRequest(without_body(scope), BytesIO())
-        attach(request, outgoing.trace)
+        attach(request, scope["trace"])
         return request
 
     async def serve_by_django(self, scope: Scope, outgoing: OutgoingResponse, body: IO[bytes]) -> None:

@@ -123,7 +123,7 @@ def make_caller(measure: str = "tokens", amount: int | None = 100) -> Caller:
     api_key, key = factories.make_key()
     if amount is not None:
         Limit.objects.create(team=api_key.team, key=api_key, measure=measure, period="day", amount=amount)
-    return Caller(Trace(), find_policy_from_thread(key, RULES), "x", "10.0.0.1")
+    return Caller(Trace("10.0.0.1"), find_policy_from_thread(key, RULES), "x")
 
 
 def make_call(caller: Caller) -> Call:

@@ -33,8 +33,15 @@ def test_chunks_and_a_client_that_waits_to_be_asked():
 
 
 def test_somebody_who_forwards():
-    assert not parse(b"GET / HTTP/1.1\r\n\r\n").is_forwarded
-    assert parse(b"GET / HTTP/1.1\r\nX-forwarded-FOR: 203.0.113.1\r\n\r\n").is_forwarded
+    assert parse(b"GET / HTTP/1.1\r\n\r\n").forwarded_for == ""
+    lines = b"X-forwarded-FOR: 203.0.113.1\r\nX-Forwarded-For: 203.0.113.2\r\n"
+    assert parse(b"GET / HTTP/1.1\r\n" + lines + b"\r\n").forwarded_for == "203.0.113.1,203.0.113.2"
+
+
+def test_two_credentials_are_none():
+    assert parse(b"GET / HTTP/1.1\r\n\r\n").authorization is None
+    lines = b"Authorization: Bearer a\r\nauthorization: Bearer b\r\n"
+    assert parse(b"GET / HTTP/1.1\r\n" + lines + b"\r\n").authorization == "Bearer a,Bearer b"
 
 
 def test_an_upgrade_is_not_made():
