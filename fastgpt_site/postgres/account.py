@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 import stat
 import struct
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,14 +69,26 @@ def _entry() -> pwd.struct_passwd:
         pass
     command = ["useradd", "--system", "--no-create-home", "--shell", "/usr/sbin/nologin", NAME]
     try:
-        subprocess.run(command, check=False, capture_output=True)
-        # Another process may have made it at the same moment, so only the result counts.
-        return pwd.getpwnam(NAME)
+        with _one_at_a_time():
+            # Another process may have made it meanwhile, so only the result counts.
+            subprocess.run(command, check=False, capture_output=True)
+            return pwd.getpwnam(NAME)
     except (OSError, KeyError) as error:
         raise ImproperlyConfigured(
             f"PostgreSQL does not run as root, and the user {NAME!r} for it could not be made. "
             f"Run as another user, make it with `{' '.join(command)}`, or set DATABASE_URL."
         ) from error
+
+
+@contextmanager
+def _one_at_a_time() -> Iterator[None]:
+    """Wait for other processes of this project: of two that make the account at once, one could see it half made."""
+    folder = os.open("/etc", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _passes(folder: Path) -> bool:
