@@ -23,10 +23,10 @@ from apikeys.errors import ApiError, HttpsRequired, InvalidParameter
 from apikeys.hot_path.request import AsyncRequest
 from fastgpt_site.http.asgi_types import Scope
 from fastgpt_site.http.cors import preflight
-from fastgpt_site.http.errors import respond
+from fastgpt_site.http.errors import answer_to
 from fastgpt_site.http.exchange import ClientGone, Exchange
 from fastgpt_site.http.request_body import BodyReader, SmallBodies, read_body
-from fastgpt_site.http.responses import OutgoingResponse, answer_of
+from fastgpt_site.http.responses import OutgoingResponse
 from fastgpt_site.http.sync_handler import SyncHandler
 from fastgpt_site.http.uploads import UPLOAD_MEMORY_BYTES, Uploads
 from fastgpt_site.process import lifespan
@@ -73,7 +73,7 @@ class Application(SyncHandler):
             exchange.is_gone = True
             raise
         except ApiError as error:
-            await outgoing.send_answer(answer_of(respond(error, exchange.trace)))
+            await outgoing.send_answer(answer_to(error, exchange.trace))
         finally:
             outgoing.end()
             self.open_requests.discard(task)
@@ -108,7 +108,7 @@ class Application(SyncHandler):
         except Exception as error:
             if exchange.is_begun:
                 raise
-            await outgoing.send_answer(answer_of(respond(error, trace)))
+            await outgoing.send_answer(answer_to(error, trace))
         finally:
             exchange.on_gone = exchange.on_second = None
 

@@ -10,6 +10,7 @@ from django.views import defaults
 from rest_framework.exceptions import APIException
 
 from apikeys.access.endpoints import is_api_path
+from apikeys.api.answers import JSON, Answer
 from apikeys.errors import (
     ApiError,
     BodyTooLarge,
@@ -29,12 +30,25 @@ def exception_handler(error: Exception, context: dict[str, Any]) -> HttpResponse
 
 
 def respond(error: Exception, trace: Trace) -> HttpResponse:
-    refusal = as_api_error(error, trace)
-    trace.error_code = refusal.error_code
-    trace.refusal = refusal
+    """Return what Django and Django REST framework respond to this."""
+    refusal = note_refusal(error, trace)
     return HttpResponse(
         refusal.json(), status=refusal.status, content_type="application/json", headers=refusal.headers()
     )
+
+
+def answer_to(error: Exception, trace: Trace) -> Answer:
+    """Return what the hot path answers to this: the same as `respond`."""
+    refusal = note_refusal(error, trace)
+    headers = [(name.lower().encode(), value.encode()) for name, value in refusal.headers().items()]
+    return Answer(refusal.json(), refusal.status, (*JSON, *headers))
+
+
+def note_refusal(error: Exception, trace: Trace) -> ApiError:
+    refusal = as_api_error(error, trace)
+    trace.error_code = refusal.error_code
+    trace.refusal = refusal
+    return refusal
 
 
 def as_api_error(error: Exception, trace: Trace) -> ApiError:

@@ -1,11 +1,8 @@
 """Responses on their way out: each carries its request id and CORS headers, and is logged and counted at its end."""
 
-from collections.abc import Sequence
 from contextlib import aclosing
 
 from django.conf import settings
-from django.http import HttpResponse
-from django.http.response import HttpResponseBase
 
 from apikeys.access.endpoints import is_api_path
 from apikeys.accounting import refusals
@@ -15,8 +12,6 @@ from fastgpt_site.http.asgi_types import Message
 from fastgpt_site.http.cors import cors_headers
 from fastgpt_site.http.exchange import Exchange
 from fastgpt_site.observability import metrics
-
-Headers = Sequence[tuple[bytes, bytes]]
 
 # Proxies and clients give up a stream that says nothing for long: after so long it says that it is alive.
 SILENCE_SECONDS = 10.0
@@ -95,12 +90,3 @@ class Silence:
         elif now - self.ended_at >= SILENCE_SECONDS and exchange.can_write_now:
             exchange.write(EventStream.COMMENT)
             self.ended_at = now
-
-
-def answer_of(response: HttpResponse) -> Answer:
-    """Return a response of Django's as an answer."""
-    return Answer(response.content, response.status_code, headers_of(response))
-
-
-def headers_of(response: HttpResponseBase) -> Headers:
-    return [(name.lower().encode("ascii"), value.encode("latin1")) for name, value in response.items()]
