@@ -220,9 +220,12 @@ LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
     "formatters": {"json": {"()": "fastgpt_site.observability.logs.JsonFormatter"}},
-    "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "json"}},
+    "handlers": {"stderr": {"class": "fastgpt_site.observability.logs.LineHandler", "formatter": "json"}},
     "root": {"handlers": ["stderr"], "level": LOG_LEVEL},
     "loggers": {
+        # While this handler is the only one, the access log's lines come to it without a record: neither filters nor
+        # the formatter see them.
+        "fastgpt_site.access": {"handlers": ["stderr"], "propagate": False},
         # Django's own handlers would write each line a second time, as text.
         "django": {"handlers": [], "propagate": True},
         "django.server": {"handlers": [], "propagate": True},

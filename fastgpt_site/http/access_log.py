@@ -5,10 +5,11 @@ from typing import Any
 
 from apikeys.hot_path.trace import Trace
 from apikeys.keys.crypto import PATTERN
-from fastgpt_site.observability.logs import access_logger
+from fastgpt_site.observability.logs import log_access
 
 # Somebody may have put a key into the path, of whatever system: a long word with digits that is no id of ours.
-LOOKS_LIKE_A_KEY = re.compile(r"(?<![\w-])(?![0-9a-f]{24}(?![\w-]))(?=[\w-]*\d)[\w-]{20,}")
+KEY_LENGTH = 20
+LOOKS_LIKE_A_KEY = re.compile(rf"(?<![\w-])(?![0-9a-f]{{24}}(?![\w-]))(?=[\w-]*\d)[\w-]{{{KEY_LENGTH},}}")
 
 
 def write(method: str, path: str, trace: Trace, status: int | None, *, is_api: bool, is_gone: bool) -> None:
@@ -28,7 +29,7 @@ def write(method: str, path: str, trace: Trace, status: int | None, *, is_api: b
         fields["user_id"] = trace.user_id
     if is_gone:
         fields["client_gone"] = True
-    access_logger.info("request", extra={"fields": fields})
+    log_access("request", fields)
 
 
 def write_refused_connection(trace: Trace, status: int, client: tuple[str, int] | None) -> None:
@@ -39,11 +40,13 @@ def write_refused_connection(trace: Trace, status: int, client: tuple[str, int] 
         "client": client[0] if client else None,
         "error": trace.error_code,
     }
-    access_logger.info("refused connection", extra={"fields": fields})
+    log_access("refused connection", fields)
 
 
 def _path(path: str, trace: Trace, *, is_api: bool) -> str:
-    path = LOOKS_LIKE_A_KEY.sub("******", PATTERN.sub("fastgpt-******", path))
+    # No key has a slash in it, so paths of short parts, as those of most requests are, need no search.
+    if max(map(len, path.split("/"))) >= KEY_LENGTH:
+        path = LOOKS_LIKE_A_KEY.sub("******", PATTERN.sub("fastgpt-******", path))
     if is_api and trace.endpoint in (None, "unknown_path"):
         return "/".join(path.split("/")[:3])
     return path

@@ -1,7 +1,8 @@
 """`/metrics`: the series of all server processes and of the database, and who may read them.
 
 The server processes of one `serve` write files in a folder that the supervisor names to them, and whichever is asked
-adds them all up. A process without a folder exposes its own.
+adds them all up. A process without a folder exposes its own. Its own series are exact, those of the others up to a
+second old.
 """
 
 import hmac
@@ -28,7 +29,7 @@ from apikeys.accounting.reconciliation import Reconciliation
 from apikeys.client_address import address_of
 from apikeys.hot_path import servers
 from apikeys.hot_path.servers import ServerProcess
-from fastgpt_site.observability.metrics import logger, own
+from fastgpt_site.observability.metrics import logger, own, write_tallies
 
 
 def server_processes() -> Iterator[Metric]:
@@ -94,6 +95,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     reason = refusal(request)
     if reason is not None:
         return HttpResponse(f"{reason}\n", status=403, content_type="text/plain; charset=utf-8")
+    write_tallies()
     return HttpResponse(
         generate_latest(registry), content_type=CONTENT_TYPE_PLAIN_0_0_4, headers={"Cache-Control": "no-store"}
     )

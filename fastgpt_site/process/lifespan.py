@@ -58,7 +58,10 @@ async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]
             measuring = asyncio.create_task(metrics.measure(BATCHERS, open_requests))
             await send({"type": "lifespan.startup.complete"})
         elif message["type"] == "lifespan.shutdown":
-            await shut_down(open_requests)
+            try:
+                await shut_down(open_requests)
+            finally:
+                metrics.write_tallies()
             if measuring is not None:
                 measuring.cancel()
             await send({"type": "lifespan.shutdown.complete"})

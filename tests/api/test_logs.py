@@ -1,13 +1,14 @@
 """One line of JSON for each request."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 
 from chat.models import Conversation, Message
-from tests.conftest import Server
+from tests.conftest import Server, running_server
 from tests.support import factories
 from tests.support.conversations import make_app
 from tests.support.fake_provider import FakeProvider
@@ -77,6 +78,25 @@ def test_ids_in_a_path_are_logged(server: Server) -> None:
     api_key, _ = factories.make_key()
     path = f"/admin/apikeys/apikey/{api_key.pk}/change/"
     assert line_of(server, server.get(path))["path"] == path
+
+
+def test_lines_keep_the_order_of_their_requests(server: Server) -> None:
+    ids = [server.get("/nothing").headers["x-request-id"] for _ in range(20)]
+    logged = server.log()
+    places = [logged.index(request_id) for request_id in ids[:-1]]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("level", ["INFO", "WARNING"])
+def test_a_level(tmp_path: Path, level: str) -> None:
+    """Every line is there when the process has ended, or none is."""
+    with running_server(tmp_path / "log", {"LOG_LEVEL": level}, is_ready=False) as server:
+        for _ in range(20):
+            server.get("/nothing")
+    lines = [json.loads(line) for line in server.log().splitlines()]
+    paths = [line["path"] for line in lines if line["logger"] == "fastgpt_site.access"]
+    assert paths.count("/nothing") == {"INFO": 20, "WARNING": 0}[level]
+    assert bool(paths) == (level == "INFO")
 
 
 def test_what_is_not_foreseen_is_a_500_that_quotes_the_request(server: Server, provider: FakeProvider) -> None:

@@ -1,6 +1,7 @@
 """`GET /metrics`: what is counted, and who may read it."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import httpx2
 import pytest
 from django.test import RequestFactory
+from prometheus_client import CollectorRegistry
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 
 from apikeys.accounting.reconciliation import reconcile_and_remember
@@ -21,6 +23,7 @@ from tests.support.metrics_text import Samples, parse, value_of
 from tests.support.processes import wait_for
 
 TOKEN = "token-of-the-metrics-0123456789abcdef"
+NOT_FOUND = {"endpoint": "unknown_path", "status": "404"}
 # In TRUSTED_PROXIES, and not.
 PROXY, STRANGER = "127.0.0.9", "127.0.0.8"
 
@@ -61,6 +64,50 @@ def test_a_process_that_has_just_begun_its_file(tmp_path: Path) -> None:
     (tmp_path / "counter_3.db").symlink_to(tmp_path / "taken away")
     (metric,) = AllProcesses(None, str(tmp_path)).collect()
     assert [sample.value for sample in metric.samples] == [3]
+
+
+def test_a_scrape_counts_all_that_ended_before_it(server: Server) -> None:
+    moves = Moves(server)
+    for count in range(1, 11):
+        # The next request of a connection is not read before the last one has ended.
+        server.get("/nothing")
+        assert moves.by("fastgpt_requests_total", **NOT_FOUND) == count
+
+
+def test_scrapes_at_the_same_time_lose_and_double_nothing(server: Server) -> None:
+    moves = Moves(server)
+
+    def ask(_: int) -> int:
+        return sum(server.get("/nothing").status_code == 404 for _ in range(100))
+
+    def read(_: int) -> list[float]:
+        return [moves.by("fastgpt_requests_total", **NOT_FOUND) for _ in range(30)]
+
+    with ThreadPoolExecutor(8) as pool:
+        reads, answers = pool.map(read, range(4)), pool.map(ask, range(4))
+        for counts in reads:
+            assert counts == sorted(counts)
+        assert sum(answers) == 400
+    moves.wait_for(400, "fastgpt_requests_total", **NOT_FOUND)
+    moves.wait_for(400, "fastgpt_request_duration_seconds_count", endpoint="unknown_path")
+
+
+def test_a_stop_loses_nothing(tmp_path: Path) -> None:
+    """Not even where nothing but the stop writes what was counted."""
+    folder = tmp_path / "metrics"
+    folder.mkdir()
+    changes = {"PROMETHEUS_MULTIPROC_DIR": str(folder), "MEASURE_SECONDS": "3600"}
+    with running_server(tmp_path / "log", changes, is_ready=False) as server, ThreadPoolExecutor(4) as pool:
+        statuses = list(pool.map(lambda _: server.get("/nothing").status_code, range(200)))
+        assert statuses == [404] * 200
+        assert server.ask("fastgpt-nonsense").status_code == 401
+        assert "fastgpt_requests" not in {family.name for family in AllProcesses(None, str(folder)).collect()}
+    registry = CollectorRegistry()
+    AllProcesses(registry, str(folder))
+    assert registry.get_sample_value("fastgpt_requests_total", NOT_FOUND) == 200
+    durations = {"endpoint": "unknown_path"}
+    assert registry.get_sample_value("fastgpt_request_duration_seconds_count", durations) == 200
+    assert registry.get_sample_value("fastgpt_refusals_total", {"error": "invalid_api_key"}) == 1
 
 
 def test_the_last_reconciliation(server: Server) -> None:
