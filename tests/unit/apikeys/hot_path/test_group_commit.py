@@ -9,10 +9,11 @@ from contextlib import contextmanager
 import psycopg
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.db import connection as django_connection
 
 from apikeys.errors import Rejected, ServiceUnavailable
-from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Batcher, is_items_fault
+from apikeys.hot_path.statements import StatementConnection, format_array
 
 
 @contextmanager
@@ -20,7 +21,7 @@ def closing(batcher: Batcher[int, int]) -> Iterator[Batcher[int, int]]:
     try:
         yield batcher
     finally:
-        batcher.close()
+        asyncio.run(batcher.close())
 
 
 class Doubler:
@@ -31,11 +32,12 @@ class Doubler:
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def __call__(self, connection: Connection, batch: Sequence[int]) -> list[int]:
-        self.go_on.wait(30)
+    async def __call__(self, connection: StatementConnection, batch: Sequence[int]) -> list[int]:
+        if not self.go_on.is_set():
+            await asyncio.to_thread(self.go_on.wait, 30)
         self.batches.append(list(batch))
-        query = "SELECT 2 * item * (item / nullif(item, 0) + 0 * (1 / item)) FROM unnest(%s::int[]) AS item"
-        return [row[0] for row in connection.execute(query, [list(batch)]).fetchall()]
+        query = "SELECT 2 * item * (item / nullif(item, 0) + 0 * (1 / item)) FROM unnest($1::int[]) AS item"
+        return [int(number) for [number] in await connection.execute(query, [format_array(batch)])]
 
 
 def test_it_works() -> None:
@@ -188,8 +190,8 @@ def test_the_item_of_a_caller_that_left_is_flushed() -> None:
 def test_a_connection_that_died_while_idle_is_replaced() -> None:
     with closing(Batcher("test", Doubler(), capacity=10)) as batcher:
         assert batcher.submit_from_thread(1) == 2
-        assert batcher._connection is not None
-        batcher._connection.close()
+        with django_connection.cursor() as cursor:
+            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'SELECT 2 * item%'")
         assert batcher.submit_from_thread(2) == 4
 
 
@@ -202,7 +204,7 @@ def test_a_closed_batcher_has_flushed_everything_and_takes_nothing_more() -> Non
             batcher.enqueue(number)
 
     asyncio.run(fill())
-    batcher.close()
+    asyncio.run(batcher.close())
     assert sum(len(batch) for batch in flush.batches) == 50
     with pytest.raises(ServiceUnavailable):
         batcher.submit_from_thread(1)
