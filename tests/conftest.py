@@ -1,5 +1,6 @@
 """Fixtures of most tests: a real database that keeps what is committed, a real server, a scripted provider."""
 
+import asyncio
 import logging
 import os
 import socket
@@ -179,12 +180,14 @@ def no_visitor_stays() -> Iterator[None]:
 
 
 def close_batchers() -> None:
-    """End the threads that tests began in this process."""
+    """End the connections and threads that tests began in this process."""
     from datasets.search.retrieval import readers
     from fastgpt_site.process.lifespan import BATCHERS
 
-    for batcher in BATCHERS:
-        batcher.close()
+    async def close() -> None:
+        await asyncio.gather(*(batcher.close() for batcher in BATCHERS))
+
+    asyncio.run(close())
     readers.close()
 
 

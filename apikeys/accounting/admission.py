@@ -1,5 +1,6 @@
 """Whether limits have room for a request: their decision, asked of the database for many requests at once."""
 
+import asyncio
 import contextlib
 import math
 import time
@@ -9,9 +10,9 @@ import msgspec
 
 from apikeys.access.policy import KeyPolicy
 from apikeys.errors import InsufficientQuota, RateLimited, ServiceUnavailable
-from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.servers import SERVER_ID
+from apikeys.hot_path.statements import StatementConnection, format_array
 
 # A request at the same time as others ends soon, but nobody knows when.
 OPEN_RETRY_SECONDS = 1
@@ -88,21 +89,21 @@ class Decision(msgspec.Struct, frozen=True):
         raise RateLimited(f"{whose} may use {limit.amount} {limit.measure} a minute.", limit.reset_seconds)
 
 
+RESERVE_SQL = "SELECT ordinal, refused_by, limits FROM apikeys_reserve($1::jsonb)"
 _states = msgspec.json.Decoder(list[LimitState])
 
 
-def reserve(connection: Connection, batch: Sequence[ReservationRequest]) -> list[Decision]:
+async def reserve(connection: StatementConnection, batch: Sequence[ReservationRequest]) -> list[Decision]:
     items = [
         {**msgspec.structs.asdict(request), "ordinal": ordinal, "server_id": SERVER_ID}
         for ordinal, request in enumerate(batch)
     ]
-    rows = connection.execute(
-        "SELECT ordinal, refused_by, limits::text FROM apikeys_reserve(%s::text::jsonb)",
-        [msgspec.json.encode(items).decode()],
-    ).fetchall()
+    rows = await connection.execute(RESERVE_SQL, [msgspec.json.encode(items)])
     decisions = [Decision(None, [])] * len(batch)
     for ordinal, refused_by, limits in rows:
-        decisions[ordinal] = Decision(refused_by, _states.decode(limits) if limits else [])
+        decisions[int(ordinal)] = Decision(
+            None if refused_by is None else int(refused_by), [] if limits is None else _states.decode(limits)
+        )
     return decisions
 
 
@@ -117,9 +118,9 @@ class UnknownDecision(msgspec.Struct, frozen=True):
     decided_at: float
 
 
-def release(connection: Connection, batch: Sequence[UnknownDecision]) -> list[None]:
-    time.sleep(max(0.0, max(unknown.decided_at for unknown in batch) - time.monotonic()))
-    connection.execute("SELECT apikeys_release(%s)", [[unknown.id for unknown in batch]])
+async def release(connection: StatementConnection, batch: Sequence[UnknownDecision]) -> list[None]:
+    await asyncio.sleep(max(0.0, max(unknown.decided_at for unknown in batch) - time.monotonic()))
+    await connection.execute("SELECT apikeys_release($1::text[])", [format_array(unknown.id for unknown in batch)])
     return [None] * len(batch)
 
 

@@ -6,8 +6,8 @@ import msgspec
 from django.conf import settings
 
 from apikeys.accounting.ledger import Outcome, TokenSource
-from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Batcher
+from apikeys.hot_path.statements import StatementConnection
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,12 +33,12 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # The database's own function writes ledger, counters and last use in one transaction, once for each id.
-SETTLE_SQL = "SELECT apikeys_settle(%s::text::jsonb)"
+SETTLE_SQL = "SELECT apikeys_settle($1::jsonb)"
 WAIT_SECONDS = 10.0
 
 
-def write(connection: Connection, batch: Sequence[Usage]) -> list[None]:
-    connection.execute(SETTLE_SQL, [msgspec.json.encode(batch).decode()])
+async def write(connection: StatementConnection, batch: Sequence[Usage]) -> list[None]:
+    await connection.execute(SETTLE_SQL, [msgspec.json.encode(batch)])
     return [None] * len(batch)
 
 

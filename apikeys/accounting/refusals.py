@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 
 from apikeys.errors import RotatedKey, ServiceUnavailable
-from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Batcher
+from apikeys.hot_path.statements import StatementConnection
 from apikeys.hot_path.trace import Trace
 from apikeys.keys.crypto import PATTERN
 from apikeys.storable_text import storable
@@ -95,8 +95,8 @@ ON CONFLICT (id) DO NOTHING
 """
 
 
-def _write(connection: Connection, batch: Sequence[Refused]) -> list[None]:
-    connection.execute(SQL, [msgspec.json.encode(batch).decode()])
+async def _write(connection: StatementConnection, batch: Sequence[Refused]) -> list[None]:
+    await connection.execute(SQL, [msgspec.json.encode(batch)])
     return [None] * len(batch)
 
 

@@ -1,4 +1,4 @@
-"""Connections besides Django's per-thread ones: for the group-commit threads, readers and the listener."""
+"""Connections besides Django's per-thread ones: for batchers, readers and the listener."""
 
 from typing import Any
 

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from psycopg.rows import kwargs_row
+import msgspec
 
 from apikeys import encryption
-from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.listener import listener
 from apikeys.hot_path.snapshots import Snapshots
+from apikeys.hot_path.statements import StatementConnection, format_array, parse_bytes
 from apikeys.object_ids import is_object_id
 from chat.completions.knowledge import Knowledge
 from chat.models import Dialect
@@ -50,17 +50,19 @@ class AppSnapshot:
 
 
 SQL = """
-SELECT app.id AS app_id, app.team_id, app.name, app.model, app.system_prompt, app.max_tokens, app.temperature,
-    app.history_length, app.can_override, app.dialect, provider.base_url, provider.connect_seconds,
-    provider.first_byte_seconds, provider.between_chunks_seconds, provider.total_seconds, provider.encrypted_secret,
-    coalesce(price.prompt_micropoints, 0) AS prompt_price,
-    coalesce(price.completion_micropoints, 0) AS completion_price,
-    ARRAY(SELECT dataset_id FROM chat_appdataset WHERE app_id = app.id ORDER BY id) AS dataset_ids,
-    app.search_mode, app.similarity, app.quote_limit, app.uses_rerank, app.quote_template, app.quote_prompt,
-    app.empty_answer
-FROM chat_app AS app JOIN chat_provider AS provider ON provider.id = app.provider_id
-LEFT JOIN chat_price AS price ON price.provider_id = app.provider_id AND price.model = app.model
-WHERE app.id = ANY(%s) AND app.archived_at IS NULL
+SELECT row_to_json(app) FROM (
+    SELECT app.id AS app_id, app.team_id, app.name, app.model, app.system_prompt, app.max_tokens, app.temperature,
+        app.history_length, app.can_override, app.dialect, provider.base_url, provider.connect_seconds,
+        provider.first_byte_seconds, provider.between_chunks_seconds, provider.total_seconds, provider.encrypted_secret,
+        coalesce(price.prompt_micropoints, 0) AS prompt_price,
+        coalesce(price.completion_micropoints, 0) AS completion_price,
+        ARRAY(SELECT dataset_id FROM chat_appdataset WHERE app_id = app.id ORDER BY id) AS dataset_ids,
+        app.search_mode, app.similarity, app.quote_limit, app.uses_rerank, app.quote_template, app.quote_prompt,
+        app.empty_answer
+    FROM chat_app AS app JOIN chat_provider AS provider ON provider.id = app.provider_id
+    LEFT JOIN chat_price AS price ON price.provider_id = app.provider_id AND price.model = app.model
+    WHERE app.id = ANY ($1::text[]) AND app.archived_at IS NULL
+) AS app
 """
 
 
@@ -68,7 +70,8 @@ def _snapshot(
     *,
     team_id: str,
     base_url: str,
-    encrypted_secret: bytes | None,
+    encrypted_secret: str | None,
+    temperature: float | None,
     dataset_ids: Sequence[str],
     search_mode: str,
     similarity: float,
@@ -82,14 +85,14 @@ def _snapshot(
     secret, is_lost = None, False
     if encrypted_secret is not None:
         try:
-            secret = encryption.unseal(encrypted_secret, base_url)
+            secret = encryption.unseal(parse_bytes(encrypted_secret), base_url)
         except encryption.DecryptionError:
             is_lost = True
     knowledge = Knowledge(
         team_id=team_id,
         dataset_ids=tuple(dataset_ids),
         mode=search_mode,
-        similarity=similarity,
+        similarity=float(similarity),
         limit=quote_limit,
         uses_rerank=uses_rerank,
         quote_template=quote_template,
@@ -100,15 +103,17 @@ def _snapshot(
         **columns,
         team_id=team_id,
         base_url=base_url,
+        # JSON writes a whole number like an integer.
+        temperature=None if temperature is None else float(temperature),
         secret=secret,
         is_secret_lost=is_lost,
         knowledge=knowledge if dataset_ids else None,
     )
 
 
-def _load(connection: Connection, batch: Sequence[str]) -> list[AppSnapshot | None]:
-    cursor = connection.cursor(row_factory=kwargs_row(_snapshot))
-    found = {app.app_id: app for app in cursor.execute(SQL, [sorted(set(batch))])}
+async def _load(connection: StatementConnection, batch: Sequence[str]) -> list[AppSnapshot | None]:
+    rows = await connection.execute(SQL, [format_array(sorted(set(batch)))])
+    found = {app.app_id: app for app in (_snapshot(**msgspec.json.decode(app)) for [app] in rows)}
     return [found.get(app_id) for app_id in batch]
 
 

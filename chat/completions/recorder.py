@@ -8,8 +8,8 @@ from django.conf import settings
 
 from apikeys.accounting.recording import WAIT_SECONDS, Usage
 from apikeys.accounting.recording import write as write_usage
-from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Batcher
+from apikeys.hot_path.statements import StatementConnection
 from apikeys.object_ids import new_object_id
 
 
@@ -32,11 +32,11 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 # An answer id that a faster request has taken meanwhile is replaced by a new one: the answer is given already.
 SQL = """
 WITH item AS (
-    SELECT * FROM jsonb_to_recordset(%(items)s::text::jsonb) AS item(id text, app_id text, outcome text, ordinal int,
+    SELECT * FROM jsonb_to_recordset($1::jsonb) AS item(id text, app_id text, outcome text, ordinal int,
         chat_id text, question_id text, question jsonb, answer_id text, spare_id text, answer jsonb,
         response_data jsonb, custom_uid text, metadata jsonb, variables jsonb)
 ),
-recorded AS MATERIALIZED (SELECT id FROM apikeys_settle(%(items)s::text::jsonb) AS settled(id)),
+recorded AS MATERIALIZED (SELECT id FROM apikeys_settle($1::jsonb) AS settled(id)),
 exchange AS (SELECT item.* FROM item JOIN recorded USING (id) WHERE item.chat_id IS NOT NULL),
 conversation AS (
     INSERT INTO chat_conversation (app_id, chat_id, custom_uid, metadata, variables)
@@ -74,17 +74,17 @@ SELECT count(*) FROM recorded
 Item = tuple[Usage, Exchange | None]
 
 
-def _write(connection: Connection, batch: Sequence[Item]) -> list[None]:
+async def _write(connection: StatementConnection, batch: Sequence[Item]) -> list[None]:
     if all(exchange is None for _, exchange in batch):
         # A statement of this size costs something even where it finds nothing to do.
-        return write_usage(connection, [usage for usage, _ in batch])
+        return await write_usage(connection, [usage for usage, _ in batch])
     rows: list[dict[str, Any]] = []
     for ordinal, (usage, exchange) in enumerate(batch):
         row = msgspec.structs.asdict(usage)
         if exchange is not None:
             row |= msgspec.structs.asdict(exchange) | {"ordinal": ordinal, "spare_id": new_object_id()}
         rows.append(row)
-    connection.execute(SQL, {"items": msgspec.json.encode(rows).decode()})
+    await connection.execute(SQL, [msgspec.json.encode(rows)])
     return [None] * len(batch)
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from psycopg.rows import kwargs_row
+import msgspec
 
-from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Batcher
+from apikeys.hot_path.statements import StatementConnection, format_array, parse_bytes
 from apikeys.storable_text import storable
 from datasets.texts import STATIC_DIMENSION, STATIC_MODEL
 from datasets.vectors.provider_models import ProviderModel
@@ -30,9 +30,8 @@ class ModelRequest:
 
 # Where several datasets have a model of one name, that of the oldest counts.
 SQL = """
-SELECT requested.ordinal, vector_set.model, vector_set.dimension, vector_set.base_url, vector_set.encrypted_secret,
-    vector_set.connect_seconds, vector_set.total_seconds, vector_set.price
-FROM unnest(%s::int[], %s::text[], %s::text[]) AS requested(ordinal, team_id, name)
+SELECT requested.ordinal, row_to_json(vector_set)
+FROM unnest($1::int[], $2::text[], $3::text[]) AS requested(ordinal, team_id, name)
 CROSS JOIN LATERAL (
     SELECT vector_set.model, vector_set.dimension, provider.base_url, provider.encrypted_secret,
         provider.connect_seconds, provider.total_seconds, coalesce(price.prompt_micropoints, 0) AS price
@@ -46,22 +45,23 @@ CROSS JOIN LATERAL (
 """
 
 
-def _load(connection: Connection, batch: Sequence[ModelRequest]) -> list[TeamModel | None]:
+async def _load(connection: StatementConnection, batch: Sequence[ModelRequest]) -> list[TeamModel | None]:
     columns = [
-        list(range(len(batch))),
-        [request.team_id for request in batch],
-        [request.name for request in batch],
+        format_array(range(len(batch))),
+        format_array(request.team_id for request in batch),
+        format_array(request.name for request in batch),
     ]
     found: list[TeamModel | None] = [None] * len(batch)
-    for ordinal, model in connection.cursor(row_factory=kwargs_row(_numbered_model)).execute(SQL, columns):
-        found[ordinal] = model
+    for ordinal, model in await connection.execute(SQL, columns):
+        found[int(ordinal)] = _team_model(**msgspec.json.decode(model))
     return found
 
 
-def _numbered_model(
-    *, ordinal: int, dimension: int | None, price: int, model: str, **provider: Any
-) -> tuple[int, TeamModel]:
-    return ordinal, TeamModel(ProviderModel.of_columns(model, **provider), dimension, price)
+def _team_model(
+    *, dimension: int | None, price: int, model: str, encrypted_secret: str | None, **provider: Any
+) -> TeamModel:
+    secret = None if encrypted_secret is None else parse_bytes(encrypted_secret)
+    return TeamModel(ProviderModel.of_columns(model, encrypted_secret=secret, **provider), dimension, price)
 
 
 batcher: Batcher[ModelRequest, TeamModel | None] = Batcher("embedding-model", _load, capacity=5_000, max_batch=64)

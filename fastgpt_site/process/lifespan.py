@@ -11,7 +11,7 @@ from apikeys import outbound
 from apikeys.access import lookup
 from apikeys.accounting import admission, refusals
 from apikeys.accounting.recording import usage_batcher
-from apikeys.hot_path import broadcasts, servers
+from apikeys.hot_path import broadcasts, home_loop, servers
 from apikeys.hot_path.listener import listener
 from chat.completions import app_snapshots, histories, recorder
 from chat.embeddings import models
@@ -54,6 +54,7 @@ async def run(receive: Receive, send: Send, open_requests: set[asyncio.Task[Any]
         if message["type"] == "lifespan.startup":
             settle_memory()
             pool_connections()
+            home_loop.adopt(asyncio.get_running_loop())
             broadcasts.start(asyncio.get_running_loop())
             measuring = asyncio.create_task(metrics.measure(BATCHERS, open_requests))
             await send({"type": "lifespan.startup.complete"})
@@ -88,7 +89,7 @@ async def shut_down(open_requests: set[asyncio.Task[Any]]) -> None:
     if open_requests:
         await asyncio.wait(set(open_requests), timeout=DRAIN_SECONDS)
     await outbound.close()
-    await asyncio.gather(*(asyncio.to_thread(batcher.close) for batcher in BATCHERS))
+    await asyncio.gather(*(batcher.close() for batcher in BATCHERS))
     unwritten = recorder.batcher.queue_length + usage_batcher.queue_length
     if unwritten:
         logger.error("%d records could not be written before the end", unwritten)

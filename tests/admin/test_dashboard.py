@@ -12,7 +12,7 @@ from django.utils import timezone
 from apikeys.accounting.ledger import KeyActivity
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.reconciliation import Reconciliation
-from apikeys.accounting.recording import Usage, write
+from apikeys.accounting.recording import Usage
 from apikeys.admin.scope import MAXIMUM_CHOICES
 from apikeys.alerts import expiry
 from apikeys.alerts.deliveries import Delivery
@@ -27,6 +27,7 @@ from apikeys.teams import Membership, Team
 from fastgpt_site.admin import tasks
 from tests.commands.test_jobs import make_alert
 from tests.support import factories
+from tests.support.flushes import write
 from tests.support.pages import browser, staff, text
 from tests.support.tenant_rows import make_tenant_rows
 from tests.unit.apikeys.statistics.test_rollup import record, refuse, start_over, use

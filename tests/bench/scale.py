@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import math
 import random
 import shutil
@@ -318,13 +319,17 @@ def _check_page(answer: Answer) -> int:
 
 def _by_the_gates(stage: Stage) -> list[Timed]:
     """Time the batchers' work in the database, without a server around it: one item alone, and a batch."""
+    return asyncio.run(_time_gates(stage))
+
+
+async def _time_gates(stage: Stage) -> list[Timed]:
     from apikeys.access.lookup import _load_policies
     from apikeys.accounting.admission import reserve
     from apikeys.accounting.recording import write
-    from apikeys.hot_path.connections import connect
+    from apikeys.hot_path.statements import StatementConnection
 
     timed: list[Timed] = []
-    with connect() as connection:
+    with contextlib.closing(await StatementConnection.connect()) as connection:
         for load, count, size, keys, limits in (
             ("1 item", SINGLES, 1, stage.keys, stage.limits),
             (f"{BATCH} items of a team", BATCHES, BATCH, stage.keys_of_team, stage.limits_of_team),
@@ -334,7 +339,7 @@ def _by_the_gates(stage: Stage) -> list[Timed]:
             for _ in range(count):
                 items = stage.look_ups(size, keys)
                 started = perf_counter()
-                found = _load_policies(connection, items)
+                found = await _load_policies(connection, items)
                 looked_up.append(perf_counter() - started)
                 if None in found:
                     raise BenchError("a key was not found by its digest")
@@ -342,9 +347,9 @@ def _by_the_gates(stage: Stage) -> list[Timed]:
             for start in range(0, len(requests), size):
                 asked, usage = zip(*requests[start : start + size], strict=True)
                 started = perf_counter()
-                decisions = reserve(connection, asked)
+                decisions = await reserve(connection, asked)
                 between = perf_counter()
-                write(connection, usage)
+                await write(connection, usage)
                 settled.append(perf_counter() - between)
                 reserved.append(between - started)
                 if any(decision.refused_by or not decision.limits for decision in decisions):

@@ -7,16 +7,17 @@ import time
 import pytest
 from django.db import OperationalError, connection
 
-from apikeys.accounting.admission import ReservationRequest, reserve
+from apikeys.accounting.admission import ReservationRequest
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.reconciliation import compare, fix, reconcile
-from apikeys.accounting.recording import Usage, write
+from apikeys.accounting.recording import Usage
 from apikeys.hot_path.connections import connect
 from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
 from tests.support import factories
 from tests.support.commands import call, manage
 from tests.support.drift import drifted_since, newest_limit
+from tests.support.flushes import reserve, write
 
 
 def make_limit(api_key: ApiKey, measure: str = "requests") -> Limit:

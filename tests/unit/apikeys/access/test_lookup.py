@@ -5,12 +5,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from apikeys.access.lookup import _load_policies
 from apikeys.access.policy import KeyPolicy
 from apikeys.hot_path.connections import Connection, connect
 from apikeys.keys import crypto
 from apikeys.keys.models import ApiKey
 from tests.support import factories
+from tests.support.flushes import load_policies
 
 OLD, NEW = b"1" * 32, b"2" * 32
 
@@ -30,7 +30,7 @@ def old_key(settings, **policy) -> tuple[ApiKey, str]:
 
 
 def load(connection: Connection, settings, *plaintexts: str) -> list[KeyPolicy | None]:
-    return _load_policies(connection, [crypto.digests(key, settings.API_KEY_PEPPERS) for key in plaintexts])
+    return load_policies(connection, [crypto.digests(key, settings.API_KEY_PEPPERS) for key in plaintexts])
 
 
 def stored(api_key: ApiKey) -> tuple[str, bytes]:

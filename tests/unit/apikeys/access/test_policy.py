@@ -10,7 +10,6 @@ from django.http import HttpRequest
 
 from apikeys.access.declarations import PUBLIC, ApiCredential
 from apikeys.access.endpoints import endpoint_names, routes
-from apikeys.access.lookup import _load_policies
 from apikeys.access.permissions import EndpointAccess
 from apikeys.access.policy import KeyPolicy, SiteRules, may_call
 from apikeys.access.rules import EndpointRule
@@ -23,6 +22,7 @@ from apikeys.keys import crypto
 from apikeys.keys.kinds import AccessKind
 from apikeys.keys.models import ApiKey
 from tests.support import factories
+from tests.support.flushes import load_policies
 
 VIEWS = {route.view.endpoint: route.view for route in routes()}
 DENIED: dict[str, list[AccessKind]] = {"none": [], **{f"no {kind}": [kind] for kind in AccessKind}}
@@ -40,7 +40,7 @@ def make_key(kind: AccessKind, endpoints: list[str]) -> tuple[ApiKey, KeyPolicy]
     is_naming = kind is AccessKind.GLOBAL_NAMING_APP
     api_key, plaintext = factories.make_key(app=app, can_name_app=is_naming, allowed_endpoints=endpoints)
     with connect() as connection:
-        (policy,) = _load_policies(connection, [crypto.digests(plaintext, settings.API_KEY_PEPPERS)])
+        (policy,) = load_policies(connection, [crypto.digests(plaintext, settings.API_KEY_PEPPERS)])
     assert policy is not None
     assert api_key.kind == policy.kind == kind
     return api_key, policy

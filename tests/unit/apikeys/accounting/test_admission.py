@@ -11,10 +11,10 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apikeys.accounting.admission import Decision, ReservationRequest, reserve
+from apikeys.accounting.admission import Decision, ReservationRequest
 from apikeys.accounting.ledger import UsageRecord
 from apikeys.accounting.limits import Counter, Limit
-from apikeys.accounting.recording import Usage, write
+from apikeys.accounting.recording import Usage
 from apikeys.accounting.reservations import Reservation
 from apikeys.alerts.models import Alert
 from apikeys.hot_path.connections import Connection, connect
@@ -22,6 +22,7 @@ from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
 from tests.support import factories
 from tests.support.drift import drifted_since, newest_limit
+from tests.support.flushes import reserve, write
 from tests.support.processes import wait_for
 
 

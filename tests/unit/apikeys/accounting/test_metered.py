@@ -17,9 +17,10 @@ from apikeys.accounting.metered import AsyncMeteredCall, Caller, Charge, Metered
 from apikeys.accounting.recording import Usage, write
 from apikeys.accounting.reservations import Reservation
 from apikeys.errors import InsufficientQuota, RevokedKey, ServiceUnavailable, UpstreamError
-from apikeys.hot_path.connections import Connection, connect
+from apikeys.hot_path.connections import connect
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.in_flight import InFlight
+from apikeys.hot_path.statements import StatementConnection
 from apikeys.hot_path.trace import Trace
 from tests.support import factories
 from tests.support.drift import drifted_since, newest_limit
@@ -38,9 +39,9 @@ class Recorder:
         self.items: list[Usage] = []
         self.batcher: Batcher[Any, None] = Batcher("metered", self.write, capacity=1, retry=True)
 
-    def write(self, connection: Connection, batch: Sequence[Usage]) -> list[None]:
+    async def write(self, connection: StatementConnection, batch: Sequence[Usage]) -> list[None]:
         self.items += batch
-        return write(connection, batch)
+        return await write(connection, batch)
 
     def has_room(self) -> bool:
         try:
@@ -115,7 +116,7 @@ def no_drift(database: None) -> Iterator[None]:
     """After all of this module's tests counters and ledger agree."""
     before = newest_limit()
     yield
-    recorder.batcher.close()
+    asyncio.run(recorder.batcher.close())
     assert drifted_since(before) == []
 
 

@@ -14,6 +14,7 @@ from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.listener import CHANNEL, CONTROL_CHANNEL, SILENCE_SECONDS, Listener
 from apikeys.hot_path.snapshots import MAX_ENTRIES, Snapshots
+from apikeys.hot_path.statements import StatementConnection
 from tests.support.processes import wait_for
 
 
@@ -27,11 +28,11 @@ class World:
         self.go_on = threading.Event()
         self.go_on.set()
 
-    def __call__(self, connection: Connection, batch: Sequence[str]) -> list[int | None]:
+    async def __call__(self, connection: StatementConnection, batch: Sequence[str]) -> list[int | None]:
         self.loads += 1
         found = [self.numbers.get(name) for name in batch]
         self.is_loading.set()
-        self.go_on.wait(30)
+        await asyncio.to_thread(self.go_on.wait, 30)
         return found
 
 
@@ -53,7 +54,7 @@ def listener() -> Iterator[Listener]:
 def batcher(world: World) -> Iterator[Batcher[str, int | None]]:
     batcher: Batcher[str, int | None] = Batcher("test", world, capacity=100_000)
     yield batcher
-    batcher.close()
+    asyncio.run(batcher.close())
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from itertools import combinations
 from django.conf import settings
 from django.utils import timezone
 
-from apikeys.access.lookup import _load_policies
 from apikeys.access.policy import KeyPolicy
 from apikeys.errors import AuthenticationError
 from apikeys.hot_path.connections import connect
@@ -15,6 +14,7 @@ from apikeys.keys import crypto
 from apikeys.keys.models import WHY_UNUSABLE, ApiKey, conditions
 from apikeys.teams import Membership, Team
 from tests.support import factories
+from tests.support.flushes import load_policies
 
 
 def revoke(api_key: ApiKey) -> None:
@@ -55,7 +55,7 @@ WAYS: dict[str, Callable[[ApiKey], None]] = {
 
 def looked_up(plaintexts: list[str]) -> list[KeyPolicy | None]:
     with connect() as connection:
-        return _load_policies(connection, [crypto.digests(key, settings.API_KEY_PEPPERS) for key in plaintexts])
+        return load_policies(connection, [crypto.digests(key, settings.API_KEY_PEPPERS) for key in plaintexts])
 
 
 def is_accepted(policy: KeyPolicy | None) -> bool:

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from apikeys.accounting.ledger import DailyUsage, Refusal, UsageRecord
-from apikeys.accounting.recording import Usage, write
+from apikeys.accounting.recording import Usage
 from apikeys.hot_path.connections import connect
 from apikeys.keys.models import ApiKey
 from apikeys.object_ids import new_object_id
@@ -34,6 +34,7 @@ from apikeys.statistics.sums import Span, UsageScope, points_used, series, sums,
 from tests.environment import PROJECT
 from tests.support import factories
 from tests.support.commands import variables
+from tests.support.flushes import write
 from tests.support.processes import ending, wait_for
 
 FILL = """
