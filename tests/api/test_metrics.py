@@ -93,7 +93,7 @@ def test_scrapes_at_the_same_time_lose_and_double_nothing(server: Server) -> Non
 
 
 def test_a_stop_loses_nothing(tmp_path: Path) -> None:
-    """Not even where nothing but the stop writes what was counted."""
+    """No count, even where nothing but the stop writes what was counted, and no line of the log."""
     folder = tmp_path / "metrics"
     folder.mkdir()
     changes = {"PROMETHEUS_MULTIPROC_DIR": str(folder), "MEASURE_SECONDS": "3600"}
@@ -108,6 +108,7 @@ def test_a_stop_loses_nothing(tmp_path: Path) -> None:
     durations = {"endpoint": "unknown_path"}
     assert registry.get_sample_value("fastgpt_request_duration_seconds_count", durations) == 200
     assert registry.get_sample_value("fastgpt_refusals_total", {"error": "invalid_api_key"}) == 1
+    assert server.log().count('"path":"/nothing"') == 200
 
 
 def test_the_last_reconciliation(server: Server) -> None:
