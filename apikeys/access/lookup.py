@@ -114,10 +114,6 @@ _policies: Snapshots[bytes, KeyPolicy] = Snapshots(policy_batcher, listener)
 _site_rules: Snapshots[str, SiteRules] = Snapshots(site_rules_batcher, listener)
 
 
-def _first_digest(key: str) -> bytes:
-    return crypto.digest(key, next(iter(settings.API_KEY_PEPPERS.values())))
-
-
 def _must_exist(rules: SiteRules | None) -> SiteRules:
     assert rules is not None  # noqa: S101 - the loader always returns one
     return rules
@@ -135,7 +131,8 @@ async def find_policy(key: str, rules: SiteRules) -> KeyPolicy:
     """Return the policy of the key with this plaintext. Raise InvalidKey, or ServiceUnavailable."""
     if not (rules.has_imported or crypto.is_ours(key)):
         raise InvalidKey
-    policy = await _policies.get(_first_digest(key), crypto.digests(key, settings.API_KEY_PEPPERS))
+    digests = crypto.digests(key, settings.API_KEY_PEPPERS)
+    policy = await _policies.get(next(iter(digests.values())), digests)
     if policy is None:
         raise InvalidKey
     return policy
@@ -144,7 +141,8 @@ async def find_policy(key: str, rules: SiteRules) -> KeyPolicy:
 def find_policy_from_thread(key: str, rules: SiteRules) -> KeyPolicy:
     if not (rules.has_imported or crypto.is_ours(key)):
         raise InvalidKey
-    policy = _policies.get_from_thread(_first_digest(key), crypto.digests(key, settings.API_KEY_PEPPERS))
+    digests = crypto.digests(key, settings.API_KEY_PEPPERS)
+    policy = _policies.get_from_thread(next(iter(digests.values())), digests)
     if policy is None:
         raise InvalidKey
     return policy

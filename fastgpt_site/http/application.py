@@ -50,8 +50,8 @@ class Application(SyncHandler):
         await lifespan.run(receive, send, self.open_requests)
 
     async def serve(self, exchange: Exchange) -> None:
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - a coroutine always runs in one
+        task = exchange.task
+        assert task is not None  # noqa: S101 - it runs this
         self.open_requests.add(task)
         outgoing = OutgoingResponse(exchange)
         head = exchange.head

@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
             self.body = ChunkedBody()
         elif head.body_length:
             self.body = SizedBody(head.body_length)
-        task = self.loop.create_task(exchange.run(self.app))
+        task = exchange.task = self.loop.create_task(exchange.run(self.app))
         self.server_state.tasks.add(task)
         task.add_done_callback(self.server_state.tasks.discard)
 

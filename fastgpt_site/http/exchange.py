@@ -55,6 +55,7 @@ class Exchange:
         "keeps_alive",
         "on_gone",
         "on_second",
+        "task",
         "trace",
         "unread_bytes",
     )
@@ -62,6 +63,8 @@ class Exchange:
     def __init__(self, connection: Connection, head: Head) -> None:
         self.connection = connection
         self.head = head
+        # It runs the request, and is set as soon as there is one.
+        self.task: asyncio.Task[None] | None = None
         self.trace = Trace(connection.client_address_of(head))
         self.keeps_alive = head.keeps_alive
         self.has_no_body = head.method == "HEAD"
