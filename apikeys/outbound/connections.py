@@ -105,7 +105,16 @@ class Response:
     """
 
     __slots__ = (
-        *("_connection", "_failure", "_fields", "_headers", "_idle_bytes", "_inflater", "_is_begun", "_is_dropped"),
+        *(
+            "_connection",
+            "_failure",
+            "_fields",
+            "_header_count",
+            "_idle_bytes",
+            "_inflater",
+            "_is_begun",
+            "_is_dropped",
+        ),
         *("_is_keeping", "_is_paused", "_is_surplus", "_is_until_close", "_max_bytes", "_parser", "_pieces", "_size"),
         *("_waiter", "is_complete", "status"),
     )
@@ -119,7 +128,7 @@ class Response:
         self._waiter: asyncio.Future[None] | None = None
         self._failure: type[Exception] | None = None
         self._fields: dict[bytes, bytes] = {}
-        self._headers = 0
+        self._header_count = 0
         # Bytes since the last of the body.
         self._idle_bytes = 0
         self._pieces: list[bytes] = []
@@ -251,8 +260,8 @@ class Response:
         # Fields of a trailer, and of what follows the answer, come when the status is known.
         if self.status:
             return
-        self._headers += 1
-        if self._headers > MAX_HEADERS:
+        self._header_count += 1
+        if self._header_count > MAX_HEADERS:
             self._failure = AnswerTooLong
         name = name.lower()
         if name in KEPT:

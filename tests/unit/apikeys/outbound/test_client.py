@@ -1,6 +1,7 @@
 """The client of providers: which connection a call takes, what ends it, and what is never sent twice."""
 
 import asyncio
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -268,9 +269,8 @@ def test_an_answer_that_does_not_come_in_time(run: Run) -> None:
 
 def test_a_call_that_begins_too_late(run: Run) -> None:
     async def test() -> None:
-        async with serving() as server:
-            with pytest.raises(TimeoutError):
-                await post(server.url, seconds=-1)
+        with socket.create_server(("127.0.0.1", 0)) as listener, pytest.raises(TimeoutError):
+            await post(f"http://127.0.0.1:{listener.getsockname()[1]}/", seconds=-1)
 
     run(test)
 

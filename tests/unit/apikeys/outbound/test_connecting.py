@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from apikeys.outbound import client
 from apikeys.outbound.addresses import AddressRefused, allowed_networks
 from apikeys.outbound.failures import ConnectFailed, TlsFailed
-from tests.support.raw_server import serving
+from tests.support.raw_server import Peer, serving
 from tests.unit.apikeys.outbound.conftest import Run
 from tests.unit.apikeys.outbound.test_client import answer_nothing, post, wait_until
 
@@ -81,11 +81,11 @@ def test_a_private_address_is_not_even_connected_to() -> None:
 def test_a_literal_private_address_is_refused(settings: Any) -> None:
     settings.OUTBOUND_ALLOWED_NETWORKS = []
     allowed_networks.cache_clear()
-    loop = Loop()
     for host in ("127.0.0.1", "[::1]", "localhost"):
-        (outcome,) = run_in(Loop(), f"http://{host}:{{port}}/")
+        loop = Loop()
+        (outcome,) = run_in(loop, f"http://{host}:{{port}}/")
         assert isinstance(outcome, AddressRefused)
-    assert loop.attempts == []
+        assert loop.attempts == []
 
 
 def test_of_several_addresses_the_first_that_may_and_answers() -> None:
@@ -233,8 +233,12 @@ def test_a_server_that_cannot_prove_who_it_is(run: Run, certificate: Path) -> No
 
 def test_a_server_that_speaks_no_tls(run: Run) -> None:
     async def test() -> None:
-        async with serving() as server:
-            with pytest.raises(ConnectFailed):
-                await post(server.url.replace("http://", "https://"), connect_seconds=2)
+        async def script(peer: Peer) -> None:
+            peer.send(b"220 mail.example ESMTP\r\n")
+            await peer.wait_until_left()
+
+        async with serving(script) as server:
+            with pytest.raises(TlsFailed):
+                await post(server.url.replace("http://", "https://"))
 
     run(test)
