@@ -14,15 +14,17 @@ import time
 from typing import Any, ClassVar
 from urllib.parse import SplitResult, urlsplit
 
-import aiohttp
 from django.core.exceptions import ValidationError
 from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
-from apikeys import encryption, outbound
+from apikeys import encryption
 from apikeys.audit import history_messages
+from apikeys.outbound import sites
+from apikeys.outbound.addresses import AddressRefused, is_allowed
+from apikeys.outbound.failures import SiteFailed
 from apikeys.teams import Team, TeamOwnedQuerySet
 
 SECRET_BYTES = 32
@@ -83,17 +85,16 @@ class Webhook(models.Model):
         headers = {"Content-Type": "application/json", **self.signature(message_id, int(time.time()), body)}
         try:
             async with asyncio.timeout(TOTAL_SECONDS):
-                response = await outbound.post(self.url, body=body, headers=headers, connect_seconds=CONNECT_SECONDS)
+                response = await sites.post(self.url, body=body, headers=headers, connect_seconds=CONNECT_SECONDS)
         except TimeoutError:
             raise WebhookError(history_messages.TOO_LATE()) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            # Only the class is kept: the text of these errors names the address.
-            is_refused = isinstance(getattr(error, "os_error", None), outbound.AddressRefused)
-            what = history_messages.PRIVATE_ADDRESS() if is_refused else f"{type(error).__name__}."
-            raise WebhookError(what) from None
-        with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
+        except AddressRefused:
+            raise WebhookError(history_messages.PRIVATE_ADDRESS()) from None
+        except SiteFailed as error:
+            raise WebhookError(f"{error}.") from None
+        with contextlib.suppress(TimeoutError, SiteFailed):
             async with asyncio.timeout(ANSWER_SECONDS):
-                await response.content.read(ANSWER_BYTES)
+                await sites.read_beginning(response, ANSWER_BYTES)
         response.close()
         if not 200 <= response.status < 300:
             raise WebhookError(history_messages.ANSWERED(status=response.status))
@@ -132,7 +133,7 @@ def validate_url(url: str) -> None:
     except (OSError, UnicodeError):
         raise ValidationError({"url": _("Its host name cannot be resolved.")}, code="unresolved") from None
     addresses = [ipaddress.ip_address(str(info[4][0]).partition("%")[0]) for info in found]
-    if not all(outbound.is_allowed(address) for address in addresses):
+    if not all(is_allowed(address) for address in addresses):
         raise ValidationError(
             {
                 "url": _(

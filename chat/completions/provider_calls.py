@@ -1,19 +1,18 @@
 """One call to an app's provider: whole or streamed, within its time limits, every failure one of two errors."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any
 
-import aiohttp
 import msgspec
 from django.conf import settings
 
-from apikeys import outbound
 from apikeys.errors import UpstreamError, UpstreamTimeout
+from apikeys.outbound import client
+from apikeys.outbound.connections import Response
 from chat.completions.app_snapshots import AppSnapshot
 from chat.completions.provider_messages import ProviderAnswer, decode_answer
 from chat.completions.sse import Decoder
@@ -23,18 +22,16 @@ logger = logging.getLogger(__name__)
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
 # So much is decoded at once: a stream whose reader stalls holds that, and what it decodes to is many times as large.
 MAX_PIECE_BYTES = 16 * 1024
+# A connection whose answer ends so soon after its last event can be used again.
 TAIL_SECONDS = 0.1
 
 
 async def complete(app: AppSnapshot, payload: dict[str, Any]) -> ProviderAnswer:
     """Return the provider's whole answer. Raise UpstreamError or UpstreamTimeout."""
     with translate_failures(app):
-        async with asyncio.timeout(app.total_seconds):
-            response = await _post(app, payload)
-            try:
-                answer = decode_answer(await outbound.read(response, MAX_ANSWER_BYTES))
-            finally:
-                response.release()
+        deadline = asyncio.get_running_loop().time() + app.total_seconds
+        response = await _post(app, payload, deadline, MAX_ANSWER_BYTES)
+        answer = decode_answer(response.body())
     if answer.error is not None or not answer.choices or answer.choices[0].message is None:
         raise _failure(app, "no message in its answer")
     return answer
@@ -49,14 +46,10 @@ async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[li
     deadline = loop.time() + min(app.total_seconds, settings.STREAM_MAX_SECONDS)
     decoder, size, is_finished = Decoder(), 0, False
     with translate_failures(app):
-        async with asyncio.timeout(min(app.first_byte_seconds, app.total_seconds)):
-            response = await _post(app, payload)
-            try:
-                piece = await response.content.read(MAX_PIECE_BYTES)
-            except BaseException:
-                response.close()
-                raise
+        first_deadline = loop.time() + min(app.first_byte_seconds, app.total_seconds)
+        response = await _post(app, payload, first_deadline)
         try:
+            piece = await response.read(MAX_PIECE_BYTES, first_deadline)
             while piece:
                 size += len(piece)
                 if size > MAX_ANSWER_BYTES * 16:
@@ -75,45 +68,35 @@ async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[li
                 if has_failed:
                     raise _failure(app, "an error in its stream")
                 if is_done:
-                    await _read_tail(response)
+                    response.drop_rest(loop.time() + TAIL_SECONDS)
                     return
-                left = deadline - loop.time()
-                if left <= 0:
+                now = loop.time()
+                if now >= deadline:
                     # Said here, since a time limit never interrupts a read that has its bytes at hand.
                     raise TimeoutError
-                async with asyncio.timeout(min(app.between_chunks_seconds, left)):
-                    piece = await response.content.read(MAX_PIECE_BYTES)
+                piece = await response.read(MAX_PIECE_BYTES, min(now + app.between_chunks_seconds, deadline))
         finally:
             response.release()
     if not is_finished:
         raise _failure(app, "an answer that broke off")
 
 
-async def _post(app: AppSnapshot, payload: dict[str, Any]) -> aiohttp.ClientResponse:
-    headers = {"Content-Type": "application/json"}
+async def _post(app: AppSnapshot, payload: dict[str, Any], deadline: float, max_bytes: int | None = None) -> Response:
     if app.is_secret_lost:
         raise _failure(app, "no secret that ENCRYPTION_KEYS can decrypt")
-    if app.secret is not None:
-        headers["Authorization"] = f"Bearer {app.secret}"
-    response = await outbound.post(
+    response = await client.post(
         f"{app.base_url}/chat/completions",
         body=msgspec.json.encode(payload),
-        headers=headers,
+        secret=app.secret,
         connect_seconds=app.connect_seconds,
+        deadline=deadline,
+        max_bytes=max_bytes,
     )
     content_type = "text/event-stream" if payload["stream"] else "application/json"
     if response.status != 200 or response.content_type != content_type:
-        response.close()
+        response.release()
         raise _failure(app, f"HTTP {response.status} {response.content_type}")
     return response
-
-
-async def _read_tail(response: aiohttp.ClientResponse) -> None:
-    # A connection that was read to its end, briefly, can be used again. The answer is complete already.
-    with contextlib.suppress(TimeoutError, aiohttp.ClientError, OSError):
-        async with asyncio.timeout(TAIL_SECONDS):
-            while await response.content.readany():
-                continue
 
 
 @contextmanager
@@ -124,8 +107,8 @@ def translate_failures(app: AppSnapshot) -> Iterator[None]:
     except TimeoutError:
         logger.warning("the provider of app %s timed out", app.app_id)
         raise UpstreamTimeout from None
-    except (aiohttp.ClientError, OSError, ValueError, RecursionError) as error:
-        # The class only: the text of these errors names the provider's address.
+    except (OSError, ValueError, RecursionError) as error:
+        # The class only: the text of other errors may hold what the provider sent.
         raise _failure(app, type(error).__name__) from None
 
 

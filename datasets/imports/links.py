@@ -1,15 +1,23 @@
 """Pages that are imported by their URL: fetched through the outbound client, and only where robots may."""
 
+from __future__ import annotations
+
 import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-import aiohttp
 from protego import Protego
 
-from apikeys import outbound
+from apikeys.outbound import sites
+from apikeys.outbound.addresses import AddressRefused
+from apikeys.outbound.failures import SiteFailed
+from apikeys.outbound.targets import USER_AGENT
 from datasets.conversion.formats import Format, Unreadable, charset_of
+
+if TYPE_CHECKING:
+    from aiohttp import ClientResponse
 
 MAXIMUM_URL = 2000
 # One import takes no longer, with its redirects and with robots.txt.
@@ -83,25 +91,23 @@ async def follow_redirects(url: str) -> Page:
     raise Unreadable(f"The page redirects more than {MAXIMUM_REDIRECTS} times.")
 
 
-def target_of(url: str, response: aiohttp.ClientResponse) -> str:
+def target_of(url: str, response: ClientResponse) -> str:
     try:
         return urljoin(url, response.headers.get("Location", ""))
     except ValueError:
         raise Unreadable("The page redirects to something that is not a URL.") from None
 
 
-async def call(url: str) -> aiohttp.ClientResponse:
+async def call(url: str) -> ClientResponse:
     try:
-        return await outbound.get(url, connect_seconds=CONNECT_SECONDS)
-    except aiohttp.ClientConnectorError as error:
-        if isinstance(error.os_error, outbound.AddressRefused):
-            raise Unreadable("The page is in a private network, from which nothing is fetched.") from None
-        raise NoAnswer("The page's server cannot be reached.") from None
-    except (aiohttp.ClientError, OSError, ValueError):
+        return await sites.get(url, connect_seconds=CONNECT_SECONDS)
+    except AddressRefused:
+        raise Unreadable("The page is in a private network, from which nothing is fetched.") from None
+    except (SiteFailed, TimeoutError):
         raise NoAnswer("The page's server cannot be reached.") from None
 
 
-async def page_of(response: aiohttp.ClientResponse) -> Page:
+async def page_of(response: ClientResponse) -> Page:
     if response.status != HTTPStatus.OK:
         raise Unreadable(f"The page's server answered with HTTP {response.status}.")
     format = FORMATS.get(response.content_type)
@@ -115,12 +121,12 @@ async def page_of(response: aiohttp.ClientResponse) -> Page:
     return Page(content, format)
 
 
-async def content_of(response: aiohttp.ClientResponse, maximum: int) -> bytes:
+async def content_of(response: ClientResponse, maximum: int) -> bytes:
     try:
-        return await outbound.read(response, maximum)
+        return await sites.read(response, maximum)
     except ValueError:
         raise Unreadable(f"The page is larger than {maximum // 2**20} MiB.") from None
-    except (aiohttp.ClientError, OSError):
+    except SiteFailed:
         raise NoAnswer("The page's server closed the connection early.") from None
 
 
@@ -151,16 +157,12 @@ async def robots_may(url: str) -> bool:
     return True
 
 
-async def beginning_of(response: aiohttp.ClientResponse) -> bytes:
-    pieces, size = [], 0
+async def beginning_of(response: ClientResponse) -> bytes:
     try:
-        while size < ROBOTS_BYTES and (piece := await response.content.readany()):
-            pieces.append(piece)
-            size += len(piece)
-    except (aiohttp.ClientError, OSError):
+        return await sites.read_beginning(response, ROBOTS_BYTES)
+    except SiteFailed:
         raise NoAnswer("The site's robots.txt was cut short.") from None
-    return b"".join(pieces)[:ROBOTS_BYTES]
 
 
 def is_allowed(robots: bytes, url: str) -> bool:
-    return bool(Protego.parse(robots.decode(errors="replace")).can_fetch(url, outbound.USER_AGENT))
+    return bool(Protego.parse(robots.decode(errors="replace")).can_fetch(url, USER_AGENT))

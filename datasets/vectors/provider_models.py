@@ -5,11 +5,11 @@ import logging
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import aiohttp
 import msgspec
 
-from apikeys import encryption, outbound
+from apikeys import encryption
 from apikeys.errors import UpstreamError, UpstreamTimeout
+from apikeys.outbound import client
 from datasets import texts
 
 logger = logging.getLogger(__name__)
@@ -73,33 +73,31 @@ class ProviderModel:
         if self.is_secret_lost:
             raise self.failure("no secret that ENCRYPTION_KEYS can decrypt")
         try:
-            async with asyncio.timeout(self.total_seconds):
-                return decoder.decode(await self._post(path, body))
+            return decoder.decode(await self._post(path, body))
         except TimeoutError:
             logger.warning("the provider of the model %s timed out", self.name)
             raise UpstreamTimeout from None
         except (msgspec.DecodeError, RecursionError):
             raise self.refusal("an answer of another form") from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             # The class only: the text of these errors names the provider's address.
             raise self.failure(type(error).__name__) from None
 
     async def _post(self, path: str, body: dict[str, Any]) -> bytes:
-        headers = {"Content-Type": "application/json"}
-        if self.secret is not None:
-            headers["Authorization"] = f"Bearer {self.secret}"
-        response = await outbound.post(
+        response = await client.post(
             f"{self.base_url}/{path}",
             body=msgspec.json.encode(body),
-            headers=headers,
+            secret=self.secret,
             connect_seconds=self.connect_seconds,
+            deadline=asyncio.get_running_loop().time() + self.total_seconds,
+            max_bytes=MAX_ANSWER_BYTES,
         )
         try:
             if response.status in OF_TEXTS:
                 raise self.refusal(f"HTTP {response.status}")
             if response.status != 200 or response.content_type != "application/json":
                 raise self.failure(f"HTTP {response.status} {response.content_type}")
-            return await outbound.read(response, MAX_ANSWER_BYTES)
+            return response.body()
         finally:
             response.release()
 

@@ -7,12 +7,12 @@ from typing import Any
 
 from django.db import connection
 
-from apikeys import outbound
 from apikeys.access import lookup
 from apikeys.accounting import admission, refusals
 from apikeys.accounting.recording import usage_batcher
 from apikeys.hot_path import broadcasts, home_loop, servers
 from apikeys.hot_path.listener import listener
+from apikeys.outbound import client, sites
 from chat.completions import app_snapshots, histories, recorder
 from chat.embeddings import models
 from datasets.search import retrieval
@@ -88,7 +88,8 @@ async def shut_down(open_requests: set[asyncio.Task[Any]]) -> None:
     """Let requests that were cut off hand over their records, then write every record that is queued."""
     if open_requests:
         await asyncio.wait(set(open_requests), timeout=DRAIN_SECONDS)
-    await outbound.close()
+    await client.close()
+    await sites.close()
     await asyncio.gather(*(batcher.close() for batcher in BATCHERS))
     unwritten = recorder.batcher.queue_length + usage_batcher.queue_length
     if unwritten:

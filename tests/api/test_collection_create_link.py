@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from apikeys import outbound
+from apikeys.outbound.addresses import allowed_networks
 from datasets.models import Collection, ImportState, Kind, SourcePiece
 from tests.conftest import Server
 from tests.support import factories
@@ -75,7 +75,7 @@ def test_a_page_that_is_not_what_its_type_says(server: Server, site: FakeSite) -
 def test_a_page_on_this_machine(server: Server, site: FakeSite, settings: Any) -> None:
     """Networks that operators open for providers are not open for links, which anybody may choose."""
     settings.OUTBOUND_ALLOWED_NETWORKS, settings.LINK_ALLOWED_NETWORKS = ["127.0.0.0/8"], []
-    outbound.allowed_networks.cache_clear()
+    allowed_networks.cache_clear()
     site.shows("/inside", "secret")
     dataset = factories.make_dataset()
     _, key = factories.make_key(dataset.team)

@@ -11,10 +11,10 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.test import override_settings
 
-from apikeys import outbound
 from apikeys.accounting.ledger import Outcome, UsageRecord
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.hot_path import broadcasts
+from apikeys.outbound import client
 from chat.models import App, Message, Price, SearchMode
 from datasets.data import NewDatum, insert
 from datasets.models import Dataset, VectorSet
@@ -54,7 +54,7 @@ def fill(dataset: Dataset, *items: NewDatum) -> Dataset:
 
 async def embed_all(dataset_id: str) -> None:
     await sets.embed_pending(dataset_id)
-    await outbound.close()
+    await client.close()
 
 
 def make_informed_app(provider: FakeProvider, *items: NewDatum, **fields: Any) -> App:

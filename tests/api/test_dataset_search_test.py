@@ -10,9 +10,9 @@ import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection
 
-from apikeys import outbound
 from apikeys.accounting.ledger import UsageRecord
 from apikeys.errors import UpstreamTimeout
+from apikeys.outbound import client
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, VectorSet
 from datasets.search import retrieval
@@ -40,7 +40,7 @@ FILM = [
 async def embed(dataset_id: str) -> None:
     """Embed as the job does."""
     await sets.embed_pending(dataset_id)
-    await outbound.close()
+    await client.close()
 
 
 def fill(collection: Collection, *items: NewDatum) -> None:
@@ -381,7 +381,7 @@ def test_a_provider_that_may_take_long(
         try:
             await asyncio.wait_for(retrieval.search(query), 20)
         finally:
-            await outbound.close()
+            await client.close()
 
     with pytest.raises(UpstreamTimeout):
         async_to_sync(ask)()

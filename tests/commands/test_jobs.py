@@ -20,7 +20,6 @@ from django.utils import timezone
 from procrastinate.contrib.django.models import ProcrastinateJob
 from procrastinate.jobs import Job
 
-from apikeys import outbound
 from apikeys.accounting.limits import Limit
 from apikeys.accounting.reconciliation import Reconciliation, reconcile_and_remember
 from apikeys.accounting.rollup import LOCK
@@ -29,6 +28,7 @@ from apikeys.alerts.models import Alert
 from apikeys.alerts.webhooks import Webhook
 from apikeys.hot_path import connections
 from apikeys.jobs import queue_deliveries, reconcile, rescue, roll_up
+from apikeys.outbound.addresses import allowed_networks
 from apikeys.worker import BackOff
 from fastgpt_site.management.commands.jobs import CONCURRENCY, END_SECONDS
 from fastgpt_site.process.serving import JOBS_STOP_SECONDS
@@ -357,13 +357,13 @@ def test_redirect_is_not_followed(receiver):
 
 def test_private_address_is_refused_at_use(receiver, settings):
     settings.OUTBOUND_ALLOWED_NETWORKS = [LOOPBACK]
-    outbound.allowed_networks.cache_clear()
+    allowed_networks.cache_clear()
     team = factories.make_team()
     webhook = Webhook(team=team, url=receiver.url)
     webhook.make_secret()
     webhook.full_clean()
     webhook.save()
-    outbound.allowed_networks.cache_clear()
+    allowed_networks.cache_clear()
     alert = make_alert(team)
     with worker(OUTBOUND_ALLOWED_NETWORKS=""):
         look()

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 from django.test import override_settings
 
-from apikeys import outbound
+from apikeys.outbound.addresses import allowed_networks
 
 
 @contextmanager
 def loopback_allowed(setting: str = "OUTBOUND_ALLOWED_NETWORKS") -> Iterator[None]:
     with override_settings(**{setting: ["127.0.0.0/8"]}):
-        outbound.allowed_networks.cache_clear()
+        allowed_networks.cache_clear()
         try:
             yield
         finally:
-            outbound.allowed_networks.cache_clear()
+            allowed_networks.cache_clear()

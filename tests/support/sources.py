@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 from asgiref.sync import async_to_sync
 
-from apikeys import outbound
+from apikeys.outbound import client, sites
 from datasets.imports import runs
 from datasets.models import Collection, Datum
 from tests.conftest import Server
@@ -41,7 +41,8 @@ def read(collection: Collection) -> Collection:
         try:
             await runs.run(collection.pk)
         finally:
-            await outbound.close()
+            await client.close()
+            await sites.close()
 
     async_to_sync(run)()
     collection.refresh_from_db()

@@ -11,8 +11,8 @@ from procrastinate.jobs import DeleteJobCondition
 from procrastinate.psycopg_connector import PsycopgConnector
 from procrastinate.worker import Worker
 
-from apikeys import outbound
 from apikeys.hot_path import connections
+from apikeys.outbound import client, sites
 from apikeys.worker import HEARTBEAT_SECONDS, SILENCE_SECONDS
 
 # So many jobs of each queue run at the same time, so that long ones of one kind do not hold up the others. A receiver
@@ -42,7 +42,8 @@ async def work() -> None:
         async with app.open_async():
             await run_workers()
     finally:
-        await outbound.close()
+        await client.close()
+        await sites.close()
 
 
 async def run_workers() -> None:

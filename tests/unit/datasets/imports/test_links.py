@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from apikeys import outbound
+from apikeys.outbound import sites
+from apikeys.outbound.addresses import allowed_networks
 from datasets.conversion.formats import Format, Unreadable
 from datasets.imports import links
 from datasets.imports.links import Page
@@ -32,7 +33,7 @@ def fetch(url: str) -> Page:
         try:
             return await links.fetch(url)
         finally:
-            await outbound.close()
+            await sites.close()
 
     return asyncio.run(fetched())
 
@@ -114,7 +115,7 @@ def test_private_addresses(site: FakeSite, url: str) -> None:
 
 def test_loopback_that_is_not_allowed(site: FakeSite, settings: Any) -> None:
     settings.OUTBOUND_ALLOWED_NETWORKS, settings.LINK_ALLOWED_NETWORKS = ["127.0.0.0/8"], []
-    outbound.allowed_networks.cache_clear()
+    allowed_networks.cache_clear()
     site.shows("/", "x")
     for host in ("127.0.0.1", "localhost", "0.0.0.0", "[::ffff:127.0.0.1]"):  # noqa: S104
         assert "private network" in refusal(f"http://{host}:{site.port}/")

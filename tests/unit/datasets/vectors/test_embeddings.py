@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 
-from apikeys import outbound
 from apikeys.errors import ServiceUnavailable, UpstreamError, UpstreamTimeout
+from apikeys.outbound import client
 from datasets import jobs
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, PendingVector, Vector, VectorSet
@@ -39,7 +39,7 @@ def ask(provider: FakeProvider, behavior: str, texts: list[str], seconds: int = 
         try:
             return await embed(ProviderModel(behavior, provider.url, total_seconds=seconds), texts)
         finally:
-            await outbound.close()
+            await client.close()
 
     return asyncio.run(asked())
 
@@ -56,7 +56,7 @@ def run(collection: Collection) -> None:
         try:
             await sets.embed_pending(collection.dataset_id)
         finally:
-            await outbound.close()
+            await client.close()
 
     async_to_sync(embedded)()
 
@@ -298,7 +298,7 @@ def turns_of(collection: Collection) -> list[int]:
         try:
             await jobs.embed(collection.dataset_id)
         finally:
-            await outbound.close()
+            await client.close()
 
     counts = []
     queued_jobs(collection).delete()
