@@ -40,10 +40,10 @@ check: $(DEV) ## Check format, lint, types, migrations, and production settings
 # It needs the programs of GNU gettext: on Debian, apt-get install gettext
 messages: $(DEV) ## Gather the texts to translate into locale/, and compile what is translated
 	@$(PRODUCTION) $(PY) manage.py makemessages --locale zh_Hans --no-location --no-wrap --no-obsolete \
-		--ignore data --ignore staticfiles --ignore screenshots --ignore tests
+		--ignore data --ignore staticfiles --ignore screenshots --ignore tests --ignore .bench-peers
 	@$(PRODUCTION) $(PY) manage.py compilemessages --locale zh_Hans --ignore .venv
 
-bench: $(DEV) ## Measure throughput, latency and memory
+bench: $(DEV) ## Measure throughput, latency and memory; with ARGS=--peers, beside other gateways
 	@$(PY) -m tests.bench $(ARGS)
 
 bench-scale: $(DEV) ## Measure whether a request costs more among a million keys
@@ -69,7 +69,7 @@ lock: $(DEV) ## Lock the dependencies of pyproject.toml anew (ARGS=--upgrade for
 	$(PY) -m uv pip compile $(LOCK) $(ARGS) --extra demo --extra dev pyproject.toml -o requirements/dev.txt
 
 clean: ## Remove what can be made again; the data folder stays
-	rm -rf $(VENV) .test-data* .mypy_cache .ruff_cache .pytest_cache .hypothesis staticfiles screenshots
+	rm -rf $(VENV) .test-data* .bench-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis staticfiles screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO): requirements/demo.txt | $(PY)

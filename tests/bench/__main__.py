@@ -1,19 +1,16 @@
-"""Measure the server: `python -m tests.bench [--quick] [--json FILE] [--only NAME]`. Exit code 1: a floor is missed
-or the run proves nothing."""
+"""Measure the server: `python -m tests.bench [--peers] [--quick] [--json FILE] [--only NAME]`. Exit code 1: a floor is
+missed or the run proves nothing."""
 
 import argparse
 import asyncio
 import os
-import signal
 import sys
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
 import uvloop
 
-from tests.bench import machine, report
+from tests.bench import comparison, interruption, machine, report
 from tests.bench.gateway import running_gateway
 from tests.bench.ground import FULL, QUICK, Ground, Scale, upstream_stat
 from tests.bench.load import BenchError
@@ -22,24 +19,28 @@ from tests.bench.measures import MEASURES
 from tests.bench.report import Row
 from tests.bench.traffic import CONVERSATIONS
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 Measured = tuple[list[Row], int]
 
 
 def main() -> int:
     options = _options()
-    for number in SIGNALS:
-        signal.signal(number, _interrupt)
+    interruption.handle_signals()
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
-    described = machine.describe()
     try:
-        rows, context = _run(QUICK if options.quick else FULL, options.only or list(MEASURES))
+        holds = comparison.run(options.quick, options.json) if options.peers else _measure_alone(options)
     except BenchError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("bench: interrupted", file=sys.stderr)
         return 130
+    return 0 if holds else 1
+
+
+def _measure_alone(options: argparse.Namespace) -> bool:
+    """Whether every floor that was measured holds."""
+    described = machine.describe()
+    rows, context = _run(QUICK if options.quick else FULL, options.only or list(MEASURES))
     holds = report.hold_to_floors(rows)
     print(report.table(rows))
     print(_notes(context))
@@ -49,22 +50,19 @@ def main() -> int:
         )
     if options.json:
         options.json.write_text(report.as_json(rows, machine=described, quick=options.quick, **context) + "\n")
-    return 0 if holds else 1
+    return holds
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--peers", action="store_true", help="compare it with other gateways in interleaved rounds")
     parser.add_argument("--quick", action="store_true", help="fewer, shorter rounds: for a first impression")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round to this file too")
     parser.add_argument("--only", action="append", choices=MEASURES, metavar="NAME", help=f"of {', '.join(MEASURES)}")
-    return parser.parse_args()
-
-
-def _interrupt(_number: int | None = None, _frame: FrameType | None = None) -> None:
-    # Once: the clean-up that follows is not to be interrupted itself.
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    raise KeyboardInterrupt
+    options = parser.parse_args()
+    if options.peers and options.only:
+        parser.error("--only is not for --peers, whose figures are ratios within one run")
+    return options
 
 
 def _run(scale: Scale, names: Iterable[str]) -> tuple[list[Row], dict[str, object]]:
@@ -77,31 +75,10 @@ def _run(scale: Scale, names: Iterable[str]) -> tuple[list[Row], dict[str, objec
         upstream_port = int(upstream.read_line())
         with running_gateway(cores, upstream_port) as gateway:
             ground = Ground(cores, gateway, upstream_port, scale)
-            rows, upstream_requests = _interruptible(_measure(ground, names))
+            rows, upstream_requests = interruption.run(_measure(ground, names))
             return rows, _verified(ground, upstream_requests)
     finally:
         upstream.stop()
-
-
-def _interruptible(measuring: Coroutine[Any, Any, Measured]) -> Measured:
-    """Run the event loop, where a signal may only cancel: an exception amid a callback of the loop could get lost."""
-
-    async def main() -> Measured:
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        assert task is not None
-        for number in SIGNALS:
-            loop.add_signal_handler(number, task.cancel)
-        return await measuring
-
-    try:
-        return asyncio.run(main())
-    except asyncio.CancelledError:
-        _interrupt()
-        raise
-    finally:
-        if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
-            for number in SIGNALS:
-                signal.signal(number, _interrupt)
 
 
 async def _measure(ground: Ground, names: Iterable[str]) -> Measured:

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,18 +25,25 @@ class Gateway:
     process: Process
     port: int
 
-    def __init__(self, core: int, key: str, limited_key: str, log_path: Path) -> None:
+    def __init__(self, core: int, key: str, limited_key: str, data_dir: Path, settings: Mapping[str, str]) -> None:
         self.core = core
         self.key = key
         self.limited_key = limited_key
-        self.log_path = log_path
+        self.log_path = data_dir / "server.log"
+        # `serve` makes its workers share their metrics through files, and so does one worker here.
+        self.metrics_path = data_dir / "metrics"
+        self.settings = settings
 
     def start(self) -> None:
         """Start the server as the project's own entry points do, alone on its core, and wait until it answers."""
+        self.metrics_path.mkdir(exist_ok=True)
+        environment = {**os.environ, **self.settings, "PROMETHEUS_MULTIPROC_DIR": str(self.metrics_path)}
         with supervisor.bind("127.0.0.1", 0) as listener, self.log_path.open("ab") as log:
             self.port = listener.getsockname()[1]
             command = [sys.executable, "-m", "fastgpt_site.process.worker", str(listener.fileno())]
-            self.process = Process(command, core=self.core, descriptors=[listener.fileno()], log=log)
+            self.process = Process(
+                command, core=self.core, descriptors=[listener.fileno()], log=log, environment=environment
+            )
         deadline = time.monotonic() + START_SECONDS
         while not supervisor.responds("127.0.0.1", self.port, "/healthz"):
             if self.process.has_ended():
@@ -73,8 +80,11 @@ class Gateway:
 
 
 @contextmanager
-def running_gateway(cores: Cores, upstream_port: int) -> Iterator[Gateway]:
-    """A server on a new database. Django runs in this process too, to seed it and to read the ledger."""
+def running_gateway(cores: Cores, upstream_port: int, settings: Mapping[str, str] | None = None) -> Iterator[Gateway]:
+    """A server on a new database, with these settings besides the bench's own.
+
+    Django runs in this process too, to seed the database and to read the ledger.
+    """
     with temporary_data_dir() as data_dir:
         os.environ |= {"DATA_DIR": str(data_dir), "OUTBOUND_ALLOWED_NETWORKS": "127.0.0.0/8"}
         os.environ.setdefault("DJANGO_SETTINGS_MODULE", "fastgpt_site.settings")
@@ -85,7 +95,7 @@ def running_gateway(cores: Cores, upstream_port: int) -> Iterator[Gateway]:
         try:
             # The first connection starts the database, which so inherits the core of this process.
             call_command("migrate", verbosity=0)
-            gateway = Gateway(cores.server, *_seed(upstream_port), data_dir / "server.log")
+            gateway = Gateway(cores.server, *create_keys("Bench", upstream_port), data_dir, settings or {})
             try:
                 gateway.start()
                 yield gateway
@@ -98,7 +108,7 @@ def running_gateway(cores: Cores, upstream_port: int) -> Iterator[Gateway]:
             connections.close_all()
 
 
-def _seed(upstream_port: int) -> tuple[str, str]:
+def create_keys(name: str, upstream_port: int) -> tuple[str, str]:
     """A team with one app on the upstream; the app's key, and another one with limits that are never reached."""
     from django.contrib.auth.models import User
 
@@ -107,13 +117,14 @@ def _seed(upstream_port: int) -> tuple[str, str]:
     from apikeys.teams import Membership, Team
     from chat.models import App, Provider
 
-    team = Team.objects.create(name="Bench")
-    owner = User.objects.create_user("bench")
+    team = Team.objects.create(name=name)
+    owner = User.objects.create_user(name.lower())
     Membership.objects.create(team=team, user=owner)
     base_url = f"http://127.0.0.1:{upstream_port}/v1"
-    provider = Provider.objects.create(team=team, name="Loopback", base_url=base_url)
-    app = App.objects.create(team=team, name="Bench", provider=provider, model=MODEL, max_tokens=1000, history_length=6)
-    _, plaintext = ApiKey.objects.create_key(team=team, owner=owner, name="Bench", app=app)
+    # Held streams are silent until all of them are open.
+    provider = Provider.objects.create(team=team, name="Loopback", base_url=base_url, between_chunks_seconds=300)
+    app = App.objects.create(team=team, name=name, provider=provider, model=MODEL, max_tokens=1000, history_length=6)
+    _, plaintext = ApiKey.objects.create_key(team=team, owner=owner, name=name, app=app)
     limited, limited_plaintext = ApiKey.objects.create_key(team=team, owner=owner, name="Limited", app=app)
     for measure, period in (("requests", "minute"), ("tokens", "month")):
         Limit.objects.create(team=team, key=limited, measure=measure, period=period, amount=2**53)

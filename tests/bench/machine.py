@@ -6,7 +6,7 @@ import resource
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,14 +46,14 @@ def pinned(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def raise_file_limit() -> None:
+def raise_file_limit(needed: int = NEEDED_FILES) -> None:
     """1,000 streams need two sockets each in the server and one in the load generator and the upstream."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft >= NEEDED_FILES or soft == resource.RLIM_INFINITY:
+    if soft >= needed or soft == resource.RLIM_INFINITY:
         return
-    if hard != resource.RLIM_INFINITY and hard < NEEDED_FILES:
-        raise BenchError(f"the limit of open files is {hard}; the bench needs {NEEDED_FILES} (ulimit -Hn)")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (NEEDED_FILES, hard))
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise BenchError(f"the limit of open files is {hard}; the bench needs {needed} (ulimit -Hn)")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 @dataclass(frozen=True)
@@ -74,11 +74,14 @@ class Process:
         core: int,
         descriptors: Sequence[int] = (),
         log: IO[bytes] | None = None,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
+        """Start it, with this bench's environment unless another one is given."""
         with pinned(core):
             self.popen = subprocess.Popen(
                 arguments,
                 cwd=PROJECT,
+                env=environment,
                 pass_fds=descriptors,
                 stdin=subprocess.PIPE,
                 stdout=log or subprocess.PIPE,

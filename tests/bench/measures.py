@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from statistics import quantiles
 from time import perf_counter
 
@@ -139,16 +140,23 @@ async def _timed(connection: Connection, load: Traffic) -> float:
 async def streams(ground: Ground) -> list[Row]:
     """Events per second: in step, so that each is read and written on its own; and as fast as the upstream can."""
     rows = []
+    async with stepping(ground) as step:
+        for connections in CONNECTIONS:
+            rows.append(await _stream_row(ground, "streamed events", connections, "step", step))
+    rows.append(await _stream_row(ground, "streamed events in bursts", CONNECTIONS[-1], "", None))
+    return rows
+
+
+@asynccontextmanager
+async def stepping(ground: Ground) -> AsyncIterator[Callable[[bytes], None]]:
+    """Give what tells the upstream, for each frame that has come, that its stream may go on."""
     async with connected(ground.upstream_port) as steps:
         await steps.fetch(b"POST /steps HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
 
         def step(frame: bytes) -> None:
             steps.transport.write(b"".join(_STREAM_NUMBER.findall(frame)))
 
-        for connections in CONNECTIONS:
-            rows.append(await _stream_row(ground, "streamed events", connections, "step", step))
-    rows.append(await _stream_row(ground, "streamed events in bursts", CONNECTIONS[-1], "", None))
-    return rows
+        yield step
 
 
 async def _stream_row(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
 # Above this, others on the server's core have spoiled the figures.
@@ -78,23 +78,27 @@ def table(rows: Iterable[Row], direct: str = "direct") -> str:
     for row in rows:
         decision = "" if row.floor is None else "MISSED" if row.is_missed else "ok"
         numbers = [
-            _number(row.server_us),
-            _percent(row.server_core),
-            _percent(row.other_core),
-            _number(row.floor),
+            number(row.server_us),
+            percent(row.server_core),
+            percent(row.other_core),
+            number(row.floor),
             decision,
         ]
         ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
-        lines.append([row.name, row.load, _number(row.value), row.unit, _number(row.direct), ratio, *numbers])
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    lines.insert(1, ["-" * width for width in widths])
-    left = {0, 1, 3, 10}
+        lines.append([row.name, row.load, number(row.value), row.unit, number(row.direct), ratio, *numbers])
+    return align(lines, left={0, 1, 3, 10})
+
+
+def align(lines: Sequence[Sequence[str]], left: Container[int]) -> str:
+    """A head and lines as a table; the columns of `left` are aligned to the left, the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    head, *rest = lines
     return "\n".join(
         "  ".join(
             cell.ljust(width) if column in left else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(line, widths, strict=True))
         ).rstrip()
-        for line in lines
+        for line in [head, ["-" * width for width in widths], *rest]
     )
 
 
@@ -107,11 +111,11 @@ def as_json(rows: Iterable[Row], **context: object) -> str:
     return json.dumps(context | {"rows": [asdict(row) | {"ratio": row.ratio} for row in rows]}, indent=2)
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
 
 
-def _percent(value: float | None) -> str:
+def percent(value: float | None) -> str:
     return "" if value is None else f"{value:.0%}"

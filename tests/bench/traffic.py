@@ -1,7 +1,7 @@
 """The requests that the bench sends, ready-made as bytes, and the cheap check that each answer must pass."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import cycle
 
 from tests.bench.load import Answer, BenchError, Traffic
@@ -13,23 +13,27 @@ _WORD = WORD.encode()
 _QUESTION = "What is the answer to life, the universe and everything?"
 
 
-def request(path: str, body: object, *, key: str = "") -> bytes:
+def request(path: str, body: object, *, key: str = "", headers: Mapping[str, str] | None = None) -> bytes:
     payload = json.dumps(body).encode()
-    authorization = f"Authorization: Bearer {key}\r\n" if key else ""
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{authorization}"
-        f"Content-Type: application/json\r\nContent-Length: {len(payload)}\r\n\r\n"
-    )
-    return head.encode() + payload
+    fields = {"Host": "127.0.0.1"} | ({"Authorization": f"Bearer {key}"} if key else {}) | dict(headers or {})
+    fields |= {"Content-Type": "application/json", "Content-Length": str(len(payload))}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
+    return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + payload
 
 
-def completions(port: int, path: str, *, key: str = "", chat_prefix: str = "") -> Traffic:
-    """Non-streaming completions; with `chat_prefix`, in turn in each of 50 conversations named after it."""
+def completion_requests(
+    path: str, *, key: str = "", chat_prefix: str = "", headers: Mapping[str, str] | None = None
+) -> list[bytes]:
+    """Non-streaming completions; with `chat_prefix`, one in each of 50 conversations named after it."""
     body: dict[str, object] = {"model": "bench-model", "stream": False, "messages": _messages(_QUESTION)}
     bodies = (
         [body | {"chatId": f"{chat_prefix}-{number}"} for number in range(CONVERSATIONS)] if chat_prefix else [body]
     )
-    requests = cycle([request(path, body, key=key) for body in bodies])
+    return [request(path, body, key=key, headers=headers) for body in bodies]
+
+
+def completions(port: int, path: str, *, key: str = "", chat_prefix: str = "") -> Traffic:
+    requests = cycle(completion_requests(path, key=key, chat_prefix=chat_prefix))
     return Traffic(port, requests, check_completion, messages=2 if chat_prefix else 0)
 
 
@@ -52,9 +56,13 @@ def streams(
     return Traffic(port, cycle([request(path, body, key=key)]), check, on_frame=on_frame)
 
 
-def refusals(port: int, path: str, keys: Iterable[str]) -> Traffic:
+def refusal_requests(path: str, keys: Iterable[str]) -> list[bytes]:
     body = {"model": "bench-model", "stream": False, "messages": _messages(_QUESTION)}
-    return Traffic(port, cycle([request(path, body, key=key) for key in keys]), check_refusal)
+    return [request(path, body, key=key) for key in keys]
+
+
+def refusals(port: int, path: str, keys: Iterable[str]) -> Traffic:
+    return Traffic(port, cycle(refusal_requests(path, keys)), check_refusal)
 
 
 def check_completion(answer: Answer) -> int:

@@ -44,20 +44,19 @@ def _chunk(delta: dict[str, str], finish_reason: str | None = None, **extra: obj
     return _frame(json.dumps(head | {"choices": [choice]} | extra).encode())
 
 
-_COMPLETION = _answer(
-    json.dumps(
-        {
-            "id": "chatcmpl-bench",
-            "object": "chat.completion",
-            "created": 1700000000,
-            "model": MODEL,
-            "usage": _USAGE,
-            "choices": [
-                {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"},
-            ],
-        }
-    ).encode()
+COMPLETION: Final = json.dumps(
+    {
+        "id": "chatcmpl-bench",
+        "object": "chat.completion",
+        "created": 1700000000,
+        "model": MODEL,
+        "usage": _USAGE,
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": ANSWER}, "finish_reason": "stop"},
+        ],
+    }
 )
+_COMPLETION = _answer(COMPLETION.encode())
 _STREAM_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 _ROLE = _chunk({"role": "assistant", "content": ""})
 _TEXT = _chunk({"content": WORD})
