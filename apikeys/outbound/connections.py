@@ -211,8 +211,7 @@ class Response:
 
     def fail(self, failure: type[Exception]) -> None:
         """End the connection. Whoever waits for the answer gets this exception."""
-        if not self.is_complete and self._failure is None:
-            self._failure = failure
+        self._failure = self._failure or failure
         self._detach(is_reusable=False)
         self._wake()
 
@@ -374,5 +373,7 @@ class Response:
     def _detach(self, *, is_reusable: bool) -> None:
         connection, self._connection = self._connection, None
         self._parser = None
+        if not self.is_complete and self._failure is None:
+            self._failure = BrokenOff
         if connection is not None:
             connection.detach(is_reusable=is_reusable)

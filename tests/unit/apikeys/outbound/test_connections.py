@@ -48,9 +48,9 @@ async def ask(answer: bytes, max_bytes: int | None, step: int = 0, maximum: int 
 def compressed(coding: str, data: bytes) -> bytes:
     match coding:
         case "gzip":
-            return gzip.compress(data)
+            return gzip.compress(data, mtime=0)
         case "members":
-            return gzip.compress(data[:4]) + gzip.compress(data[4:])
+            return gzip.compress(data[:4], mtime=0) + gzip.compress(data[4:], mtime=0)
         case "deflate":
             return zlib.compress(data)
     # Without zlib's header, as some servers have it.
@@ -130,7 +130,7 @@ BAD = [
 
 
 @pytest.mark.parametrize("max_bytes", [None, 1000])
-@pytest.mark.parametrize(("answer", "failure"), BAD)
+@pytest.mark.parametrize(("answer", "failure"), BAD, ids=range(len(BAD)))
 def test_what_is_no_answer(run: Run, answer: bytes, failure: type[CallFailed], max_bytes: int | None) -> None:
     with pytest.raises(failure):
         run(lambda: ask(answer, max_bytes))
@@ -245,6 +245,22 @@ def test_what_has_come_is_read_before_the_failure(run: Run) -> None:
             assert await response.read(100, deadline) == TEXT
             with pytest.raises(BrokenOff):
                 await response.read(100, deadline)
+
+    run(test)
+
+
+def test_what_was_released_is_read_no_further(run: Run) -> None:
+    async def test() -> None:
+        async def script(peer: Peer) -> None:
+            await server.note_request(peer)
+            peer.send(CHUNKED)
+            await peer.wait_until_left()
+
+        async with serving(script) as server:
+            response = await post(server.url, max_bytes=None)
+            response.release()
+            with pytest.raises(BrokenOff):
+                await response.read(100, asyncio.get_running_loop().time() + 20)
 
     run(test)
 
