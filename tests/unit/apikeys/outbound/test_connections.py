@@ -48,9 +48,9 @@ async def ask(answer: bytes, max_bytes: int | None, step: int = 0, maximum: int 
 def compressed(coding: str, data: bytes) -> bytes:
     match coding:
         case "gzip":
-            return gzip.compress(data, mtime=0, mtime=0)
+            return gzip.compress(data, mtime=0)
         case "members":
-            return gzip.compress(data[:4], mtime=0, mtime=0) + gzip.compress(data[4:], mtime=0)
+            return gzip.compress(data[:4], mtime=0) + gzip.compress(data[4:], mtime=0)
         case "deflate":
             return zlib.compress(data)
     # Without zlib's header, as some servers have it.
