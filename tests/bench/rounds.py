@@ -25,6 +25,10 @@ CONNECTIONS = 64
 HELD_STREAMS = 5000
 # wrk does not count what is under way when a round ends. That must stay a small part of what LiteLLM answers.
 LITELLM_ROUNDS = 3
+# A just-in-time compiler has settled after so many requests: node answers the first thousands at half its speed. Slow
+# servers are warmed up in no more than so many rounds of two seconds.
+WARM_UP_REQUESTS = 6000
+WARM_UP_ROUNDS = 5
 # New keys for each second of a round: more than any server here can refuse.
 NEW_KEYS_A_SECOND = 20_000
 
@@ -109,7 +113,11 @@ class Comparison:
                 server.load.check(await connection.fetch(server.requests[0]))
         if server.name in {OURS, OURS_WITH_LIMITS}:
             self.completed += 1
-        await self.load(server, server.load, CONNECTIONS, 2)
+        answered = 0
+        for _ in range(WARM_UP_ROUNDS):
+            answered += (await self.load(server, server.load, CONNECTIONS, 2)).completed
+            if answered >= WARM_UP_REQUESTS:
+                return
 
     def loads(self) -> Iterator[Callable[[], Awaitable[None]]]:
         for server in self.servers.values():
