@@ -163,6 +163,7 @@ class Completion(AsyncMeteredCall):
         self._begin_chat()
         async with aclosing(provider_calls.stream(self.app, self._payload(stream=True))) as batches:
             flight.waiting = asyncio.current_task()
+            reader: asyncio.Task[Any] | None = None
             async for batch in batches:
                 texts = [text for answer in batch if (text := self._take(answer))]
                 # A stream whose reader stalls keeps its text alone.
@@ -171,7 +172,8 @@ class Completion(AsyncMeteredCall):
                     flight.waiting = None
                     yield texts
                     flight.check()
-                    flight.waiting = asyncio.current_task()
+                    # The first texts may have been waited for in a task of their own; one task reads all others.
+                    flight.waiting = reader = reader or asyncio.current_task()
             flight.waiting = None
 
     async def _search(self) -> None:

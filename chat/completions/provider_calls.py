@@ -4,7 +4,6 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -24,6 +23,7 @@ MAX_ANSWER_BYTES = 8 * 1024 * 1024
 MAX_PIECE_BYTES = 16 * 1024
 # A connection whose answer ends so soon after its last event can be used again.
 TAIL_SECONDS = 0.1
+DONE = b"[DONE]"
 
 
 async def complete(app: AppSnapshot, payload: dict[str, Any]) -> ProviderAnswer:
@@ -54,17 +54,20 @@ async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[li
                 size += len(piece)
                 if size > MAX_ANSWER_BYTES * 16:
                     raise _failure(app, "an endless answer")
-                events = decoder.feed(piece)
-                is_done = b"[DONE]" in events
-                chunks = [decode_answer(data) for data in events if data != b"[DONE]"]
-                good = list(takewhile(lambda chunk: chunk.error is None, chunks))
-                is_finished = is_finished or any(
-                    choice.finish_reason for chunk in good for choice in chunk.choices or ()
-                )
-                has_failed = len(good) < len(chunks)
-                del events, chunks
-                if good:
-                    yield good
+                is_done = has_failed = False
+                chunks: list[ProviderAnswer] = []
+                for data in decoder.feed(piece):
+                    if data == DONE:
+                        is_done = True
+                        continue
+                    chunk = decode_answer(data)
+                    if chunk.error is not None:
+                        has_failed = True
+                        break
+                    is_finished = is_finished or has_finish_reason(chunk)
+                    chunks.append(chunk)
+                if chunks:
+                    yield chunks
                 if has_failed:
                     raise _failure(app, "an error in its stream")
                 if is_done:
@@ -79,6 +82,10 @@ async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[li
             response.release()
     if not is_finished:
         raise _failure(app, "an answer that broke off")
+
+
+def has_finish_reason(chunk: ProviderAnswer) -> bool:
+    return any(choice.finish_reason for choice in chunk.choices or ())
 
 
 async def _post(app: AppSnapshot, payload: dict[str, Any], deadline: float, max_bytes: int | None = None) -> Response:

@@ -28,6 +28,8 @@ class Decoder:
 
     def feed(self, piece: bytes) -> list[bytes]:
         """Return the data of each event that `piece` completes. Raise EventTooLong."""
+        if not self._rest and not self._data and _is_one_event(piece):
+            return [piece[6:-2]]
         lines = (self._rest + piece).splitlines(keepends=True) if b"\r" in piece or b"\r" in self._rest else None
         if lines is None:
             *whole, self._rest = (self._rest + piece).split(b"\n")
@@ -45,6 +47,12 @@ class Decoder:
         if self._size + len(self._rest) > MAX_EVENT_BYTES:
             raise EventTooLong
         return events
+
+
+def _is_one_event(piece: bytes) -> bool:
+    """Return whether a piece is one event of one line, as most are."""
+    has_one_line = piece.startswith(b"data: ") and piece.find(b"\n") == len(piece) - 2 and piece.endswith(b"\n\n")
+    return has_one_line and b"\r" not in piece and len(piece) <= MAX_EVENT_BYTES
 
 
 def _whole_lines(lines: list[bytes]) -> tuple[list[bytes], bytes]:

@@ -10,6 +10,7 @@ from chat.completions.completion import Completion
 from chat.completions.fastgpt_steps import response_data
 
 DONE = b"[DONE]"
+_encode = msgspec.json.Encoder().encode
 
 
 class StreamFormat:
@@ -46,9 +47,7 @@ class StreamFormat:
         return b"".join(sse.encode(msgspec.json.encode({"status": "running", "name": name}), event) for name in begun)
 
     def texts(self, texts: list[str]) -> bytes:
-        return b"".join(
-            self._before + b'{"content":' + msgspec.json.encode(text) + b"}" + self._after for text in texts
-        )
+        return b"".join([b'%b{"content":%b}%b' % (self._before, _encode(text), self._after) for text in texts])
 
     def end(self) -> bytes:
         completion = self.completion
