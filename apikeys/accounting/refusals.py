@@ -65,7 +65,7 @@ class Sampler:
 
 SQL = """
 WITH item AS (
-    SELECT * FROM jsonb_to_recordset(%s::text::jsonb) AS refused(id text, team_id text, key_id text, endpoint text,
+    SELECT * FROM jsonb_to_recordset($1::jsonb) AS refused(id text, team_id text, key_id text, endpoint text,
         status smallint, code text, message text, requested jsonb, limits jsonb, refused_by bigint, sample_weight int,
         client_address inet, reused_secret_id bigint)
 ),
