@@ -233,9 +233,8 @@ class MethodNotAllowed(ApiError):
     type, error_code = "invalid_request_error", "method_not_allowed"
     explanation = _("The endpoint exists, but not for this HTTP method. The message lists those that it takes.")
 
-    def __init__(self, method: str, allowed: list[str]) -> None:
-        named = ", ".join(name for name in allowed if name != "OPTIONS")
-        super().__init__(f"This endpoint answers {named}, not {method}.")
+    def __init__(self, method: str, methods: list[str], allowed: list[str]) -> None:
+        super().__init__(f"This endpoint answers {', '.join(methods)}, not {method}.")
         self.allowed = allowed
 
     def headers(self) -> dict[str, str]:

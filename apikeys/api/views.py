@@ -98,7 +98,11 @@ class ApiView(APIView):
             self._reserve(request._request, auth.policy)
 
     def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> NoReturn:
-        raise MethodNotAllowed(request.method, self.allowed_methods)
+        raise MethodNotAllowed(request.method, self.methods, self.allowed_methods)
+
+    @property
+    def methods(self) -> list[str]:
+        return [method for method in self.allowed_methods if method != "OPTIONS"]
 
     def finalize_response(self, request: Any, response: Any, *args: Any, **kwargs: Any) -> Any:
         final = super().finalize_response(request, response, *args, **kwargs)
