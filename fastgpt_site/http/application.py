@@ -33,6 +33,7 @@ from fastgpt_site.process import lifespan
 
 # Django takes no more of them, and says so by a traceback.
 MAX_QUERY_FIELDS = 1000
+IS_HTTPS_ONLY: bool = settings.SECURE_SSL_REDIRECT
 
 
 class Application(SyncHandler):
@@ -85,7 +86,7 @@ class Application(SyncHandler):
         head, trace = exchange.head, exchange.trace
         trace.endpoint = view_class.endpoint
         trace.abort = exchange.abort
-        if settings.SECURE_SSL_REDIRECT and not is_secure(exchange):
+        if IS_HTTPS_ONLY and not is_secure(exchange):
             raise HttpsRequired
         view = view_class()
         request = AsyncRequest(head.method, meta_of(exchange), trace, view, lambda: exchange.scope)

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from uvicorn.config import Config
     from uvicorn.server import ServerState
 
+# Django looks a setting up each time, and every request needs these several times.
+HEAD_SECONDS: int = settings.HEAD_SECONDS
+KEEP_ALIVE_SECONDS: int = settings.KEEP_ALIVE_SECONDS
+STREAM_STALL_SECONDS: int = settings.STREAM_STALL_SECONDS
 # So much of a body is kept for a view that has not asked for it yet, and of the next request while one is answered.
 READ_AHEAD_BYTES = 64 * 1024
 # A client that was refused while it was still sending gets so long to read why, and may send so much meanwhile.
@@ -58,8 +62,9 @@ class Connection(asyncio.Protocol):
         # Reads the body that is still arriving; None when all of it is here.
         self.body: SizedBody | ChunkedBody | None = None
         self.exchange: Exchange | None = None
-        self.is_writable = asyncio.Event()
-        self.is_writable.set()
+        # The client has taken what was written before, as far as this process can tell.
+        self.is_writable = True
+        self._writer: asyncio.Future[None] | None = None
         # Nothing that comes is read any more.
         self.is_ending = False
         self.lingering_bytes = 0
@@ -78,7 +83,7 @@ class Connection(asyncio.Protocol):
         self.client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple | list) else None
         self.server = (str(own[0]), int(own[1])) if isinstance(own, tuple | list) else None
         self.server_state.connections.add(self)  # type: ignore[arg-type]
-        self.read_deadline = self.loop.time() + settings.HEAD_SECONDS
+        self.read_deadline = self.loop.time() + HEAD_SECONDS
         match open_connections.enter(self):
             case Room.NONE:
                 self.refuse(TooManyConnections())
@@ -90,17 +95,27 @@ class Connection(asyncio.Protocol):
         self.server_state.connections.discard(self)
         open_connections.leave(self)
         self.buffer.clear()
-        self.is_writable.set()
+        self._let_write()
         if self.exchange is not None:
             self.exchange.disconnect()
 
     def pause_writing(self) -> None:
-        self.is_writable.clear()
-        self.write_deadline = self.loop.time() + settings.STREAM_STALL_SECONDS
+        self.is_writable = False
+        self.write_deadline = self.loop.time() + STREAM_STALL_SECONDS
 
     def resume_writing(self) -> None:
-        self.is_writable.set()
+        self._let_write()
         self.write_deadline = NEVER
+
+    async def wait_until_writable(self) -> None:
+        while not self.is_writable:
+            self._writer = self.loop.create_future()
+            await self._writer
+
+    def _let_write(self) -> None:
+        self.is_writable = True
+        if self._writer is not None and not self._writer.done():
+            self._writer.set_result(None)
 
     def shutdown(self) -> None:
         """End it, or let it end with the answer that is under way: the server stops."""
@@ -119,7 +134,7 @@ class Connection(asyncio.Protocol):
         """End it when everything that was written has been taken; a reader that takes nothing is not waited for."""
         self.is_ending = True
         self.read_deadline = NEVER
-        self.write_deadline = self.loop.time() + settings.STREAM_STALL_SECONDS
+        self.write_deadline = self.loop.time() + STREAM_STALL_SECONDS
         self.transport.close()
 
     def client_address_of(self, head: Head) -> str | None:
@@ -159,7 +174,7 @@ class Connection(asyncio.Protocol):
                 self.abort()
             return
         if not self.buffer and self.exchange is None:
-            self.read_deadline = min(self.read_deadline, self.loop.time() + settings.HEAD_SECONDS)
+            self.read_deadline = min(self.read_deadline, self.loop.time() + HEAD_SECONDS)
         self.buffer += data
         self.read_on()
 
@@ -213,7 +228,6 @@ class Connection(asyncio.Protocol):
             self.body = SizedBody(head.body_length)
         task = exchange.task = self.loop.create_task(exchange.run(self.app))
         self.server_state.tasks.add(task)
-        task.add_done_callback(self.server_state.tasks.discard)
 
     def _read_body(self, body: SizedBody | ChunkedBody) -> bool:
         piece = body.take(self.buffer)
@@ -225,6 +239,7 @@ class Connection(asyncio.Protocol):
 
     def end_exchange(self, exchange: Exchange) -> None:
         """Go on with the next request: the answer to this one was written, or will never be."""
+        self.server_state.tasks.discard(exchange.task)
         if self.exchange is not exchange:
             return
         self.exchange = None
@@ -238,7 +253,7 @@ class Connection(asyncio.Protocol):
         elif not exchange.keeps_alive:
             self.close()
         else:
-            seconds = settings.HEAD_SECONDS if self.buffer else settings.KEEP_ALIVE_SECONDS
+            seconds = HEAD_SECONDS if self.buffer else KEEP_ALIVE_SECONDS
             self.read_deadline = self.loop.time() + seconds
             self.read_on()
 

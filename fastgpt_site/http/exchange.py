@@ -170,18 +170,8 @@ class Exchange:
             self.connection.read_on()
         return piece
 
-    @property
-    def can_write_now(self) -> bool:
-        """Return whether the client has taken what was written before, as far as this process can tell."""
-        return self.connection.is_writable.is_set()
-
-    async def writable(self) -> None:
-        if not self.connection.is_writable.is_set():
-            await self.connection.is_writable.wait()
-
-    async def answer(self, status: int, headers: Headers, content: bytes) -> None:
+    def answer(self, status: int, headers: Headers, content: bytes) -> None:
         """Write a whole response. Its headers say nothing of its length."""
-        await self.writable()
         self.begin(status, (*headers, (b"content-length", b"%d" % len(content))))
         self.write(content, is_last=True)
 
@@ -215,12 +205,8 @@ class Exchange:
         if not self.keeps_alive:
             parts.append(b"connection: close\r\n")
         parts.append(b"\r\n")
-        head = b"".join(parts)
-        if has_length or self.has_no_body:
-            # The body follows at once: both are one write.
-            self._held_head = head
-        else:
-            connection.transport.write(head)
+        # The first piece of the body follows at once: both are one write.
+        self._held_head = b"".join(parts)
 
     def write(self, piece: bytes, *, is_last: bool = False) -> None:
         """Write a piece of the body. Nothing is written once the client is gone, or the last piece was."""
@@ -228,6 +214,7 @@ class Exchange:
             return
         if self.has_no_body:
             piece = b""
+        framed = piece
         if self._is_chunked:
             framed = b"%x\r\n%b\r\n" % (len(piece), piece) if piece else b""
             if is_last:
@@ -236,7 +223,8 @@ class Exchange:
             self._missing_bytes -= len(piece)
             if self._missing_bytes < 0 or (is_last and 0 < self._missing_bytes < UNKNOWN):
                 raise ValueError("the body is not as long as its Content-Length says")
-            framed = self._held_head + piece
+        if self._held_head:
+            framed = self._held_head + framed
             self._held_head = b""
         if framed:
             self.connection.transport.write(framed)

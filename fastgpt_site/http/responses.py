@@ -15,6 +15,7 @@ from fastgpt_site.observability import metrics
 
 # Proxies and clients give up a stream that says nothing for long: after so long it says that it is alive.
 SILENCE_SECONDS = 10.0
+HAS_CORS = bool(settings.CORS_ALLOWED_ORIGINS)
 
 
 class OutgoingResponse:
@@ -31,7 +32,7 @@ class OutgoingResponse:
     async def send(self, message: Message) -> None:
         """Send a part of it as ASGI has it."""
         exchange = self.exchange
-        await exchange.writable()
+        await exchange.connection.wait_until_writable()
         if message["type"] == "http.response.start":
             self.status = message["status"]
             exchange.begin(message["status"], (*message["headers"], *self._own_headers()))
@@ -40,29 +41,32 @@ class OutgoingResponse:
 
     async def send_answer(self, answer: Answer) -> None:
         self.status = answer.status
-        await self.exchange.answer(answer.status, (*answer.headers, *self._own_headers()), answer.content)
+        if not self.exchange.connection.is_writable:
+            await self.exchange.connection.wait_until_writable()
+        self.exchange.answer(answer.status, (*answer.headers, *self._own_headers()), answer.content)
 
     async def send_stream(self, stream: EventStream) -> None:
         """Send each piece as it comes, and a comment into every silence. The connection gives up readers that stall."""
-        exchange = self.exchange
+        exchange, connection = self.exchange, self.exchange.connection
         silence = Silence(exchange)
         self.status = 200
         exchange.on_second = silence.check
         with metrics.OPEN_STREAMS.track_inprogress():
             async with aclosing(stream.source):
-                await exchange.writable()
+                await connection.wait_until_writable()
                 exchange.begin(200, (*EventStream.HEADERS, *self._own_headers()))
                 exchange.write(stream.first)
                 async for piece in stream.source:
-                    await exchange.writable()
+                    if not connection.is_writable:
+                        await connection.wait_until_writable()
                     exchange.write(piece)
-                    silence.ended_at = exchange.connection.loop.time()
-                await exchange.writable()
+                    silence.ended_at = connection.loop.time()
+                await connection.wait_until_writable()
                 exchange.write(b"", is_last=True)
 
     def _own_headers(self) -> list[tuple[bytes, bytes]]:
         headers = [(b"x-request-id", self.trace.request_id.encode()), *self.trace.headers]
-        if self.is_api and settings.CORS_ALLOWED_ORIGINS:
+        if self.is_api and HAS_CORS:
             headers += cors_headers(self.exchange.head.headers)
         return headers
 
@@ -87,6 +91,6 @@ class Silence:
         exchange = self.exchange
         if now - self.began_at > settings.STREAM_MAX_SECONDS + settings.STREAM_STALL_SECONDS:
             exchange.abort()
-        elif now - self.ended_at >= SILENCE_SECONDS and exchange.can_write_now:
+        elif now - self.ended_at >= SILENCE_SECONDS and exchange.connection.is_writable:
             exchange.write(EventStream.COMMENT)
             self.ended_at = now
