@@ -105,7 +105,7 @@ class PlaygroundView(AsyncApiView):
             raise RateLimited(f"You may have {MAXIMUM_ANSWERS} answers in progress at the same time.", 1)
         caller = Caller(request.trace, None, self.endpoint)
         # From here on a termination of the app's calls ends it, so that what is looked up below cannot be older.
-        flight = InFlight(None, caller.trace.abort, user_id=user.pk)
+        flight = InFlight(None, caller.trace.reader, user_id=user.pk)
         flight.app_id = body.appId
         is_streaming = False
         try:

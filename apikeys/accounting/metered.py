@@ -301,7 +301,7 @@ async def count_refused(caller: Caller, size: int) -> None:
     policy = caller.policy
     if size <= FREE_BODY_BYTES or policy is None or not policy.has_limits:
         return
-    flight = InFlight(policy.key_id, caller.trace.abort)
+    flight = InFlight(policy.key_id, caller.trace.reader)
     try:
         with contextlib.suppress(InvalidParameter):
             async with AsyncMeteredCall(caller=caller, flight=flight):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
 
 from django.conf import settings
 
 from apikeys.errors import ApiError, TooManyOpenRequests
+from apikeys.hot_path.trace import Reader
 
-# A terminated request whose reader holds it up may take so long to end by itself.
+# A terminated request whose reader holds it up may take so long to end by itself. One that the server is slow with, as
+# when thousands are terminated at once, takes what it takes: none of its text goes out any more.
 GRACE_SECONDS = 0.5
 
 
@@ -18,12 +19,12 @@ class InFlight:
     """One request that may run for long, of a key or of a signed-in user who tries an app.
 
     Making one raises TooManyOpenRequests. It is made and terminated in the event loop. While its task waits for a
-    provider, `waiting` is that task. `abort` drops the caller's connection.
+    provider, `waiting` is that task.
     """
 
-    __slots__ = ("abort", "app_id", "is_open", "key_id", "terminated_by", "user_id", "waiting")
+    __slots__ = ("app_id", "is_open", "key_id", "reader", "terminated_by", "user_id", "waiting")
 
-    def __init__(self, key_id: str | None, abort: Callable[[], None], *, user_id: int | None = None) -> None:
+    def __init__(self, key_id: str | None, reader: Reader, *, user_id: int | None = None) -> None:
         if key_id is not None:
             if _by_key[key_id] >= settings.MAX_OPEN_REQUESTS_PER_KEY:
                 raise TooManyOpenRequests(settings.MAX_OPEN_REQUESTS_PER_KEY)
@@ -31,7 +32,7 @@ class InFlight:
         self.key_id = key_id
         self.user_id = user_id
         self.app_id: str | None = None
-        self.abort = abort
+        self.reader = reader
         self.terminated_by: ApiError | None = None
         self.waiting: asyncio.Task[object] | None = None
         self.is_open = True
@@ -54,7 +55,7 @@ class InFlight:
         self.terminated_by = error
         if self.waiting is not None:
             self.waiting.cancel()
-        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._abort_if_open)
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._abort_if_held_up)
 
     def check(self) -> None:
         if self.terminated_by is not None:
@@ -65,9 +66,13 @@ class InFlight:
         task = asyncio.current_task()
         return self.terminated_by is not None and task is not None and task.uncancel() == 0
 
-    def _abort_if_open(self) -> None:
-        if self.is_open:
-            self.abort()
+    def _abort_if_held_up(self) -> None:
+        if not self.is_open:
+            return
+        if self.reader.is_behind:
+            self.reader.abort()
+        else:
+            asyncio.get_running_loop().call_later(GRACE_SECONDS, self._abort_if_held_up)
 
 
 _open: set[InFlight] = set()

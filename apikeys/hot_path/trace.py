@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from django.http import HttpRequest
 
@@ -19,17 +18,40 @@ if TYPE_CHECKING:
     from apikeys.hot_path.request import AsyncRequest
 
 
+class Reader(Protocol):
+    """Whoever reads the response to a request."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Return whether it has not taken what was written."""
+
+    def abort(self) -> None:
+        """Drop its connection."""
+
+
+class NoReader:
+    """The reader of a request without a connection of its own."""
+
+    is_behind = False
+
+    def abort(self) -> None:
+        pass
+
+
+NO_READER = NoReader()
+
+
 class Trace:
     """One request, from its first byte on. Its id is made here; one that a client sends is ignored."""
 
     __slots__ = (
-        "abort",
         "client_address",
         "decision",
         "endpoint",
         "error_code",
         "headers",
         "policy",
+        "reader",
         "refusal",
         "request",
         "request_id",
@@ -51,8 +73,7 @@ class Trace:
         # The limits decided on this request with this decision.
         self.request: ReservationRequest | None = None
         self.decision: Decision | None = None
-        # Drops the caller's connection.
-        self.abort: Callable[[], None] = lambda: None
+        self.reader: Reader = NO_READER
         # Set when the request was recorded in the ledger.
         self.usage: Usage | None = None
         # The response gets these headers too, such as what is left of limits.

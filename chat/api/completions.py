@@ -47,7 +47,7 @@ class CompletionsView(AsyncApiView):
         except InvalidParameter:
             await count_refused(caller, len(request.body))
             raise
-        flight = InFlight(credential.policy.key_id, trace.abort)
+        flight = InFlight(credential.policy.key_id, trace.reader)
         is_streaming = False
         try:
             app = await self.select_app(credential, body, flight)

@@ -57,7 +57,7 @@ class EmbeddingsView(AsyncApiView):
         except InvalidParameter:
             await count_refused(caller, len(request.body))
             raise
-        flight = InFlight(credential.policy.key_id, trace.abort)
+        flight = InFlight(credential.policy.key_id, trace.reader)
         try:
             model = await self.model_of(credential, body)
             if model.model.is_static:

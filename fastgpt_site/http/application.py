@@ -85,7 +85,6 @@ class Application(SyncHandler):
         """Answer without Django's handler. The task is cancelled as soon as the client goes away."""
         head, trace = exchange.head, exchange.trace
         trace.endpoint = view_class.endpoint
-        trace.abort = exchange.abort
         if IS_HTTPS_ONLY and not is_secure(exchange):
             raise HttpsRequired
         view = view_class()

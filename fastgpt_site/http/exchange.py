@@ -9,7 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from apikeys.errors import ApiError, InternalError
-from apikeys.hot_path.trace import Trace
+from apikeys.hot_path.trace import NO_READER, Trace
 from fastgpt_site.http.asgi_types import Scope
 from fastgpt_site.http.heads import Head
 from fastgpt_site.http.open_connections import open_connections
@@ -66,6 +66,7 @@ class Exchange:
         # It runs the request, and is set as soon as there is one.
         self.task: asyncio.Task[None] | None = None
         self.trace = Trace(connection.client_address_of(head))
+        self.trace.reader = self
         self.keeps_alive = head.keeps_alive
         self.has_no_body = head.method == "HEAD"
         self.expects_continue = head.expects_continue
@@ -101,6 +102,8 @@ class Exchange:
             logger.exception("a request failed outside of every view")
             connection.refuse(InternalError(self.trace.request_id), self.trace)
         finally:
+            # They refer to each other.
+            self.trace.reader = NO_READER
             if holder is not None:
                 open_connections.end_request(holder)
             connection.end_exchange(self)
@@ -138,6 +141,10 @@ class Exchange:
         self._wake()
         if self.on_gone is not None:
             self.on_gone()
+
+    @property
+    def is_behind(self) -> bool:
+        return not self.connection.is_writable
 
     def abort(self) -> None:
         """Drop the client, whatever it has not taken yet."""

@@ -128,7 +128,7 @@ def make_caller(measure: str = "tokens", amount: int | None = 100) -> Caller:
 
 
 def make_call(caller: Caller) -> Call:
-    return Call(caller=caller, flight=InFlight(caller.trace.key_id, lambda: None))
+    return Call(caller=caller, flight=InFlight(caller.trace.key_id, caller.trace.reader))
 
 
 @pytest.fixture
