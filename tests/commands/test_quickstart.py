@@ -175,7 +175,7 @@ def test_second_run_says_how_to_make_new_keys(installed_data_dir):
         facts = read_details(command)
         with closing(http.client.HTTPConnection("127.0.0.1", int(port), timeout=30)) as connection:
             # Short enough for the time that a server gives to answers under way, also on a busy machine.
-            body = {"stream": True, "max_tokens": 12, "messages": [{"role": "user", "content": "Tell me a story."}]}
+            body = {"stream": True, "max_tokens": 5, "messages": [{"role": "user", "content": "Tell me a story."}]}
             headers = {"Authorization": f"Bearer {facts['app_key']}", "Content-Type": "application/json"}
             connection.request("POST", "/api/v1/chat/completions", json.dumps(body), headers)
             answer = connection.getresponse()

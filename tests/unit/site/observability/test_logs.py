@@ -104,15 +104,14 @@ def test_a_reader_that_left() -> None:
 def test_a_request_is_the_same_line_with_a_record_and_without(
     handler: LineHandler, stream: Stream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trace = Trace()
+    trace = Trace("127.0.0.1")
     trace.error_code, trace.user_id = "app_not_found", 7
-    scope = {"method": "POST", "path": "/api/v1/雪"}
     records = Stream()
     other = logging.StreamHandler(records)
 
     for handlers in ([handler], [handler, other]):
         monkeypatch.setattr(access_logger, "handlers", handlers)
-        access_log.write(scope, trace, 404, "127.0.0.1", is_api=True, is_gone=True)
+        access_log.write("POST", "/api/v1/雪", trace, 404, is_api=True, is_gone=True)
         access_log.write_refused_connection(trace, 400, ("127.0.0.1", 1))
     assert records.writes == ["request\n", "refused connection\n"]
     lines = [json.loads(line) for line in stream.getvalue().splitlines()]
