@@ -11,7 +11,7 @@ from apikeys.errors import ApiError, TooManyOpenRequests
 from apikeys.hot_path.trace import Reader
 
 # A terminated request whose reader holds it up may take so long to end by itself. One that the server is slow with, as
-# when thousands are terminated at once, takes what it takes: none of its text goes out any more.
+# when thousands are terminated at once, takes what it takes: no more of its text goes out than the piece at hand.
 GRACE_SECONDS = 0.5
 
 

@@ -85,9 +85,12 @@ class Resolver:
         return await asyncio.shield(found[1])
 
     def demote(self, host: str, port: int, address: str) -> None:
-        """Try this address after the others from now on: it did not take a connection."""
+        """Try this address after the others until the name is resolved anew: it did not take a connection."""
         found = self._answers.get((host, port))
-        if found is not None and found[1].done() and address in (addresses := found[1].result()):
+        if found is None or not found[1].done() or found[1].cancelled() or found[1].exception() is not None:
+            return
+        addresses = found[1].result()
+        if address in addresses:
             addresses.remove(address)
             addresses.append(address)
 

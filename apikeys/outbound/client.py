@@ -178,11 +178,12 @@ class Client:
         return connection
 
     def _sweep(self) -> None:
+        # First of all, so that no failure below ends it.
+        self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self._open else None
         now = self._loop.time()
         for connection in [connection for connection in self._open if connection.deadline <= now]:
             connection.expire()
         self._idle = {origin: idle for origin, idle in self._idle.items() if idle}
-        self._sweeping = self._loop.call_later(SWEEP_SECONDS, self._sweep) if self._open else None
 
 
 _clients: dict[asyncio.AbstractEventLoop, Client] = {}

@@ -74,10 +74,12 @@ class Application(SyncHandler):
             exchange.is_gone = True
             raise
         except ApiError as error:
+            if exchange.is_begun:
+                raise
             await outgoing.send_answer(answer_to(error, exchange.trace))
         finally:
-            outgoing.end()
             self.open_requests.discard(task)
+            outgoing.end()
 
     async def serve_hot(
         self, exchange: Exchange, outgoing: OutgoingResponse, view_class: type[AsyncApiView], task: asyncio.Task[Any]
@@ -88,7 +90,7 @@ class Application(SyncHandler):
         if IS_HTTPS_ONLY and not is_secure(exchange):
             raise HttpsRequired
         view = view_class()
-        request = AsyncRequest(head.method, meta_of(exchange), trace, view, lambda: exchange.scope)
+        request = AsyncRequest(head.method, meta_of(exchange), trace, view, lambda: scope_of(exchange))
         try:
             # The key is looked up before a body is read, so that nobody without a key fills the memory.
             await view.prepare(request)

@@ -67,6 +67,8 @@ class Connection(asyncio.Protocol):
         self._writer: asyncio.Future[None] | None = None
         # Nothing that comes is read any more.
         self.is_ending = False
+        # More has come than may wait here, so nothing is read, and the end of the connection is not noticed either.
+        self.is_held_back = False
         self.lingering_bytes = 0
         self.read_deadline = NEVER
         self.write_deadline = NEVER
@@ -126,8 +128,11 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """End it now. The system forgets what the client has not taken, where it would hold it for minutes."""
-        with contextlib.suppress(OSError):
-            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        own_socket = self.transport.get_extra_info("socket")
+        # A connection that has ended has none.
+        if own_socket is not None:
+            with contextlib.suppress(OSError):
+                own_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         self.transport.abort()
 
     def close(self) -> None:
@@ -189,10 +194,10 @@ class Connection(asyncio.Protocol):
                     break
         except ApiError as error:
             self.refuse(error)
-        is_too_far = self.exchange is not None and (
+        self.is_held_back = self.exchange is not None and (
             len(self.buffer) > READ_AHEAD_BYTES or self.exchange.unread_bytes > READ_AHEAD_BYTES
         )
-        if is_too_far:
+        if self.is_held_back:
             self.transport.pause_reading()
         elif not self.transport.is_closing():
             self.transport.resume_reading()

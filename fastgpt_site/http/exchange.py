@@ -32,7 +32,7 @@ UNKNOWN = float("inf")
 
 
 class ClientGone(Exception):
-    """The client closed the connection before it had sent its body."""
+    """The client closed the connection before its body was read."""
 
 
 class Exchange:
@@ -173,7 +173,7 @@ class Exchange:
         piece = pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         self.unread_bytes = 0
-        if not self.has_whole_body:
+        if self.connection.is_held_back or not self.has_whole_body:
             self.connection.read_on()
         return piece
 
@@ -183,10 +183,11 @@ class Exchange:
         self.write(content, is_last=True)
 
     def begin(self, status: int, headers: Headers) -> None:
-        """Write the head of the response."""
+        """Give the head of the response, which is written with the first piece of its body."""
         if self.is_gone:
             return
-        self.is_begun = True
+        if self.is_begun:
+            raise RuntimeError("the response has begun already")
         connection = self.connection
         parts = [STATUS_LINES[status], connection.default_headers()]
         has_length = False
@@ -212,8 +213,8 @@ class Exchange:
         if not self.keeps_alive:
             parts.append(b"connection: close\r\n")
         parts.append(b"\r\n")
-        # The first piece of the body follows at once: both are one write.
         self._held_head = b"".join(parts)
+        self.is_begun = True
 
     def write(self, piece: bytes, *, is_last: bool = False) -> None:
         """Write a piece of the body. Nothing is written once the client is gone, or the last piece was."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 import httptools
@@ -19,21 +19,24 @@ KNOWN = {b"host", b"content-length", b"authorization", b"transfer-encoding", b"e
 
 @dataclass(slots=True)
 class Head:
-    """One request's head. Header names are in lower case; `path` is decoded, `raw_path` as it was sent."""
+    """One request's head. Header names are in lower case; `path` is decoded, `raw_path` as it was sent.
+
+    What may hold a key is left out of its text.
+    """
 
     method: str
-    path: str
-    raw_path: bytes
-    query: bytes
+    path: str = field(repr=False)
+    raw_path: bytes = field(repr=False)
+    query: bytes = field(repr=False)
     version: str
-    headers: list[tuple[bytes, bytes]]
+    headers: list[tuple[bytes, bytes]] = field(repr=False)
     # The client keeps the connection open for another request.
     keeps_alive: bool
     # It is None for a body in chunks.
     body_length: int | None
     expects_continue: bool
-    # Several headers of one name are joined by a comma.
-    authorization: str | None
+    # Of both, several headers are joined by a comma.
+    authorization: str | None = field(repr=False)
     # A proxy says whom it forwards for, or somebody who wants to be taken for one.
     forwarded_for: str
 

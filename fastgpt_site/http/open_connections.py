@@ -127,10 +127,15 @@ class OpenConnections:
             del self.by_address[holder]
 
     def _check_all(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._sweep = loop.call_later(SWEEP_SECONDS, self._check_all, loop) if self.open else None
         now = loop.time()
         for connection in list(self.open):
-            connection.check_deadlines(now)
-        self._sweep = loop.call_later(SWEEP_SECONDS, self._check_all, loop) if self.open else None
+            try:
+                connection.check_deadlines(now)
+            except Exception:
+                # Nobody else's time must depend on this one.
+                logger.exception("a connection failed while its time was checked")
+                connection.abort()
 
     def _warn(self, setting: str, most: int) -> None:
         if time.monotonic() - self._warned_at >= WARN_SECONDS:

@@ -13,8 +13,9 @@ from fastgpt_site.http.cors import cors_headers
 from fastgpt_site.http.exchange import Exchange
 from fastgpt_site.observability import metrics
 
-# Proxies and clients give up a stream that says nothing for long: after so long it says that it is alive.
-SILENCE_SECONDS = 10.0
+# Proxies and clients give up a stream that says nothing for ten seconds or so: about a second before, when the next
+# check comes, it says that it is alive.
+SILENCE_SECONDS = 9.0
 HAS_CORS = bool(settings.CORS_ALLOWED_ORIGINS)
 
 
@@ -51,7 +52,7 @@ class OutgoingResponse:
         silence = Silence(exchange)
         self.status = 200
         exchange.on_second = silence.check
-        with metrics.OPEN_STREAMS.track_inprogress():
+        with metrics.OPEN_STREAMS:
             async with aclosing(stream.source):
                 await connection.wait_until_writable()
                 exchange.begin(200, (*EventStream.HEADERS, *self._own_headers()))

@@ -2,7 +2,6 @@
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from typing import Self
 
 from prometheus_client import Gauge, Histogram
 
@@ -42,9 +41,6 @@ class InProgress:
     def __init__(self, gauge: Gauge) -> None:
         self._gauge = gauge
         self._count = 0
-
-    def track_inprogress(self) -> Self:
-        return self
 
     def __enter__(self) -> None:
         self._count += 1

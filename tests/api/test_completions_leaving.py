@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from apikeys.accounting.ledger import Outcome, UsageRecord
 from tests.conftest import Server, running_server
@@ -63,11 +64,12 @@ def test_a_client_that_leaves_in_the_middle(server: Server, provider: FakeProvid
     assert "CancelledError" not in server.log()
 
 
-def test_a_client_that_leaves_before_the_answer(server: Server, provider: FakeProvider) -> None:
+@pytest.mark.parametrize("length", [0, 200_000], ids=["", "after a long question"])
+def test_a_client_that_leaves_before_the_answer(server: Server, provider: FakeProvider, length: int) -> None:
     for stream in (False, True):
         app = make_app(provider, "never")
         api_key, key = factories.make_key(app=app)
-        question = factories.unique("leaving early")
+        question = factories.unique("leaving early") + "." * length
         body = json.dumps({"messages": [{"role": "user", "content": question}], "stream": stream, "chatId": "c"})
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
         connection.request("POST", PATH, body, {"Authorization": f"Bearer {key}"})

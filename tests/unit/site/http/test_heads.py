@@ -44,6 +44,12 @@ def test_two_credentials_are_none():
     assert parse(b"GET / HTTP/1.1\r\n" + lines + b"\r\n").authorization == "Bearer a,Bearer b"
 
 
+def test_its_text_shows_no_key():
+    head = parse(b"GET /v1/fastgpt-path?key=fastgpt-query HTTP/1.1\r\nAuthorization: Bearer fastgpt-header\r\n\r\n")
+    assert head.authorization == "Bearer fastgpt-header"
+    assert "fastgpt-" not in repr(head)
+
+
 def test_an_upgrade_is_not_made():
     head = parse(b"GET /x HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
     assert (head.path, head.body_length) == ("/x", 0)

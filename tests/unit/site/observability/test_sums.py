@@ -33,7 +33,7 @@ def test_it_works():
 def test_progress():
     registry = CollectorRegistry()
     streams = InProgress(Gauge("g", "G.", registry=registry))
-    with streams.track_inprogress(), streams.track_inprogress():
+    with streams, streams:
         streams.write()
         assert registry.get_sample_value("g") == 2
     assert registry.get_sample_value("g") == 2
