@@ -61,13 +61,23 @@ class ApiError(APIException):
         }
 
     def json(self) -> bytes:
-        return msgspec.json.encode(self.body())
+        kind = type(self)
+        if self.param is not None or self.message is not kind.message:
+            return msgspec.json.encode(self.body())
+        # It says what its class says, as most do.
+        body = _bodies.get(kind)
+        if body is None:
+            body = _bodies[kind] = msgspec.json.encode(self.body())
+        return body
 
     def headers(self) -> dict[str, str]:
         headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
         return headers
+
+
+_bodies: dict[type[ApiError], bytes] = {}
 
 
 class AuthenticationError(ApiError):

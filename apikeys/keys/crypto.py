@@ -22,7 +22,8 @@ CHECKSUM_LENGTH = 6
 PATTERN = re.compile(rf"{PREFIX}[a-z][0-9A-Za-z]{{{RANDOM_LENGTH + CHECKSUM_LENGTH - 1}}}")
 # A key of another system may look like this. Longer or stranger text is not worth a look-up.
 FOREIGN_PATTERN = re.compile(r"[0-9A-Za-z_.\-]{16,250}")
-_APP_SUFFIX = re.compile(r"(?P<key>.+)-(?P<app_id>[0-9a-f]{24})", re.DOTALL)
+_APP_SUFFIX = re.compile(r"-([0-9a-f]{24})")
+SUFFIX_LENGTH = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,10 @@ def parse_credential(text: str) -> Credential | None:
     """Split `<key>` or `<key>-<appId>`; return None for anything else."""
     if not FOREIGN_PATTERN.fullmatch(text):
         return None
-    match = _APP_SUFFIX.fullmatch(text)
-    if match is None:
+    suffix = _APP_SUFFIX.fullmatch(text, len(text) - SUFFIX_LENGTH) if len(text) > SUFFIX_LENGTH else None
+    if suffix is None:
         return Credential(text, None)
-    return Credential(match["key"], match["app_id"])
+    return Credential(text[:-SUFFIX_LENGTH], suffix[1])
 
 
 def digest(key: str, pepper: bytes) -> bytes:

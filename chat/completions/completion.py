@@ -130,9 +130,27 @@ class Completion(AsyncMeteredCall):
         """Yield the answer's text as it comes; the end of the iteration means that it is recorded."""
         async with self:
             await self._search()
-            async with aclosing(self._generate()) as pieces:
-                async for texts in pieces:
-                    yield texts
+            # Where the datasets say nothing, the app's own text is the answer.
+            if self._is_unknown:
+                self.texts.append(self._empty_answer)
+                yield [self._empty_answer]
+                return
+            flight = self.flight
+            self._begin_chat()
+            async with aclosing(provider_calls.stream(self.app, self._payload(stream=True))) as batches:
+                flight.waiting = asyncio.current_task()
+                reader: asyncio.Task[Any] | None = None
+                async for batch in batches:
+                    texts = [text for answer in batch if (text := self._take(answer))]
+                    # A stream whose reader stalls keeps its text alone.
+                    batch.clear()
+                    if texts:
+                        flight.waiting = None
+                        yield texts
+                        flight.check()
+                        # The first texts may have been waited for in a task of their own; one task reads all others.
+                        flight.waiting = reader = reader or asyncio.current_task()
+                flight.waiting = None
 
     @property
     def is_answering(self) -> bool:
@@ -152,29 +170,6 @@ class Completion(AsyncMeteredCall):
         outcome = usage.outcome
         is_kept = outcome == Outcome.COMPLETE or (outcome in (Outcome.CANCELLED, Outcome.TERMINATED) and self.texts)
         return usage, self._build_exchange() if is_kept else None
-
-    async def _generate(self) -> AsyncGenerator[list[str], None]:
-        # Where the datasets say nothing, the app's own text is the answer.
-        if self._is_unknown:
-            self.texts.append(self._empty_answer)
-            yield [self._empty_answer]
-            return
-        flight = self.flight
-        self._begin_chat()
-        async with aclosing(provider_calls.stream(self.app, self._payload(stream=True))) as batches:
-            flight.waiting = asyncio.current_task()
-            reader: asyncio.Task[Any] | None = None
-            async for batch in batches:
-                texts = [text for answer in batch if (text := self._take(answer))]
-                # A stream whose reader stalls keeps its text alone.
-                batch.clear()
-                if texts:
-                    flight.waiting = None
-                    yield texts
-                    flight.check()
-                    # The first texts may have been waited for in a task of their own; one task reads all others.
-                    flight.waiting = reader = reader or asyncio.current_task()
-            flight.waiting = None
 
     async def _search(self) -> None:
         knowledge, flight = self.app.knowledge, self.flight

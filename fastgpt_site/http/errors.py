@@ -45,7 +45,8 @@ def answer_to(error: Exception, trace: Trace) -> Answer:
 
 
 def note_refusal(error: Exception, trace: Trace) -> ApiError:
-    refusal = as_api_error(error, trace)
+    # Its traceback would hold the request, which would hold it.
+    refusal = as_api_error(error, trace).with_traceback(None)
     trace.error_code = refusal.error_code
     trace.refusal = refusal
     return refusal

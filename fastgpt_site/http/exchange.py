@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-Headers = Iterable[tuple[bytes, bytes]]
+Headers = Sequence[tuple[bytes, bytes]]
 
 STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus if status >= 200
@@ -179,32 +179,32 @@ class Exchange:
 
     def answer(self, status: int, headers: Headers, content: bytes) -> None:
         """Write a whole response. Its headers say nothing of its length."""
-        self.begin(status, (*headers, (b"content-length", b"%d" % len(content))))
+        self.begin(status, (*headers, (b"content-length", b"%d" % len(content))), len(content))
         self.write(content, is_last=True)
 
-    def begin(self, status: int, headers: Headers) -> None:
-        """Give the head of the response, which is written with the first piece of its body."""
+    def begin(self, status: int, headers: Headers, length: int | None = None) -> None:
+        """Give the head of the response, which is written with the first piece of its body.
+
+        `length` is what Content-Length says, if there is one.
+        """
         if self.is_gone:
             return
         if self.is_begun:
             raise RuntimeError("the response has begun already")
         connection = self.connection
-        parts = [STATUS_LINES[status], connection.default_headers()]
-        has_length = False
-        for name, value in headers:
-            if b"\r" in value or b"\n" in value or b"\0" in value:
-                raise ValueError(f"the value of the header {name!r} has a line break")
-            if name.lower() == b"content-length":
-                has_length = True
-                self._missing_bytes = int(value)
-            parts.append(b"%b: %b\r\n" % (name, value))
+        lines = b"".join([b"%b: %b\r\n" % header for header in headers])
+        if lines.count(b"\r") != len(headers) or lines.count(b"\n") != len(headers) or b"\0" in lines:
+            raise ValueError("a header has a line break in it")
+        parts = [STATUS_LINES[status], connection.default_headers(), lines]
         self.has_no_body = self.has_no_body or status in WITHOUT_BODY
         if self.has_no_body:
             self._missing_bytes = 0
-        elif not has_length and self.head.version == "1.1":
+        elif length is not None:
+            self._missing_bytes = length
+        elif self.head.version == "1.1":
             self._is_chunked = True
             parts.append(b"transfer-encoding: chunked\r\n")
-        elif not has_length:
+        else:
             # The end of the connection is the end of the body.
             self.keeps_alive, self._missing_bytes = False, UNKNOWN
         if connection.body is not None:

@@ -36,7 +36,8 @@ class OutgoingResponse:
         await exchange.connection.wait_until_writable()
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            exchange.begin(message["status"], (*message["headers"], *self._own_headers()))
+            length = next((int(value) for name, value in message["headers"] if name.lower() == b"content-length"), None)
+            exchange.begin(message["status"], (*message["headers"], *self._own_headers()), length)
         else:
             exchange.write(message.get("body", b""), is_last=not message.get("more_body", False))
 
