@@ -27,8 +27,8 @@ HELD_STREAMS = 5000
 LITELLM_ROUNDS = 3
 # A just-in-time compiler has settled after so many requests: node answers the first thousands at half its speed. Slow
 # servers are warmed up in no more than so many rounds of two seconds.
-WARM_UP_REQUESTS = 6000
-WARM_UP_ROUNDS = 5
+WARM_UP_REQUESTS = 12_000
+WARM_UP_ROUNDS = 12
 # New keys for each second of a round: more than any server here can refuse.
 NEW_KEYS_A_SECOND = 20_000
 
