@@ -274,7 +274,10 @@ class AppDataset(models.Model):
 class Conversation(models.Model):
     """One chat with one app, under the id that the caller chose for it."""
 
-    app = models.ForeignKey(App, verbose_name=_("app"), on_delete=models.PROTECT, related_name="conversations")
+    # The unique constraint's index begins with it, so it needs none of its own.
+    app = models.ForeignKey(
+        App, verbose_name=_("app"), on_delete=models.PROTECT, related_name="conversations", db_index=False
+    )
     chat_id = models.CharField(_("chat ID"), max_length=250)
     custom_uid = models.CharField(
         _("custom uid"), max_length=1024, blank=True, help_text=_("The end user, as identified by the caller.")
@@ -302,8 +305,13 @@ class Role(models.TextChoices):
 class Message(models.Model):
     """One question or one answer. Both are written together, when the answer has ended."""
 
+    # Two indexes below begin with it, so it needs none of its own.
     conversation = models.ForeignKey(
-        Conversation, verbose_name=_("conversation"), on_delete=models.CASCADE, related_name="messages"
+        Conversation,
+        verbose_name=_("conversation"),
+        on_delete=models.CASCADE,
+        related_name="messages",
+        db_index=False,
     )
     data_id = models.CharField(_("data ID"), max_length=250)
     role = models.CharField(_("role"), max_length=10, choices=Role.choices)
