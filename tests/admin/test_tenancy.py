@@ -95,8 +95,13 @@ def test_foreign_row_answers_like_an_absent_one(visitors, model, method):
         for pk in (foreign, absent):
             response = ask(url(model, page, pk), {"post": "yes"} if method == "post" else {})
             assert response.status_code in (302, 403, 404), page
-            seen = text(visitors.client.get(response["Location"])) if response.status_code == 302 else text(response)
             visitors.assert_silent(response)
+            if response.status_code == 302:
+                # The dashboard shows what happens meanwhile; of this request it has the message alone.
+                seen = "".join(map(str, visitors.client.get(response["Location"]).context["messages"]))
+                assert pk in seen
+            else:
+                seen = text(response)
             # The message repeats the requested id; all else must be equal, except for the form token.
             answers.append((response.status_code, response.get("Location"), len(seen.replace(f"\u201c{pk}\u201d", ""))))
         assert answers[0] == answers[1], page
