@@ -89,7 +89,7 @@ def test_documented_curl_is_answered_by_the_model(site):
         """--data-raw '{"chatId":"111","stream":false,"detail":false,"""
         """"messages":[{"content":"Who are you?","role":"user"}]}'"""
     )
-    answer = subprocess.run(shlex.split(curl), capture_output=True, text=True, timeout=60, check=True).stdout
+    answer = subprocess.run(shlex.split(curl), capture_output=True, text=True, timeout=240, check=True).stdout
     body = json.loads(answer)
     assert body["choices"][0]["message"]["content"].strip(), answer
 

@@ -39,7 +39,7 @@ def manage(*arguments: str, stdin: bytes = b"", **changes: str) -> subprocess.Co
         env=variables() | changes,
         input=stdin,
         capture_output=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
     return subprocess.CompletedProcess(result.args, result.returncode, result.stdout.decode(), result.stderr.decode())
@@ -54,7 +54,7 @@ def shell(script: str, **changes: str) -> subprocess.CompletedProcess[str]:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         check=False,
     )
 

@@ -189,14 +189,14 @@ async def markdown(provider: FakeProvider, request: web.Request, body: dict[str,
 
 
 async def never(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
     return web.Response()
 
 
 async def stall(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
     response = await begin(request)
     await response.write(chunk("one word ") + b"\n\n")
-    await asyncio.sleep(60)
+    await asyncio.sleep(600)
     return response
 
 

@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 END_SECONDS = 60.0
 
 
-def wait_for(condition: Callable[[], Result], what: str, seconds: float = 30.0) -> Result:
+def wait_for(condition: Callable[[], Result], what: str, seconds: float = 120.0) -> Result:
     """Return the condition's first true result. Raise AssertionError, which says `what`, when there is none in time."""
     deadline = time.monotonic() + seconds
     while True:
@@ -61,7 +61,7 @@ def environment(data_dir: Path, **variables: str) -> dict[str, str]:
 
 
 def manage(
-    *arguments: str, data_dir: Path, seconds: float = 120.0, **variables: str
+    *arguments: str, data_dir: Path, seconds: float = 600.0, **variables: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "manage.py", *arguments],
