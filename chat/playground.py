@@ -87,6 +87,10 @@ class PlaygroundView(AsyncApiView):
     http_method_names = ["post"]
 
     @classmethod
+    def prepare_at_once(cls, request: AsyncRequest) -> None:
+        """Do nothing: a session is not in memory."""
+
+    @classmethod
     async def prepare(cls, request: AsyncRequest) -> None:
         if request.http_request is None:
             http_request = ASGIRequest(request.make_scope(), BytesIO())

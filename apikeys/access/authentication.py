@@ -69,6 +69,20 @@ class ApiKeyAuthentication(BaseAuthentication):
         return KeyOwner(found.policy.owner_id, found.policy.owner_name), found
 
     @staticmethod
+    def prepare_at_once(request: AsyncRequest) -> ApiCredential | None:
+        """Do what `prepare` does, without waiting. Return None where the database has to be asked."""
+        credential = credential_of(request)
+        if credential is None:
+            raise MissingKey
+        generation = listener.generation
+        rules = lookup.cached_site_rules()
+        policy = None if rules is None else lookup.find_cached_policy(credential.key, rules)
+        if rules is None or policy is None:
+            return None
+        found = request.api_credential = _make_credential(request, credential, policy, rules, generation)
+        return found
+
+    @staticmethod
     async def prepare(request: AsyncRequest) -> ApiCredential:
         """Look the key up without a thread, so that `authenticate` has nothing left to wait for.
 

@@ -123,8 +123,23 @@ async def site_rules() -> SiteRules:
     return _must_exist(await _site_rules.get("", None))
 
 
+def cached_site_rules() -> SiteRules | None:
+    return _site_rules.get_cached("")[1]
+
+
 def site_rules_from_thread() -> SiteRules:
     return _must_exist(_site_rules.get_from_thread("", None))
+
+
+def find_cached_policy(key: str, rules: SiteRules) -> KeyPolicy | None:
+    """Return the policy of a key, or None where the database has to be asked. Raise InvalidKey if there is none."""
+    if not (rules.has_imported or crypto.is_ours(key)):
+        raise InvalidKey
+    first_pepper = next(iter(settings.API_KEY_PEPPERS.values()))
+    is_cached, policy = _policies.get_cached(crypto.digest(key, first_pepper))
+    if is_cached and policy is None:
+        raise InvalidKey
+    return policy
 
 
 async def find_policy(key: str, rules: SiteRules) -> KeyPolicy:

@@ -142,6 +142,11 @@ class AsyncApiView(ApiView):
     asks_limits_first = False
 
     @classmethod
+    def prepare_at_once(cls, request: AsyncRequest) -> None:
+        """Look the key up in memory, before there is a task. Raise what `prepare` raises, where memory says enough."""
+        ApiKeyAuthentication.prepare_at_once(request)
+
+    @classmethod
     async def prepare(cls, request: AsyncRequest) -> None:
         """Look the key up, unless what is known of it still holds. The entry point asks before it reads a body.
 

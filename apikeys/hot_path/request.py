@@ -34,15 +34,16 @@ class AsyncRequest:
 
     __slots__ = (
         "META",
+        "_view",
         "api_credential",
         "auth",
         "body",
         "http_request",
         "make_scope",
         "method",
-        "parser_context",
         "trace",
         "user",
+        "view_class",
     )
 
     def __init__(
@@ -50,7 +51,7 @@ class AsyncRequest:
         method: str,
         meta: dict[str, str],
         trace: Trace,
-        view: Any,
+        view_class: Callable[[], Any],
         make_scope: Callable[[], dict[str, Any]],
     ) -> None:
         self.method = method
@@ -62,10 +63,22 @@ class AsyncRequest:
         self.api_credential: ApiCredential | None = None
         self.user: Any = NOBODY
         self.auth: ApiCredential | None = None
-        self.parser_context = {"view": view}
+        self.view_class = view_class
+        self._view: Any = None
         # A view that needs Django's own request, such as one with sessions, makes it of this and sets it.
         self.make_scope = make_scope
         self.http_request: HttpRequest | None = None
+
+    @property
+    def view(self) -> Any:
+        """The view that serves it, made when it is first asked for: a refusal needs none."""
+        if self._view is None:
+            self._view = self.view_class()
+        return self._view
+
+    @property
+    def parser_context(self) -> dict[str, Any]:
+        return {"view": self.view}
 
     @property
     def _request(self) -> AsyncRequest | HttpRequest:

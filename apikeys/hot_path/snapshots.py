@@ -44,11 +44,17 @@ class Snapshots(Generic[Key, Snapshot]):
             return False, None
         return True, entry[1]
 
+    def get_cached(self, key: Key) -> tuple[bool, Snapshot | None]:
+        """Look up, and count it as one that the database was not asked for. A miss is left to whoever asks then."""
+        found = self.look_up(key)
+        if found[0]:
+            self.hits += 1
+        return found
+
     async def get(self, key: Key, item: Any) -> Snapshot | None:
         """Return the snapshot of `key`, loaded by submitting `item` if not cached. Raise ServiceUnavailable."""
-        is_cached, snapshot = self.look_up(key)
+        is_cached, snapshot = self.get_cached(key)
         if is_cached:
-            self.hits += 1
             return snapshot
         self.misses += 1
         generation = self._listener.generation
@@ -57,9 +63,8 @@ class Snapshots(Generic[Key, Snapshot]):
         return snapshot
 
     def get_from_thread(self, key: Key, item: Any) -> Snapshot | None:
-        is_cached, snapshot = self.look_up(key)
+        is_cached, snapshot = self.get_cached(key)
         if is_cached:
-            self.hits += 1
             return snapshot
         self.misses += 1
         generation = self._listener.generation

@@ -13,6 +13,7 @@ import string
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 PREFIX = "fastgpt-"
 ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
@@ -22,6 +23,8 @@ CHECKSUM_LENGTH = 6
 PATTERN = re.compile(rf"{PREFIX}[a-z][0-9A-Za-z]{{{RANDOM_LENGTH + CHECKSUM_LENGTH - 1}}}")
 # A key of another system may look like this. Longer or stranger text is not worth a look-up.
 FOREIGN_PATTERN = re.compile(r"[0-9A-Za-z_.\-]{16,250}")
+# Every two base62 digits, by their value.
+_PAIRS = [high + low for high in ALPHABET for low in ALPHABET]
 _APP_SUFFIX = re.compile(r"-([0-9a-f]{24})")
 SUFFIX_LENGTH = 25
 
@@ -45,12 +48,9 @@ def generate() -> str:
 
 def checksum(body: str) -> str:
     """Return the CRC32 of `body` as six base62 digits, zero-padded (62**6 is more than 2**32)."""
-    value = zlib.crc32(body.encode())
-    digits = ""
-    for _ in range(CHECKSUM_LENGTH):
-        value, digit = divmod(value, len(ALPHABET))
-        digits = ALPHABET[digit] + digits
-    return digits
+    value, low = divmod(zlib.crc32(body.encode()), len(_PAIRS))
+    high, middle = divmod(value, len(_PAIRS))
+    return _PAIRS[high] + _PAIRS[middle] + _PAIRS[low]
 
 
 def is_ours(key: str) -> bool:
@@ -72,7 +72,15 @@ def parse_credential(text: str) -> Credential | None:
 
 def digest(key: str, pepper: bytes) -> bytes:
     # A key is random, so a slow hash would protect nothing.
-    return hmac.digest(pepper, key.encode(), hashlib.sha256)
+    mac = _keyed(pepper).copy()
+    mac.update(key.encode())
+    return mac.digest()
+
+
+@lru_cache(maxsize=16)
+def _keyed(pepper: bytes) -> hmac.HMAC:
+    # OpenSSL takes longer to make one than to compute a digest by a copy of it.
+    return hmac.new(pepper, digestmod=hashlib.sha256)
 
 
 def digests(key: str, peppers: Mapping[str, bytes]) -> dict[str, bytes]:

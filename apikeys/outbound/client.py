@@ -12,6 +12,7 @@ import ssl
 from apikeys.outbound.addresses import AddressRefused, Resolver, check_address
 from apikeys.outbound.connections import NEVER, Connection, Response
 from apikeys.outbound.failures import ConnectFailed, TlsFailed
+from apikeys.outbound.outbox import Outbox
 from apikeys.outbound.targets import Origin, Target, build_head, parse_target
 
 # Servers commonly allow more (uvicorn 5 s), so a reused connection is rarely one that was just closed.
@@ -53,12 +54,13 @@ async def post(
 class Client:
     """The connections of one event loop. One timer looks after all of them, as long as there are any."""
 
-    __slots__ = ("_drained", "_idle", "_loop", "_open", "_resolver", "_sweeping", "_tls", "buffer")
+    __slots__ = ("_drained", "_idle", "_loop", "_open", "_resolver", "_sweeping", "_tls", "buffer", "outbox")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         # What is read passes through here: see Connection.get_buffer.
         self.buffer = memoryview(bytearray(READ_BYTES))
+        self.outbox = Outbox()
         self._open: set[Connection] = set()
         # The last one in is the first one out, so that those which are not needed come to their end.
         self._idle: dict[Origin, list[Connection]] = {}

@@ -68,14 +68,15 @@ class Connection(asyncio.BufferedProtocol):
 
     def send(self, head: bytes, body: bytes, max_bytes: int | None) -> Response:
         self.response = response = Response(self, max_bytes)
-        self.transport.write(head + body)
+        self._client.outbox.write(self.transport, head + body)
         return response
 
     def detach(self, *, is_reusable: bool) -> None:
         """Take it from its response: for the next one, or to its end."""
         self.response = None
         # A server may have answered without having read all that was sent.
-        if is_reusable and not self.transport.get_write_buffer_size():
+        is_sent = not (self.transport.get_write_buffer_size() or self._client.outbox.has(self.transport))
+        if is_reusable and is_sent:
             self._client.put(self)
         else:
             self.abort()
@@ -83,6 +84,7 @@ class Connection(asyncio.BufferedProtocol):
     def abort(self) -> None:
         self.deadline = NEVER
         self._client.forget(self)
+        self._client.outbox.drop(self.transport)
         self.transport.abort()
 
     def expire(self) -> None:

@@ -8,13 +8,13 @@ goes to the disk as it comes, and only when its caller is known to be allowed to
 
 import asyncio
 from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
 from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from django.conf import settings
-from django.core.handlers.asgi import ASGIRequest
 from django.urls import Resolver404, get_resolver
 
 from apikeys.api.answers import EventStream
@@ -34,10 +34,26 @@ from fastgpt_site.process import lifespan
 # Django takes no more of them, and says so by a traceback.
 MAX_QUERY_FIELDS = 1000
 IS_HTTPS_ONLY: bool = settings.SECURE_SSL_REDIRECT
+# The name and value of the header by which a proxy says that its client came over HTTPS.
+SECURE_HEADER = settings.SECURE_PROXY_SSL_HEADER and (b"x-forwarded-proto", b"https")
+
+
+@dataclass(slots=True)
+class Call:
+    """A request on its way through the application, and the response to it."""
+
+    exchange: Exchange
+    outgoing: OutgoingResponse
+    view_class: type[ApiView]
+    # Of a view of the hot path only.
+    request: AsyncRequest | None = None
 
 
 class Application(SyncHandler):
-    """One process's application. Open requests are counted, so that shutdown can wait for their records."""
+    """One process's application. Open requests are counted, so that shutdown can wait for their records.
+
+    Each request is given to `start`. If that has not answered it, a task takes what it returned to `serve`.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,28 +62,46 @@ class Application(SyncHandler):
         self.uploads = Uploads()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Begin and end with the server process, as ASGI has it. Requests come by `serve`."""
+        """Begin and end with the server process, as ASGI has it. Requests do not come this way."""
         assert scope["type"] == "lifespan"  # noqa: S101 - the connection hands over nothing else
         await lifespan.run(receive, send, self.open_requests)
 
-    async def serve(self, exchange: Exchange) -> None:
-        task = exchange.task
-        assert task is not None  # noqa: S101 - it runs this
+    def start(self, exchange: Exchange) -> Call | None:
+        """Refuse a request of the hot path at once, where memory says enough, and return None. Otherwise return it.
+
+        Without a task, whoever tries keys costs as little as can be.
+        """
+        head, trace = exchange.head, exchange.trace
+        call = Call(exchange, OutgoingResponse(exchange), api_view_class(head.path))
+        if head.method == "OPTIONS" or not issubclass(call.view_class, AsyncApiView):
+            return call
+        trace.endpoint = call.view_class.endpoint
+        make_scope = lambda: scope_of(exchange)  # noqa: E731
+        call.request = AsyncRequest(head.method, meta_of(exchange), trace, call.view_class, make_scope)
+        if exchange.can_be_answered_at_once and (is_secure(exchange) or not IS_HTTPS_ONLY):
+            try:
+                call.view_class.prepare_at_once(call.request)
+            except ApiError as error:
+                call.outgoing.answer_at_once(answer_to(error, trace))
+                call.outgoing.end()
+                return None
+        return call
+
+    async def serve(self, call: Call, task: asyncio.Task[Any]) -> None:
+        """Answer a request in a task of its own."""
         self.open_requests.add(task)
-        outgoing = OutgoingResponse(exchange)
-        head = exchange.head
+        exchange, outgoing, head = call.exchange, call.outgoing, call.exchange.head
         try:
             if head.query.count(b"&") >= MAX_QUERY_FIELDS:
                 raise InvalidParameter(f"The query has more than {MAX_QUERY_FIELDS} fields.")
-            view_class = api_view_class(head.path)
             if outgoing.is_api and head.method == "OPTIONS":
                 await outgoing.send_answer(preflight(head.headers))
-            elif issubclass(view_class, AsyncApiView):
-                await self.serve_hot(exchange, outgoing, view_class, task)
-            elif view_class.takes_file and head.method == "POST":
-                await self.serve_upload(exchange, outgoing, view_class)
+            elif call.request is not None:
+                await self.serve_hot(call, call.request, task)
+            elif call.view_class.takes_file and head.method == "POST":
+                await self.serve_upload(call)
             else:
-                await self.serve_sync(exchange, outgoing, view_class)
+                await self.serve_sync(call)
         except ClientGone:
             exchange.is_gone = True
         except asyncio.CancelledError:
@@ -81,16 +115,12 @@ class Application(SyncHandler):
             self.open_requests.discard(task)
             outgoing.end()
 
-    async def serve_hot(
-        self, exchange: Exchange, outgoing: OutgoingResponse, view_class: type[AsyncApiView], task: asyncio.Task[Any]
-    ) -> None:
+    async def serve_hot(self, call: Call, request: AsyncRequest, task: asyncio.Task[Any]) -> None:
         """Answer without Django's handler. The task is cancelled as soon as the client goes away."""
-        head, trace = exchange.head, exchange.trace
-        trace.endpoint = view_class.endpoint
+        exchange, outgoing, trace = call.exchange, call.outgoing, call.exchange.trace
         if IS_HTTPS_ONLY and not is_secure(exchange):
             raise HttpsRequired
-        view = view_class()
-        request = AsyncRequest(head.method, meta_of(exchange), trace, view, lambda: scope_of(exchange))
+        view = request.view
         try:
             # The key is looked up before a body is read, so that nobody without a key fills the memory.
             await view.prepare(request)
@@ -114,19 +144,20 @@ class Application(SyncHandler):
         finally:
             exchange.on_gone = exchange.on_second = None
 
-    async def serve_upload(self, exchange: Exchange, outgoing: OutgoingResponse, view_class: type[ApiView]) -> None:
+    async def serve_upload(self, call: Call) -> None:
         # The caller is checked before a body is read, so that nobody without a right to it fills the disk.
+        exchange = call.exchange
         scope = scope_of(exchange)
-        team_id = await self.check_sender(scope, view_class)
+        team_id = await self.check_sender(scope, call.view_class)
         with ExitStack() as held:
             held.enter_context(self.uploads.reserve(team_id))
             content = held.enter_context(SpooledTemporaryFile(UPLOAD_MEMORY_BYTES))
             await BodyReader(exchange).read_into(content, is_file=True)
-            await self.serve_by_django(scope, outgoing, content)
+            await self.serve_by_django(scope, call.outgoing, content)
 
-    async def serve_sync(self, exchange: Exchange, outgoing: OutgoingResponse, view_class: type[ApiView]) -> None:
+    async def serve_sync(self, call: Call) -> None:
         """Keep a body only for a caller who may send it. One that has come whole already is no burden."""
-        scope, body = scope_of(exchange), BodyReader(exchange)
+        scope, body, view_class = scope_of(call.exchange), BodyReader(call.exchange), call.view_class
         with BytesIO() as content:
             if await body.has_come():
                 await body.read_into(content)
@@ -140,7 +171,7 @@ class Application(SyncHandler):
                 await self.check_sender(scope, view_class)
                 await body.read_into(content)
             # Public endpoints read no body.
-            await self.serve_by_django(scope, outgoing, content)
+            await self.serve_by_django(scope, call.outgoing, content)
 
 
 class NoApiView(ApiView):
@@ -169,8 +200,11 @@ def meta_of(exchange: Exchange) -> dict[str, str]:
 
 
 def is_secure(exchange: Exchange) -> bool:
-    """Return whether the client came over HTTPS, as the site's proxy says."""
-    return ASGIRequest(scope_of(exchange), BytesIO()).is_secure()
+    """Return whether the client came over HTTPS, as a trusted proxy says: what Django's `is_secure` returns."""
+    if not (SECURE_HEADER and exchange.connection.is_of_proxy and exchange.connection.peer):
+        return False
+    value = next((value for name, value in exchange.head.headers if name == SECURE_HEADER[0]), b"")
+    return value.partition(b",")[0].strip() == SECURE_HEADER[1]
 
 
 def scope_of(exchange: Exchange) -> Scope:

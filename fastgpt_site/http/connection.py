@@ -17,6 +17,7 @@ from django.conf import settings
 from apikeys.client_address import client_address
 from apikeys.errors import ApiError, HeadTooLarge, HeadTooSlow, TooManyConnections
 from apikeys.hot_path.trace import Trace
+from apikeys.outbound.outbox import Outbox
 from fastgpt_site.http import access_log, heads
 from fastgpt_site.http.bodies import ChunkedBody, SizedBody
 from fastgpt_site.http.exchange import STATUS_LINES, Exchange
@@ -41,6 +42,8 @@ LINGER_BYTES = 16 * 1024 * 1024
 SHORT_LINGER_SECONDS = 1.0
 RESET = struct.pack("ii", 1, 0)
 NEVER = float("inf")
+# A server process has one event loop.
+_outbox = Outbox()
 # What the server's list of default headers was last, and its lines.
 _default_headers: tuple[list[tuple[bytes, bytes]], bytes] = ([], b"")
 
@@ -109,6 +112,9 @@ class Connection(asyncio.Protocol):
         self._let_write()
         self.write_deadline = NEVER
 
+    def write(self, data: bytes) -> None:
+        _outbox.write(self.transport, data)
+
     async def wait_until_writable(self) -> None:
         while not self.is_writable:
             self._writer = self.loop.create_future()
@@ -133,6 +139,7 @@ class Connection(asyncio.Protocol):
         if own_socket is not None:
             with contextlib.suppress(OSError):
                 own_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        _outbox.drop(self.transport)
         self.transport.abort()
 
     def close(self) -> None:
@@ -140,6 +147,7 @@ class Connection(asyncio.Protocol):
         self.is_ending = True
         self.read_deadline = NEVER
         self.write_deadline = self.loop.time() + STREAM_STALL_SECONDS
+        _outbox.send(self.transport)
         self.transport.close()
 
     def client_address_of(self, head: Head) -> str | None:
@@ -194,12 +202,15 @@ class Connection(asyncio.Protocol):
                     break
         except ApiError as error:
             self.refuse(error)
+        if self.exchange is not None and not self.exchange.is_started:
+            self.exchange.start(self.app)
+        was_held_back = self.is_held_back
         self.is_held_back = self.exchange is not None and (
             len(self.buffer) > READ_AHEAD_BYTES or self.exchange.unread_bytes > READ_AHEAD_BYTES
         )
         if self.is_held_back:
             self.transport.pause_reading()
-        elif not self.transport.is_closing():
+        elif was_held_back and not self.transport.is_closing():
             self.transport.resume_reading()
 
     def _read_head(self) -> bool:
@@ -226,13 +237,11 @@ class Connection(asyncio.Protocol):
         self.read_deadline = NEVER
         if head.forwarded_for and not self.is_of_proxy:
             open_connections.warn_of_unknown_proxy(self)
-        self.exchange = exchange = Exchange(self, head)
+        self.exchange = Exchange(self, head)
         if head.body_length is None:
             self.body = ChunkedBody()
         elif head.body_length:
             self.body = SizedBody(head.body_length)
-        task = exchange.task = self.loop.create_task(exchange.run(self.app))
-        self.server_state.tasks.add(task)
 
     def _read_body(self, body: SizedBody | ChunkedBody) -> bool:
         piece = body.take(self.buffer)
@@ -244,7 +253,6 @@ class Connection(asyncio.Protocol):
 
     def end_exchange(self, exchange: Exchange) -> None:
         """Go on with the next request: the answer to this one was written, or will never be."""
-        self.server_state.tasks.discard(exchange.task)
         if self.exchange is not exchange:
             return
         self.exchange = None
@@ -260,7 +268,8 @@ class Connection(asyncio.Protocol):
         else:
             seconds = HEAD_SECONDS if self.buffer else KEEP_ALIVE_SECONDS
             self.read_deadline = self.loop.time() + seconds
-            self.read_on()
+            if self.buffer or self.is_held_back:
+                self.read_on()
 
     def refuse(self, error: ApiError, trace: Trace | None = None) -> None:
         """Answer a request that could not be read, or in the place of the application, and end the connection."""
@@ -280,7 +289,7 @@ class Connection(asyncio.Protocol):
                 "Connection": "close",
             }
             lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-            self.transport.write(STATUS_LINES[error.status] + lines.encode("latin1") + b"\r\n" + content)
+            self.write(STATUS_LINES[error.status] + lines.encode("latin1") + b"\r\n" + content)
             trace.error_code = error.error_code
             access_log.write_refused_connection(trace, error.status, self.client)
             metrics.count_refusal(error.error_code)
@@ -291,6 +300,7 @@ class Connection(asyncio.Protocol):
         self.is_ending = True
         self.body = None
         self.buffer.clear()
+        _outbox.send(self.transport)
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.transport.resume_reading()

@@ -1,6 +1,7 @@
 """Responses to exceptions of API views, in the contract's one shape."""
 
 import logging
+from functools import lru_cache
 from typing import Any
 
 from django.core.exceptions import PermissionDenied, RequestDataTooBig
@@ -40,8 +41,12 @@ def respond(error: Exception, trace: Trace) -> HttpResponse:
 def answer_to(error: Exception, trace: Trace) -> Answer:
     """Return what the hot path answers to this: the same as `respond`."""
     refusal = note_refusal(error, trace)
-    headers = [(name.lower().encode(), value.encode()) for name, value in refusal.headers().items()]
-    return Answer(refusal.json(), refusal.status, (*JSON, *headers))
+    return Answer(refusal.json(), refusal.status, _encoded(tuple(refusal.headers().items())))
+
+
+@lru_cache(maxsize=64)
+def _encoded(headers: tuple[tuple[str, str], ...]) -> tuple[tuple[bytes, bytes], ...]:
+    return *JSON, *((name.lower().encode(), value.encode()) for name, value in headers)
 
 
 def note_refusal(error: Exception, trace: Trace) -> ApiError:

@@ -15,7 +15,7 @@ from fastgpt_site.http.heads import Head
 from fastgpt_site.http.open_connections import open_connections
 
 if TYPE_CHECKING:
-    from fastgpt_site.http.application import Application
+    from fastgpt_site.http.application import Application, Call
     from fastgpt_site.http.connection import Connection
 
 logger = logging.getLogger(__name__)
@@ -52,10 +52,10 @@ class Exchange:
         "is_answered",
         "is_begun",
         "is_gone",
+        "is_started",
         "keeps_alive",
         "on_gone",
         "on_second",
-        "task",
         "trace",
         "unread_bytes",
     )
@@ -63,8 +63,7 @@ class Exchange:
     def __init__(self, connection: Connection, head: Head) -> None:
         self.connection = connection
         self.head = head
-        # It runs the request, and is set as soon as there is one.
-        self.task: asyncio.Task[None] | None = None
+        self.is_started = False
         self.trace = Trace(connection.client_address_of(head))
         self.trace.reader = self
         self.keeps_alive = head.keeps_alive
@@ -85,13 +84,30 @@ class Exchange:
         self._held_head = b""
         self._missing_bytes: float = 0
 
-    async def run(self, app: Application) -> None:
+    def start(self, app: Application) -> None:
+        """Let the application answer, in a task unless it has done so at once."""
         connection = self.connection
+        self.is_started = True
+        try:
+            call = app.start(self)
+        except Exception:
+            logger.exception("a request failed outside of every view")
+            self._fail()
+            call = None
+        if call is None:
+            self._end()
+        else:
+            connection.server_state.tasks.add(connection.loop.create_task(self.run(app, call)))
+
+    async def run(self, app: Application, call: Call) -> None:
+        connection = self.connection
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - it runs this
         holder: str | None = None
         try:
             if connection.is_of_proxy:
                 holder = open_connections.begin_request(connection, self.head.forwarded_for)
-            await app.serve(self)
+            await app.serve(call, task)
         except ApiError as error:
             connection.refuse(error)
         except asyncio.CancelledError:
@@ -100,13 +116,25 @@ class Exchange:
             raise
         except Exception:
             logger.exception("a request failed outside of every view")
-            connection.refuse(InternalError(self.trace.request_id), self.trace)
+            self._fail()
         finally:
-            # They refer to each other.
-            self.trace.reader = NO_READER
             if holder is not None:
                 open_connections.end_request(holder)
-            connection.end_exchange(self)
+            connection.server_state.tasks.discard(task)
+            self._end()
+
+    def _fail(self) -> None:
+        self.connection.refuse(InternalError(self.trace.request_id), self.trace)
+
+    def _end(self) -> None:
+        # They refer to each other.
+        self.trace.reader = NO_READER
+        self.connection.end_exchange(self)
+
+    @property
+    def can_be_answered_at_once(self) -> bool:
+        """Return whether the client has taken what was sent before, and sent nothing behind this that waits for it."""
+        return self.connection.is_writable and not self.connection.buffer
 
     @property
     def scope(self) -> Scope:
@@ -159,7 +187,7 @@ class Exchange:
         """Return what has come of the body, and whether more is to come. Raise ClientGone."""
         if self.expects_continue and not (self.is_gone or self._pieces):
             self.expects_continue = False
-            self.connection.transport.write(CONTINUE)
+            self.connection.write(CONTINUE)
         while not (self._pieces or self.has_whole_body or self.is_gone):
             self._news = self.connection.loop.create_future()
             await self._news
@@ -235,5 +263,5 @@ class Exchange:
             framed = self._held_head + framed
             self._held_head = b""
         if framed:
-            self.connection.transport.write(framed)
+            self.connection.write(framed)
         self.is_answered = is_last

@@ -42,9 +42,12 @@ class OutgoingResponse:
             exchange.write(message.get("body", b""), is_last=not message.get("more_body", False))
 
     async def send_answer(self, answer: Answer) -> None:
-        self.status = answer.status
         if not self.exchange.connection.is_writable:
             await self.exchange.connection.wait_until_writable()
+        self.answer_at_once(answer)
+
+    def answer_at_once(self, answer: Answer) -> None:
+        self.status = answer.status
         self.exchange.answer(answer.status, (*answer.headers, *self._own_headers()), answer.content)
 
     async def send_stream(self, stream: EventStream) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from apikeys.keys import crypto
 from apikeys.sign_in.throttle import PAIR
 from tests.conftest import Server, running_server
 from tests.support import factories
@@ -111,6 +112,11 @@ def chunked(path: str, *lines: str, body: str = "2\r\n{}\r\n") -> bytes:
     return f"POST {path} HTTP/1.1\r\n{head}\r\n{body}0\r\n".encode()
 
 
+def post(path: str, body: str, *lines: str) -> bytes:
+    head = "".join(f"{line}\r\n" for line in ("Host: localhost", *lines, f"Content-Length: {len(body)}"))
+    return f"POST {path} HTTP/1.1\r\n{head}\r\n{body}".encode()
+
+
 def get(path: str, *lines: str) -> bytes:
     head = "".join(f"{line}\r\n" for line in ("Host: localhost", *lines))
     return f"GET {path} HTTP/1.1\r\n{head}\r\n".encode()
@@ -123,6 +129,33 @@ def test_keep_alive_and_pipelining(opened: Opened) -> None:
             assert file.readline().split()[1] == status
             headers = http.client.parse_headers(file)
             file.read(int(headers["content-length"]))
+
+
+def test_refusals_in_a_row(opened: Opened, provider: FakeProvider) -> None:
+    """Those of a key that is known to be none need no wait; they come in order all the same, and end nothing."""
+    unknown, key = crypto.generate(), make_app_key(provider)
+    question = json.dumps({"messages": [{"role": "user", "content": "hi"}]})
+    refused, accepted = (post(CHAT, question, f"Authorization: Bearer {each}") for each in (unknown, key))
+    connection = opened()
+    with connection.makefile("rb") as file:
+        for requests in ([refused], [refused] * 300 + [accepted], [refused], [accepted, refused], [refused, accepted]):
+            connection.sendall(b"".join(requests))
+            for request in requests:
+                assert file.readline().split()[1] == (b"401" if request is refused else b"200")
+                headers = http.client.parse_headers(file)
+                body = json.loads(file.read(int(headers["content-length"])))
+                if request is refused:
+                    check_body(body, "invalid_api_key")
+
+
+def test_a_refusal_before_the_body_has_come(opened: Opened, provider: FakeProvider) -> None:
+    lines = (f"Authorization: Bearer {crypto.generate()}", "Content-Length: 100")
+    for _ in range(2):
+        connection = opened(get(CHAT, *lines).replace(b"GET", b"POST", 1))
+        response = refusal(connection, "invalid_api_key")
+        assert response.getheader("connection") == "close"
+        connection.sendall(b"x" * 100)
+        assert is_ended(connection, 10)
 
 
 def test_a_trailer_names_no_client(opened: Opened) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
+from apikeys.keys import crypto
 from tests.conftest import Server, running_server
 from tests.support import factories
 from tests.support.conversations import make_app_key
@@ -54,6 +55,17 @@ def test_cookies_of_a_sign_in(secure_server: Server) -> None:
 @pytest.mark.parametrize(("address", "scheme"), [(PROXY, None), (PROXY, "http"), (STRANGER, "https"), (STRANGER, None)])
 def test_without_https(secure_server: Server, provider: FakeProvider, address: str, scheme: str | None) -> None:
     check_refusal(ask_from(secure_server, address, make_app_key(provider), scheme), "https_required")
+
+
+def test_an_unknown_key(secure_server: Server) -> None:
+    """What its proxy says of the way counts before the key, also where the key is known to be none."""
+    key = crypto.generate()
+    for _ in range(2):
+        check_refusal(ask_from(secure_server, PROXY, key, "https"), "invalid_api_key")
+        check_refusal(ask_from(secure_server, PROXY, key, "https, http"), "invalid_api_key")
+        check_refusal(ask_from(secure_server, PROXY, key, "http, https"), "https_required")
+        check_refusal(ask_from(secure_server, PROXY, key, None), "https_required")
+        check_refusal(ask_from(secure_server, STRANGER, key, "https"), "https_required")
 
 
 def test_what_is_not_recorded_is_not_answered(database: None, tmp_path_factory: pytest.TempPathFactory) -> None:
