@@ -73,7 +73,8 @@ class Application(SyncHandler):
         """
         head, trace = exchange.head, exchange.trace
         call = Call(exchange, OutgoingResponse(exchange), api_view_class(head.path))
-        if head.method == "OPTIONS" or not issubclass(call.view_class, AsyncApiView):
+        is_preflight = head.method == "OPTIONS" and call.outgoing.is_api
+        if is_preflight or not issubclass(call.view_class, AsyncApiView):
             return call
         trace.endpoint = call.view_class.endpoint
         make_scope = lambda: scope_of(exchange)  # noqa: E731
@@ -94,10 +95,10 @@ class Application(SyncHandler):
         try:
             if head.query.count(b"&") >= MAX_QUERY_FIELDS:
                 raise InvalidParameter(f"The query has more than {MAX_QUERY_FIELDS} fields.")
-            if outgoing.is_api and head.method == "OPTIONS":
-                await outgoing.send_answer(preflight(head.headers))
-            elif call.request is not None:
+            if call.request is not None:
                 await self.serve_hot(call, call.request, task)
+            elif outgoing.is_api and head.method == "OPTIONS":
+                await outgoing.send_answer(preflight(head.headers))
             elif call.view_class.takes_file and head.method == "POST":
                 await self.serve_upload(call)
             else:

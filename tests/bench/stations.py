@@ -28,7 +28,12 @@ STATIONS = {
     "read the body, pick the app": ["completions/request.py", "api/bodies.py", "completions/app_selection.py"],
     "read history": ["completions/histories.py"],
     "reserve": ["accounting/admission.py", "accounting/metered.py:_reserve"],
-    "call the provider": ["completions/provider_calls.py", "apikeys/outbound/", "provider_messages.py:decode_answer"],
+    # Calls and answers alike: see the outbox.
+    "send": ["apikeys/outbound/outbox.py"],
+    "call the provider": [
+        *("completions/provider_calls.py", "completions/provider_answers.py", "completions/provider_habits.py"),
+        "apikeys/outbound/",
+    ],
     "record": [
         *("accounting/metered.py", "completions/recorder.py", "accounting/recording.py"),
         *("hot_path/group_commit.py", "hot_path/statements.py"),
