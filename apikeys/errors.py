@@ -37,6 +37,8 @@ class ApiError(APIException):
         "This is a fault of the site, not of the caller. The site's log has the details under the request id."
     )
     retry_after: int | None = None
+    # What the call's provider said, for operators alone.
+    failure: Any = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -338,7 +340,10 @@ class TooManyUploads(ServiceUnavailable):
 class UpstreamError(ApiError):
     status, code, status_text, error_code = 502, 502, "upstreamError", "upstream_error"
     message = "The model's provider failed."
-    explanation = _("The model's provider failed, or refused the call. The site's log says how it answered.")
+    explanation = _(
+        "The model's provider failed, or refused this site's own request. Its status, code and message are on the "
+        "usage record."
+    )
 
 
 class UpstreamTimeout(UpstreamError):
@@ -354,3 +359,34 @@ class Rejected(ApiError):
 class InternalError(ApiError):
     def __init__(self, request_id: str) -> None:
         super().__init__(f"Something went wrong on our side. Quote this request id: {request_id}")
+
+
+class UpstreamBusy(ServiceUnavailable):
+    error_code = "upstream_busy"
+    message = "The model's provider has too much to do. Try again later."
+    explanation = _(
+        "The model's provider answered that it is busy, or that this site's own account with it has reached a limit."
+    )
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+class RefusedByProvider(InvalidParameter):
+    """The provider refused what the caller sent. The body has the provider's code; logs and metrics have ours."""
+
+    error_code = "refused_by_provider"
+    explanation = _(
+        "The model's provider refused what the caller sent, such as a text that is too long. The message has its own "
+        "words, and the usage record its status and code."
+    )
+
+    def __init__(self, message: str, code: str) -> None:
+        super().__init__(message)
+        self.provider_code = code
+
+    def body(self) -> dict[str, Any]:
+        body = super().body()
+        body["error"]["code"] = self.provider_code or self.error_code
+        return body

@@ -24,7 +24,7 @@ from apikeys.accounting.ledger import Outcome
 from apikeys.accounting.metered import Caller
 from apikeys.api.answers import EventStream
 from apikeys.api.views import AsyncApiView
-from apikeys.errors import AppNotFound, InvalidParameter, RateLimited, ServiceUnavailable, SignInNeeded
+from apikeys.errors import ApiError, AppNotFound, InvalidParameter, RateLimited, ServiceUnavailable, SignInNeeded
 from apikeys.hot_path import in_flight
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.request import AsyncRequest
@@ -56,6 +56,12 @@ class PlaygroundCompletion(Completion):
         if self.has_room:
             self._log(outcome, status)
             self.drop_room()
+
+    async def _settle(self, error: BaseException) -> None:
+        if isinstance(error, ApiError) and error.failure is not None:
+            # Staff may read what the provider said; callers with a key get no more than the contract says.
+            error.message = f"{error.message} {error.failure}"
+        await Completion._settle(self, error)
 
     def _log(self, outcome: Outcome, status: int) -> None:
         charge = self.compute_charge(outcome)

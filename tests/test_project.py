@@ -34,7 +34,7 @@ OPEN_TO: dict[str, dict[str, str]] = {
         "api": "bodies views",
         "audit": "recording",
         "hot_path": "connections readers",
-        "outbound": "addresses client failures sites targets",
+        "outbound": "addresses client error_answers failures json_bodies sites targets",
     },
     "chat": {
         "root": "encryption errors object_ids storable_text teams",
@@ -45,7 +45,7 @@ OPEN_TO: dict[str, dict[str, str]] = {
         "audit": "history_messages recording",
         "hot_path": "broadcasts group_commit in_flight listener request snapshots statements trace",
         "keys": "kinds models",
-        "outbound": "client connections",
+        "outbound": "client connections error_answers json_bodies",
     },
     "fastgpt_site": {
         "root": "client_address errors teams worker",
@@ -71,6 +71,7 @@ HOT_PATH = [
     *(f"apikeys/{name}.py" for name in ("errors", "object_ids", "storable_text", "client_address", "encryption")),
     "apikeys/keys/crypto.py",
     *(f"apikeys/outbound/{name}.py" for name in ("addresses", "client", "codings", "connections", "outbox", "targets")),
+    *(f"apikeys/outbound/{name}.py" for name in ("error_answers", "json_bodies")),
     *(f"apikeys/hot_path/{name}.py" for name in ("connections", "group_commit", "home_loop", "in_flight")),
     *(f"apikeys/hot_path/{name}.py" for name in ("listener", "request", "snapshots", "statements", "trace")),
     *(f"apikeys/access/{name}.py" for name in ("authentication", "declarations", "lookup", "permissions", "policy")),
@@ -82,7 +83,10 @@ HOT_PATH = [
 NOT_ON_HOT_PATH = ["django.db.models", "asgiref.sync"]
 PURE = [
     *("apikeys/keys/crypto.py", "apikeys/object_ids.py", "apikeys/storable_text.py", "apikeys/terminal_text.py"),
-    *(f"chat/completions/{name}.py" for name in ("sse", "request", "provider_messages", "openai_objects")),
+    *(
+        f"chat/completions/{name}.py"
+        for name in ("sse", "request", "provider_messages", "provider_answers", "openai_objects")
+    ),
     "chat/local_model.py",
     *("datasets/texts.py", "datasets/vectors/static_model.py", "datasets/conversion/__main__.py"),
     *(f"datasets/conversion/{name}.py" for name in ("items", "documents", "tables", "chunks", "formats")),

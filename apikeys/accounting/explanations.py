@@ -36,7 +36,7 @@ OUTCOMES = {
 }
 SOURCES = {
     TokenSource.PROVIDER: gettext_lazy("as the provider reported them"),
-    TokenSource.BOUND: gettext_lazy("our upper bound from the text, since the provider reported none"),
+    TokenSource.BOUND: gettext_lazy("our upper bound from the text, where the provider reported none of it"),
     "": gettext_lazy("this endpoint uses none"),
 }
 UNKNOWN_CODE = gettext_lazy("This version of the site does not use this code. The message says what was wrong.")
@@ -71,6 +71,7 @@ def explain_charge(record: UsageRecord) -> Explanation:
         "state": "charged",
         "outcome": record.outcome,
         "status": record.status,
+        "failure": record.failure,
         "at": record.created_at.isoformat(),
         "team_id": record.team_id,
         "key_id": record.key_id,
@@ -102,6 +103,7 @@ def explain_charge(record: UsageRecord) -> Explanation:
                     _("status %(status)s after %(ms)s ms") % {"status": record.status, "ms": f"{record.duration_ms:,}"}
                     + ("" if ttfb is None else _(", first byte after %(ms)s ms") % {"ms": f"{ttfb:,}"}),
                 ),
+                *([row(_("provider"), failure_text(record.failure))] if record.failure else []),
             ],
         ),
         (_("Rule"), [str(OUTCOMES[Outcome(record.outcome)])]),
@@ -124,6 +126,12 @@ def explain_charge(record: UsageRecord) -> Explanation:
         (_("Limits"), [line for limit in limits for line in charge_lines(limit)] or [_("None applied.")]),
     ]
     return Explanation(facts, sections)
+
+
+def failure_text(failure: dict[str, Any]) -> str:
+    """Return what a provider said when it failed, in one line."""
+    parts = (failure.get(name) for name in ("what", "code", "message"))
+    return printable(": ".join(part for part in parts if part))
 
 
 def explain_refusal(refusal: Refusal) -> Explanation:

@@ -86,6 +86,9 @@ class UsageRecord(models.Model):
     )
     status = models.PositiveSmallIntegerField(_("status"), help_text=_("The HTTP status of the response."))
     outcome = models.CharField(_("outcome"), max_length=10, choices=Outcome.choices)
+    failure = models.JSONField(
+        _("failure"), null=True, help_text=_("What the provider said when it failed: its status, code and message.")
+    )
     time_to_first_byte_ms = models.PositiveIntegerField(_("time to first byte ms"), null=True)
     duration_ms = models.PositiveIntegerField(_("duration ms"))
     client_address = models.GenericIPAddressField(_("client address"), null=True)

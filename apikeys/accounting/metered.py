@@ -75,6 +75,8 @@ class MeteredCall:
     caller: Caller
     started: float = field(default_factory=time.monotonic)
     first_byte_at: float | None = None
+    # What the provider said when it failed, for operators.
+    failure: Any = field(default=None, init=False)
     # Whether room is held in the batcher. It is given up by the one record that is made, or when there is none.
     has_room: bool = field(default=False, init=False)
 
@@ -194,6 +196,7 @@ class MeteredCall:
             completion_price=charge.completion_price,
             status=status,
             outcome=outcome,
+            failure=self.failure,
             time_to_first_byte_ms=self._milliseconds_until(self.first_byte_at),
             duration_ms=self._milliseconds_until(time.monotonic()) or 0,
             client_address=caller.client_address,
@@ -270,6 +273,7 @@ class AsyncMeteredCall(MeteredCall):
                 self.hand_over(Outcome.CANCELLED if terminated_by is None else Outcome.TERMINATED, 200)
             case ApiError():
                 outcome = Outcome.TERMINATED if error is terminated_by else Outcome.FAILED
+                self.failure = error.failure
                 await self._record(outcome, 200 if self.is_answering else error.status)
             case Exception():
                 self.hand_over(Outcome.FAILED, 500)

@@ -1,6 +1,7 @@
 """The ledger's writer: one usage record for each accepted request, durable before its answer is complete."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from django.conf import settings
@@ -28,6 +29,8 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     prompt_price: int = 0
     completion_price: int = 0
     outcome: Outcome = Outcome.COMPLETE
+    # An object: `what`, and if the provider said so, `status`, `code` and `message`.
+    failure: Any = None
     time_to_first_byte_ms: int | None = None
     client_address: str | None = None
 

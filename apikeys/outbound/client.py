@@ -32,7 +32,7 @@ async def post(
 ) -> Response:
     """POST JSON, and return the response once its head is here, by the loop's time `deadline`.
 
-    With `max_bytes` it is returned once the whole body is here, unless its status is not 200. Nothing that was sent is
+    With `max_bytes` it is returned once the whole body is here, unless its status is not 2xx. Nothing that was sent is
     sent again, not even on a connection that the server closed at that moment: the server may have acted on it.
 
     Raise CallFailed, AddressRefused, UnusableTarget or TimeoutError. The caller releases the response.

@@ -23,7 +23,7 @@ READ_BUFFER_BYTES = 16 * 1024
 # More bytes in a row that are no body have no good reason: heads, trailers, extensions of chunks.
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 256
-KEPT = frozenset((b"content-type", b"content-length", b"content-encoding", b"transfer-encoding"))
+KEPT = frozenset((b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"retry-after"))
 BODILESS = (204, 304)
 NEVER = float("inf")
 
@@ -153,8 +153,16 @@ class Response:
         """The media type, without parameters and in lower case."""
         return self._fields.get(b"content-type", b"").partition(b";")[0].strip().lower().decode("latin-1")
 
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def retry_after(self) -> str:
+        return self._fields.get(b"retry-after", b"").decode("latin-1")
+
     async def wait_for_head(self, deadline: float) -> None:
-        """Wait until the head has come, or if `max_bytes` was given and the status is 200, the whole answer.
+        """Wait until the head has come, or if `max_bytes` was given and the status is 2xx, the whole answer.
 
         Raise CallFailed or TimeoutError, and end the connection, as all that wait do.
         """
@@ -289,11 +297,13 @@ class Response:
             self._is_until_close = b"content-length" not in fields and status not in BODILESS
         elif transfer_coding.lower() != b"chunked":
             self._failure = MalformedAnswer
-        if b"content-encoding" in fields and status == 200:
+        if b"content-encoding" in fields:
             try:
                 self._inflater = make_inflater(fields[b"content-encoding"])
             except MalformedAnswer:
-                self._failure = MalformedAnswer
+                # What an error says more than its status is not worth failing for.
+                if self.is_success:
+                    self._failure = MalformedAnswer
 
     def on_body(self, data: bytes) -> None:
         if self.is_complete:
@@ -314,7 +324,7 @@ class Response:
 
     def _is_bounded(self) -> bool:
         """Whether the body is read as it comes, and not waited for as a whole."""
-        return self._max_bytes is None or self.status != 200
+        return self._max_bytes is None or not self.is_success
 
     def _is_ready(self) -> bool:
         """Whether whoever waits has what it waits for."""

@@ -23,16 +23,18 @@ class RunSqlFile(RunSQL):
     """Runs `<app>/sql/<name>.sql`, up to its line `-- migrate:down`; what follows that line undoes it.
 
     A file is written so that it can run again. Once the migration that names it was released, changing the file
-    takes a new migration that names it with its new digest; a test compares the newest one with the file.
+    takes a new migration that names it with its new digest; a test compares the newest one with the file. Such a
+    migration is a rerun: undoing it leaves what the file makes, which has to work with the tables as they were.
     """
 
-    def __init__(self, app_label: str, name: str, digest: str) -> None:
-        self.app_label, self.name, self.digest = app_label, name, digest
+    def __init__(self, app_label: str, name: str, digest: str, *, is_rerun: bool = False) -> None:
+        self.app_label, self.name, self.digest, self.is_rerun = app_label, name, digest, is_rerun
         up, _, down = sql_path(app_label, name).read_text().partition(DOWN)
-        super().__init__(up, down or self.noop)
+        super().__init__(up, self.noop if is_rerun or not down else down)
 
     def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
-        return type(self).__qualname__, [self.app_label, self.name, self.digest], {}
+        options = {"is_rerun": True} if self.is_rerun else {}
+        return type(self).__qualname__, [self.app_label, self.name, self.digest], options
 
     def describe(self) -> str:
         return f"Run {self.app_label}/sql/{self.name}.sql"

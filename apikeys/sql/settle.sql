@@ -72,6 +72,8 @@ DECLARE
     place int;
     charge bigint;
     charges text[];
+    -- The limits that a request is known to have met.
+    seen jsonb;
     is_alarming boolean := false;
 BEGIN
     FOR number IN 1 .. cardinality(counters) LOOP
@@ -94,8 +96,9 @@ BEGIN
             END IF;
             charges[place] := concat_ws(', ', charges[place],
                 format('"%s": [%s, %s, %s]', a_limit.id, charge, counter.used, counter.reserved));
-            IF NOT records[place].limits @> format('[{"id": %s}]', a_limit.id)::jsonb THEN
-                records[place].limits := records[place].limits || apikeys_describe_late_limit(a_limit, counter);
+            seen := coalesce(records[place].limits, '[]');
+            IF NOT seen @> format('[{"id": %s}]', a_limit.id)::jsonb THEN
+                records[place].limits := seen || apikeys_describe_late_limit(a_limit, counter);
             END IF;
         END LOOP;
         counters[number] := counter;
@@ -133,7 +136,9 @@ DECLARE
 BEGIN
     SELECT array_agg(item), array_agg(item.id), array_agg(item.key_id), array_agg(item.team_id)
     INTO records, ids, keys, teams
-    FROM jsonb_populate_recordset(NULL::apikeys_usagerecord, items) AS item;
+    FROM jsonb_populate_recordset(
+        jsonb_populate_record(NULL::apikeys_usagerecord, '{"prompt_price": 0, "completion_price": 0}'), items
+    ) AS item;
 
     -- Reservations go first: whoever removes one settles it.
     reservations := apikeys_take_reservations(ids);
@@ -152,8 +157,8 @@ BEGIN
         records[place].created_at :=
             coalesce(reservations[place].admitted_at, lost_records[place].created_at, statement_timestamp());
         latest := greatest(latest, records[place].created_at);
-        records[place].limits :=
-            coalesce(reservations[place].limits_seen, nullif(lost_records[place].limits, 'null'), '[]');
+        records[place].limits := coalesce(
+            nullif(reservations[place].limits_seen, '[]'), nullif(lost_records[place].limits, 'null'));
     END LOOP;
 
     -- Most requests meet no limit, and skip this.
@@ -173,17 +178,8 @@ BEGIN
             last_used_from = excluded.last_used_from;
     END IF;
     RETURN QUERY
-    INSERT INTO apikeys_usagerecord AS recorded (
-        id, team_id, key_id, endpoint, status, duration_ms, app_id, model, prompt_tokens, completion_tokens,
-        token_source, cost_micropoints, prompt_price, completion_price, outcome, time_to_first_byte_ms,
-        client_address, limits, charges, created_at)
-    SELECT record.id, record.team_id, record.key_id, record.endpoint, record.status, record.duration_ms,
-        record.app_id, record.model, record.prompt_tokens, record.completion_tokens, record.token_source,
-        record.cost_micropoints, coalesce(record.prompt_price, 0), coalesce(record.completion_price, 0),
-        record.outcome, record.time_to_first_byte_ms, record.client_address, nullif(record.limits, '[]'),
-        record.charges, record.created_at
-    FROM unnest(records) AS record
-    WHERE record.id <> ALL (recorded_ids)
+    INSERT INTO apikeys_usagerecord AS recorded
+    SELECT record.* FROM unnest(records) AS record WHERE record.id <> ALL (recorded_ids)
     RETURNING recorded.id::text;
 END $$;
 

@@ -22,7 +22,7 @@ from chat.completions import openai_objects
 from chat.completions import request as payloads
 from chat.completions.app_selection import select_app
 from chat.completions.app_snapshots import AppSnapshot
-from chat.completions.completion import Completion
+from chat.completions.completion import Completion, Piece
 from chat.completions.fastgpt_steps import response_data
 from chat.completions.request import CompletionRequest
 from chat.completions.stream_format import StreamFormat
@@ -88,7 +88,7 @@ def build_body(completion: Completion) -> dict[str, Any]:
         id=completion.id,
         created=completion.created,
         model=completion.app.model,
-        content=completion.content,
+        message=completion.message,
         finish_reason=completion.finish_reason,
         usage=completion.usage,
     )
@@ -98,18 +98,18 @@ def build_body(completion: Completion) -> dict[str, Any]:
 
 
 async def start_stream(completion: Completion, trace: Trace) -> EventStream:
-    """Return the stream with its first text, or with a comment when that is long in coming. Raise ApiError before."""
-    texts = completion.stream()
-    first = asyncio.ensure_future(anext(texts, None))
+    """Return the stream with its first piece, or with a comment when that is long in coming. Raise ApiError before."""
+    pieces = completion.stream()
+    first = asyncio.ensure_future(anext(pieces, None))
     try:
         await asyncio.wait({first}, timeout=HEADER_PATIENCE_SECONDS)
         if first.done() and first.exception() is not None:
             await first
-        source = stream_events(completion, trace, first, texts)
+        source = stream_events(completion, trace, first, pieces)
         return EventStream(await anext(source), source)
     except asyncio.CancelledError:
         await cancel_and_wait(first)
-        await texts.aclose()
+        await pieces.aclose()
         raise
 
 
@@ -123,19 +123,19 @@ async def cancel_and_wait(future: asyncio.Future[Any]) -> None:
 async def stream_events(
     completion: Completion,
     trace: Trace,
-    first: asyncio.Future[list[str] | None],
-    texts: AsyncGenerator[list[str], None],
+    first: asyncio.Future[list[Piece] | None],
+    pieces: AsyncGenerator[list[Piece], None],
 ) -> AsyncGenerator[bytes, None]:
     # An error from here on is an event too, the last one.
     form = StreamFormat(completion)
-    async with aclosing(texts):
+    async with aclosing(pieces):
         try:
             if not first.done():
                 yield EventStream.COMMENT + form.steps()
             opening = await first
-            yield form.opening() + form.texts(opening or [])
-            async for more in texts:
-                yield form.texts(more)
+            yield form.opening() + form.pieces(opening or [])
+            async for more in pieces:
+                yield form.pieces(more)
             yield form.end()
         except ApiError as error:
             trace.error_code = error.error_code

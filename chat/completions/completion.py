@@ -15,22 +15,25 @@ from apikeys.accounting.recording import Usage
 from apikeys.errors import InvalidParameter, UpstreamError
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.object_ids import new_object_id
-from apikeys.storable_text import storable
+from apikeys.storable_text import storable_json
 from chat.completions import fastgpt_steps, histories, provider_calls, recorder
 from chat.completions.app_snapshots import AppSnapshot
 from chat.completions.fastgpt_steps import Step
 from chat.completions.knowledge import Knowledge, Search
-from chat.completions.provider_messages import (
+from chat.completions.provider_answers import (
+    Characters,
     ProviderAnswer,
-    fill_variables,
+    ProviderDelta,
+    Reported,
     finish_reason_of,
-    for_provider,
-    reported_tokens,
-    token_bound,
+    merge_extras,
 )
+from chat.completions.provider_messages import fill_variables, for_provider, token_bound
 from chat.completions.quotes import words_of
 from chat.completions.request import ChatMessage, CompletionRequest, Content
 
+# What an answer grows by: text, or another delta of OpenAI's, such as reasoning and tool calls.
+Piece = str | dict[str, Any]
 # Parameters that a request may set where its app lets it.
 OVERRIDABLE = ("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty", "user")
 
@@ -50,10 +53,17 @@ class Completion(AsyncMeteredCall):
     # A step is added when it begins.
     steps: list[Step] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
-    length: int = 0
+    thoughts: list[str] = field(default_factory=list)
+    # Tool calls and refusals, as they came.
+    extras: list[dict[str, Any]] = field(default_factory=list)
+    # So many bytes the model has produced; so many of them when it last reported how many tokens they are.
+    size: int = 0
+    reported_size: int = 0
+    reported: Reported = field(default_factory=Reported)
     finish_reason: str = "stop"
-    reported: dict[str, Any] | None = None
     is_asked: bool = False
+    _characters: Characters = field(default_factory=Characters)
+    _thought_characters: Characters = field(default_factory=Characters)
 
     @property
     def id(self) -> str:
@@ -72,6 +82,17 @@ class Completion(AsyncMeteredCall):
         return "".join(self.texts)
 
     @property
+    def message(self) -> dict[str, Any]:
+        """Return the whole answer as OpenAI's clients read it."""
+        extras = merge_extras(self.extras)
+        message: dict[str, Any] = {"role": "assistant", "content": self.content}
+        if extras and not self.texts:
+            message["content"] = None
+        if self.thoughts:
+            message["reasoning_content"] = "".join(self.thoughts)
+        return message | extras
+
+    @property
     def usage(self) -> dict[str, int]:
         """Return tokens as OpenAI spells them: those the provider reported, otherwise an upper bound from the text.
 
@@ -79,17 +100,23 @@ class Completion(AsyncMeteredCall):
         """
         if not self.is_asked:
             return {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
-        prompt = reported_tokens(self.reported, "prompt_tokens")
-        completion = reported_tokens(self.reported, "completion_tokens")
-        if prompt is None or completion is None:
-            prompt = token_bound(self.messages)
-            completion = min(len(self.content.encode()), self.max_tokens)
+        reported = self.reported
+        prompt = reported.prompt_tokens or token_bound(self.messages)
+        completion = reported.completion_tokens or 0
+        if not self._is_completion_reported:
+            completion = max(completion, min(self.size, self.max_tokens))
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     @property
     def token_source(self) -> TokenSource:
-        counts = (reported_tokens(self.reported, name) for name in ("prompt_tokens", "completion_tokens"))
-        return TokenSource.BOUND if None in counts else TokenSource.PROVIDER
+        is_reported = self.reported.prompt_tokens is not None and self._is_completion_reported
+        return TokenSource.PROVIDER if is_reported else TokenSource.BOUND
+
+    @property
+    def _is_completion_reported(self) -> bool:
+        """Return whether the provider's report is of all that it produced."""
+        tokens = self.reported.completion_tokens
+        return tokens is not None and self.reported_size == self.size and bool(tokens or not self.size)
 
     @property
     def max_tokens(self) -> int:
@@ -124,10 +151,12 @@ class Completion(AsyncMeteredCall):
                 return
             self._begin_chat()
             self.flight.waiting = asyncio.current_task()
-            self._take(await provider_calls.complete(self.app, self._payload(stream=False)))
+            for answer in await provider_calls.complete(self.app, self._payload(stream=False)):
+                self._take(answer)
+            self._end_texts()
 
-    async def stream(self) -> AsyncGenerator[list[str], None]:
-        """Yield the answer's text as it comes; the end of the iteration means that it is recorded."""
+    async def stream(self) -> AsyncGenerator[list[Piece], None]:
+        """Yield the answer as it comes; the end of the iteration means that it is recorded."""
         async with self:
             await self._search()
             # Where the datasets say nothing, the app's own text is the answer.
@@ -141,20 +170,23 @@ class Completion(AsyncMeteredCall):
                 flight.waiting = asyncio.current_task()
                 reader: asyncio.Task[Any] | None = None
                 async for batch in batches:
-                    texts = [text for answer in batch if (text := self._take(answer))]
+                    pieces = [piece for answer in batch for piece in self._take(answer)]
                     # A stream whose reader stalls keeps its text alone.
                     batch.clear()
-                    if texts:
+                    if pieces:
                         flight.waiting = None
-                        yield texts
+                        yield pieces
                         flight.check()
-                        # The first texts may have been waited for in a task of their own; one task reads all others.
+                        # The first pieces may have been waited for in a task of their own; one task reads all others.
                         flight.waiting = reader = reader or asyncio.current_task()
                 flight.waiting = None
+            rest = self._end_texts()
+            if rest:
+                yield rest
 
     @property
     def is_answering(self) -> bool:
-        return bool(self.texts and self.request.stream)
+        return bool((self.texts or self.size) and self.request.stream)
 
     def bound_charge(self) -> Charge:
         return self._charge(self._prompt_bound(), self.max_tokens, TokenSource.BOUND)
@@ -222,23 +254,59 @@ class Completion(AsyncMeteredCall):
             payload |= {name: value for name, value in overrides.items() if value is not None}
         return payload
 
-    def _take(self, answer: ProviderAnswer) -> str:
+    def _take(self, answer: ProviderAnswer) -> list[Piece]:
         if self.first_byte_at is None:
             self.first_byte_at = time.monotonic()
-        self.reported = answer.usage or self.reported
-        if not answer.choices:
-            return ""
-        choice = answer.choices[0]
-        if choice.finish_reason:
-            self.finish_reason = finish_reason_of(choice.finish_reason)
-        message = choice.message or choice.delta
-        text = storable(message.content or "") if message is not None else ""
-        if text:
-            self.texts.append(text)
-            self.length += len(text)
-            if self.length > provider_calls.MAX_ANSWER_BYTES:
-                raise UpstreamError("The model's answer is too long.")
-        return text
+        pieces: list[Piece] = []
+        if answer.choices:
+            choice = answer.choices[0]
+            if choice.finish_reason:
+                self.finish_reason = finish_reason_of(choice.finish_reason)
+            message = choice.message or choice.delta
+            if message is not None:
+                pieces = self._add(message)
+        if answer.usage is not None and self.reported.add(answer.usage):
+            self.reported_size = self.size
+        return pieces
+
+    def _add(self, message: ProviderDelta) -> list[Piece]:
+        pieces: list[Piece] = []
+        if message.thoughts:
+            pieces += self._add_thoughts(self._thought_characters.feed(message.thoughts))
+        if message.content:
+            pieces += self._add_text(self._characters.feed(message.content))
+        extras = message.extras
+        if extras:
+            extras = storable_json(extras)
+            self.extras.append(extras)
+            self._count(len(msgspec.json.encode(extras)))
+            pieces.append(extras)
+        return pieces
+
+    def _add_text(self, text: str) -> list[Piece]:
+        if not text:
+            return []
+        text = text.replace("\0", "\ufffd")
+        self.texts.append(text)
+        self._count(len(text) if text.isascii() else len(text.encode()))
+        return [text]
+
+    def _add_thoughts(self, text: str) -> list[Piece]:
+        if not text:
+            return []
+        text = text.replace("\0", "\ufffd")
+        self.thoughts.append(text)
+        self._count(len(text.encode()))
+        return [{"reasoning_content": text}]
+
+    def _end_texts(self) -> list[Piece]:
+        """Take what is left of characters that never became whole."""
+        return self._add_thoughts(self._thought_characters.end()) + self._add_text(self._characters.end())
+
+    def _count(self, size: int) -> None:
+        self.size += size
+        if self.size > provider_calls.MAX_ANSWER_BYTES:
+            raise UpstreamError("The model's answer is too long.")
 
     def _charge(self, prompt_tokens: int, completion_tokens: int, source: TokenSource) -> Charge:
         app = self.app

@@ -4,7 +4,7 @@ from typing import Any
 
 
 def completion(
-    *, id: str, created: int, model: str, content: str, finish_reason: str, usage: dict[str, int]
+    *, id: str, created: int, model: str, message: dict[str, Any], finish_reason: str, usage: dict[str, int]
 ) -> dict[str, Any]:
     return {
         "id": id,
@@ -12,12 +12,12 @@ def completion(
         "created": created,
         "model": model,
         "usage": usage,
-        "choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": finish_reason}],
+        "choices": [{"index": 0, "message": message, "finish_reason": finish_reason}],
     }
 
 
 def chunk(
-    *, id: str, created: int, model: str, delta: dict[str, str], finish_reason: str | None = None
+    *, id: str, created: int, model: str, delta: dict[str, Any], finish_reason: str | None = None
 ) -> dict[str, Any]:
     return {
         "id": id,

@@ -6,7 +6,7 @@ import msgspec
 
 from apikeys.errors import ApiError
 from chat.completions import openai_objects, sse
-from chat.completions.completion import Completion
+from chat.completions.completion import Completion, Piece
 from chat.completions.fastgpt_steps import response_data
 
 DONE = b"[DONE]"
@@ -46,8 +46,16 @@ class StreamFormat:
         event = "moduleStatus" if self.completion.app.is_classic else "flowNodeStatus"
         return b"".join(sse.encode(msgspec.json.encode({"status": "running", "name": name}), event) for name in begun)
 
-    def texts(self, texts: list[str]) -> bytes:
-        return b"".join([b'%b{"content":%b}%b' % (self._before, _encode(text), self._after) for text in texts])
+    def pieces(self, pieces: list[Piece]) -> bytes:
+        before, after = self._before, self._after
+        return b"".join(
+            [
+                b'%b{"content":%b}%b' % (before, _encode(piece), after)
+                if isinstance(piece, str)
+                else b"%b%b%b" % (before, _encode(piece), after)
+                for piece in pieces
+            ]
+        )
 
     def end(self) -> bytes:
         completion = self.completion

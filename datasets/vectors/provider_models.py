@@ -10,6 +10,8 @@ import msgspec
 from apikeys import encryption
 from apikeys.errors import UpstreamError, UpstreamTimeout
 from apikeys.outbound import client
+from apikeys.outbound.error_answers import BUSY, Failure, error_of, failure_of, read_refusal
+from apikeys.outbound.json_bodies import is_json, load
 from datasets import texts
 
 logger = logging.getLogger(__name__)
@@ -69,42 +71,64 @@ class ProviderModel:
         return self.base_url is None
 
     async def ask(self, path: str, body: dict[str, Any], decoder: msgspec.json.Decoder[Body]) -> Body:
-        """POST to the base URL's `path`. Raise UpstreamError, its subclass TextsRefused, or UpstreamTimeout."""
+        """POST to the base URL's `path`. Raise UpstreamError, TextsRefused, UpstreamTimeout or UpstreamBusy."""
         if self.is_secret_lost:
             raise self.failure("no secret that ENCRYPTION_KEYS can decrypt")
         try:
-            return decoder.decode(await self._post(path, body))
+            answer = await self._post(path, body)
         except TimeoutError:
             logger.warning("the provider of the model %s timed out", self.name)
             raise UpstreamTimeout from None
-        except (msgspec.DecodeError, RecursionError):
-            raise self.refusal("an answer of another form") from None
         except (OSError, ValueError) as error:
             # The class only: the text of these errors names the provider's address.
             raise self.failure(type(error).__name__) from None
+        try:
+            return decode(answer, decoder)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            raise self.refusal("an answer of another form") from None
 
     async def _post(self, path: str, body: dict[str, Any]) -> bytes:
+        deadline = asyncio.get_running_loop().time() + self.total_seconds
         response = await client.post(
             f"{self.base_url}/{path}",
             body=msgspec.json.encode(body),
             secret=self.secret,
             connect_seconds=self.connect_seconds,
-            deadline=asyncio.get_running_loop().time() + self.total_seconds,
+            deadline=deadline,
             max_bytes=MAX_ANSWER_BYTES,
         )
         try:
+            if response.is_success:
+                answer = response.body()
+                if is_json(answer):
+                    return answer
+                raise self.failure(f"HTTP {response.status} {response.content_type} without an answer in it")
+            refusal = await read_refusal(response, deadline)
+            failure = failure_of(response.status, refusal, secret=self.secret, base_url=str(self.base_url))
             if response.status in OF_TEXTS:
-                raise self.refusal(f"HTTP {response.status}")
-            if response.status != 200 or response.content_type != "application/json":
-                raise self.failure(f"HTTP {response.status} {response.content_type}")
-            return response.body()
+                raise self.refusal(str(failure))
+            if response.status in BUSY:
+                logger.warning("the provider of the model %s is busy: %s", self.name, failure)
+                raise error_of(failure, response.retry_after)
+            raise self.failure(str(failure))
         finally:
             response.release()
 
     def failure(self, what: str) -> UpstreamError:
         logger.warning("the provider of the model %s failed: %s", self.name, what)
-        return UpstreamError()
+        error = UpstreamError()
+        error.failure = Failure(what)
+        return error
 
     def refusal(self, what: str) -> TextsRefused:
         logger.warning("the provider of the model %s refused texts: %s", self.name, what)
         return TextsRefused(f"The model's provider refused a text: {what}.")
+
+
+def decode(answer: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
+    try:
+        return decoder.decode(answer)
+    except msgspec.DecodeError:
+        # Behind a byte order mark, or with NaN in it: what else is wrong stays wrong.
+        found: Body = msgspec.convert(load(answer), decoder.type)
+        return found

@@ -72,6 +72,19 @@ def test_it_works(server, team, app):
     assert 'endpoint="app.try"' in server.get("/metrics").text
 
 
+@pytest.mark.parametrize("model", ["status_400", "status_401", "error_event"])
+def test_staff_learn_why_the_provider_failed(server, team, provider, model):
+    """As far as it can be said: its address and its secret stay out."""
+    app = factories.make_app(team, factories.make_provider(team, provider.url), model=model)
+    app.provider.set_secret("sk-secret-of-the-provider-0123456789")
+    app.provider.save()
+    user = factories.make_user(team, permissions=RIGHTS)
+    response = ask(server, user, app.pk)
+    assert ("out of memory on ..." if model == "error_event" else "refused ... at ...") in response.text
+    for leak in ("sk-secret", str(provider.port)):
+        assert leak not in response.text
+
+
 def test_page(team, app):
     other = factories.make_app(factories.make_team())
     archived = factories.make_app(team, archived_at="2026-01-01T00:00:00Z")

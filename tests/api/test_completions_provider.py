@@ -13,9 +13,9 @@ from tests.support.refusals import check_body, check_refusal
 SECRET = "sk-provider-secret-do-not-leak"
 LIMITS = {"connect_seconds": 1, "first_byte_seconds": 1, "between_chunks_seconds": 1, "total_seconds": 2}
 BEFORE_THE_FIRST_BYTE = [
-    ("status_400", "upstream_error"),
+    ("status_400", "refused_by_provider"),
     ("status_401", "upstream_error"),
-    ("status_429", "upstream_error"),
+    ("status_429", "upstream_busy"),
     ("status_500", "upstream_error"),
     ("html", "upstream_error"),
     ("redirect", "upstream_error"),

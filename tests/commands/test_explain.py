@@ -55,6 +55,18 @@ def test_a_charge(server: Server, provider: FakeProvider) -> None:
     assert "18 charged in place of 31 reserved; left with 36 used, 0 reserved" in out
 
 
+def test_what_the_provider_said(server: Server, provider: FakeProvider) -> None:
+    _, key = factories.make_key(app=make_app(provider, "status_401"))
+    response = server.ask(key)
+    check_refusal(response, "upstream_error")
+    request_id = response.headers["x-request-id"]
+    out = explained(request_id)
+    assert "failed, charged 0 points" in out
+    assert "provider  HTTP 401: refused None at ..." in out
+    data = json.loads(call("explain", "--json", request_id)[0])
+    assert data["failure"] == {"what": "HTTP 401", "status": 401, "message": "refused None at ..."}
+
+
 def test_a_refusal(server: Server, provider: FakeProvider) -> None:
     app = make_app(provider, max_tokens=10)
     api_key, key = factories.make_key(app=app)

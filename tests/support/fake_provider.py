@@ -5,6 +5,7 @@ import json
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -13,6 +14,16 @@ from aiohttp import web
 ROUTE = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
 Behavior = Callable[["FakeProvider", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a provider answers to one call: bytes as they are, in one piece or several."""
+
+    body: bytes | list[bytes]
+    content_type: str = "application/json"
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 class FakeProvider:
@@ -25,6 +36,8 @@ class FakeProvider:
         self.headers: list[dict[str, str]] = []
         self.left_at: dict[str, float] = {}
         self.on_call: Callable[[], None] | None = None
+        # By model: what it answers to a request's body.
+        self.replies: dict[str, Callable[[dict[str, Any]], Reply]] = {}
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -73,6 +86,8 @@ class FakeProvider:
         if self.on_call is not None:
             self.on_call()
         try:
+            if body["model"] in self.replies:
+                return await send(request, self.replies[body["model"]](body))
             return await BEHAVIORS[body["model"]](self, request, body)
         except (asyncio.CancelledError, ConnectionResetError):
             self.left_at[last_text(body)] = time.monotonic()
@@ -82,6 +97,16 @@ class FakeProvider:
         body = await request.json()
         self.embedded.append(body)
         return await EMBEDDING_BEHAVIORS[body["model"]](self, request, body)
+
+
+async def send(request: web.Request, reply: Reply) -> web.StreamResponse:
+    response = web.StreamResponse(status=reply.status, headers={"Content-Type": reply.content_type, **reply.headers})
+    await response.prepare(request)
+    for piece in [reply.body] if isinstance(reply.body, bytes) else reply.body:
+        await response.write(piece)
+        # So that each is read alone.
+        await asyncio.sleep(0.02)
+    return response
 
 
 def last_text(body: dict[str, Any]) -> str:

@@ -34,6 +34,8 @@ TABLE = {
     "insufficient_quota": (429, 510, "insufficientQuota", "insufficient_quota"),
     "method_not_allowed": (405, 405, "methodNotAllowed", "invalid_request_error"),
     "service_unavailable": (503, 503, "serviceUnavailable", "api_error"),
+    "refused_by_provider": (400, 400, "invalidParams", "invalid_request_error"),
+    "upstream_busy": (503, 503, "serviceUnavailable", "api_error"),
     "upstream_error": (502, 502, "upstreamError", "api_error"),
     "upstream_timeout": (504, 504, "upstreamError", "api_error"),
     "internal_error": (500, 500, "error", "api_error"),

@@ -1,7 +1,3 @@
-import json
-
-import pytest
-
 from chat.completions import provider_messages, request
 from chat.completions.request import FilePart, ImagePart, ImageUrl, TextPart
 
@@ -39,40 +35,3 @@ def test_the_token_bound_counts_images() -> None:
     content = [TextPart("abc"), ImagePart(ImageUrl("https://x.example"))]
     bound = provider_messages.token_bound([{"role": "user", "content": content}])
     assert bound == 3 + provider_messages.IMAGE_TOKENS + provider_messages.MESSAGE_OVERHEAD_TOKENS
-
-
-@pytest.mark.parametrize(
-    ("usage", "count"),
-    [
-        ({"prompt_tokens": 7}, 7),
-        ({"prompt_tokens": 0}, 0),
-        ({"prompt_tokens": None}, None),
-        ({"prompt_tokens": -1}, None),
-        ({"prompt_tokens": 2**31}, None),
-        ({"prompt_tokens": "7"}, None),
-        ({"prompt_tokens": True}, None),
-        ({"prompt_tokens": 7.5}, None),
-        ({}, None),
-        (None, None),
-    ],
-)
-def test_only_counts_that_could_be_true_are_believed(usage: dict[str, object] | None, count: int | None) -> None:
-    assert provider_messages.reported_tokens(usage, "prompt_tokens") == count
-
-
-@pytest.mark.parametrize("raw", [b"", b"<html>", b"[]", b'"x"', b'{"choices": 7}', b'{"choices": [NaN]}', b"\xff"])
-def test_what_is_no_answer_is_refused(raw: bytes) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - each of its kinds will do
-        provider_messages.decode_answer(raw)
-
-
-def test_an_answer_with_half_a_surrogate_pair_is_read() -> None:
-    raw = json.dumps({"choices": [{"delta": {"content": "\ud83d"}}]}).encode()
-    (choice,) = provider_messages.decode_answer(raw).choices or []
-    assert choice.delta is not None
-    assert choice.delta.content == "\ud83d"
-
-
-@pytest.mark.parametrize(("said", "reason"), [("stop", "stop"), ("length", "length"), ("eos", "stop"), (None, "stop")])
-def test_finish_reasons(said: str | None, reason: str) -> None:
-    assert provider_messages.finish_reason_of(said) == reason

@@ -15,6 +15,24 @@ def test_what_is_not_data_is_left_out() -> None:
     assert sse.Decoder().feed(raw) == [b"tight"]
 
 
+@pytest.mark.parametrize("raw", [b"data:\n\n", b"data: \n\n", b"data:  \r\n\r\n", b"data:\ndata:\n\n"])
+def test_an_event_without_data_is_none(raw: bytes) -> None:
+    assert sse.Decoder().feed(raw + b"data: a\n\n") == [b"a"]
+    decoder = sse.Decoder()
+    assert decoder.feed(b"data: a\n\n") == [b"a"]
+    assert decoder.feed(raw) == []
+    assert decoder.feed(b"data: b\n\n") == [b"b"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+    raw = b"\xef\xbb\xbfdata: a\n\n"
+    assert sse.Decoder().feed(raw) == [b"a"]
+    decoder = sse.Decoder()
+    assert [event for byte in raw for event in decoder.feed(bytes([byte]))] == [b"a"]
+    # One within the stream is text.
+    assert decoder.feed(b"data: \xef\xbb\xbf\n\n") == [b"\xef\xbb\xbf"]
+
+
 def test_data_of_several_lines_is_one() -> None:
     assert sse.Decoder().feed(b"data: a\ndata: b\n\n") == [b"a\nb"]
 
@@ -26,7 +44,12 @@ def test_half_an_event_waits() -> None:
 
 
 @given(
-    st.lists(st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1), max_size=5),
+    st.lists(
+        st.text(st.characters(exclude_characters="\r\n", exclude_categories=["Cs"]), min_size=1).filter(
+            lambda text: not text.encode().isspace()
+        ),
+        max_size=5,
+    ),
     st.sampled_from([b"\n", b"\r\n"]),
     st.data(),
 )
