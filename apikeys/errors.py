@@ -76,7 +76,15 @@ class ApiError(APIException):
         headers = {"WWW-Authenticate": "Bearer"} if self.status == 401 else {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
+        if self.is_hopeless:
+            # OpenAI's clients would try all of these again.
+            headers["X-Should-Retry"] = "false"
         return headers
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Return whether the same request would be refused again, where its status does not say so."""
+        return False
 
 
 _bodies: dict[type[ApiError], bytes] = {}
@@ -320,6 +328,10 @@ class InsufficientQuota(ApiError):
         super().__init__(f"Key ******{last_four} is over usage")
         self.retry_after = retry_after
 
+    @property
+    def is_hopeless(self) -> bool:
+        return True
+
 
 class ServiceUnavailable(ApiError):
     status, code, status_text, error_code = 503, 503, "serviceUnavailable", "service_unavailable"
@@ -344,6 +356,11 @@ class UpstreamError(ApiError):
         "The model's provider failed, or refused this site's own request. Its status, code and message are on the "
         "usage record."
     )
+
+    @property
+    def is_hopeless(self) -> bool:
+        status = None if self.failure is None else self.failure.status
+        return status is not None and 400 <= status < 500 and status not in (408, 409, 425)
 
 
 class UpstreamTimeout(UpstreamError):

@@ -11,7 +11,7 @@ from rest_framework.request import Request
 from apikeys.access import lookup
 from apikeys.access.declarations import PUBLIC, ApiCredential
 from apikeys.access.policy import KeyPolicy, SiteRules
-from apikeys.errors import CsrfFailed, MalformedKey, MissingKey
+from apikeys.errors import CsrfFailed, InvalidKey, MalformedKey, MissingKey
 from apikeys.hot_path.listener import listener
 from apikeys.hot_path.request import AsyncRequest
 from apikeys.hot_path.trace import trace_of
@@ -36,15 +36,21 @@ class KeyOwner:
 
 
 def credential_of(request: HttpRequest | AsyncRequest) -> Credential | None:
-    """Return the credential that the Authorization header carries; None without a header. Raise MalformedKey."""
+    """Return the credential that the Authorization header carries; None without a header.
+
+    Raise MalformedKey, or InvalidKey for one word that is no key of any system this site knows.
+    """
     # Two headers arrive joined by a comma, which no credential contains.
     header = request.META.get("HTTP_AUTHORIZATION")
     if header is None:
         return None
     scheme, _, rest = header.strip().partition(" ")
-    credential = parse_credential(rest.strip()) if scheme.lower() == "bearer" else None
-    if credential is None:
+    word = rest.strip()
+    if scheme.lower() != "bearer" or not word or " " in word or "," in word:
         raise MalformedKey
+    credential = parse_credential(word)
+    if credential is None:
+        raise InvalidKey
     return credential
 
 

@@ -26,8 +26,18 @@ MAX_MESSAGE = 500
 OF_THE_REQUEST = frozenset({400, 404, 413, 415, 422})
 BUSY = frozenset({429, 503, 529})
 MAX_RETRY_SECONDS = 600
-_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b", re.IGNORECASE)
-_SECRET = re.compile(r"\bBearer\s+\S+|\b(?=[\w-]*\d)(?=[\w-]*[A-Za-z])[\w-]{20,}", re.IGNORECASE)
+_ADDRESS = re.compile(
+    # A URL, an address with or without a port, and a host with one.
+    r"\b[a-z][a-z0-9+.-]*://\S+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b|\[[0-9a-f:.]*:[0-9a-f:.]*\](?::\d+)?"
+    r"|\b(?=[\w.-]*[a-z])[\w-]+(?:\.[\w-]+)+:\d{2,5}\b",
+    re.IGNORECASE,
+)
+_SECRET = re.compile(
+    # Names of models are as long as 30 characters, with digits in them.
+    r"\bBearer\s+\S+|\b(?:sk|org|proj|hf|gsk|xai|ghp|fastgpt)[-_](?=[\w*.-]*[\d*])[\w*.-]{6,}"
+    r"|\bA(?:KIA|Iza)[\w-]{12,}|\b(?=[\w-]*\d)(?=[\w-]*[a-z])[\w-]{32,}",
+    re.IGNORECASE,
+)
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,100}")
 
 
@@ -128,7 +138,8 @@ def _read_error(error: Any) -> tuple[str, str]:
 def _failure(what: str, status: int | None, code: str, message: str, secret: str | None, base_url: str) -> Failure:
     host = urlsplit(base_url).hostname
     message = clean(message, *(text for text in (secret, host) if text))
-    return Failure(what, status, code if _CODE.fullmatch(code) else "", message)
+    is_code = _CODE.fullmatch(code) and not _SECRET.search(code)
+    return Failure(what, status, code if is_code else "", message)
 
 
 def _text_of(code: Any) -> str:
@@ -142,6 +153,9 @@ def _seconds(retry_after: str) -> int:
     if text.isdecimal() and len(text) < 10:
         seconds = int(text)
     else:
-        moment = email.utils.parsedate_tz(text)
-        seconds = 1 if moment is None else round(email.utils.mktime_tz(moment) - time.time())
+        try:
+            moment = email.utils.parsedate_tz(text)
+            seconds = 1 if moment is None else round(email.utils.mktime_tz(moment) - time.time())
+        except (ValueError, OverflowError):
+            seconds = 1
     return min(max(seconds, 1), MAX_RETRY_SECONDS)

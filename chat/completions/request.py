@@ -125,10 +125,11 @@ def _size(content: Content) -> int:
 def unsupported_field(request: CompletionRequest) -> str | None:
     """Return the first field that asks for an answer in a form that is not supported; None if there is none."""
     asked = {
-        "tools": _is_asked(request.tools),
-        "tool_choice": _is_asked(request.tool_choice) and request.tool_choice != "none",
-        "functions": _is_asked(request.functions),
-        "function_call": _is_asked(request.function_call) and request.function_call != "none",
+        # Tools that may not be used change nothing, nor does a choice among none.
+        "tools": _is_asked(request.tools) and request.tool_choice != "none",
+        "tool_choice": _is_asked(request.tool_choice) and request.tool_choice not in ("none", "auto"),
+        "functions": _is_asked(request.functions) and request.function_call != "none",
+        "function_call": _is_asked(request.function_call) and request.function_call not in ("none", "auto"),
         "n": request.n not in (None, 1),
         "response_format": request.response_format is not None and request.response_format.get("type") != "text",
         "logprobs": bool(request.logprobs),

@@ -28,16 +28,20 @@ class StreamFormat:
         }
         self._shown = 0
         # The bytes around the text of a chunk are the same in all of them.
-        sample = self._answer(openai_objects.chunk(**self.identity, delta={"content": ""}))
+        sample = self._chunk({"content": ""})
         self._before, _, self._after = sample.rpartition(b'{"content":""}')
 
     def _answer(self, data: dict[str, Any] | bytes) -> bytes:
         raw = data if isinstance(data, bytes) else msgspec.json.encode(data)
         return sse.encode(raw, "answer" if self.is_detailed else None)
 
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        chunk = openai_objects.chunk(**self.identity, delta=delta, finish_reason=finish_reason)
+        # OpenAI has it on every chunk where it was asked for, and null on all but the last.
+        return self._answer(chunk | {"usage": None} if self.shows_usage else chunk)
+
     def opening(self) -> bytes:
-        role = self._answer(openai_objects.chunk(**self.identity, delta={"role": "assistant", "content": ""}))
-        return self.steps() + role
+        return self.steps() + self._chunk({"role": "assistant", "content": ""})
 
     def steps(self) -> bytes:
         """Return the events of those that have begun since the last time."""
@@ -59,7 +63,7 @@ class StreamFormat:
 
     def end(self) -> bytes:
         completion = self.completion
-        events = [self._answer(openai_objects.chunk(**self.identity, delta={}, finish_reason=completion.finish_reason))]
+        events = [self._chunk({}, completion.finish_reason)]
         if self.shows_usage:
             events.append(self._answer(openai_objects.usage_chunk(**self.identity, usage=completion.usage)))
         done = self._answer(DONE)

@@ -80,6 +80,8 @@ def test_stream_with_usage(server: Server, provider: FakeProvider) -> None:
     events = events_of(response.text)
     assert events[-2][1]["choices"] == []
     assert events[-2][1]["usage"] == {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+    assert {data["usage"] for _, data in events[:-2]} == {None}
+    assert text_of(events)
     assert events[-1][1] == "[DONE]"
 
 

@@ -67,6 +67,8 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"n": 2}, "n"),
     ({"tools": [{"type": "function"}]}, "tools"),
     ({"functions": [{}]}, "functions"),
+    ({"tool_choice": "required"}, "tool_choice"),
+    ({"tools": [{"type": "function"}], "tool_choice": "auto"}, "tools"),
     ({"response_format": {"type": "json_object"}}, "response_format"),
     ({"logprobs": True}, "logprobs"),
     ({"audio": {}}, "audio"),
@@ -104,6 +106,9 @@ def test_null_means_absent_and_unknown_fields_are_ignored(server: Server, key: s
 def test_what_asks_for_the_usual_form_is_accepted(server: Server, key: str) -> None:
     usual = {"n": 1, "tools": [], "response_format": {"type": "text"}, "logprobs": False, "tool_choice": "none"}
     assert server.post(PATH, key, json={"messages": [USER], **usual}).status_code == 200
+    tool = {"type": "function", "function": {"name": "f"}}
+    for unused in ({"tool_choice": "auto"}, {"tools": [tool], "tool_choice": "none"}, {"function_call": "auto"}):
+        assert server.post(PATH, key, json={"messages": [USER], **unused}).status_code == 200
 
 
 def test_ten_megabytes(server: Server, key: str) -> None:

@@ -33,6 +33,26 @@ def test_unknown_paths_answer_json(server: Server, method: str, path: str) -> No
     check_refusal(server.request(method, path), "not_found")
 
 
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        ("/api/chat/completions", "/api/v1/chat/completions"),
+        ("/v1/v1/chat/completions", "/api/v1/chat/completions"),
+        ("/api//v1//chat/completions", "/api/v1/chat/completions"),
+        ("/api/v1/chat/completion", "/api/v1/chat/completions"),
+        ("/api/v1/core/dataset/list", "/api/core/dataset/list"),
+        ("/v1/model", "/api/v1/models"),
+    ],
+)
+def test_a_path_that_is_nearly_right_is_told_which_was_meant(server: Server, path: str, meant: str) -> None:
+    assert check_refusal(server.post(path), "not_found").endswith(f"Did you mean {meant}?")
+
+
+@pytest.mark.parametrize("path", ["/api/nothing", "/v1/images", "/api/v1/" + "chat/completions/" * 20])
+def test_a_path_that_is_like_none_is_told_nothing(server: Server, path: str) -> None:
+    assert "mean" not in check_refusal(server.post(path), "not_found")
+
+
 def test_a_key_in_a_url_is_told_where_to_go(server: Server) -> None:
     _, key = factories.make_key()
     response = server.get(f"/api/support/openapi/health?apiKey={key}")
@@ -72,12 +92,24 @@ def test_cors_for_a_configured_origin(server: Server) -> None:
     headers = {"Origin": "https://chat.example", "Access-Control-Request-Method": "POST"}
     response = server.request("OPTIONS", "/api/v1/chat/completions", headers=headers)
     assert response.headers["access-control-allow-origin"] == "https://chat.example"
-    assert "Authorization" in response.headers["access-control-allow-headers"]
+    assert response.headers["access-control-allow-headers"] == "Authorization, Content-Type"
     assert "access-control-allow-credentials" not in response.headers
     # A refusal can be read too, or nobody learns what was wrong.
     refusal = server.post("/api/v1/chat/completions", headers={"Origin": "https://chat.example"})
     check_refusal(refusal, "missing_api_key")
     assert refusal.headers["access-control-allow-origin"] == "https://chat.example"
+
+
+def test_the_headers_of_a_browser_client_are_allowed(server: Server) -> None:
+    """OpenAI's sends a dozen of its own, and a browser asks for each."""
+    asked = "authorization, content-type,x-stainless-lang, x-stainless-retry-count"
+    headers = {"Origin": "https://chat.example", "Access-Control-Request-Headers": asked}
+    response = server.request("OPTIONS", "/api/v1/chat/completions", headers=headers)
+    allowed = response.headers["access-control-allow-headers"]
+    assert allowed == "authorization, content-type, x-stainless-lang, x-stainless-retry-count"
+    headers["Access-Control-Request-Headers"] = "x-good, x bad, x-(worse), " + "x" * 200
+    response = server.request("OPTIONS", "/api/v1/chat/completions", headers=headers)
+    assert response.headers["access-control-allow-headers"] == "x-good"
 
 
 def test_no_cors_for_others(server: Server) -> None:

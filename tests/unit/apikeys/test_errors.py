@@ -8,7 +8,7 @@ import pytest
 from django.utils.translation import override
 
 from apikeys import errors
-from apikeys.errors import ApiError
+from apikeys.errors import ApiError, InsufficientQuota, RateLimited
 from tests.test_project import ARROWS
 
 
@@ -68,3 +68,8 @@ def test_explanations_are_translated(classes):
 def test_an_explanation_stays_out_of_the_answer(classes):
     body = errors.CsrfFailed().json().decode()
     assert str(errors.CsrfFailed.explanation) not in body
+
+
+def test_a_spent_quota_is_not_tried_again() -> None:
+    assert InsufficientQuota("abcd", 10).headers() == {"Retry-After": "10", "X-Should-Retry": "false"}
+    assert RateLimited("Full.", 10).headers() == {"Retry-After": "10"}

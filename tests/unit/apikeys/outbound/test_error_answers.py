@@ -51,6 +51,13 @@ def test_what_is_no_json_says_nothing(body: bytes) -> None:
         ("at 10.0.0.1:8000, 192.168.1.1", "at ..., ..."),
         ("at models.example.com", "at ..."),
         ("org-0123456789abcdefghij", "..."),
+        ("provided: sk-abcd********wxyz.", "provided: ..."),
+        ("AKIAIOSFODNN7EXAMPLE and AIzaSyD-0123456789abcdef", "... and ..."),
+        ("0123456789abcdef0123456789abcdef", "..."),
+        ("dial tcp [::1]:8080: refused", "dial tcp ...: refused"),
+        ("dial tcp models.internal.svc:8080: refused", "dial tcp ...: refused"),
+        ("claude-3-5-sonnet-20241022 is not known", "claude-3-5-sonnet-20241022 is not known"),
+        ("at most 4096, not 1.5:20", "at most 4096, not 1.5:20"),
         ("a\n\tb\0", "a b\ufffd"),
         ("8192 tokens in context_length_exceeded_by_far", "8192 tokens in context_length_exceeded_by_far"),
     ],
@@ -79,6 +86,16 @@ def test_a_date_of_retry_after() -> None:
     retry_after = error_of(failure, formatdate(time() + 30, usegmt=True)).retry_after
     assert retry_after is not None
     assert 28 <= retry_after <= 31
+
+
+@pytest.mark.parametrize("retry_after", ["", "soon", "-1", "1.5", "Mon, 99 Foo 99999 99:99:99 GMT", "9" * 5000])
+def test_a_retry_after_that_says_nothing(retry_after: str) -> None:
+    assert error_of(failure_of(503, b"", secret=None, base_url=URL), retry_after).retry_after == 1
+
+
+def test_a_code_that_may_be_a_secret_is_none() -> None:
+    body = b'{"error": {"message": "a", "code": "sk-0123456789abcdef"}}'
+    assert failure_of(400, body, secret=None, base_url=URL).code == ""
 
 
 def test_the_body_has_the_providers_code_and_logs_have_ours() -> None:
