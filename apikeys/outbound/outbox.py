@@ -7,6 +7,9 @@ takes a third less time than to write in between. It also joins what one connect
 from __future__ import annotations
 
 import asyncio
+import logging
+
+logger = logging.getLogger(__name__)
 
 # More of one connection does not wait for the end of the turn.
 MAX_BYTES = 16 * 1024
@@ -46,5 +49,11 @@ class Outbox:
         waiting, self._pieces = self._pieces, {}
         for transport, pieces in waiting.items():
             # One that has ended meanwhile takes nothing, and says so in the log each time.
-            if not transport.is_closing():
+            if transport.is_closing():
+                continue
+            try:
                 transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            except Exception:
+                # What others are about to write must not be lost with this.
+                logger.exception("a connection took nothing")
+                transport.abort()

@@ -67,6 +67,25 @@ def test_what_is_dropped_is_not_sent() -> None:
     asyncio.run(run())
 
 
+def test_one_that_fails_takes_nothing_from_others(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing(FakeTransport):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            raise RuntimeError("it has said that it ends")
+
+        def abort(self) -> None:
+            self.is_ended = True
+
+    async def run() -> None:
+        outbox, failing, other = Outbox(), Failing(), FakeTransport()
+        outbox.write(failing, b"a")
+        outbox.write(other, b"b")
+        await turn()
+        assert (failing.is_ended, other.written) == (True, [b"b"])
+
+    asyncio.run(run())
+    assert "a connection took nothing" in caplog.text
+
+
 @pytest.mark.parametrize("pieces", [[b"x" * (MAX_BYTES + 1)], [b"x"] * MAX_PIECES, [b"a", b"x" * (MAX_BYTES + 1)]])
 def test_much_does_not_wait(pieces: list[bytes]) -> None:
     async def run() -> None:
