@@ -222,7 +222,7 @@ def test_nothing_found(server: Server, provider: FakeProvider, stream: bool) -> 
         assert [data["name"] for name, data in events if name == "flowNodeStatus"] == ["Dataset Search"]
         assert text_of(events) == UNKNOWN
         (steps,) = [data for name, data in events if name == "flowResponses"]
-        (usage,) = [data["usage"] for _, data in events if "usage" in data]
+        (usage,) = [data["usage"] for _, data in events if isinstance(data, dict) and data.get("usage")]
         assert events[-1] == ("answer", "[DONE]")
     else:
         assert content_of(response) == UNKNOWN
