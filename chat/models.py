@@ -166,7 +166,17 @@ class App(models.Model):
     can_override = models.BooleanField(
         _("may be overridden"),
         default=False,
-        help_text=_("Lets a request set temperature, top_p, stop, seed and the penalties."),
+        help_text=_(
+            "Lets a request set temperature, top_p, stop, seed, the penalties, logit_bias, reasoning_effort and "
+            "service_tier."
+        ),
+    )
+    passes_tools = models.BooleanField(
+        _("passes tools"),
+        null=True,
+        blank=True,
+        choices=[(None, _("unless it has datasets")), (True, _("always")), (False, _("never"))],
+        help_text=_("Lets a request send tools, functions and the format of the answer to the model."),
     )
     dialect = models.CharField(_("dialect"), max_length=10, choices=Dialect.choices, default=Dialect.CURRENT)
     datasets = models.ManyToManyField(

@@ -91,7 +91,7 @@ class AppAdmin(TeamScopedAdmin):
 
     def get_fieldsets(self, request: HttpRequest, obj: App | None = None) -> Any:
         identity = ["team", "name", "intro", "provider", "model", "system_prompt", "max_tokens", "temperature"]
-        identity += ["history_length", "can_override", "dialect"]
+        identity += ["history_length", "can_override", "passes_tools", "dialect"]
         if obj is not None:
             identity = ["id", *identity, "archived_at", "created_at", "updated_at"]
         knowledge = ["datasets", "search_mode", "similarity", "quote_limit", "uses_rerank"]

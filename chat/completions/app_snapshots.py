@@ -29,6 +29,8 @@ class AppSnapshot:
     temperature: float | None
     history_length: int
     can_override: bool
+    # Whether a request may send tools, functions and the format of the answer.
+    passes_tools: bool
     dialect: str
     base_url: str
     connect_seconds: int
@@ -58,7 +60,8 @@ SELECT row_to_json(app) FROM (
         coalesce(price.completion_micropoints, 0) AS completion_price,
         ARRAY(SELECT dataset_id FROM chat_appdataset WHERE app_id = app.id ORDER BY id) AS dataset_ids,
         app.search_mode, app.similarity, app.quote_limit, app.uses_rerank, app.quote_template, app.quote_prompt,
-        app.empty_answer
+        app.empty_answer,
+        coalesce(app.passes_tools, NOT EXISTS (SELECT 1 FROM chat_appdataset WHERE app_id = app.id)) AS passes_tools
     FROM chat_app AS app JOIN chat_provider AS provider ON provider.id = app.provider_id
     LEFT JOIN chat_price AS price ON price.provider_id = app.provider_id AND price.model = app.model
     WHERE app.id = ANY ($1::text[]) AND app.archived_at IS NULL

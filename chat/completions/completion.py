@@ -28,14 +28,19 @@ from chat.completions.provider_answers import (
     finish_reason_of,
     merge_extras,
 )
-from chat.completions.provider_messages import fill_variables, for_provider, token_bound
+from chat.completions.provider_messages import fill_variables, for_provider, message_for_provider, token_bound
 from chat.completions.quotes import words_of
-from chat.completions.request import ChatMessage, CompletionRequest, Content
+from chat.completions.request import CompletionRequest, Content, tool_field
 
 # What an answer grows by: text, or another delta of OpenAI's, such as reasoning and tool calls.
 Piece = str | dict[str, Any]
 # Parameters that a request may set where its app lets it.
-OVERRIDABLE = ("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty", "user")
+OVERRIDABLE = (
+    *("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty", "user"),
+    *("logit_bias", "reasoning_effort", "service_tier"),
+)
+# And those that it passes on, if the app passes tools.
+OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format")
 
 
 @dataclass(slots=True)
@@ -74,8 +79,8 @@ class Completion(AsyncMeteredCall):
         return self.request.variables or {}
 
     @property
-    def question(self) -> ChatMessage:
-        return next(message for message in reversed(self.request.messages) if message.role == "user")
+    def question(self) -> Content:
+        return next(message.content or "" for message in reversed(self.request.messages) if message.role == "user")
 
     @property
     def content(self) -> str:
@@ -101,7 +106,7 @@ class Completion(AsyncMeteredCall):
         if not self.is_asked:
             return {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}
         reported = self.reported
-        prompt = reported.prompt_tokens or token_bound(self.messages)
+        prompt = reported.prompt_tokens or token_bound(self.messages) + self._tools_bound
         completion = reported.completion_tokens or 0
         if not self._is_completion_reported:
             completion = max(completion, min(self.size, self.max_tokens))
@@ -126,6 +131,11 @@ class Completion(AsyncMeteredCall):
     async def prepare(self) -> None:
         """Gather what the model will see. Raise InvalidParameter when the answer's id is taken already."""
         request, app = self.request, self.app
+        asked = tool_field(request)
+        if asked is not None and not app.passes_tools:
+            raise InvalidParameter(f"{asked}: This app passes no tools to its model.", param=asked)
+        if asked is not None and request.chatId:
+            raise InvalidParameter(f"{asked}: With a chatId, tools are not supported.", param=asked)
         messages: list[dict[str, Any]] = []
         if app.system_prompt:
             messages.append({"role": "system", "content": fill_variables(app.system_prompt, self.variables)})
@@ -138,9 +148,9 @@ class Completion(AsyncMeteredCall):
             if history.is_data_id_taken:
                 raise InvalidParameter("responseChatItemId: This chat has it already.", param="responseChatItemId")
             messages += [for_provider(role, _parse_content(content)) for role, content in history.messages]
-            messages.append(for_provider("user", self.question.content))
+            messages.append(for_provider("user", self.question))
         else:
-            messages += [for_provider(message.role, message.content) for message in request.messages]
+            messages += [message_for_provider(message) for message in request.messages]
         self.messages = messages
 
     async def answer(self) -> None:
@@ -209,13 +219,13 @@ class Completion(AsyncMeteredCall):
             return
         self.steps.append(Step.SEARCH)
         flight.waiting = asyncio.current_task()
-        self.search = await knowledge.search(words_of(self.question.content))
+        self.search = await knowledge.search(words_of(self.question))
         flight.waiting = None
         if self.search.quotes:
             self.messages = self._insert_quotes(knowledge, knowledge.render(self.search.quotes))
 
     def _insert_quotes(self, knowledge: Knowledge, quotes: str) -> list[dict[str, Any]]:
-        prompt = knowledge.build_prompt(self.question.content, quotes, self.variables)
+        prompt = knowledge.build_prompt(self.question, quotes, self.variables)
         place = max(number for number, message in enumerate(self.messages) if message["role"] == "user")
         return [*self.messages[:place], for_provider("user", prompt), *self.messages[place + 1 :]]
 
@@ -235,8 +245,20 @@ class Completion(AsyncMeteredCall):
         # It is asked before the datasets are searched: a key that has used up its limits searches nothing either.
         knowledge = self.app.knowledge
         if knowledge is None:
-            return token_bound(self.messages)
-        return token_bound(self._insert_quotes(knowledge, "")) + knowledge.max_bytes
+            return token_bound(self.messages) + self._tools_bound
+        return token_bound(self._insert_quotes(knowledge, "")) + knowledge.max_bytes + self._tools_bound
+
+    @property
+    def _tools_bound(self) -> int:
+        """Return the most tokens that tools and the format of the answer may be."""
+        tools = self._tools()
+        return len(msgspec.json.encode(tools)) if tools else 0
+
+    def _tools(self) -> dict[str, Any]:
+        if not self.app.passes_tools:
+            return {}
+        found = {name: getattr(self.request, name) for name in OF_TOOLS}
+        return {name: value for name, value in found.items() if value is not None}
 
     def _payload(self, *, stream: bool) -> dict[str, Any]:
         payload: dict[str, Any] = {
@@ -252,7 +274,7 @@ class Completion(AsyncMeteredCall):
         if self.app.can_override:
             overrides = {name: getattr(self.request, name) for name in OVERRIDABLE}
             payload |= {name: value for name, value in overrides.items() if value is not None}
-        return payload
+        return payload | self._tools()
 
     def _take(self, answer: ProviderAnswer) -> list[Piece]:
         if self.first_byte_at is None:
@@ -270,6 +292,8 @@ class Completion(AsyncMeteredCall):
         return pieces
 
     def _add(self, message: ProviderDelta) -> list[Piece]:
+        if message.is_plain:
+            return self._add_text(self._characters.feed(message.content)) if message.content else []
         pieces: list[Piece] = []
         if message.thoughts:
             pieces += self._add_thoughts(self._thought_characters.feed(message.thoughts))
@@ -286,7 +310,6 @@ class Completion(AsyncMeteredCall):
     def _add_text(self, text: str) -> list[Piece]:
         if not text:
             return []
-        text = text.replace("\0", "\ufffd")
         self.texts.append(text)
         self._count(len(text) if text.isascii() else len(text.encode()))
         return [text]
@@ -294,7 +317,6 @@ class Completion(AsyncMeteredCall):
     def _add_thoughts(self, text: str) -> list[Piece]:
         if not text:
             return []
-        text = text.replace("\0", "\ufffd")
         self.thoughts.append(text)
         self._count(len(text.encode()))
         return [{"reasoning_content": text}]
@@ -321,7 +343,7 @@ class Completion(AsyncMeteredCall):
         return recorder.Exchange(
             chat_id=request.chatId,
             question_id=new_object_id(),
-            question=self.question.content,
+            question=self.question,
             answer_id=request.responseChatItemId or new_object_id(),
             answer=self.content,
             response_data=fastgpt_steps.response_data(self),

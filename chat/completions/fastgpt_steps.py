@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from chat.completions.knowledge import Search
 
 PREVIEW_LENGTH = 100
-OBJECTS = {"system": "System", "user": "Human", "assistant": "AI"}
+OBJECTS = {"system": "System", "user": "Human", "assistant": "AI", "tool": "Tool", "function": "Tool"}
 
 
 class Step(StrEnum):
@@ -66,12 +66,12 @@ def _chat_step(completion: Completion) -> dict[str, Any]:
         "model": app.model,
         "inputTokens": prompt_tokens,
         "outputTokens": completion_tokens,
-        "query": text_of(completion.question.content),
+        "query": text_of(completion.question),
         "historyPreview": [*preview, {"obj": "AI", "value": _preview(completion.content)}],
     }
 
 
 def _preview(content: Any) -> str:
     # This is enough to recognize a message by: whole ones are in the conversation.
-    text = content if isinstance(content, str) else text_of(content)
+    text = content if isinstance(content, str) else text_of(content or [])
     return text if len(text) <= PREVIEW_LENGTH else text[: PREVIEW_LENGTH - 1] + "\u2026"

@@ -36,6 +36,17 @@ class ProviderDelta(Struct, frozen=True):
     refusal: str | None = None
 
     @property
+    def is_plain(self) -> bool:
+        """Return whether it is text and nothing else, as most are."""
+        return (
+            self.reasoning_content is None
+            and self.reasoning is None
+            and self.tool_calls is None
+            and self.function_call is None
+            and self.refusal is None
+        )
+
+    @property
     def thoughts(self) -> str:
         return self.reasoning_content or self.reasoning or ""
 
@@ -164,7 +175,9 @@ class Characters:
         self._held = ""
 
     def feed(self, text: str) -> str:
-        """Return what is whole of the text so far. Half a character at its end is held until the next call."""
+        """Return what is whole of the text so far, each NUL as U+FFFD. Half a character at its end is held."""
+        if "\0" in text:
+            text = text.replace("\0", "\ufffd")
         if not self._held and (text.isascii() or self._HALVES.search(text) is None):
             return text
         text = self._join(self._held + text)

@@ -20,7 +20,7 @@ from apikeys.outbound.error_answers import Failure, error_of, failure_in, failur
 from apikeys.outbound.json_bodies import BYTE_ORDER_MARK, is_json
 from chat.completions import provider_habits
 from chat.completions.app_snapshots import AppSnapshot
-from chat.completions.provider_answers import FAILED, ProviderAnswer, decode_answer, is_done
+from chat.completions.provider_answers import FAILED, LONGEST_DONE, ProviderAnswer, decode_answer, is_done
 from chat.completions.sse import Decoder
 
 logger = logging.getLogger(__name__)
@@ -76,13 +76,13 @@ async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[li
                 failed: ProviderAnswer | None = None
                 chunks: list[ProviderAnswer] = []
                 for data in decoder.feed(piece):
-                    if is_done(data):
+                    if len(data) <= LONGEST_DONE and is_done(data):
                         is_ended = True
                         continue
                     chunk = decode_answer(data)
                     choices = chunk.choices
                     reason = choices[0].finish_reason if choices else None
-                    if chunk.error or reason in FAILED:
+                    if chunk.error or (reason is not None and reason in FAILED):
                         failed = chunk
                         break
                     is_finished = is_finished or bool(reason)

@@ -5,7 +5,15 @@ from typing import Any
 
 import msgspec
 
-from chat.completions.request import Content, FilePart, ImagePart, TextPart, _link, text_of
+from chat.completions.request import ChatMessage, Content, FilePart, ImagePart, TextPart, _link, text_of
+
+
+def message_for_provider(message: ChatMessage) -> dict[str, Any]:
+    """Return a message of the caller's as providers take it."""
+    if message.content is None:
+        # Some providers refuse null, and some an empty text.
+        return {"role": message.role, "content": None if message.extras else "", **message.extras}
+    return for_provider(message.role, message.content) | message.extras
 
 
 def for_provider(role: str, content: Content) -> dict[str, Any]:
@@ -46,6 +54,11 @@ def token_bound(messages: list[dict[str, Any]]) -> int:
     for message in messages:
         content = message["content"]
         bound += MESSAGE_OVERHEAD_TOKENS
+        if len(message) > len(("role", "content")):
+            extras = {name: value for name, value in message.items() if name not in ("role", "content")}
+            bound += len(msgspec.json.encode(extras))
+        if content is None:
+            continue
         if isinstance(content, str):
             bound += len(content.encode("utf-8", "replace"))
         else:

@@ -1,6 +1,7 @@
 """The bodies of completions, as they come in, go to the provider, come back, and go out. Pure data."""
 
 import re
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -40,8 +41,27 @@ Content = str | list[TextPart | ImagePart | FilePart]
 
 
 class ChatMessage(Struct, frozen=True):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Content
+    """OpenAI's. Only an assistant may say nothing, and it may ask for tools; a tool's result names the call."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Content | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    function_call: dict[str, Any] | None = None
+
+    @property
+    def is_of_tools(self) -> bool:
+        is_call = self.tool_calls is not None or self.function_call is not None
+        return is_call or self.tool_call_id is not None or self.role in ("tool", "function")
+
+    @property
+    def extras(self) -> dict[str, Any]:
+        """Return what it has besides its role and content."""
+        if self.name is None and not self.is_of_tools:
+            return {}
+        names = ("name", "tool_calls", "tool_call_id", "function_call")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
 class StreamOptions(Struct, frozen=True):
@@ -75,13 +95,18 @@ class CompletionRequest(Struct, frozen=True):
     frequency_penalty: Penalty | None = None
     user: str | None = None
     stream_options: StreamOptions | None = None
-    # These would change the form of the answer.
-    tools: Any = None
-    tool_choice: Any = None
-    functions: Any = None
-    function_call: Any = None
-    n: int | None = None
+    logit_bias: dict[str, float] | None = None
+    reasoning_effort: str | None = None
+    service_tier: str | None = None
+    # These go to the model where the app passes them on.
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
+    functions: list[dict[str, Any]] | None = None
+    function_call: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
+    # These would change the form of the answer.
+    n: int | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = None
     audio: Any = None
@@ -109,33 +134,62 @@ def parse_request(raw: bytes) -> CompletionRequest:
     field = unsupported_field(request)
     if field is not None:
         raise InvalidParameter(f"{field}: This is not supported.", param=field)
-    if sum(_size(message.content) for message in request.messages) > MAX_MESSAGES_BYTES:
+    if sum(map(_size, request.messages)) > MAX_MESSAGES_BYTES:
         raise InvalidParameter(f"messages: They hold more than {MAX_MESSAGES_BYTES} bytes.", param="messages")
+    for name in ("tools", "functions", "response_format"):
+        value = getattr(request, name)
+        if value and len(msgspec.json.encode(value)) > MAX_MESSAGES_BYTES:
+            raise InvalidParameter(f"{name}: It holds more than {MAX_MESSAGES_BYTES} bytes.", param=name)
+    _check_messages(request.messages)
     if not any(message.role == "user" for message in request.messages):
         raise InvalidParameter("messages: There is no message of the user.", param="messages")
     return request
 
 
-def _size(content: Content) -> int:
+def _size(message: ChatMessage) -> int:
+    content, extras = message.content, message.extras
+    size = len(msgspec.json.encode(extras)) if extras else 0
     if isinstance(content, str):
-        return len(content.encode())
-    return sum(len(msgspec.json.encode(part)) for part in content)
+        return size + len(content.encode())
+    return size + sum(len(msgspec.json.encode(part)) for part in content or ())
+
+
+def _check_messages(messages: Sequence[ChatMessage]) -> None:
+    """Raise InvalidParameter for one that says nothing, and for a result of a tool that nobody called."""
+    called: set[Any] = set()
+    for number, message in enumerate(messages):
+        if message.content is None and message.role != "assistant":
+            raise InvalidParameter(f"messages[{number}].content: It is missing.", param=f"messages[{number}].content")
+        called.update(str(call.get("id")) for call in message.tool_calls or ())
+        if message.role == "tool" and message.tool_call_id not in called:
+            raise InvalidParameter(
+                f"messages[{number}].tool_call_id: No assistant message before it has a tool call with this id.",
+                param=f"messages[{number}].tool_call_id",
+            )
 
 
 def unsupported_field(request: CompletionRequest) -> str | None:
     """Return the first field that asks for an answer in a form that is not supported; None if there is none."""
+    asked = {
+        "n": request.n not in (None, 1),
+        "logprobs": bool(request.logprobs),
+        "top_logprobs": bool(request.top_logprobs),
+        "audio": _is_asked(request.audio),
+        "modalities": request.modalities not in (None, [], ["text"]),
+    }
+    return next((name for name, is_asked in asked.items() if is_asked), None)
+
+
+def tool_field(request: CompletionRequest) -> str | None:
+    """Return the first field that asks for tools, or for an answer of another format than text; None without any."""
     asked = {
         # Tools that may not be used change nothing, nor does a choice among none.
         "tools": _is_asked(request.tools) and request.tool_choice != "none",
         "tool_choice": _is_asked(request.tool_choice) and request.tool_choice not in ("none", "auto"),
         "functions": _is_asked(request.functions) and request.function_call != "none",
         "function_call": _is_asked(request.function_call) and request.function_call not in ("none", "auto"),
-        "n": request.n not in (None, 1),
         "response_format": request.response_format is not None and request.response_format.get("type") != "text",
-        "logprobs": bool(request.logprobs),
-        "top_logprobs": bool(request.top_logprobs),
-        "audio": _is_asked(request.audio),
-        "modalities": request.modalities not in (None, [], ["text"]),
+        "messages": any(message.is_of_tools for message in request.messages),
     }
     return next((name for name, is_asked in asked.items() if is_asked), None)
 

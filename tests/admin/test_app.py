@@ -141,3 +141,13 @@ def test_datasets_of_another_team(app, client):
 def test_search_settings_that_cannot_be(app, client, field, value, complaint):
     form = app_form(provider=app.provider_id, **{field: value})
     assert complaint in text(client.post(url(App, "change", app.pk), form))
+
+
+def test_passes_tools(app, client):
+    page = client.get(url(App, "change", app.pk)).content.decode()
+    form = FilledForm(page, "app_form").fields
+    for chosen, kept in (("True", True), ("False", False), ("", None)):
+        assert client.post(url(App, "change", app.pk), form | {"passes_tools": chosen}).status_code == 302
+        app.refresh_from_db()
+        assert app.passes_tools is kept
+    assert all(label in page for label in ("unless it has datasets", "always", "never"))

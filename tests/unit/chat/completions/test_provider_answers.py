@@ -68,7 +68,8 @@ def test_characters_may_be_cut_anywhere(text: str, data: st.DataObject, as_bytes
     characters, found = Characters(), ""
     for start, end in zip([0, *cuts], [*cuts, len(raw)], strict=True):
         found += characters.feed(raw[start:end].decode(codec, errors))
-    assert found + characters.end() == text
+    # No database takes a NUL.
+    assert found + characters.end() == text.replace("\0", "\ufffd")
 
 
 @given(st.lists(st.text(st.characters(), max_size=4), max_size=6))
