@@ -31,7 +31,7 @@ def teams():
             use(key, count // (number + 1), span=timedelta(days=9))
             record(key, timezone.now() - timedelta(seconds=1), app=key.app, completion_tokens=1234567)
         refuse(key, timezone.now() - timedelta(hours=1), 10)
-        Limit.objects.create(team=team, key=key, measure="requests", period="month", amount=100)
+        Limit.objects.create(team=team, key=key, measure="requests", period="total", amount=100)
     roll_up()
     return first, second
 
@@ -103,7 +103,7 @@ def test_a_plot_as_a_table(page: Page, user):
 def test_task_leads_to_its_list(page: Page, user):
     page.get_by_role("link", name="Budgets used to 80% or more").click()
     expect(page).to_have_url(re.compile("nearly_used_up=yes"))
-    expect(page.get_by_text("100 requests a month").first).to_be_visible()
+    expect(page.get_by_text("100 requests in total").first).to_be_visible()
 
 
 def test_nothing_comes_from_elsewhere_and_nothing_complains(page: Page, user, server):
