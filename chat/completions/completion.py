@@ -89,7 +89,7 @@ class Completion(AsyncMeteredCall):
     @property
     def message(self) -> dict[str, Any]:
         """Return the whole answer as OpenAI's clients read it."""
-        extras = merge_extras(self.extras)
+        extras = merge_extras(self.extras) if self.extras else {}
         message: dict[str, Any] = {"role": "assistant", "content": self.content}
         if extras and not self.texts:
             message["content"] = None
@@ -255,7 +255,7 @@ class Completion(AsyncMeteredCall):
         return len(msgspec.json.encode(tools)) if tools else 0
 
     def _tools(self) -> dict[str, Any]:
-        if not self.app.passes_tools:
+        if not (self.app.passes_tools and self.request.has_options_of_tools):
             return {}
         found = {name: getattr(self.request, name) for name in OF_TOOLS}
         return {name: value for name, value in found.items() if value is not None}
@@ -274,7 +274,8 @@ class Completion(AsyncMeteredCall):
         if self.app.can_override:
             overrides = {name: getattr(self.request, name) for name in OVERRIDABLE}
             payload |= {name: value for name, value in overrides.items() if value is not None}
-        return payload | self._tools()
+        payload.update(self._tools())
+        return payload
 
     def _take(self, answer: ProviderAnswer) -> list[Piece]:
         if self.first_byte_at is None:

@@ -20,7 +20,14 @@ from apikeys.outbound.error_answers import Failure, error_of, failure_in, failur
 from apikeys.outbound.json_bodies import BYTE_ORDER_MARK, is_json
 from chat.completions import provider_habits
 from chat.completions.app_snapshots import AppSnapshot
-from chat.completions.provider_answers import FAILED, LONGEST_DONE, ProviderAnswer, decode_answer, is_done
+from chat.completions.provider_answers import (
+    FAILED,
+    FINISH_REASONS,
+    LONGEST_DONE,
+    ProviderAnswer,
+    decode_answer,
+    is_done,
+)
 from chat.completions.sse import Decoder
 
 logger = logging.getLogger(__name__)
@@ -129,6 +136,10 @@ async def _read_whole(app: AppSnapshot, response: Response, lead: bytes, deadlin
 
 
 def _check_whole(app: AppSnapshot, answer: ProviderAnswer) -> ProviderAnswer:
+    choices = answer.choices
+    if not answer.error and choices and choices[0].message is not None and choices[0].finish_reason in FINISH_REASONS:
+        # Most end here.
+        return answer
     if not _check(app, answer).has_message:
         raise _failure(app, "no message in its answer")
     return answer

@@ -18,7 +18,7 @@ class Habits:
 
     def apply(self, payload: dict[str, Any]) -> dict[str, Any]:
         """Return the request as this model takes it."""
-        if self == USUAL:
+        if self is USUAL:
             return payload
         payload = dict(payload)
         payload[self.tokens_field] = payload.pop("max_tokens")

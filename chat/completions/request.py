@@ -112,6 +112,18 @@ class CompletionRequest(Struct, frozen=True):
     audio: Any = None
     modalities: list[str] | None = None
 
+    @property
+    def has_options_of_tools(self) -> bool:
+        """Return whether it sets any of these, as few requests do."""
+        return (
+            self.tools is not None
+            or self.tool_choice is not None
+            or self.parallel_tool_calls is not None
+            or self.functions is not None
+            or self.function_call is not None
+            or self.response_format is not None
+        )
+
 
 # A backslash before it may itself be escaped.
 NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
@@ -136,7 +148,7 @@ def parse_request(raw: bytes) -> CompletionRequest:
         raise InvalidParameter(f"{field}: This is not supported.", param=field)
     if sum(map(_size, request.messages)) > MAX_MESSAGES_BYTES:
         raise InvalidParameter(f"messages: They hold more than {MAX_MESSAGES_BYTES} bytes.", param="messages")
-    for name in ("tools", "functions", "response_format"):
+    for name in ("tools", "functions", "response_format") if request.has_options_of_tools else ():
         value = getattr(request, name)
         if value and len(msgspec.json.encode(value)) > MAX_MESSAGES_BYTES:
             raise InvalidParameter(f"{name}: It holds more than {MAX_MESSAGES_BYTES} bytes.", param=name)
@@ -160,7 +172,8 @@ def _check_messages(messages: Sequence[ChatMessage]) -> None:
     for number, message in enumerate(messages):
         if message.content is None and message.role != "assistant":
             raise InvalidParameter(f"messages[{number}].content: It is missing.", param=f"messages[{number}].content")
-        called.update(str(call.get("id")) for call in message.tool_calls or ())
+        if message.tool_calls:
+            called.update(str(call.get("id")) for call in message.tool_calls)
         if message.role == "tool" and message.tool_call_id not in called:
             raise InvalidParameter(
                 f"messages[{number}].tool_call_id: No assistant message before it has a tool call with this id.",
@@ -182,6 +195,9 @@ def unsupported_field(request: CompletionRequest) -> str | None:
 
 def tool_field(request: CompletionRequest) -> str | None:
     """Return the first field that asks for tools, or for an answer of another format than text; None without any."""
+    has_messages = any(message.is_of_tools for message in request.messages)
+    if not (has_messages or request.has_options_of_tools):
+        return None
     asked = {
         # Tools that may not be used change nothing, nor does a choice among none.
         "tools": _is_asked(request.tools) and request.tool_choice != "none",
@@ -189,7 +205,7 @@ def tool_field(request: CompletionRequest) -> str | None:
         "functions": _is_asked(request.functions) and request.function_call != "none",
         "function_call": _is_asked(request.function_call) and request.function_call not in ("none", "auto"),
         "response_format": request.response_format is not None and request.response_format.get("type") != "text",
-        "messages": any(message.is_of_tools for message in request.messages),
+        "messages": has_messages,
     }
     return next((name for name, is_asked in asked.items() if is_asked), None)
 
