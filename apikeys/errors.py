@@ -37,7 +37,7 @@ class ApiError(APIException):
         "This is a fault of the site, not of the caller. The site's log has the details under the request id."
     )
     retry_after: int | None = None
-    # What the call's provider said, for operators alone.
+    # The provider's own words about it, which operators alone may read.
     failure: Any = None
 
     def __init_subclass__(cls) -> None:

@@ -131,10 +131,15 @@ def site_rules_from_thread() -> SiteRules:
     return _must_exist(_site_rules.get_from_thread("", None))
 
 
-def find_cached_policy(key: str, rules: SiteRules) -> KeyPolicy | None:
-    """Return the policy of a key, or None where the database has to be asked. Raise InvalidKey if there is none."""
+def _check_form(key: str, rules: SiteRules) -> None:
+    """Raise InvalidKey for what can be no key here: it is not worth a look-up."""
     if not (rules.has_imported or crypto.is_ours(key)):
         raise InvalidKey
+
+
+def find_cached_policy(key: str, rules: SiteRules) -> KeyPolicy | None:
+    """Return the policy of a key, or None where the database has to be asked. Raise InvalidKey if there is none."""
+    _check_form(key, rules)
     first_pepper = next(iter(settings.API_KEY_PEPPERS.values()))
     is_cached, policy = _policies.get_cached(crypto.digest(key, first_pepper))
     if is_cached and policy is None:
@@ -144,8 +149,7 @@ def find_cached_policy(key: str, rules: SiteRules) -> KeyPolicy | None:
 
 async def find_policy(key: str, rules: SiteRules) -> KeyPolicy:
     """Return the policy of the key with this plaintext. Raise InvalidKey, or ServiceUnavailable."""
-    if not (rules.has_imported or crypto.is_ours(key)):
-        raise InvalidKey
+    _check_form(key, rules)
     digests = crypto.digests(key, settings.API_KEY_PEPPERS)
     policy = await _policies.get(next(iter(digests.values())), digests)
     if policy is None:
@@ -154,8 +158,7 @@ async def find_policy(key: str, rules: SiteRules) -> KeyPolicy:
 
 
 def find_policy_from_thread(key: str, rules: SiteRules) -> KeyPolicy:
-    if not (rules.has_imported or crypto.is_ours(key)):
-        raise InvalidKey
+    _check_form(key, rules)
     digests = crypto.digests(key, settings.API_KEY_PEPPERS)
     policy = _policies.get_from_thread(next(iter(digests.values())), digests)
     if policy is None:

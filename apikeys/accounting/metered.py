@@ -75,7 +75,7 @@ class MeteredCall:
     caller: Caller
     started: float = field(default_factory=time.monotonic)
     first_byte_at: float | None = None
-    # What the provider said when it failed, for operators.
+    # The provider's own words about a failure, for operators.
     failure: Any = field(default=None, init=False)
     # Whether room is held in the batcher. It is given up by the one record that is made, or when there is none.
     has_room: bool = field(default=False, init=False)

@@ -40,7 +40,7 @@ class Outbox:
         """Write it now: the connection is about to end."""
         pieces = self._pieces.pop(transport, None)
         if pieces is not None:
-            transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+            _write(transport, pieces)
 
     def drop(self, transport: asyncio.WriteTransport) -> None:
         self._pieces.pop(transport, None)
@@ -52,8 +52,12 @@ class Outbox:
             if transport.is_closing():
                 continue
             try:
-                transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))
+                _write(transport, pieces)
             except Exception:
                 # What others are about to write must not be lost with this.
                 logger.exception("a connection took nothing")
                 transport.abort()
+
+
+def _write(transport: asyncio.WriteTransport, pieces: list[bytes]) -> None:
+    transport.write(pieces[0] if len(pieces) == 1 else b"".join(pieces))

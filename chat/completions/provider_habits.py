@@ -50,7 +50,3 @@ def remember(base_url: str, model: str, habits: Habits) -> None:
     while len(_known) >= MAX_MODELS:
         _known.pop(next(iter(_known)))
     _known[base_url, model] = habits
-
-
-def forget() -> None:
-    _known.clear()

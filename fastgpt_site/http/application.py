@@ -45,7 +45,7 @@ class Call:
     exchange: Exchange
     outgoing: OutgoingResponse
     view_class: type[ApiView]
-    # Of a view of the hot path only.
+    # Set for views of the hot path alone.
     request: AsyncRequest | None = None
 
 
