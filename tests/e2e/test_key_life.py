@@ -141,6 +141,17 @@ def test_leaving_with_the_key_does_not_ask(page: Page, team, user, field):
     assert leave_and_confirm(page) == []
 
 
+def test_a_key_that_was_copied_before_the_page_was_ready_does_not_ask(page: Page, team, user):
+    held: list[Route] = []
+    page.route("**/shown_once*.js", lambda route: held.append(route))
+    make_key(page, team, user, "k")
+    page.locator("#copy-key").click()
+    expect(page.locator("#copy-key")).to_have_text("Copied")
+    held[0].continue_()
+    page.wait_for_load_state()
+    assert leave_and_confirm(page) == []
+
+
 def test_key_is_in_no_storage_of_the_browser(page: Page, team, user):
     key = make_key(page, team, user, "k")
     page.locator("#copy-key").click()

@@ -16,5 +16,7 @@ document.addEventListener("click", async (event) => {
         }
     }
     button.textContent = button.dataset.copied;
+    // For a script that loads after the click.
+    field.dataset.isCopied = "true";
     field.dispatchEvent(new Event("copied", { bubbles: true }));
 });

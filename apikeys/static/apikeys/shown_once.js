@@ -4,7 +4,9 @@
     const secrets = [...document.querySelectorAll("[data-holds-key]")];
     const ask = (event) => event.preventDefault();
     const release = () => window.removeEventListener("beforeunload", ask);
-    window.addEventListener("beforeunload", ask);
+    if (!secrets.some((field) => field.dataset.isCopied)) {
+        window.addEventListener("beforeunload", ask);
+    }
     document.querySelector("[data-stored]").addEventListener("click", release);
     document.addEventListener("copied", (event) => {
         if (secrets.includes(event.target)) {
