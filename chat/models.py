@@ -1,4 +1,4 @@
-"""Providers, apps, and the conversations that keys have with them."""
+"""Apps, and the conversations that keys have with them."""
 
 from __future__ import annotations
 
@@ -11,102 +11,25 @@ from django.db import models
 from django.db.models.functions import Now
 from django.utils.translation import gettext_lazy as _
 
-from apikeys import encryption
 from apikeys.accounting.ledger import Outcome
 from apikeys.teams import ObjectIdField, Team, TeamOwnedQuerySet, unconstrained_key
+from chat.catalog import CatalogModel, Circuit, ModelKind, Provider, Route
 from datasets.models import Dataset
 
-
-class Provider(models.Model):
-    """An OpenAI-compatible service of one team, and the secret that opens it."""
-
-    id = ObjectIdField()
-    team = models.ForeignKey(Team, verbose_name=_("team"), on_delete=models.PROTECT, related_name="providers")
-    name = models.CharField(_("name"), max_length=100)
-    # A plain text column: Django's URL field would refuse single-label hosts such as http://ollama:11434/v1.
-    base_url = models.CharField(
-        _("base URL"),
-        max_length=500,
-        help_text=_("Up to and including /v1, such as https://api.example.com/v1. Changing it clears the secret."),
-    )
-    encrypted_secret = models.BinaryField(_("encrypted secret"), null=True, editable=False)
-    connect_seconds = models.PositiveSmallIntegerField(
-        _("connect seconds"),
-        default=5,
-        validators=[MinValueValidator(1)],
-        help_text=_("Time limit for opening a connection."),
-    )
-    first_byte_seconds = models.PositiveSmallIntegerField(
-        _("first byte seconds"),
-        default=60,
-        validators=[MinValueValidator(1)],
-        help_text=_("Time limit for the first byte of a streamed answer."),
-    )
-    between_chunks_seconds = models.PositiveSmallIntegerField(
-        _("between chunks seconds"),
-        default=60,
-        validators=[MinValueValidator(1)],
-        help_text=_("Time limit between two chunks of a streamed answer."),
-    )
-    total_seconds = models.PositiveSmallIntegerField(
-        _("total seconds"),
-        default=600,
-        validators=[MinValueValidator(1)],
-        help_text=_("Time limit for a whole answer, streamed or not."),
-    )
-    created_at = models.DateTimeField(_("created at"), db_default=Now(), editable=False)
-
-    objects: ClassVar[Any] = TeamOwnedQuerySet.as_manager()
-
-    class Meta:
-        verbose_name = _("provider")
-        verbose_name_plural = _("providers")
-        ordering = ["name"]
-        constraints = [
-            models.UniqueConstraint(fields=["team", "name"], name="provider_name_once_a_team"),
-            # The composite foreign key (provider, team) of an app points at this.
-            models.UniqueConstraint(fields=["id", "team"], name="provider_in_team"),
-        ]
-
-    def __str__(self) -> str:
-        return self.name
-
-    def clean(self) -> None:
-        self.base_url = self.base_url.rstrip("/")
-        if not self.base_url.startswith(("http://", "https://")) or any(c in self.base_url for c in "?#@ "):
-            raise ValidationError(
-                {"base_url": "Enter an http or https URL without credentials, query or fragment."}, code="invalid"
-            )
-
-    def set_secret(self, secret: str) -> None:
-        """Encrypt the provider's own key for the present base URL, or clear it when empty. The caller saves."""
-        self.encrypted_secret = encryption.seal(secret, self.base_url) if secret else None
-
-    @property
-    def has_secret(self) -> bool:
-        return self.encrypted_secret is not None
-
-
-class Price(models.Model):
-    """The price of a provider's model, in millionths of a point for 1,000 tokens. A model without a row is free."""
-
-    provider = models.ForeignKey(Provider, verbose_name=_("provider"), on_delete=models.CASCADE, related_name="prices")
-    model = models.CharField(_("model"), max_length=200, help_text=_("The model's name, as the provider spells it."))
-    prompt_micropoints = models.PositiveBigIntegerField(
-        _("prompt micropoints"), default=0, validators=[MaxValueValidator(10**12)]
-    )
-    completion_micropoints = models.PositiveBigIntegerField(
-        _("completion micropoints"), default=0, validators=[MaxValueValidator(10**12)]
-    )
-
-    class Meta:
-        verbose_name = _("price")
-        verbose_name_plural = _("prices")
-        ordering = ["model"]
-        constraints = [models.UniqueConstraint(fields=["provider", "model"], name="price_once_a_model")]
-
-    def __str__(self) -> str:
-        return self.model
+# The catalog's models are a part of this index; other modules import them from where they are defined.
+__all__ = [
+    "App",
+    "AppDataset",
+    "CatalogModel",
+    "Circuit",
+    "Conversation",
+    "Dialect",
+    "Message",
+    "Provider",
+    "Role",
+    "Route",
+    "SearchMode",
+]
 
 
 class Dialect(models.TextChoices):
@@ -137,8 +60,7 @@ class App(models.Model):
     intro = models.CharField(
         _("intro"), max_length=500, blank=True, help_text=_("What the app is for, shown in lists.")
     )
-    provider = models.ForeignKey(Provider, verbose_name=_("provider"), on_delete=models.PROTECT, related_name="apps")
-    model = models.CharField(_("model"), max_length=200, help_text=_("The model's name, as the provider spells it."))
+    model = models.ForeignKey(CatalogModel, verbose_name=_("model"), on_delete=models.PROTECT, related_name="apps")
     system_prompt = models.TextField(
         _("system prompt"),
         blank=True,
@@ -255,8 +177,10 @@ class App(models.Model):
         return self.name
 
     def clean(self) -> None:
-        if self.provider_id and self.team_id and self.provider.team_id != self.team_id:
-            raise ValidationError({"provider": _("The provider belongs to another team.")})
+        if self.model_id and self.team_id and self.model.team_id != self.team_id:
+            raise ValidationError({"model": _("The model belongs to another team.")})
+        if self.model_id and self.model.kind != ModelKind.CHAT:
+            raise ValidationError({"model": _("An app needs a model of the kind chat.")})
         if self.quote_prompt and [len(re.findall(name, self.quote_prompt)) for name in IN_QUOTE_PROMPT] != [1, 1]:
             raise ValidationError({"quote_prompt": _("It must contain {{quote}} once and {{question}} once.")})
 

@@ -117,6 +117,7 @@ UNFOLD: dict[str, Any] = {
                         "permission": may_view("chat.view_app", "chat.try_app"),
                     },
                     page(_("Datasets"), "library_books", "datasets.dataset") | {"active": is_of_datasets},
+                    page(_("Models"), "deployed_code", "chat.catalogmodel"),
                     page(_("Providers"), "dns", "chat.provider"),
                     page(_("Conversations"), "forum", "chat.conversation"),
                 ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -15,7 +16,7 @@ from django.utils.translation import gettext_lazy
 from apikeys.accounting.ledger import Outcome, Refusal, TokenSource, UsageRecord
 from apikeys.accounting.periods import Measure, Period
 from apikeys.accounting.reservations import Reservation
-from apikeys.accounting.units import decimal_text, points, points_text
+from apikeys.accounting.units import cost_micropoints, decimal_text, points, points_text
 from apikeys.errors import ApiError
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
@@ -72,6 +73,7 @@ def explain_charge(record: UsageRecord) -> Explanation:
         "outcome": record.outcome,
         "status": record.status,
         "failure": record.failure,
+        "attempts": record.attempts,
         "at": record.created_at.isoformat(),
         "team_id": record.team_id,
         "key_id": record.key_id,
@@ -83,6 +85,7 @@ def explain_charge(record: UsageRecord) -> Explanation:
         "token_source": record.token_source,
         "prompt_price": record.prompt_price,
         "completion_price": record.completion_price,
+        "details": record.details,
         "cost_micropoints": record.cost_micropoints,
         "limits": limits,
     }
@@ -103,7 +106,7 @@ def explain_charge(record: UsageRecord) -> Explanation:
                     _("status %(status)s after %(ms)s ms") % {"status": record.status, "ms": f"{record.duration_ms:,}"}
                     + ("" if ttfb is None else _(", first byte after %(ms)s ms") % {"ms": f"{ttfb:,}"}),
                 ),
-                *([row(_("provider"), failure_text(record.failure))] if record.failure else []),
+                *provider_rows(record),
             ],
         ),
         (_("Rule"), [str(OUTCOMES[Outcome(record.outcome)])]),
@@ -118,7 +121,8 @@ def explain_charge(record: UsageRecord) -> Explanation:
                         "completion": f"{record.completion_tokens:,}",
                         "all": f"{record.prompt_tokens + record.completion_tokens:,}",
                         "source": SOURCES[record.token_source],
-                    },
+                    }
+                    + details_text(record.details or {}),
                 ),
                 *price_rows(record),
             ],
@@ -126,6 +130,25 @@ def explain_charge(record: UsageRecord) -> Explanation:
         (_("Limits"), [line for limit in limits for line in charge_lines(limit)] or [_("None applied.")]),
     ]
     return Explanation(facts, sections)
+
+
+def provider_rows(record: UsageRecord) -> list[str]:
+    """Return what each route came to, where there were several, and otherwise what the provider said if it failed."""
+    if not record.attempts:
+        return [row(_("provider"), failure_text(record.failure))] if record.failure else []
+    return [
+        row(
+            _("route %(number)s") % {"number": number},
+            _("%(provider)s: %(model)s, %(outcome)s after %(ms)s ms")
+            % {
+                "provider": attempt["provider"],
+                "model": attempt["model"],
+                "outcome": failure_text(attempt) or _("answered"),
+                "ms": f"{attempt['ms']:,}",
+            },
+        )
+        for number, attempt in enumerate(record.attempts, 1)
+    ]
 
 
 def failure_text(failure: dict[str, Any]) -> str:
@@ -228,21 +251,45 @@ def target_text(endpoint: str, app: Any, model: str) -> str:
     return printable(text)
 
 
+def details_text(details: dict[str, int]) -> str:
+    """Return which of the tokens were cached, and which reasoning."""
+    cached, reasoning = details.get("cached_tokens"), details.get("reasoning_tokens")
+    text = _(", %(count)s cached") % {"count": f"{cached:,}"} if cached else ""
+    return text + (_(", %(count)s reasoning") % {"count": f"{reasoning:,}"} if reasoning else "")
+
+
 def price_rows(record: UsageRecord) -> list[str]:
-    if not record.prompt_price and not record.completion_price:
+    if not any(price for _label, _amount, price, _per in price_parts(record)):
         return [row(_("price"), _("this model has none"))] if record.model else []
-    prompt = points(record.prompt_tokens * record.prompt_price) / 1000
-    completion = points(record.completion_tokens * record.completion_price) / 1000
+    parts = price_parts(record)
+    exact = sum((points(amount * price) / per for _label, amount, price, per in parts), Decimal())
     rounded = _("%(exact)s, rounded up to a millionth: %(points)s points") % {
-        "exact": decimal_text(prompt + completion),
+        "exact": decimal_text(exact),
         "points": points_text(record.cost_micropoints),
     }
-    prompt_price, completion_price = points_text(record.prompt_price), points_text(record.completion_price)
-    return [
-        row(_("prompt"), f"{record.prompt_tokens:,} x {prompt_price} / 1,000 = {decimal_text(prompt)}"),
-        row(_("answer"), f"{record.completion_tokens:,} x {completion_price} / 1,000 = {decimal_text(completion)}"),
-        row(_("cost"), rounded),
+    lines = []
+    for label, amount, price, per in parts:
+        divided = f" / {per:,}" if per > 1 else ""
+        lines.append(
+            row(label, f"{amount:,} x {points_text(price)}{divided} = {decimal_text(points(amount * price) / per)}")
+        )
+    return [*lines, row(_("cost"), rounded)]
+
+
+def price_parts(record: UsageRecord) -> list[tuple[str, int, int, int]]:
+    """Return (label, amount, price, for how many) of all that a request is charged for."""
+    details = record.details or {}
+    cached = details.get("cached_tokens", 0) if "cached_price" in details else 0
+    reasoning = details.get("reasoning_tokens", 0) if "reasoning_price" in details else 0
+    parts = [
+        (_("prompt"), record.prompt_tokens - cached, record.prompt_price, 1000),
+        (_("cached"), cached, details.get("cached_price", 0), 1000),
+        (_("answer"), record.completion_tokens - reasoning, record.completion_price, 1000),
+        (_("reasoning"), reasoning, details.get("reasoning_price", 0), 1000),
+        (_("images"), details.get("images", 0), details.get("image_price", 0), 1),
     ]
+    always = (parts[0][0], parts[2][0])
+    return [part for part in parts if part[1] or part[0] in always]
 
 
 def request_lines(most: dict[str, Any]) -> list[str]:
@@ -254,15 +301,23 @@ def request_lines(most: dict[str, Any]) -> list[str]:
             "answer": f"{answer:,}",
             "all": f"{most['tokens']:,}",
         }
-        lines += [
-            row(_("tokens"), tokens),
-            row(
-                _("points"),
-                f"{most['prompt_tokens']:,} x {points_text(most['prompt_price'])} / 1,000 + {answer:,} x "
-                f"{points_text(most['completion_price'])} / 1,000 = {points_text(most['micropoints'])}",
-            ),
-        ]
+        lines += [row(_("tokens"), tokens), row(_("points"), request_points(most, answer))]
     return lines
+
+
+def request_points(most: dict[str, Any], answer: int) -> str:
+    prompt_tokens, prompt_price, completion_price = (
+        most["prompt_tokens"],
+        most["prompt_price"],
+        most["completion_price"],
+    )
+    of_tokens = cost_micropoints(prompt_tokens, answer, prompt_price, completion_price)
+    of_images = most["micropoints"] - of_tokens
+    images = _(" + %(points)s for images") % {"points": points_text(of_images)} if of_images else ""
+    return (
+        f"{prompt_tokens:,} x {points_text(prompt_price)} / 1,000 + {answer:,} x {points_text(completion_price)} "
+        f"/ 1,000{images} = {points_text(most['micropoints'])}"
+    )
 
 
 def decision_lines(limit: dict[str, Any], refused_by: int | None) -> Iterator[str]:

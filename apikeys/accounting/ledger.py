@@ -89,6 +89,16 @@ class UsageRecord(models.Model):
     failure = models.JSONField(
         _("failure"), null=True, help_text=_("What the provider said when it failed: its status, code and message.")
     )
+    attempts = models.JSONField(
+        _("attempts"),
+        null=True,
+        help_text=_("The routes that were tried, in order, if the model has several: the last one gave the answer."),
+    )
+    details = models.JSONField(
+        _("details"),
+        null=True,
+        help_text=_("Cached and reasoning tokens, which are part of the counts above, and images, with their prices."),
+    )
     time_to_first_byte_ms = models.PositiveIntegerField(_("time to first byte ms"), null=True)
     duration_ms = models.PositiveIntegerField(_("duration ms"))
     client_address = models.GenericIPAddressField(_("client address"), null=True)

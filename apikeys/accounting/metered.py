@@ -46,7 +46,10 @@ class Caller:
 
 
 class Charge(NamedTuple):
-    """Tokens, and the prices of the model that they are charged by, in millionths of a point for 1,000 tokens."""
+    """Tokens, and the prices of the model that they are charged by, in millionths of a point for 1,000 tokens.
+
+    `details` has what is charged at a price of its own, as `units.cost_micropoints` reads it.
+    """
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -55,6 +58,7 @@ class Charge(NamedTuple):
     app_id: str | None = None
     prompt_price: int = 0
     completion_price: int = 0
+    details: dict[str, int] | None = None
 
     @property
     def prompt_micropoints(self) -> int:
@@ -62,7 +66,9 @@ class Charge(NamedTuple):
 
     @property
     def micropoints(self) -> int:
-        return cost_micropoints(self.prompt_tokens, self.completion_tokens, self.prompt_price, self.completion_price)
+        return cost_micropoints(
+            self.prompt_tokens, self.completion_tokens, self.prompt_price, self.completion_price, self.details
+        )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -77,6 +83,8 @@ class MeteredCall:
     first_byte_at: float | None = None
     # The provider's own words about a failure, for operators.
     failure: Any = field(default=None, init=False)
+    # The routes that were tried, where there was a choice.
+    attempts: list[Any] | None = field(default=None, init=False)
     # Whether room is held in the batcher. It is given up by the one record that is made, or when there is none.
     has_room: bool = field(default=False, init=False)
 
@@ -197,6 +205,8 @@ class MeteredCall:
             status=status,
             outcome=outcome,
             failure=self.failure,
+            attempts=self.attempts,
+            details=charge.details,
             time_to_first_byte_ms=self._milliseconds_until(self.first_byte_at),
             duration_ms=self._milliseconds_until(time.monotonic()) or 0,
             client_address=caller.client_address,

@@ -31,6 +31,10 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome = Outcome.COMPLETE
     # An object: `what`, and if the provider said so, `status`, `code` and `message`.
     failure: Any = None
+    # A list of objects with `provider` and `model`, and for those that failed what `failure` has, and `ms`.
+    attempts: Any = None
+    # An object: `cached_tokens`, `reasoning_tokens`, `images`, and for each that has one its price.
+    details: Any = None
     time_to_first_byte_ms: int | None = None
     client_address: str | None = None
 

@@ -39,6 +39,7 @@ class Listener:
         self.generation = 0
         self._last_ping_sent_at = float("-inf")
         self._caches: list[Snapshots[Any, Any]] = []
+        self._subscribers: dict[str, Callable[[str], None]] = {}
         self._thread: threading.Thread | None = None
         self._stop = threading.Event()
         self._on_ping: Callable[[Connection], None] | None = None
@@ -59,6 +60,10 @@ class Listener:
 
     def register(self, snapshots: Snapshots[Any, Any]) -> None:
         self._caches.append(snapshots)
+
+    def subscribe(self, channel: str, take: Callable[[str], None]) -> None:
+        """Call `take` in the listener's thread with every notification of this channel. It must not block."""
+        self._subscribers[channel] = take
 
     def start(
         self,
@@ -96,6 +101,8 @@ class Listener:
         ping = f"ping_{uuid.uuid4().hex}"
         connection.execute(f"LISTEN {CHANNEL}")
         connection.execute(f"LISTEN {CONTROL_CHANNEL}")
+        for channel in self._subscribers:
+            connection.execute(f"LISTEN {channel}")
         connection.execute(f"LISTEN {ping}")
         # This connection was not notified of the changes before it listened.
         self.invalidate()
@@ -113,10 +120,18 @@ class Listener:
                     self.invalidate()
                 elif notification.channel == CONTROL_CHANNEL:
                     messages.append(notification.payload)
+                elif notification.channel in self._subscribers:
+                    self._tell(notification.channel, notification.payload)
                 else:
                     self._last_ping_sent_at = float(notification.payload)
             for payload in messages:
                 self._handle(connection, payload)
+
+    def _tell(self, channel: str, payload: str) -> None:
+        try:
+            self._subscribers[channel](payload)
+        except msgspec.DecodeError:
+            logger.exception("a notification of %s was not understood", channel)
 
     def _handle(self, connection: Connection, payload: str) -> None:
         if self._on_message is None:

@@ -168,10 +168,6 @@ def format_bytes(value: bytes) -> str:
     return "\\x" + value.hex()
 
 
-def parse_bytes(text: str) -> bytes:
-    return bytes.fromhex(text.removeprefix("\\x"))
-
-
 def _quote(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
 

@@ -13,7 +13,7 @@ from apikeys.outbound.addresses import AddressRefused, Resolver, check_address
 from apikeys.outbound.connections import NEVER, Connection, Response
 from apikeys.outbound.failures import ConnectFailed, TlsFailed
 from apikeys.outbound.outbox import Outbox
-from apikeys.outbound.targets import Origin, Target, build_head, parse_target
+from apikeys.outbound.targets import Origin, Target, parse_target
 
 # Servers commonly allow more (uvicorn 5 s), so a reused connection is rarely one that was just closed.
 KEEPALIVE_SECONDS = 4.0
@@ -28,17 +28,24 @@ GOODBYE_SECONDS = 2.0
 
 
 async def post(
-    url: str, *, body: bytes, secret: str | None, connect_seconds: float, deadline: float, max_bytes: int | None = None
+    url: str,
+    *,
+    body: bytes,
+    credentials: bytes,
+    connect_seconds: float,
+    deadline: float,
+    max_bytes: int | None = None,
 ) -> Response:
     """POST JSON, and return the response once its head is here, by the loop's time `deadline`.
 
-    With `max_bytes` it is returned once the whole body is here, unless its status is not 2xx. Nothing that was sent is
-    sent again, not even on a connection that the server closed at that moment: the server may have acted on it.
+    `credentials` are lines of the request's head. With `max_bytes` the response is returned once the whole body is
+    here, unless its status is not 2xx. Nothing that was sent is sent again, not even on a connection that the server
+    closed at that moment: the server may have acted on it.
 
     Raise CallFailed, AddressRefused, UnusableTarget or TimeoutError. The caller releases the response.
     """
     target = parse_target(url)
-    head = build_head(target, secret, len(body))
+    head = b"%b%bContent-Length: %d\r\n\r\n" % (target.head, credentials, len(body))
     client = client_of_loop()
     connection = client.take(target.origin)
     if connection is None:

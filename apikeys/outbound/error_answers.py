@@ -6,6 +6,7 @@ import asyncio
 import email.utils
 import re
 import time
+from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,18 +71,21 @@ async def read_refusal(response: Response, deadline: float) -> bytes:
     return said
 
 
-def failure_of(status: int, body: bytes, *, secret: str | None, base_url: str) -> Failure:
-    """Describe a response that is no answer, by what its body says in one of the usual forms."""
+def failure_of(status: int, body: bytes, *, hidden: Iterable[str], base_url: str) -> Failure:
+    """Describe a response that is no answer, by what its body says in one of the usual forms.
+
+    Texts in `hidden`, such as the provider's secret, and the host of the URL are left out of it.
+    """
     code, message = _read(body)
-    return _failure(f"HTTP {status}", status, code, message, secret, base_url)
+    return _failure(f"HTTP {status}", status, code, message, hidden, base_url)
 
 
-def failure_in(error: Any, *, secret: str | None, base_url: str) -> Failure:
+def failure_in(error: Any, *, hidden: Iterable[str], base_url: str) -> Failure:
     """Describe an error that came with the status of an answer. Some say there which status it should have been."""
     code, message = _read_error(error) if isinstance(error, dict | str) else ("", "")
     number = error.get("code") if isinstance(error, dict) else None
     status = number if isinstance(number, int) and 400 <= number < 600 else None
-    return _failure("an error in its answer", status, code, message, secret, base_url)
+    return _failure("an error in its answer", status, code, message, hidden, base_url)
 
 
 def error_of(failure: Failure, retry_after: str = "") -> ApiError:
@@ -135,9 +139,9 @@ def _read_error(error: Any) -> tuple[str, str]:
     return code, message
 
 
-def _failure(what: str, status: int | None, code: str, message: str, secret: str | None, base_url: str) -> Failure:
+def _failure(what: str, status: int | None, code: str, message: str, hidden: Iterable[str], base_url: str) -> Failure:
     host = urlsplit(base_url).hostname
-    message = clean(message, *(text for text in (secret, host) if text))
+    message = clean(message, *hidden, *([host] if host else []))
     is_code = _CODE.fullmatch(code) and not _SECRET.search(code)
     return Failure(what, status, code if is_code else "", message)
 

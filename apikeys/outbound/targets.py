@@ -36,15 +36,6 @@ class Target:
     head: bytes
 
 
-def build_head(target: Target, secret: str | None, length: int) -> bytes:
-    """Return a request's head, for a body of JSON. Raise UnusableTarget if the secret could end its line."""
-    if secret is None:
-        return b"%sContent-Length: %d\r\n\r\n" % (target.head, length)
-    if not secret.isprintable() and not CONTROLS.isdisjoint(secret):
-        raise UnusableTarget("The secret has control characters.")
-    return b"%sAuthorization: Bearer %s\r\nContent-Length: %d\r\n\r\n" % (target.head, secret.encode(), length)
-
-
 @lru_cache(maxsize=4096)
 def parse_target(url: str) -> Target:
     """Take an http or https URL apart; its credentials and its fragment are not sent. Raise UnusableTarget."""

@@ -1,5 +1,5 @@
-"""Registers the pages of providers, apps and conversations."""
+"""Registers the pages of providers, models, apps and conversations."""
 
-from chat.admin import apps, conversations, providers
+from chat.admin import apps, catalog, conversations, providers
 
-__all__ = ["apps", "conversations", "providers"]
+__all__ = ["apps", "catalog", "conversations", "providers"]

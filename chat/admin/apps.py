@@ -15,7 +15,6 @@ from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.admin import TabularInline as UnfoldTabularInline
 from unfold.widgets import (
     UnfoldAdminCheckboxSelectMultipleWidget,
     UnfoldAdminSelectWidget,
@@ -34,18 +33,14 @@ from apikeys.admin.scope import (
 from apikeys.audit import history_messages, recording
 from apikeys.hot_path import broadcasts
 from apikeys.keys.models import ApiKey
-from chat.models import App, Price, Provider
+from chat.catalog import ModelKind
+from chat.models import App
 from chat.playground import TRY_APPS, PlaygroundView, apps_to_try
 
 if TYPE_CHECKING:
     AppModelForm = forms.ModelForm[App]
-    ProviderModelForm = forms.ModelForm[Provider]
-    PriceModelForm = forms.ModelForm[Price]
-    PriceTabularInline = admin.TabularInline[Price, Provider]
 else:
-    PriceModelForm = forms.ModelForm
-    PriceTabularInline = UnfoldTabularInline
-    AppModelForm = ProviderModelForm = forms.ModelForm
+    AppModelForm = forms.ModelForm
 
 
 class PlaygroundForm(forms.Form):
@@ -55,13 +50,15 @@ class PlaygroundForm(forms.Form):
 
 
 class AppForm(AppModelForm):
-    """Offers an app that exists the datasets of its own team."""
+    """Offers models that chat and, to an app that exists, what is of its own team."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        if not self.instance._state.adding and "datasets" in self.fields:
-            field: Any = self.fields["datasets"]
-            field.queryset = field.queryset.filter(team=self.instance.team_id)
+        fields: dict[str, Any] = self.fields
+        if "model" in fields:
+            fields["model"].queryset = fields["model"].queryset.filter(kind=ModelKind.CHAT)
+        for name in {"model", "datasets"} & set(fields) if not self.instance._state.adding else ():
+            fields[name].queryset = fields[name].queryset.filter(team=self.instance.team_id)
 
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
@@ -83,14 +80,14 @@ class AppAdmin(TeamScopedAdmin):
     """Apps are archived, not deleted: their keys and usage name them for good."""
 
     form = AppForm
-    list_display = ("name", "team", "provider", "model", "archived_at")
+    list_display = ("name", "team", "model", "archived_at")
     list_filter = (("team", ScopedListFilter), ("archived_at", admin.EmptyFieldListFilter))
-    list_select_related = ("team", "provider")
-    search_fields = ("name", "=id", "model")
+    list_select_related = ("team", "model")
+    search_fields = ("name", "=id", "model__name")
     actions = ["archive", "archive_and_cut", "unarchive"]
 
     def get_fieldsets(self, request: HttpRequest, obj: App | None = None) -> Any:
-        identity = ["team", "name", "intro", "provider", "model", "system_prompt", "max_tokens", "temperature"]
+        identity = ["team", "name", "intro", "model", "system_prompt", "max_tokens", "temperature"]
         identity += ["history_length", "can_override", "passes_tools", "dialect"]
         if obj is not None:
             identity = ["id", *identity, "archived_at", "created_at", "updated_at"]

@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from django import forms
 from django.contrib import admin
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
-from unfold.admin import TabularInline as UnfoldTabularInline
 
 from apikeys.admin.filters import ScopedListFilter
 from apikeys.admin.scope import (
     ReadOnlyAdmin,
 )
-from chat.models import App, Conversation, Message, Price, Provider
-
-if TYPE_CHECKING:
-    AppModelForm = forms.ModelForm[App]
-    ProviderModelForm = forms.ModelForm[Provider]
-    PriceModelForm = forms.ModelForm[Price]
-    PriceTabularInline = admin.TabularInline[Price, Provider]
-else:
-    PriceModelForm = forms.ModelForm
-    PriceTabularInline = UnfoldTabularInline
-    AppModelForm = ProviderModelForm = forms.ModelForm
+from chat.models import Conversation, Message
 
 
 @admin.register(Conversation)

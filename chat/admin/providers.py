@@ -1,7 +1,8 @@
-"""The admin of providers and their prices."""
+"""The admin of providers."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -9,32 +10,52 @@ from django.contrib import admin, messages
 from django.core.exceptions import ValidationError
 from django.core.validators import RegexValidator
 from django.http import HttpRequest
-from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
-from unfold.admin import TabularInline as UnfoldTabularInline
 from unfold.widgets import (
-    UnfoldAdminDecimalFieldWidget,
     UnfoldAdminPasswordWidget,
+    UnfoldAdminTextareaWidget,
     UnfoldBooleanSwitchWidget,
 )
 
-from apikeys.accounting import units
 from apikeys.admin.filters import ScopedListFilter
 from apikeys.admin.scope import (
     TeamScopedAdmin,
 )
 from apikeys.audit import recording
-from chat.models import App, Price, Provider
+from chat.catalog import FRAMING_HEADERS, HEADER_NAME, Provider
 
 if TYPE_CHECKING:
-    AppModelForm = forms.ModelForm[App]
     ProviderModelForm = forms.ModelForm[Provider]
-    PriceModelForm = forms.ModelForm[Price]
-    PriceTabularInline = admin.TabularInline[Price, Provider]
 else:
-    PriceModelForm = forms.ModelForm
-    PriceTabularInline = UnfoldTabularInline
-    AppModelForm = ProviderModelForm = forms.ModelForm
+    ProviderModelForm = forms.ModelForm
+
+# They are written by these fields of the form, which are no columns.
+SECRETS = ("secret", "clear_secret", "headers", "clear_headers")
+# Columns of what is encrypted, and how the audit calls them.
+SEALED = {"encrypted_secret": "secret", "encrypted_headers": "headers"}
+CLEARED = {
+    "encrypted_secret": _("The base URL changed, so the secret was cleared."),
+    "encrypted_headers": _("The base URL changed, so the other headers were cleared."),
+}
+
+
+class HeadersField(forms.CharField):
+    """Headers, one in each line, such as `X-Project: 7`. Their values are secrets: they are never shown again."""
+
+    widget = UnfoldAdminTextareaWidget
+
+    def clean(self, value: Any) -> Any:
+        headers: dict[str, str] = {}
+        for line in super().clean(value).splitlines():
+            name, colon, text = (part.strip() for part in line.partition(":"))
+            if not line.strip():
+                continue
+            if not (colon and re.fullmatch(HEADER_NAME, name) and re.fullmatch(r"[\x20-\x7e]+", text)):
+                raise ValidationError(_("Write a name, a colon and a value in each line, in printable ASCII."))
+            if name.lower() in FRAMING_HEADERS:
+                raise ValidationError(_("The server writes the header %(name)s itself."), params={"name": name})
+            headers[name] = text
+        return headers
 
 
 class ProviderForm(ProviderModelForm):
@@ -57,10 +78,28 @@ class ProviderForm(ProviderModelForm):
         help_text=_("Delete the stored secret."),
     )
 
+    headers = HeadersField(
+        label=_("Other headers"),
+        required=False,
+        max_length=4000,
+        help_text=_(
+            "Sent with every call, one in each line, such as X-Project: 7. They are stored encrypted and never shown "
+            "again. Leave it empty to keep the stored ones. Changing the base URL clears them."
+        ),
+    )
+    clear_headers = forms.BooleanField(
+        label=_("Clear the other headers"),
+        required=False,
+        widget=UnfoldBooleanSwitchWidget,
+        help_text=_("Delete the stored headers."),
+    )
+
     def clean(self) -> dict[str, Any]:
         cleaned: dict[str, Any] = super().clean() or {}
         if cleaned.get("secret") and cleaned.get("clear_secret"):
             raise ValidationError({"clear_secret": _("Enter a new secret or clear the old one, not both.")})
+        if cleaned.get("headers") and cleaned.get("clear_headers"):
+            raise ValidationError({"clear_headers": _("Enter new headers or clear the old ones, not both.")})
         return cleaned
 
     def validate_unique(self) -> None:
@@ -73,56 +112,6 @@ class ProviderForm(ProviderModelForm):
                 self.add_error(None, error)
 
 
-class PointsField(forms.DecimalField):
-    """Points with six decimals, kept as whole millionths."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        fixed = {"min_value": 0, "max_digits": 12, "decimal_places": 6, "widget": UnfoldAdminDecimalFieldWidget}
-        super().__init__(**{**kwargs, **fixed})
-
-    def prepare_value(self, value: Any) -> Any:
-        return units.points(value) if isinstance(value, int) else value
-
-    def has_changed(self, initial: Any, data: Any) -> bool:
-        return super().has_changed(self.prepare_value(initial), data)
-
-    def clean(self, value: Any) -> Any:
-        points = super().clean(value)
-        return None if points is None else units.micropoints(points)
-
-
-class PriceForm(PriceModelForm):
-    prompt_micropoints = PointsField(label=_("points per 1,000 prompt tokens"), initial=0)
-    completion_micropoints = PointsField(label=_("points per 1,000 completion tokens"), initial=0)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # Unfold's tables of inlines have headings, and no labels.
-        for field in self.fields.values():
-            field.widget.attrs["aria-label"] = capfirst(field.label)
-
-
-class PriceInline(PriceTabularInline):
-    model = Price
-    form = PriceForm
-    extra = 1
-    fields = ("model", "prompt_micropoints", "completion_micropoints")
-
-    # A price is part of its provider.
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("chat.view_provider") or request.user.has_perm("chat.change_provider")
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("chat.change_provider") or request.user.has_perm("chat.add_provider")
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("chat.change_provider")
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm("chat.change_provider")
-
-
 @admin.register(Provider)
 class ProviderAdmin(TeamScopedAdmin):
     form = ProviderForm
@@ -130,45 +119,60 @@ class ProviderAdmin(TeamScopedAdmin):
     list_filter = (("team", ScopedListFilter),)
     list_select_related = ("team",)
     search_fields = ("name", "=id", "base_url")
-    inlines = [PriceInline]
 
     def get_fieldsets(self, request: HttpRequest, obj: Provider | None = None) -> Any:
-        identity = ["team", "name", "base_url"]
-        secret = ["secret"]
+        identity = ["team", "name", "base_url", "query"]
+        secret = ["auth_header", "secret", "headers"]
         if obj is not None:
             identity = ["id", *identity]
-            secret = ["has_secret"]
+            secret = ["auth_header", "has_secret"]
             secret += ["secret", "clear_secret"] if self.has_change_permission(request, obj) else []
+            secret += ["has_headers"]
+            secret += ["headers", "clear_headers"] if self.has_change_permission(request, obj) else []
         limits = ("connect_seconds", "first_byte_seconds", "between_chunks_seconds", "total_seconds")
         return [(None, {"fields": identity}), (_("Secret"), {"fields": secret}), (_("Time limits"), {"fields": limits})]
 
     def get_readonly_fields(self, request: HttpRequest, obj: Provider | None = None) -> tuple[str, ...]:
-        return ("id", "team", "has_secret") if obj else ()
+        return ("id", "team", "has_secret", "has_headers") if obj else ()
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        return not lookup.startswith("encrypted_secret") and super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
+        return not lookup.startswith("encrypted_") and super().lookup_allowed(lookup, value, request)  # type: ignore[arg-type]
 
     def save_model(self, request: HttpRequest, obj: Provider, form: Any, change: bool) -> None:
-        cleaned = form.cleaned_data
         # Only edited columns are written, so that a secret stored in the meantime is not written over.
-        edited = [name for name in form.changed_data if name not in ("secret", "clear_secret")]
-        if cleaned["secret"] or cleaned.get("clear_secret"):
-            obj.set_secret(cleaned["secret"])
-            edited.append("encrypted_secret")
-        had_secret = change and Provider.objects.filter(pk=obj.pk).exclude(encrypted_secret=None).exists()
+        edited = [name for name in form.changed_data if name not in SECRETS] + set_secrets(obj, form.cleaned_data)
+        stored = Provider.objects.filter(pk=obj.pk)
+        before = {name: change and stored.exclude(**{name: None}).exists() for name in SEALED}
         if not change:
             obj.save(force_insert=True)
         else:
             obj.save(update_fields=edited)
-            # The database clears the secret of another URL.
-            obj.refresh_from_db(fields=["encrypted_secret"])
-        if "encrypted_secret" in edited or had_secret != obj.has_secret:
-            recording.record(
-                obj, {"secret": (recording.MASK if had_secret else "", recording.MASK if obj.has_secret else "")}
-            )
-        if had_secret and not obj.has_secret and "base_url" in edited:
-            self.message_user(request, _("The base URL changed, so the secret was cleared."), messages.WARNING)
+            # The database clears what is not for another URL.
+            obj.refresh_from_db(fields=SEALED)
+        for column, name in SEALED.items():
+            is_there = getattr(obj, column) is not None
+            if column in edited or before[column] != is_there:
+                masks = (recording.MASK if before[column] else "", recording.MASK if is_there else "")
+                recording.record(obj, {name: masks})
+            if before[column] and not is_there and "base_url" in edited:
+                self.message_user(request, CLEARED[column], messages.WARNING)
 
     @admin.display(boolean=True, description=_("has a secret"))
     def has_secret(self, provider: Provider) -> bool:
         return provider.has_secret
+
+    @admin.display(boolean=True, description=_("has other headers"))
+    def has_headers(self, provider: Provider) -> bool:
+        return provider.has_headers
+
+
+def set_secrets(provider: Provider, cleaned: dict[str, Any]) -> list[str]:
+    """Take the form's secret and headers, where it has any; return the columns that they change."""
+    edited = []
+    if cleaned["secret"] or cleaned.get("clear_secret"):
+        provider.set_secret(cleaned["secret"])
+        edited.append("encrypted_secret")
+    if cleaned["headers"] or cleaned.get("clear_headers"):
+        provider.set_headers(cleaned["headers"])
+        edited.append("encrypted_headers")
+    return edited

@@ -1,24 +1,24 @@
-"""The hot path's snapshot of an app: its settings and its provider, with the provider's secret decrypted."""
+"""The hot path's snapshot of an app: its settings, and its model with the routes that lead to it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from apikeys import encryption
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.listener import listener
 from apikeys.hot_path.snapshots import Snapshots
-from apikeys.hot_path.statements import StatementConnection, format_array, parse_bytes
+from apikeys.hot_path.statements import StatementConnection, format_array
 from apikeys.object_ids import is_object_id
 from chat.completions.knowledge import Knowledge
 from chat.models import Dialect
+from chat.routing.entries import ENTRY_SQL, CatalogEntry, entry_of
 
 
 @dataclass(frozen=True, slots=True)
 class AppSnapshot:
-    """One app, not archived, as it was when it was read. Time limits in seconds."""
+    """One app, not archived, as it was when it was read."""
 
     app_id: str
     team_id: str
@@ -32,17 +32,7 @@ class AppSnapshot:
     # Whether a request may send tools, functions and the format of the answer.
     passes_tools: bool
     dialect: str
-    base_url: str
-    connect_seconds: int
-    first_byte_seconds: int
-    between_chunks_seconds: int
-    total_seconds: int
-    # It is None when there is no secret; a secret that cannot be decrypted must not be mistaken for that.
-    secret: str | None = field(repr=False)
-    is_secret_lost: bool
-    # Prices are in millionths of a point for 1,000 tokens.
-    prompt_price: int
-    completion_price: int
+    entry: CatalogEntry
     # It is None for an app without datasets.
     knowledge: Knowledge | None = None
 
@@ -51,29 +41,25 @@ class AppSnapshot:
         return self.dialect == Dialect.CLASSIC
 
 
-SQL = """
+SQL = f"""
 SELECT row_to_json(app) FROM (
-    SELECT app.id AS app_id, app.team_id, app.name, app.model, app.system_prompt, app.max_tokens, app.temperature,
-        app.history_length, app.can_override, app.dialect, provider.base_url, provider.connect_seconds,
-        provider.first_byte_seconds, provider.between_chunks_seconds, provider.total_seconds, provider.encrypted_secret,
-        coalesce(price.prompt_micropoints, 0) AS prompt_price,
-        coalesce(price.completion_micropoints, 0) AS completion_price,
+    SELECT app.id AS app_id, app.team_id, app.name, entry.name AS model, app.system_prompt, app.max_tokens,
+        app.temperature, app.history_length, app.can_override, app.dialect, row_to_json(entry) AS entry,
         ARRAY(SELECT dataset_id FROM chat_appdataset WHERE app_id = app.id ORDER BY id) AS dataset_ids,
         app.search_mode, app.similarity, app.quote_limit, app.uses_rerank, app.quote_template, app.quote_prompt,
         app.empty_answer,
         coalesce(app.passes_tools, NOT EXISTS (SELECT 1 FROM chat_appdataset WHERE app_id = app.id)) AS passes_tools
-    FROM chat_app AS app JOIN chat_provider AS provider ON provider.id = app.provider_id
-    LEFT JOIN chat_price AS price ON price.provider_id = app.provider_id AND price.model = app.model
+    FROM chat_app AS app
+    CROSS JOIN LATERAL (SELECT {ENTRY_SQL} FROM chat_catalogmodel AS entry WHERE entry.id = app.model_id) AS entry
     WHERE app.id = ANY ($1::text[]) AND app.archived_at IS NULL
 ) AS app
-"""
+"""  # noqa: S608 - built from a constant
 
 
 def _snapshot(
     *,
     team_id: str,
-    base_url: str,
-    encrypted_secret: str | None,
+    entry: dict[str, Any],
     temperature: float | None,
     dataset_ids: Sequence[str],
     search_mode: str,
@@ -85,12 +71,6 @@ def _snapshot(
     empty_answer: str,
     **columns: Any,
 ) -> AppSnapshot:
-    secret, is_lost = None, False
-    if encrypted_secret is not None:
-        try:
-            secret = encryption.unseal(parse_bytes(encrypted_secret), base_url)
-        except encryption.DecryptionError:
-            is_lost = True
     knowledge = Knowledge(
         team_id=team_id,
         dataset_ids=tuple(dataset_ids),
@@ -105,11 +85,9 @@ def _snapshot(
     return AppSnapshot(
         **columns,
         team_id=team_id,
-        base_url=base_url,
+        entry=entry_of(entry),
         # JSON writes a whole number like an integer.
         temperature=None if temperature is None else float(temperature),
-        secret=secret,
-        is_secret_lost=is_lost,
         knowledge=knowledge if dataset_ids else None,
     )
 

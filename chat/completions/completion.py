@@ -16,7 +16,7 @@ from apikeys.errors import InvalidParameter, UpstreamError
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.object_ids import new_object_id
 from apikeys.storable_text import storable_json
-from chat.completions import fastgpt_steps, histories, provider_calls, recorder
+from chat.completions import abilities, fastgpt_steps, histories, provider_calls, recorder
 from chat.completions.app_snapshots import AppSnapshot
 from chat.completions.fastgpt_steps import Step
 from chat.completions.knowledge import Knowledge, Search
@@ -28,7 +28,13 @@ from chat.completions.provider_answers import (
     finish_reason_of,
     merge_extras,
 )
-from chat.completions.provider_messages import fill_variables, for_provider, message_for_provider, token_bound
+from chat.completions.provider_messages import (
+    count_images,
+    fill_variables,
+    for_provider,
+    message_for_provider,
+    token_bound,
+)
 from chat.completions.quotes import words_of
 from chat.completions.request import CompletionRequest, Content, tool_field
 
@@ -98,7 +104,7 @@ class Completion(AsyncMeteredCall):
         return message | extras
 
     @property
-    def usage(self) -> dict[str, int]:
+    def usage(self) -> dict[str, Any]:
         """Return tokens as OpenAI spells them: those the provider reported, otherwise an upper bound from the text.
 
         All are zero where no model was asked.
@@ -110,7 +116,8 @@ class Completion(AsyncMeteredCall):
         completion = reported.completion_tokens or 0
         if not self._is_completion_reported:
             completion = max(completion, min(self.size, self.max_tokens))
-        return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+        return usage | reported.details(prompt, completion) if reported.has_details else usage
 
     @property
     def token_source(self) -> TokenSource:
@@ -132,6 +139,8 @@ class Completion(AsyncMeteredCall):
         """Gather what the model will see. Raise InvalidParameter when the answer's id is taken already."""
         request, app = self.request, self.app
         asked = tool_field(request)
+        if app.entry.is_restricted:
+            abilities.check(app.entry, request, asked)
         if asked is not None and not app.passes_tools:
             raise InvalidParameter(f"{asked}: This app passes no tools to its model.", param=asked)
         if asked is not None and request.chatId:
@@ -161,7 +170,7 @@ class Completion(AsyncMeteredCall):
                 return
             self._begin_chat()
             self.flight.waiting = asyncio.current_task()
-            for answer in await provider_calls.complete(self.app, self._payload(stream=False)):
+            for answer in await provider_calls.complete(self.app.entry, self._payload(stream=False), self.attempts):
                 self._take(answer)
             self._end_texts()
 
@@ -176,7 +185,8 @@ class Completion(AsyncMeteredCall):
                 return
             flight = self.flight
             self._begin_chat()
-            async with aclosing(provider_calls.stream(self.app, self._payload(stream=True))) as batches:
+            answers = provider_calls.stream(self.app.entry, self._payload(stream=True), self.attempts)
+            async with aclosing(answers) as batches:
                 flight.waiting = asyncio.current_task()
                 reader: asyncio.Task[Any] | None = None
                 async for batch in batches:
@@ -199,14 +209,24 @@ class Completion(AsyncMeteredCall):
         return bool((self.texts or self.size) and self.request.stream)
 
     def bound_charge(self) -> Charge:
-        return self._charge(self._prompt_bound(), self.max_tokens, TokenSource.BOUND)
+        prices = self.app.entry.prices
+        images = self._image_details()
+        charge = self._charge(self._prompt_bound(), self.max_tokens, TokenSource.BOUND, images or None)
+        if prices.cached_prompt is None and prices.reasoning is None:
+            return charge
+        # Each token may turn out to be of the dearer kind.
+        return charge._replace(
+            prompt_price=max(prices.prompt, prices.cached_prompt or 0),
+            completion_price=max(prices.completion, prices.reasoning or 0),
+        )
 
     def compute_charge(self, outcome: Outcome) -> Charge:
         if outcome == Outcome.FAILED and self.first_byte_at is None:
             # The provider gave nothing: nothing is charged.
             return self._charge(0, 0, self.token_source)
         usage = self.usage
-        return self._charge(usage["prompt_tokens"], usage["completion_tokens"], self.token_source)
+        details = self._token_details(usage) | self._image_details()
+        return self._charge(usage["prompt_tokens"], usage["completion_tokens"], self.token_source, details or None)
 
     def build_item(self, usage: Usage) -> recorder.Item:
         outcome = usage.outcome
@@ -240,6 +260,8 @@ class Completion(AsyncMeteredCall):
     def _begin_chat(self) -> None:
         self.steps.append(Step.CHAT)
         self.is_asked = True
+        if len(self.app.entry.routes) > 1:
+            self.attempts = []
 
     def _prompt_bound(self) -> int:
         # It is asked before the datasets are searched: a key that has used up its limits searches nothing either.
@@ -331,11 +353,34 @@ class Completion(AsyncMeteredCall):
         if self.size > provider_calls.MAX_ANSWER_BYTES:
             raise UpstreamError("The model's answer is too long.")
 
-    def _charge(self, prompt_tokens: int, completion_tokens: int, source: TokenSource) -> Charge:
-        app = self.app
+    def _charge(
+        self, prompt_tokens: int, completion_tokens: int, source: TokenSource, details: dict[str, int] | None = None
+    ) -> Charge:
+        app, prices = self.app, self.app.entry.prices
         return Charge(
-            prompt_tokens, completion_tokens, source, app.model, app.app_id, app.prompt_price, app.completion_price
+            prompt_tokens, completion_tokens, source, app.model, app.app_id, prices.prompt, prices.completion, details
         )
+
+    def _token_details(self, usage: dict[str, Any]) -> dict[str, int]:
+        """Return the tokens that may have a price of their own, and that price where there is one."""
+        if not self.reported.has_details:
+            return {}
+        prices = self.app.entry.prices
+        details = {}
+        if cached := usage.get("prompt_tokens_details", {}).get("cached_tokens"):
+            details["cached_tokens"] = cached
+            if prices.cached_prompt is not None:
+                details["cached_price"] = prices.cached_prompt
+        if reasoning := usage.get("completion_tokens_details", {}).get("reasoning_tokens"):
+            details["reasoning_tokens"] = reasoning
+            if prices.reasoning is not None:
+                details["reasoning_price"] = prices.reasoning
+        return details
+
+    def _image_details(self) -> dict[str, int]:
+        price = self.app.entry.prices.image
+        images = count_images(self.messages) if price else 0
+        return {"images": images, "image_price": price} if images else {}
 
     def _build_exchange(self) -> recorder.Exchange | None:
         request = self.request

@@ -6,7 +6,8 @@ import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from apikeys.accounting.units import MICROPOINTS, cost_micropoints
+from apikeys.accounting.ledger import Outcome
+from apikeys.accounting.units import MICROPOINTS
 from chat.completions.request import text_of
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def _search_step(search: Search) -> dict[str, Any]:
 def _chat_step(completion: Completion) -> dict[str, Any]:
     app, usage = completion.app, completion.usage
     prompt_tokens, completion_tokens = usage["prompt_tokens"], usage["completion_tokens"]
-    cost = cost_micropoints(prompt_tokens, completion_tokens, app.prompt_price, app.completion_price)
+    cost = completion.compute_charge(Outcome.COMPLETE).micropoints
     seconds = time.monotonic() - completion.started - (completion.search.seconds if completion.search else 0)
     preview = [
         {"obj": OBJECTS[message["role"]], "value": _preview(message["content"])} for message in completion.messages

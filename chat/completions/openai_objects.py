@@ -4,7 +4,7 @@ from typing import Any
 
 
 def completion(
-    *, id: str, created: int, model: str, message: dict[str, Any], finish_reason: str, usage: dict[str, int]
+    *, id: str, created: int, model: str, message: dict[str, Any], finish_reason: str, usage: dict[str, Any]
 ) -> dict[str, Any]:
     return {
         "id": id,
@@ -28,7 +28,7 @@ def chunk(
     }
 
 
-def usage_chunk(*, id: str, created: int, model: str, usage: dict[str, int]) -> dict[str, Any]:
+def usage_chunk(*, id: str, created: int, model: str, usage: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": id,
         "object": "chat.completion.chunk",

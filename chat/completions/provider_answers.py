@@ -237,11 +237,15 @@ def _extend(known: dict[str, Any], more: dict[str, Any]) -> None:
 class Reported:
     """The tokens that a provider has reported so far. Reports are merged by field, and none lowers another."""
 
-    __slots__ = ("completion_tokens", "prompt_tokens")
+    __slots__ = ("cached_tokens", "completion_tokens", "has_details", "prompt_tokens", "reasoning_tokens")
 
     def __init__(self) -> None:
         self.prompt_tokens: int | None = None
         self.completion_tokens: int | None = None
+        # These are a part of the two above, and known of few.
+        self.has_details = False
+        self.cached_tokens: int | None = None
+        self.reasoning_tokens: int | None = None
 
     def add(self, usage: Any) -> bool:
         """Take a report; return whether it says anything of the completion's tokens."""
@@ -251,10 +255,34 @@ class Reported:
         if prompt:
             # No prompt has no tokens, so zero says nothing.
             self.prompt_tokens = max(prompt, self.prompt_tokens or 0)
+        if len(usage) > len(("prompt_tokens", "completion_tokens", "total_tokens")):
+            self._add_details(usage)
         if completion is None:
             return False
         self.completion_tokens = max(completion, self.completion_tokens or 0)
         return True
+
+    def details(self, prompt_tokens: int, completion_tokens: int) -> dict[str, dict[str, int]]:
+        """Return the parts of these tokens as OpenAI spells them."""
+        found = {}
+        if self.cached_tokens is not None:
+            found["prompt_tokens_details"] = {"cached_tokens": min(self.cached_tokens, prompt_tokens)}
+        if self.reasoning_tokens is not None:
+            found["completion_tokens_details"] = {"reasoning_tokens": min(self.reasoning_tokens, completion_tokens)}
+        return found
+
+    def _add_details(self, usage: dict[str, Any]) -> None:
+        of_prompt, of_completion = usage.get("prompt_tokens_details"), usage.get("completion_tokens_details")
+        cached = _count(of_prompt, "cached_tokens") if isinstance(of_prompt, dict) else None
+        if cached is None:
+            # DeepSeek's name.
+            cached = _count(usage, "prompt_cache_hit_tokens")
+        reasoning = _count(of_completion, "reasoning_tokens") if isinstance(of_completion, dict) else None
+        if cached is not None:
+            self.cached_tokens = max(cached, self.cached_tokens or 0)
+        if reasoning is not None:
+            self.reasoning_tokens = max(reasoning, self.reasoning_tokens or 0)
+        self.has_details = self.cached_tokens is not None or self.reasoning_tokens is not None
 
 
 def _count(usage: dict[str, Any], name: str) -> int | None:

@@ -1,4 +1,4 @@
-"""One call to an app's provider: whole or streamed, within its time limits, every failure one of a few errors.
+"""One call to a model's providers: whole or streamed, within their time limits, every failure one of a few errors.
 
 An answer is read by what it is, whatever its Content-Type says and whatever was asked for: one object of JSON, or a
 stream of events.
@@ -6,20 +6,19 @@ stream of events.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterator
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from django.conf import settings
 
-from apikeys.errors import ApiError, UpstreamError, UpstreamTimeout
+from apikeys.errors import ApiError, RefusedByProvider, UpstreamError, UpstreamTimeout
 from apikeys.outbound import client
 from apikeys.outbound.connections import Response
 from apikeys.outbound.error_answers import Failure, error_of, failure_in, failure_of, read_refusal
 from apikeys.outbound.json_bodies import BYTE_ORDER_MARK, is_json
-from chat.completions import provider_habits
-from chat.completions.app_snapshots import AppSnapshot
 from chat.completions.provider_answers import (
     FAILED,
     FINISH_REASONS,
@@ -29,6 +28,8 @@ from chat.completions.provider_answers import (
     is_done,
 )
 from chat.completions.sse import Decoder
+from chat.routing import choice, circuits, habits
+from chat.routing.entries import CatalogEntry, Route
 
 logger = logging.getLogger(__name__)
 
@@ -40,78 +41,209 @@ TAIL_SECONDS = 0.1
 # A model may have to be asked once more for each of its two habits.
 MAX_TRIES = 3
 
+Answer = TypeVar("Answer")
+Ask = Callable[[Route, dict[str, Any]], Awaitable[Answer]]
+# A route that was tried: `provider`, `model`, `ms`, and what its failure has, if it failed.
+Attempt = dict[str, Any]
 
-async def complete(app: AppSnapshot, payload: dict[str, Any]) -> list[ProviderAnswer]:
-    """Return the provider's whole answer; the chunks of one that came as a stream. Raise ApiError."""
-    with translate_failures(app):
-        deadline = asyncio.get_running_loop().time() + app.total_seconds
-        response = await _post(app, payload, deadline, MAX_ANSWER_BYTES)
-        body = response.body()
-        if is_json(body):
-            return [_check_whole(app, decode_answer(body))]
-        # The last event may lack the empty line that ends it.
-        events = Decoder().feed(body + b"\n\n")
-        answers = [_check(app, decode_answer(data)) for data in events if not is_done(data)]
-    if not answers:
-        raise _failure(app, f"HTTP {response.status} {response.content_type} without an answer in it")
-    if not any(is_done(data) for data in events) and not any(answer.is_finished for answer in answers):
-        raise _failure(app, "an answer that broke off")
+
+async def complete(
+    entry: CatalogEntry, payload: dict[str, Any], attempts: list[Attempt] | None
+) -> list[ProviderAnswer]:
+    """Return a whole answer; the chunks of one that came as a stream. Raise ApiError.
+
+    `attempts`, which is there where the model has several routes, is told of each that was tried.
+    """
+    route, answers = await _try_routes(entry, payload, attempts, _complete)
+    if attempts is not None:
+        circuits.succeed(route.id)
     return answers
 
 
-async def stream(app: AppSnapshot, payload: dict[str, Any]) -> AsyncGenerator[list[ProviderAnswer], None]:
-    """Yield the chunks of the provider's answer, as many at once as have come; a whole answer as one. Raise ApiError.
+async def _complete(route: Route, payload: dict[str, Any]) -> list[ProviderAnswer]:
+    with translate_failures(route):
+        deadline = asyncio.get_running_loop().time() + route.service.total_seconds
+        response = await _post(route, payload, deadline, MAX_ANSWER_BYTES)
+        body = response.body()
+        if is_json(body):
+            return [_check_whole(route, decode_answer(body))]
+        # The last event may lack the empty line that ends it.
+        events = Decoder().feed(body + b"\n\n")
+        answers = [_check(route, decode_answer(data)) for data in events if not is_done(data)]
+    if not answers:
+        raise _failure(route, f"HTTP {response.status} {response.content_type} without an answer in it")
+    if not any(is_done(data) for data in events) and not any(answer.is_finished for answer in answers):
+        raise _failure(route, "an answer that broke off")
+    return answers
 
-    It ends when the provider has sent that it is done; an answer that merely stops is an error.
+
+async def stream(
+    entry: CatalogEntry, payload: dict[str, Any], attempts: list[Attempt] | None
+) -> AsyncGenerator[list[ProviderAnswer], None]:
+    """Yield the chunks of an answer, as many at once as have come; a whole answer as one. Raise ApiError.
+
+    It ends when the provider has sent that it is done; an answer that merely stops is an error. As in `complete`, the
+    next route is tried where one fails, but not once anything of an answer has come.
     """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + min(app.total_seconds, settings.STREAM_MAX_SECONDS)
-    decoder, size, is_finished = Decoder(), 0, False
-    with translate_failures(app):
-        first_deadline = loop.time() + min(app.first_byte_seconds, app.total_seconds)
-        response = await _post(app, payload, first_deadline)
-        try:
-            piece = await _read_lead(response, first_deadline)
-            if is_json(piece):
-                yield [await _read_whole(app, response, piece, deadline)]
-                return
-            while piece:
-                size += len(piece)
-                if size > MAX_ANSWER_BYTES * 16:
-                    raise _failure(app, "an endless answer")
-                is_ended = False
-                failed: ProviderAnswer | None = None
-                chunks: list[ProviderAnswer] = []
-                for data in decoder.feed(piece):
-                    if len(data) <= LONGEST_DONE and is_done(data):
-                        is_ended = True
-                        continue
-                    chunk = decode_answer(data)
-                    choices = chunk.choices
-                    reason = choices[0].finish_reason if choices else None
-                    if chunk.error or (reason is not None and reason in FAILED):
-                        failed = chunk
-                        break
-                    is_finished = is_finished or bool(reason)
-                    chunks.append(chunk)
+    route, answer = await _try_routes(entry, payload, attempts, _open)
+    try:
+        with translate_failures(route):
+            chunks = answer.chunks
+            while True:
                 if chunks:
                     yield chunks
-                if failed is not None:
-                    _check(app, failed)
-                if is_ended:
-                    response.drop_rest(loop.time() + TAIL_SECONDS)
-                    return
-                now = loop.time()
-                if now >= deadline:
-                    # Said here, since a time limit never interrupts a read that has its bytes at hand.
-                    raise TimeoutError
-                piece = await response.read(MAX_PIECE_BYTES, min(now + app.between_chunks_seconds, deadline))
-        finally:
+                answer.check()
+                if answer.has_ended:
+                    break
+                chunks = await answer.read()
+        if attempts is not None:
+            circuits.succeed(route.id)
+    except ApiError as error:
+        if attempts is not None:
+            attempts[-1] = _attempt(route, answer.started, error)
+            circuits.fail(route.id, str(error.failure))
+        raise
+    finally:
+        answer.close()
+
+
+async def _try_routes(
+    entry: CatalogEntry, payload: dict[str, Any], attempts: list[Attempt] | None, ask: Ask[Answer]
+) -> tuple[Route, Answer]:
+    """Ask one route after the other until one answers. Raise the error of the last, or one that is the caller's."""
+    routes = choice.order(entry)
+    if not routes:
+        error = UpstreamError("The model has no route in use.")
+        error.failure = Failure("no route in use")
+        raise error
+    if attempts is None:
+        return routes[0], await ask(routes[0], payload)
+    choice.allow_request(entry)
+    for route in routes:
+        started = time.monotonic()
+        try:
+            answer = await ask(route, payload)
+        except ApiError as error:
+            attempts.append(_attempt(route, started, error))
+            if isinstance(error, RefusedByProvider):
+                circuits.succeed(route.id)
+                raise
+            circuits.fail(route.id, str(error.failure))
+            if route is routes[-1] or not choice.take_retry(entry):
+                raise
+        else:
+            attempts.append(_attempt(route, started))
+            return route, answer
+    raise AssertionError("the last route has neither answered nor failed")
+
+
+def _attempt(route: Route, started: float, error: ApiError | None = None) -> Attempt:
+    failure = {} if error is None or error.failure is None else msgspec.to_builtins(error.failure)
+    milliseconds = round((time.monotonic() - started) * 1000)
+    return {"provider": route.provider, "model": route.model, "ms": milliseconds, **failure}
+
+
+class StreamedAnswer:
+    """A provider's answer as it comes in."""
+
+    __slots__ = (
+        *("_deadline", "_decoder", "_failed", "_has_finished", "_response", "_size"),
+        *("chunks", "has_ended", "route", "started"),
+    )
+
+    def __init__(self, route: Route, response: Response, deadline: float) -> None:
+        self.route = route
+        self.started = time.monotonic()
+        # Those that have come with the first.
+        self.chunks: list[ProviderAnswer] = []
+        self.has_ended = False
+        self._response = response
+        self._deadline = deadline
+        self._decoder = Decoder()
+        self._size = 0
+        self._has_finished = False
+        self._failed: ProviderAnswer | None = None
+
+    async def begin(self, deadline: float) -> None:
+        """Read until the first chunk is here. Raise ApiError where it says of a failure."""
+        piece = await _read_lead(self._response, deadline)
+        if is_json(piece):
+            self.chunks = [await _read_whole(self.route, self._response, piece, self._deadline)]
+            self.has_ended = True
+            return
+        while True:
+            self.chunks = self._feed(piece)
+            if self.chunks or self.has_ended:
+                return
+            self.check()
+            piece = await self._response.read(MAX_PIECE_BYTES, deadline)
+
+    async def read(self) -> list[ProviderAnswer]:
+        """Return the chunks of what comes next."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._deadline:
+            # Said here, since a time limit never interrupts a read that has its bytes at hand.
+            raise TimeoutError
+        deadline = min(now + self.route.between_chunks_seconds, self._deadline)
+        return self._feed(await self._response.read(MAX_PIECE_BYTES, deadline))
+
+    def check(self) -> None:
+        """Raise ApiError if the answer has said of a failure."""
+        if self._failed is not None:
+            _check(self.route, self._failed)
+
+    def close(self) -> None:
+        self._response.release()
+
+    def _feed(self, piece: bytes) -> list[ProviderAnswer]:
+        if not piece:
+            self._end()
+            return []
+        self._size += len(piece)
+        if self._size > MAX_ANSWER_BYTES * 16:
+            raise _failure(self.route, "an endless answer")
+        is_done_said = False
+        chunks: list[ProviderAnswer] = []
+        for data in self._decoder.feed(piece):
+            if len(data) <= LONGEST_DONE and is_done(data):
+                is_done_said = True
+                continue
+            chunk = decode_answer(data)
+            choices = chunk.choices
+            reason = choices[0].finish_reason if choices else None
+            if chunk.error or (reason is not None and reason in FAILED):
+                self._failed = chunk
+                return chunks
+            self._has_finished = self._has_finished or bool(reason)
+            chunks.append(chunk)
+        if is_done_said:
+            self._response.drop_rest(asyncio.get_running_loop().time() + TAIL_SECONDS)
+            self.has_ended = True
+        return chunks
+
+    def _end(self) -> None:
+        response = self._response
+        if not self._size:
+            raise _failure(self.route, f"HTTP {response.status} {response.content_type} without an answer in it")
+        if not self._has_finished:
+            raise _failure(self.route, "an answer that broke off")
+        self.has_ended = True
+
+
+async def _open(route: Route, payload: dict[str, Any]) -> StreamedAnswer:
+    """Return an answer of which the first chunk has come, or all where it did not come as a stream."""
+    service = route.service
+    with translate_failures(route):
+        now = asyncio.get_running_loop().time()
+        first_deadline = now + min(route.first_byte_seconds, service.total_seconds)
+        response = await _post(route, payload, first_deadline)
+        answer = StreamedAnswer(route, response, now + min(service.total_seconds, settings.STREAM_MAX_SECONDS))
+        try:
+            await answer.begin(first_deadline)
+        except BaseException:
             response.release()
-    if not size:
-        raise _failure(app, f"HTTP {response.status} {response.content_type} without an answer in it")
-    if not is_finished:
-        raise _failure(app, "an answer that broke off")
+            raise
+    return answer
 
 
 async def _read_lead(response: Response, deadline: float) -> bytes:
@@ -125,80 +257,83 @@ async def _read_lead(response: Response, deadline: float) -> bytes:
     return lead
 
 
-async def _read_whole(app: AppSnapshot, response: Response, lead: bytes, deadline: float) -> ProviderAnswer:
+async def _read_whole(route: Route, response: Response, lead: bytes, deadline: float) -> ProviderAnswer:
     """Read an answer that did not come as a stream."""
     body = bytearray(lead)
     while piece := await response.read(MAX_PIECE_BYTES, deadline):
         body += piece
         if len(body) > MAX_ANSWER_BYTES:
-            raise _failure(app, "an endless answer")
-    return _check_whole(app, decode_answer(bytes(body)))
+            raise _failure(route, "an endless answer")
+    return _check_whole(route, decode_answer(bytes(body)))
 
 
-def _check_whole(app: AppSnapshot, answer: ProviderAnswer) -> ProviderAnswer:
+def _check_whole(route: Route, answer: ProviderAnswer) -> ProviderAnswer:
     choices = answer.choices
     if not answer.error and choices and choices[0].message is not None and choices[0].finish_reason in FINISH_REASONS:
         # Most end here.
         return answer
-    if not _check(app, answer).has_message:
-        raise _failure(app, "no message in its answer")
+    if not _check(route, answer).has_message:
+        raise _failure(route, "no message in its answer")
     return answer
 
 
-def _check(app: AppSnapshot, answer: ProviderAnswer) -> ProviderAnswer:
+def _check(route: Route, answer: ProviderAnswer) -> ProviderAnswer:
     """Return an answer that says of no failure. Raise ApiError."""
     if not answer.has_failed:
         return answer
-    raise _log(app, error_of(failure_in(answer.error, secret=app.secret, base_url=app.base_url)))
+    service = route.service
+    raise _log(route, error_of(failure_in(answer.error, hidden=service.credentials.hidden, base_url=service.base_url)))
 
 
-async def _post(app: AppSnapshot, payload: dict[str, Any], deadline: float, max_bytes: int | None = None) -> Response:
+async def _post(route: Route, payload: dict[str, Any], deadline: float, max_bytes: int | None = None) -> Response:
     """Ask as the model is known to be asked; once more if its refusal names what it does not take. Raise ApiError."""
-    if app.is_secret_lost:
-        raise _failure(app, "no secret that ENCRYPTION_KEYS can decrypt")
-    known = habits = provider_habits.habits_of(app.base_url, app.model)
+    service = route.service
+    if service.is_secret_lost:
+        raise _failure(route, "no secret that ENCRYPTION_KEYS can decrypt")
+    payload["model"] = route.model
+    known = model_habits = habits.habits_of(service.base_url, route.model, route.habits)
     for _ in range(MAX_TRIES):
         response = await client.post(
-            f"{app.base_url}/chat/completions",
-            body=msgspec.json.encode(habits.apply(payload)),
-            secret=app.secret,
-            connect_seconds=app.connect_seconds,
+            service.url("chat/completions"),
+            body=msgspec.json.encode(model_habits.apply(payload)),
+            credentials=service.credentials.head(),
+            connect_seconds=service.connect_seconds,
             deadline=deadline,
             max_bytes=max_bytes,
         )
         if response.is_success:
-            if habits is not known:
-                provider_habits.remember(app.base_url, app.model, habits)
+            if model_habits is not known:
+                habits.remember(service.base_url, route.model, model_habits)
             return response
         refusal = await read_refusal(response, deadline)
-        learned = habits.learn(response.status, refusal, payload)
+        learned = model_habits.learn(response.status, refusal, payload)
         if learned is None:
             break
-        habits = learned
-    failure = failure_of(response.status, refusal, secret=app.secret, base_url=app.base_url)
-    raise _log(app, error_of(failure, response.retry_after))
+        model_habits = learned
+    failure = failure_of(response.status, refusal, hidden=service.credentials.hidden, base_url=service.base_url)
+    raise _log(route, error_of(failure, response.retry_after))
 
 
 @contextmanager
-def translate_failures(app: AppSnapshot) -> Iterator[None]:
+def translate_failures(route: Route) -> Iterator[None]:
     """Turn every way in which a call can fail into an ApiError that says what failed."""
     try:
         yield
     except TimeoutError:
         error = UpstreamTimeout()
         error.failure = Failure("no answer in time")
-        raise _log(app, error) from None
+        raise _log(route, error) from None
     except (OSError, ValueError, RecursionError) as error:
         # The class only: the text of other errors may hold what the provider sent.
-        raise _failure(app, type(error).__name__) from None
+        raise _failure(route, type(error).__name__) from None
 
 
-def _failure(app: AppSnapshot, what: str) -> ApiError:
+def _failure(route: Route, what: str) -> ApiError:
     error = UpstreamError()
     error.failure = Failure(what)
-    return _log(app, error)
+    return _log(route, error)
 
 
-def _log(app: AppSnapshot, error: ApiError) -> ApiError:
-    logger.warning("the provider of app %s failed: %s", app.app_id, error.failure)
+def _log(route: Route, error: ApiError) -> ApiError:
+    logger.warning("the provider %s of the model %s failed: %s", route.provider, route.model, error.failure)
     return error

@@ -67,3 +67,8 @@ def token_bound(messages: list[dict[str, Any]]) -> int:
                 for part in content
             )
     return bound
+
+
+def count_images(messages: list[dict[str, Any]]) -> int:
+    contents = (message["content"] for message in messages)
+    return sum(isinstance(part, ImagePart) for content in contents if isinstance(content, list) for part in content)

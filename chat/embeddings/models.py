@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 
 from apikeys.hot_path.group_commit import Batcher
-from apikeys.hot_path.statements import StatementConnection, format_array, parse_bytes
+from apikeys.hot_path.statements import StatementConnection, format_array
+from apikeys.outbound.services import Service, service_sql
 from apikeys.storable_text import storable
 from datasets.texts import STATIC_DIMENSION, STATIC_MODEL
 from datasets.vectors.provider_models import ProviderModel
@@ -29,20 +30,22 @@ class ModelRequest:
 
 
 # Where several datasets have a model of one name, that of the oldest counts.
-SQL = """
+SQL = f"""
 SELECT requested.ordinal, row_to_json(vector_set)
 FROM unnest($1::int[], $2::text[], $3::text[]) AS requested(ordinal, team_id, name)
 CROSS JOIN LATERAL (
-    SELECT vector_set.model, vector_set.dimension, provider.base_url, provider.encrypted_secret,
-        provider.connect_seconds, provider.total_seconds, coalesce(price.prompt_micropoints, 0) AS price
+    SELECT vector_set.model, vector_set.dimension, {service_sql("provider")} AS service, coalesce((
+            SELECT catalog.prompt_price FROM chat_route AS route
+            JOIN chat_catalogmodel AS catalog ON catalog.id = route.model_id
+            WHERE route.provider_id = provider.id AND route.upstream_name = vector_set.model
+            ORDER BY route.id LIMIT 1), 0) AS price
     FROM datasets_dataset AS dataset
     JOIN datasets_vectorset AS vector_set ON vector_set.dataset_id = dataset.id
     JOIN chat_provider AS provider ON provider.id = vector_set.provider_id
-    LEFT JOIN chat_price AS price ON price.provider_id = provider.id AND price.model = vector_set.model
     WHERE dataset.team_id = requested.team_id AND vector_set.model = requested.name
     ORDER BY vector_set.id LIMIT 1
 ) AS vector_set
-"""
+"""  # noqa: S608 - built from constants
 
 
 async def _load(connection: StatementConnection, batch: Sequence[ModelRequest]) -> list[TeamModel | None]:
@@ -57,11 +60,8 @@ async def _load(connection: StatementConnection, batch: Sequence[ModelRequest]) 
     return found
 
 
-def _team_model(
-    *, dimension: int | None, price: int, model: str, encrypted_secret: str | None, **provider: Any
-) -> TeamModel:
-    secret = None if encrypted_secret is None else parse_bytes(encrypted_secret)
-    return TeamModel(ProviderModel.of_columns(model, encrypted_secret=secret, **provider), dimension, price)
+def _team_model(*, dimension: int | None, price: int, model: str, service: dict[str, Any]) -> TeamModel:
+    return TeamModel(ProviderModel(model, Service.of_json(service)), dimension, price)
 
 
 batcher: Batcher[ModelRequest, TeamModel | None] = Batcher("embedding-model", _load, capacity=5_000, max_batch=64)

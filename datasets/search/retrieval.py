@@ -17,6 +17,7 @@ from apikeys.errors import DatasetNotFound, ServiceUnavailable, UpstreamError
 from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.readers import Readers
 from apikeys.object_ids import is_object_id
+from apikeys.outbound.services import Service, service_sql
 from apikeys.storable_text import storable
 from datasets.search import full_text, nearest
 from datasets.search.nearest import Near
@@ -123,21 +124,19 @@ async def search(query: Query) -> SearchResult:
     return SearchResult(quotes, perf_counter() - started, tokens, has_reranked=reranker is not None)
 
 
-SEARCHABLE_DATASETS = """
+SEARCHABLE_DATASETS = f"""
 SELECT dataset.id AS dataset_id, vector_set.id AS vector_set_id, vector_set.dimension, EXISTS (
         SELECT FROM pg_index WHERE indexrelid = to_regclass(%(index_name)s || vector_set.id) AND indisvalid
     ) AS has_index,
-    vector_set.model AS embed_model, embedder.base_url AS embed_url, embedder.encrypted_secret AS embed_secret,
-    embedder.connect_seconds AS embed_connect_seconds, embedder.total_seconds AS embed_total_seconds,
-    dataset.rerank_model, reranker.base_url AS rerank_url, reranker.encrypted_secret AS rerank_secret,
-    reranker.connect_seconds AS rerank_connect_seconds, reranker.total_seconds AS rerank_total_seconds
+    vector_set.model AS embed_model, {service_sql("embedder")} AS embed_service,
+    dataset.rerank_model, {service_sql("reranker")} AS rerank_service
 FROM datasets_dataset AS dataset
 LEFT JOIN datasets_vectorset AS vector_set ON vector_set.dataset_id = dataset.id AND vector_set.is_current
 LEFT JOIN chat_provider AS embedder ON embedder.id = vector_set.provider_id
 LEFT JOIN chat_provider AS reranker ON reranker.id = dataset.rerank_provider_id
 WHERE dataset.team_id = %(team_id)s AND dataset.id = ANY (%(dataset_ids)s)
 ORDER BY array_position(%(dataset_ids)s, dataset.id::text)
-"""
+"""  # noqa: S608 - built from constants
 
 
 def _searchable_datasets(query: Query, connection: Connection) -> list[SearchableDataset]:
@@ -162,15 +161,10 @@ def _searchable_dataset(
 
 
 def _model(prefix: str, columns: Mapping[str, Any]) -> ProviderModel | None:
-    if columns[f"{prefix}_url"] is None:
+    found = columns[f"{prefix}_service"]
+    if found is None:
         return None
-    return ProviderModel.of_columns(
-        columns[f"{prefix}_model"],
-        base_url=columns[f"{prefix}_url"],
-        encrypted_secret=columns[f"{prefix}_secret"],
-        connect_seconds=columns[f"{prefix}_connect_seconds"],
-        total_seconds=min(columns[f"{prefix}_total_seconds"], PROVIDER_SECONDS),
-    )
+    return ProviderModel(columns[f"{prefix}_model"], Service.of_json(found)).within(PROVIDER_SECONDS)
 
 
 @contextmanager

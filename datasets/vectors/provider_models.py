@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import msgspec
 
-from apikeys import encryption
 from apikeys.errors import UpstreamError, UpstreamTimeout
 from apikeys.outbound import client
 from apikeys.outbound.error_answers import BUSY, Failure, error_of, failure_of, read_refusal
 from apikeys.outbound.json_bodies import is_json, load
+from apikeys.outbound.services import Service
 from datasets import texts
 
 logger = logging.getLogger(__name__)
@@ -32,50 +32,46 @@ class TextsRefused(UpstreamError):
 
 @dataclass(frozen=True, slots=True)
 class ProviderModel:
-    """A model, and how its provider is called. Without a URL it is the static model of this server."""
+    """A model, and the service that has it. Without one it is the static model of this server."""
 
     name: str
-    base_url: str | None = None
-    # It is None when there is no secret; a secret that cannot be decrypted must not be mistaken for that.
-    secret: str | None = field(default=None, repr=False)
-    is_secret_lost: bool = False
-    connect_seconds: int = 5
-    total_seconds: int = 60
+    service: Service | None = None
 
     @classmethod
     def of(cls, provider: Any, name: str) -> "ProviderModel":
         if provider is None:
             return cls(texts.STATIC_MODEL)
-        return cls.of_columns(
-            name,
+        service = Service.of_columns(
             base_url=provider.base_url,
+            query=provider.query,
+            auth_header=provider.auth_header,
             encrypted_secret=provider.encrypted_secret,
+            encrypted_headers=provider.encrypted_headers,
             connect_seconds=provider.connect_seconds,
             total_seconds=provider.total_seconds,
         )
+        return cls(name, service)
 
-    @classmethod
-    def of_columns(
-        cls, name: str, *, base_url: str, encrypted_secret: bytes | None, connect_seconds: int, total_seconds: int
-    ) -> "ProviderModel":
-        secret, is_lost = None, False
-        if encrypted_secret is not None:
-            try:
-                secret = encryption.unseal(encrypted_secret, base_url)
-            except encryption.DecryptionError:
-                is_lost = True
-        return cls(name, base_url, secret, is_lost, connect_seconds, total_seconds)
+    def within(self, seconds: int) -> "ProviderModel":
+        """Return the same model, whose calls take no longer than this."""
+        service = self.service
+        if service is None or service.total_seconds <= seconds:
+            return self
+        return replace(self, service=replace(service, total_seconds=seconds))
 
     @property
     def is_static(self) -> bool:
-        return self.base_url is None
+        return self.service is None
 
     async def ask(self, path: str, body: dict[str, Any], decoder: msgspec.json.Decoder[Body]) -> Body:
         """POST to the base URL's `path`. Raise UpstreamError, TextsRefused, UpstreamTimeout or UpstreamBusy."""
-        if self.is_secret_lost:
+        service = self.service
+        if service is None:
+            raise TypeError("the static model is asked in this process")
+        if service.is_secret_lost:
             raise self.failure("no secret that ENCRYPTION_KEYS can decrypt")
         try:
-            answer = await self._post(path, body)
+            answer = await self._post(service, path, body)
         except TimeoutError:
             logger.warning("the provider of the model %s timed out", self.name)
             raise UpstreamTimeout from None
@@ -87,13 +83,13 @@ class ProviderModel:
         except (msgspec.DecodeError, ValueError, RecursionError):
             raise self.refusal("an answer of another form") from None
 
-    async def _post(self, path: str, body: dict[str, Any]) -> bytes:
-        deadline = asyncio.get_running_loop().time() + self.total_seconds
+    async def _post(self, service: Service, path: str, body: dict[str, Any]) -> bytes:
+        deadline = asyncio.get_running_loop().time() + service.total_seconds
         response = await client.post(
-            f"{self.base_url}/{path}",
+            service.url(path),
             body=msgspec.json.encode(body),
-            secret=self.secret,
-            connect_seconds=self.connect_seconds,
+            credentials=service.credentials.head(),
+            connect_seconds=service.connect_seconds,
             deadline=deadline,
             max_bytes=MAX_ANSWER_BYTES,
         )
@@ -104,7 +100,7 @@ class ProviderModel:
                     return answer
                 raise self.failure(f"HTTP {response.status} {response.content_type} without an answer in it")
             refusal = await read_refusal(response, deadline)
-            failure = failure_of(response.status, refusal, secret=self.secret, base_url=str(self.base_url))
+            failure = failure_of(response.status, refusal, hidden=service.credentials.hidden, base_url=service.base_url)
             if response.status in OF_TEXTS:
                 raise self.refusal(str(failure))
             if response.status in BUSY:

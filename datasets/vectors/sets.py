@@ -3,7 +3,6 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -106,8 +105,7 @@ async def embed_pending(dataset_id: str) -> bool:
     """
     budget = TimeBudget()
     for vector_set in await sync_to_async(_sets)(dataset_id):
-        model = ProviderModel.of(vector_set.provider, vector_set.model)
-        model = replace(model, total_seconds=min(model.total_seconds, CALL_SECONDS))
+        model = ProviderModel.of(vector_set.provider, vector_set.model).within(CALL_SECONDS)
         after = 0
         try:
             while batch := await sync_to_async(_next_batch)(vector_set, after):

@@ -14,8 +14,9 @@ from django.db import transaction
 
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Membership, Team
+from chat.catalog import CatalogModel, Provider
 from chat.local_model import MODEL
-from chat.models import App, Provider
+from chat.models import App
 from datasets.data import insert
 from datasets.models import Collection, Dataset, Kind, PendingVector
 from datasets.vectors import sets
@@ -73,8 +74,9 @@ def seed(model_url: str) -> Demo:
     admin, admin_password = _seed_admin()
     Membership.objects.get_or_create(team=team, user=admin)
     provider, _ = Provider.objects.update_or_create(team=team, name=PROVIDER, defaults={"base_url": model_url})
-    app, _ = _seed_app(provider, APP, "Answers from the model on this machine.")
-    film_app, is_new = _seed_app(provider, FILM_APP, "Answers what it knows about a film.", **FILM_SETTINGS)
+    model = _seed_model(provider)
+    app, _ = _seed_app(model, APP, "Answers from the model on this machine.")
+    film_app, is_new = _seed_app(model, FILM_APP, "Answers what it knows about a film.", **FILM_SETTINGS)
     if is_new:
         film_app.datasets.add(_seed_film(team))
     app_key_id, app_key = _seed_key(team, admin, APP_KEY, app)
@@ -95,18 +97,24 @@ def seed(model_url: str) -> Demo:
     )
 
 
-def _seed_app(provider: Provider, name: str, intro: str, **settings: Any) -> tuple[App, bool]:
+def _seed_model(provider: Provider) -> CatalogModel:
+    model, is_new = CatalogModel.objects.get_or_create(
+        team=provider.team, name=MODEL, defaults={"takes_tools": False, "takes_images": False}
+    )
+    if is_new:
+        model.routes.create(provider=provider, upstream_name=MODEL)
+    return model
+
+
+def _seed_app(model: CatalogModel, name: str, intro: str, **settings: Any) -> tuple[App, bool]:
     defaults = {
         "intro": intro,
-        "provider": provider,
-        "model": MODEL,
+        "model": model,
         "system_prompt": SYSTEM_PROMPT,
         "max_tokens": MAX_TOKENS,
         "temperature": TEMPERATURE,
     }
-    found: tuple[App, bool] = App.objects.get_or_create(
-        team=provider.team, name=name, defaults={**defaults, **settings}
-    )
+    found: tuple[App, bool] = App.objects.get_or_create(team=model.team, name=name, defaults={**defaults, **settings})
     return found
 
 

@@ -15,6 +15,7 @@ from apikeys.hot_path.listener import listener
 from apikeys.outbound import client, sites
 from chat.completions import app_snapshots, histories, recorder
 from chat.embeddings import models
+from chat.routing import circuits
 from datasets.search import retrieval
 from fastgpt_site.http.asgi_types import Receive, Send
 from fastgpt_site.observability import metrics
@@ -30,6 +31,7 @@ BATCHERS = (
     app_snapshots.batcher,
     histories.batcher,
     models.batcher,
+    circuits.batcher,
     recorder.batcher,
     usage_batcher,
 )

@@ -22,26 +22,27 @@ def client(app):
 
 
 def test_it_works(app, client):
-    form = app_form(team=app.team_id, provider=app.provider_id, system_prompt="Be kind to {{name}}.")
+    form = app_form(team=app.team_id, model=app.model_id, system_prompt="Be kind to {{name}}.")
     assert client.post(url(App, "add"), form).status_code == 302
     made = App.objects.get(team=app.team, name="new")
-    assert (made.provider, made.system_prompt) == (app.provider, "Be kind to {{name}}.")
+    assert (made.model, made.system_prompt) == (app.model, "Be kind to {{name}}.")
 
 
 def test_change_keeps_the_team(app, client):
-    form = app_form(name="renamed", provider=app.provider_id, team=factories.make_team().pk)
+    form = app_form(name="renamed", model=app.model_id, team=factories.make_team().pk)
     assert client.post(url(App, "change", app.pk), form).status_code == 302
     assert (App.objects.get(pk=app.pk).name, App.objects.get(pk=app.pk).team) == ("renamed", app.team)
 
 
-def test_provider_of_another_team(app):
-    foreign = factories.make_provider(factories.make_team())
+def test_model_of_another_team(app):
+    foreign = factories.make_model(factories.make_provider(factories.make_team()))
     client = browser(factories.make_user(is_superuser=True))
     answers = [
-        client.post(url(App, "add"), app_form(team=app.team_id, provider=foreign.pk)),
-        client.post(url(App, "change", app.pk), app_form(provider=foreign.pk)),
+        client.post(url(App, "add"), app_form(team=app.team_id, model=foreign.pk)),
+        client.post(url(App, "change", app.pk), app_form(model=foreign.pk)),
     ]
-    assert all("The provider belongs to another team." in text(answer) for answer in answers)
+    assert "The model belongs to another team." in text(answers[0])
+    assert "not one of the available choices" in text(answers[1])
 
 
 def test_archive_and_unarchive(app, client):
@@ -82,7 +83,7 @@ KNOWLEDGE = {
 def test_datasets(app, client):
     datasets = [factories.make_dataset(app.team) for _ in range(3)]
     chosen = [dataset.pk for dataset in datasets[:2]]
-    form = app_form(team=app.team_id, provider=app.provider_id, name="film", datasets=chosen, **KNOWLEDGE)
+    form = app_form(team=app.team_id, model=app.model_id, name="film", datasets=chosen, **KNOWLEDGE)
     assert client.post(url(App, "add"), form).status_code == 302
     made = App.objects.get(team=app.team, name="film")
     assert set(made.datasets.all()) == set(datasets[:2])
@@ -109,8 +110,8 @@ def test_who_only_sees_apps_sees_their_datasets(app):
 def test_datasets_of_another_team(app, client):
     foreign = factories.make_dataset()
     superuser = browser(factories.make_user(is_superuser=True))
-    new = app_form(team=app.team_id, provider=app.provider_id, name="thief", datasets=[foreign.pk])
-    changed = app_form(provider=app.provider_id, datasets=[foreign.pk])
+    new = app_form(team=app.team_id, model=app.model_id, name="thief", datasets=[foreign.pk])
+    changed = app_form(model=app.model_id, datasets=[foreign.pk])
     assert "A dataset belongs to another team." in text(superuser.post(url(App, "add"), new))
     answers = [
         superuser.post(url(App, "change", app.pk), changed),
@@ -139,7 +140,7 @@ def test_datasets_of_another_team(app, client):
     ],
 )
 def test_search_settings_that_cannot_be(app, client, field, value, complaint):
-    form = app_form(provider=app.provider_id, **{field: value})
+    form = app_form(model=app.model_id, **{field: value})
     assert complaint in text(client.post(url(App, "change", app.pk), form))
 
 

@@ -21,7 +21,7 @@ from apikeys.audit.models import AuditEntry
 from apikeys.audit.recording import MASK
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Membership, Team
-from chat.models import App, Price, Provider
+from chat.models import App, Provider
 from tests.support import factories
 from tests.support.commands import call
 from tests.support.pages import ADD, KEY, browser, hidden, key_form, new_key_form, page_of, staff, text, url
@@ -190,18 +190,14 @@ def test_secret_of_a_provider_is_told_and_not_shown():
     provider = factories.make_provider(factories.make_team())
     _, client = staff(provider.team, "chat.view_provider", "chat.change_provider")
     limits = dict.fromkeys(("connect_seconds", "first_byte_seconds", "between_chunks_seconds", "total_seconds"), 5)
-    inline = {"prices-TOTAL_FORMS": 1, "prices-INITIAL_FORMS": 0, "prices-0-model": "m"}
-    inline |= {"prices-0-prompt_micropoints": "1.5", "prices-0-completion_micropoints": "0"}
-    form = {"name": provider.name, "base_url": provider.base_url, "secret": "sk-provider-1", **limits, **inline}
+    form = {"name": provider.name, "base_url": provider.base_url, "secret": "sk-provider-1", **limits}
+    form |= {"auth_header": provider.auth_header, "headers": "X-Project: sk-provider-2"}
     assert client.post(url(Provider, "change", provider.pk), form).status_code == 302
-    assert newest(provider).changes == {"secret": ["", MASK]}
-    price = Price.objects.get(provider=provider)
-    assert newest(price).team == provider.team
-    assert newest(price).changes["prompt_micropoints"] == [None, 1_500_000]
-    form |= {"prices-TOTAL_FORMS": 0, "base_url": "https://elsewhere.example/v1", "secret": ""}
+    assert newest(provider).changes == {"headers": ["", MASK]}
+    form |= {"base_url": "https://elsewhere.example/v1", "secret": "", "headers": ""}
     assert client.post(url(Provider, "change", provider.pk), form).status_code == 302
-    assert newest(provider).changes == {"secret": [MASK, ""]}
-    assert not AuditEntry.objects.filter(changes__icontains="sk-provider-1").exists()
+    assert newest(provider).changes == {"headers": [MASK, ""]}
+    assert not AuditEntry.objects.filter(changes__icontains="sk-provider-").exists()
 
 
 def test_secret_and_url_of_a_webhook_are_masked():

@@ -39,10 +39,10 @@ def test_key_administrator_makes_and_limits_keys():
 
 def test_app_editor_edits_apps():
     team = factories.make_team()
-    provider = factories.make_provider(team)
+    model = factories.make_model(factories.make_provider(team))
     _, client = member(team, "App editor")
     form = app_form()
-    assert client.post(url(App, "add"), {**form, "team": team.pk, "provider": provider.pk}).status_code == 302
+    assert client.post(url(App, "add"), {**form, "team": team.pk, "model": model.pk}).status_code == 302
     assert client.get("/admin/chat/app/try/").status_code == 200
     for page in (url(ApiKey, "changelist"), url(Provider, "add"), url(AuditEntry, "changelist")):
         assert client.get(page).status_code == 403

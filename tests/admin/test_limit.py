@@ -1,4 +1,4 @@
-"""Limits in the admin, and prices of a provider's models."""
+"""Limits in the admin."""
 
 from decimal import Decimal
 from typing import Any
@@ -6,7 +6,6 @@ from typing import Any
 from django.urls import reverse
 
 from apikeys.accounting.limits import Limit
-from chat.models import Price
 from tests.support import factories
 from tests.support.pages import browser
 
@@ -70,22 +69,3 @@ def test_what_cannot_be_is_refused() -> None:
     for fields, complaint in wrong:
         assert complaint in client.post(ADD, form(team, **fields)).content.decode(), fields
     assert not Limit.objects.filter(team=team).exists()
-
-
-def test_prices() -> None:
-    provider = factories.make_provider(factories.make_team())
-    client = staff_of(provider.team)
-    names = ["name", "base_url", "connect_seconds", "first_byte_seconds", "between_chunks_seconds", "total_seconds"]
-    rows = {
-        "prices-TOTAL_FORMS": 1,
-        "prices-INITIAL_FORMS": 0,
-        "prices-0-model": "echo",
-        "prices-0-prompt_micropoints": "1.5",
-        "prices-0-completion_micropoints": "0.000333",
-    }
-    page = reverse("admin:chat_provider_change", args=[provider.pk])
-    response = client.post(page, {name: getattr(provider, name) for name in names} | rows)
-    assert response.status_code == 302, response.content.decode()
-    price = Price.objects.get(provider=provider)
-    assert (price.prompt_micropoints, price.completion_micropoints) == (1_500_000, 333)
-    assert 'value="1.5"' in client.get(page).content.decode()

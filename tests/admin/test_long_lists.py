@@ -26,12 +26,10 @@ RIGHTS = ("apikeys.view_apikey", "apikeys.view_usagerecord", "apikeys.add_limit"
 
 def add_rows(team, count):
     """Add keys, each with an owner, an app, a secret and a record of its own."""
-    provider = factories.make_provider(team)
+    model = factories.make_model(factories.make_provider(team))
     users = User.objects.bulk_create(User(username=factories.unique("user")) for _ in range(count))
     Membership.objects.bulk_create(Membership(team=team, user=user) for user in users)
-    apps = App.objects.bulk_create(
-        App(team=team, name=factories.unique("app"), provider=provider, model="echo") for _ in range(count)
-    )
+    apps = App.objects.bulk_create(App(team=team, name=factories.unique("app"), model=model) for _ in range(count))
     keys = ApiKey.objects.bulk_create(
         ApiKey(team=team, owner=user, app=app, name=factories.unique("key"))
         for user, app in zip(users, apps, strict=True)

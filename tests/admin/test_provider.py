@@ -19,8 +19,7 @@ def page_of(provider):
 
 
 def provider_form(provider, **fields):
-    no_prices = {"prices-TOTAL_FORMS": 0, "prices-INITIAL_FORMS": 0}
-    return {name: getattr(provider, name) for name in ("name", "base_url", *LIMITS)} | no_prices | fields
+    return {name: getattr(provider, name) for name in ("name", "base_url", "query", "auth_header", *LIMITS)} | fields
 
 
 def secret_of(provider):
@@ -48,12 +47,11 @@ def client(provider):
 
 def test_it_works(provider, client):
     form = {
-        "prices-TOTAL_FORMS": 0,
-        "prices-INITIAL_FORMS": 0,
         "team": provider.team_id,
         "name": "new",
         "base_url": "https://api.example.com/v1/",
         "secret": "sk-1",
+        "auth_header": "Authorization",
         **dict.fromkeys(LIMITS, 10),
     }
     assert client.post(url(Provider, "add"), form).status_code == 302
@@ -149,11 +147,11 @@ def test_stored_secret_cannot_be_guessed_by_a_filter(provider, client):
     assert client.get(url(Provider, "changelist"), {"encrypted_secret__gt": "a"}).status_code == 400
 
 
-def test_provider_with_apps_is_protected(provider, client):
+def test_provider_with_routes_is_protected(provider, client):
     app = factories.make_app(provider.team, provider)
     page = text(client.get(url(Provider, "delete", provider.pk)))
     assert "protected" in page
-    assert app.name in page
+    assert str(app.model.routes.get()) in page
     assert client.post(url(Provider, "delete", provider.pk), {"post": "yes"}).status_code in (200, 403)
     assert Provider.objects.filter(pk=provider.pk).exists()
 

@@ -14,7 +14,8 @@ from apikeys.alerts.webhooks import Webhook
 from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Membership, Team
-from chat.models import App, Provider
+from chat.catalog import CatalogModel, Provider
+from chat.models import App
 from datasets.models import Dataset
 from fastgpt_site.groups import GROUPS
 from tests.support import factories
@@ -197,11 +198,11 @@ def test_key_given_to_a_foreign_owner(neighbours):
     assert "not one of the available choices" in text(neighbours.client.post(page_of(api_key), form))
 
 
-@pytest.mark.parametrize("field", ["team", "provider"])
+@pytest.mark.parametrize("field", ["team", "model"])
 def test_new_app_with_something_foreign(neighbours, field):
-    foreign = {"team": neighbours.foreign_team.pk, "provider": neighbours.foreign[Provider].pk}
+    foreign = {"team": neighbours.foreign_team.pk, "model": neighbours.foreign[CatalogModel].pk}
     form = app_form()
-    form |= {"team": neighbours.team.pk, "provider": neighbours.own[Provider].pk, field: foreign[field]}
+    form |= {"team": neighbours.team.pk, "model": neighbours.own[CatalogModel].pk, field: foreign[field]}
     response = neighbours.client.post(url(App, "add"), form)
     assert "not one of the available choices" in text(response)
 
@@ -221,16 +222,22 @@ def test_own_webhook_given_to_a_foreign_team(neighbours):
     assert webhook.team == neighbours.team
 
 
-def test_own_app_with_a_foreign_provider(neighbours):
+def test_own_app_with_a_foreign_model(neighbours):
     form = app_form()
-    form["provider"] = neighbours.foreign[Provider].pk
+    form["model"] = neighbours.foreign[CatalogModel].pk
     response = neighbours.client.post(url(App, "change", neighbours.own[App].pk), form)
     assert "not one of the available choices" in text(response)
 
 
 def test_new_provider_in_a_foreign_team(neighbours):
     limits = dict.fromkeys(("connect_seconds", "first_byte_seconds", "between_chunks_seconds", "total_seconds"), 5)
-    form = {"team": neighbours.foreign_team.pk, "name": "x", "base_url": "https://x.example/v1", **limits}
+    form = {
+        "team": neighbours.foreign_team.pk,
+        "name": "x",
+        "base_url": "https://x.example/v1",
+        "auth_header": "X",
+        **limits,
+    }
     response = neighbours.client.post(url(Provider, "add"), form)
     assert "not one of the available choices" in text(response)
 

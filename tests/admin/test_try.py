@@ -76,8 +76,9 @@ def test_it_works(server, team, app):
 def test_staff_learn_why_the_provider_failed(server, team, provider, model):
     """As far as it can be said: its address and its secret stay out."""
     app = factories.make_app(team, factories.make_provider(team, provider.url), model=model)
-    app.provider.set_secret("sk-secret-of-the-provider-0123456789")
-    app.provider.save()
+    its_provider = factories.provider_of(app)
+    its_provider.set_secret("sk-secret-of-the-provider-0123456789")
+    its_provider.save()
     user = factories.make_user(team, permissions=RIGHTS)
     response = ask(server, user, app.pk)
     assert ("out of memory on ..." if model == "error_event" else "refused ... at ...") in response.text
@@ -106,8 +107,8 @@ def test_page_is_for_those_with_both_permissions(team):
 
 
 def test_many_apps_are_searched(team, app):
-    provider = factories.make_provider(team)
-    App.objects.bulk_create(App(team=team, name=f"n{n}", provider=provider, model="echo") for n in range(51))
+    model = factories.make_model(factories.make_provider(team))
+    App.objects.bulk_create(App(team=team, name=f"n{n}", model=model) for n in range(51))
     _, client = staff(team, *RIGHTS)
     page = text(client.get(f"{PAGE}?app={app.pk}"))
     assert "admin-autocomplete" in page

@@ -290,16 +290,17 @@ def test_foreign_and_absent_apps_look_alike(server: Server, provider: FakeProvid
 
 def test_a_provider_secret_is_sent_and_a_changed_url_clears_it(server: Server, provider: FakeProvider) -> None:
     app = make_app(provider)
-    app.provider.set_secret("sk-of-the-provider")
-    app.provider.save()
+    its_provider = factories.provider_of(app)
+    its_provider.set_secret("sk-of-the-provider")
+    its_provider.save()
     _, key = factories.make_key(app=app)
     server.ask(key)
     assert provider.headers[-1]["Authorization"] == "Bearer sk-of-the-provider"
-    type(app.provider).objects.filter(pk=app.provider_id).update(
+    type(its_provider).objects.filter(pk=its_provider.pk).update(
         base_url=provider.url.replace("127.0.0.1", "127.0.0.2")
     )
-    app.provider.refresh_from_db()
-    assert not app.provider.has_secret
+    its_provider.refresh_from_db()
+    assert not its_provider.has_secret
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from apikeys.accounting.ledger import Outcome, UsageRecord
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.hot_path import broadcasts
 from apikeys.outbound import client
-from chat.models import App, Message, Price, SearchMode
+from chat.models import App, Message, SearchMode
 from datasets.data import NewDatum, insert
 from datasets.models import Dataset, VectorSet
 from datasets.search.retrieval import Mode
@@ -212,7 +212,7 @@ def test_streamed_without_detail(server: Server, provider: FakeProvider) -> None
 def test_nothing_found(server: Server, provider: FakeProvider, stream: bool) -> None:
     """The app's own answer is given, no model is asked, and nothing is charged but the request."""
     app = make_informed_app(provider, empty_answer=UNKNOWN)
-    Price.objects.create(provider=app.provider, model=app.model, prompt_micropoints=1000, completion_micropoints=1000)
+    factories.set_prices(factories.provider_of(app), app.model.name, 1000, 1000)
     api_key, key = factories.make_key(app=app)
     limits = {name: make_limit(api_key, name, 100_000) for name in ("requests", "tokens", "micropoints")}
     question = factories.unique("nothing")
@@ -321,7 +321,7 @@ def test_who_is_over_limits_searches_nothing(server: Server, provider: FakeProvi
 def make_provided_app(provider: FakeProvider, behavior: str = "embed", **fields: Any) -> App:
     """Its dataset's vectors come from a provider that, when all were made, behaves as said."""
     app = make_app(provider, **fields)
-    app.datasets.add(fill(factories.make_dataset(app.team, app.provider, "embed"), *FILM))
+    app.datasets.add(fill(factories.make_dataset(app.team, factories.provider_of(app), "embed"), *FILM))
     VectorSet.objects.filter(dataset__in=app.datasets.all()).update(model=behavior)
     return app
 

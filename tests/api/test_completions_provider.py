@@ -30,8 +30,9 @@ def test_failure_before_the_first_byte(
     server: Server, provider: FakeProvider, model: str, error_code: str, stream: bool
 ) -> None:
     app = make_app(provider, model, limits=LIMITS)
-    app.provider.set_secret(SECRET)
-    app.provider.save()
+    its_provider = factories.provider_of(app)
+    its_provider.set_secret(SECRET)
+    its_provider.save()
     _, key = factories.make_key(app=app)
     calls = len(provider.calls)
     response = server.ask(key, chatId="c", stream=stream)

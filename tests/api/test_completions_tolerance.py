@@ -48,8 +48,9 @@ class Scripted:
     def __init__(self, server: Server, provider: FakeProvider) -> None:
         self.server, self.provider, self.model = server, provider, next(names)
         app = make_app(provider, self.model)
-        app.provider.set_secret("sk-provider-secret-do-not-leak-0123456789")
-        app.provider.save()
+        its_provider = factories.provider_of(app)
+        its_provider.set_secret("sk-provider-secret-do-not-leak-0123456789")
+        its_provider.save()
         _, self.key = factories.make_key(app=app)
         self.app = app
 

@@ -16,7 +16,6 @@ from apikeys.accounting.ledger import Outcome, TokenSource, UsageRecord
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.hot_path import broadcasts
 from apikeys.teams import Team
-from chat.models import Price
 from datasets.models import VectorSet
 from datasets.texts import MAXIMUM_TOKENS, token_counts
 from tests.api.test_completions_leaving import recorded
@@ -113,7 +112,7 @@ def test_openai_client(server: Server) -> None:
 
 def test_model_of_a_dataset(server: Server, provider: FakeProvider) -> None:
     team = make_team_with(provider, "embed")
-    Price.objects.create(provider=team.providers.get(), model="embed", prompt_micropoints=500)
+    factories.set_prices(team.providers.get(), "embed", 500)
     _, key = factories.make_key(team)
     texts = [factories.unique("text") for _ in range(3)]
     response = embed(server, key, texts, "embed", user="ann", dimensions=None)
@@ -236,7 +235,7 @@ def test_allowed_models(server: Server) -> None:
 
 def test_limits(server: Server, provider: FakeProvider) -> None:
     team = make_team_with(provider, "embed")
-    Price.objects.create(provider=team.providers.get(), model="embed", prompt_micropoints=1_000_000)
+    factories.set_prices(team.providers.get(), "embed", 1_000_000)
     api_key, key = factories.make_key(team)
     requests, tokens = make_limit(api_key, "requests", 2), make_limit(api_key, "tokens", 100)
     points = make_limit(api_key, "micropoints", 100_000)
@@ -279,7 +278,7 @@ def test_provider_that_fails_in_the_middle(
 ) -> None:
     """The provider has answered the first 64, and the team pays it for them."""
     team = make_team_with(provider, behavior)
-    Price.objects.create(provider=team.providers.get(), model=behavior, prompt_micropoints=1_000_000)
+    factories.set_prices(team.providers.get(), behavior, 1_000_000)
     api_key, key = factories.make_key(team)
     limit, points = make_limit(api_key, "tokens", 10_000), make_limit(api_key, "micropoints", 10_000_000)
     response = embed(server, key, ["good"] * 100 + ["poison"], behavior)

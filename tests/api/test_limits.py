@@ -24,7 +24,6 @@ from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.reservations import Reservation
 from apikeys.hot_path.servers import ServerProcess
 from apikeys.keys.models import ApiKey
-from chat.models import Price
 from tests.api.test_completions_leaving import PATH, open_stream
 from tests.conftest import Server, running_server
 from tests.support import factories
@@ -149,7 +148,7 @@ def test_more_than_was_reserved_is_charged_all_the_same(server: Server, provider
 
 def test_points(server: Server, provider: FakeProvider) -> None:
     app = make_app(provider, max_tokens=10)
-    Price.objects.create(provider=app.provider, model="echo", prompt_micropoints=1_500_000, completion_micropoints=333)
+    factories.set_prices(factories.provider_of(app), "echo", 1_500_000, 333)
     api_key, key = factories.make_key(app=app)
     made = limit(api_key, "micropoints", "month", 10_000_000)
     response = server.ask(key, detail=True)
@@ -308,7 +307,7 @@ def test_exact_under_fire(four_servers: list[Server], provider: FakeProvider, pe
 def test_budgets_under_fire(four_servers: list[Server], provider: FakeProvider, measure: str, amount: int) -> None:
     """Each request reserves more than it uses: what is spent never exceeds the amount, and is what the ledger has."""
     app = make_app(provider, max_tokens=50)
-    app.provider.prices.create(model=app.model, prompt_micropoints=1_000_000, completion_micropoints=1_000_000)
+    factories.set_prices(factories.provider_of(app), app.model.name, 1_000_000, 1_000_000)
     api_key, key = factories.make_key(app=app)
     made = limit(api_key, measure, "day", amount)
     tally = fire(four_servers, key)

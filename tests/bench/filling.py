@@ -16,6 +16,8 @@ FILLED = (
     "apikeys_team",
     "apikeys_membership",
     "chat_provider",
+    "chat_catalogmodel",
+    "chat_route",
     "chat_app",
     "apikeys_apikey",
     "apikeys_keysecret",
@@ -140,19 +142,32 @@ STATEMENTS = {
         WHERE username LIKE 'member-%%' AND substr(username, 8)::bigint >= %(first_team)s
     """,
     "providers": """
-        INSERT INTO chat_provider (id, team_id, name, base_url, connect_seconds, first_byte_seconds,
-            between_chunks_seconds, total_seconds)
+        INSERT INTO chat_provider (id, team_id, name, base_url, query, auth_header, connect_seconds,
+            first_byte_seconds, between_chunks_seconds, total_seconds)
         SELECT '61000000' || lpad(to_hex(number), 16, '0'), '60000000' || lpad(to_hex(number), 16, '0'), 'Loopback',
-            %(base_url)s, 5, 60, 60, 600
+            %(base_url)s, '', 'Authorization', 5, 60, 60, 600
+        FROM generate_series(%(first_team)s, %(last_team)s) AS number
+    """,
+    "models": """
+        INSERT INTO chat_catalogmodel (id, team_id, name, kind, takes_tools, takes_images, takes_json_schema,
+            prompt_price, completion_price, image_price)
+        SELECT '63000000' || lpad(to_hex(number), 16, '0'), '60000000' || lpad(to_hex(number), 16, '0'),
+            'bench-model', 'chat', true, true, true, 0, 0, 0
+        FROM generate_series(%(first_team)s, %(last_team)s) AS number
+    """,
+    "routes": """
+        INSERT INTO chat_route (team_id, model_id, provider_id, upstream_name, priority, weight, tokens_field)
+        SELECT '60000000' || lpad(to_hex(number), 16, '0'), '63000000' || lpad(to_hex(number), 16, '0'),
+            '61000000' || lpad(to_hex(number), 16, '0'), 'bench-model', 1, 1, ''
         FROM generate_series(%(first_team)s, %(last_team)s) AS number
     """,
     "apps": """
-        INSERT INTO chat_app (id, team_id, provider_id, name, intro, model, system_prompt, max_tokens, history_length,
+        INSERT INTO chat_app (id, team_id, model_id, name, intro, system_prompt, max_tokens, history_length,
             can_override, dialect, search_mode, similarity, quote_limit, uses_rerank, quote_template, quote_prompt,
             empty_answer, updated_at)
         SELECT '62' || lpad(to_hex(app), 6, '0') || lpad(to_hex(number), 16, '0'),
-            '60000000' || lpad(to_hex(number), 16, '0'), '61000000' || lpad(to_hex(number), 16, '0'),
-            'App ' || app || ' of team ' || number, '', 'bench-model', '', 1000, 6, false, '4.14', 'embedding', 0,
+            '60000000' || lpad(to_hex(number), 16, '0'), '63000000' || lpad(to_hex(number), 16, '0'),
+            'App ' || app || ' of team ' || number, '', '', 1000, 6, false, '4.14', 'embedding', 0,
             1500, false, '', '', '', now()
         FROM generate_series(%(first_team)s, %(last_team)s) AS number, generate_series(0, 9) AS app
     """,

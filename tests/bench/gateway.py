@@ -115,7 +115,8 @@ def create_keys(name: str, upstream_port: int) -> tuple[str, str]:
     from apikeys.accounting.limits import Limit
     from apikeys.keys.models import ApiKey
     from apikeys.teams import Membership, Team
-    from chat.models import App, Provider
+    from chat.catalog import CatalogModel, Provider
+    from chat.models import App
 
     team = Team.objects.create(name=name)
     owner = User.objects.create_user(name.lower())
@@ -123,7 +124,9 @@ def create_keys(name: str, upstream_port: int) -> tuple[str, str]:
     base_url = f"http://127.0.0.1:{upstream_port}/v1"
     # Held streams are silent until all of them are open.
     provider = Provider.objects.create(team=team, name="Loopback", base_url=base_url, between_chunks_seconds=300)
-    app = App.objects.create(team=team, name=name, provider=provider, model=MODEL, max_tokens=1000, history_length=6)
+    model = CatalogModel.objects.create(team=team, name=MODEL)
+    model.routes.create(provider=provider, upstream_name=MODEL)
+    app = App.objects.create(team=team, name=name, model=model, max_tokens=1000, history_length=6)
     _, plaintext = ApiKey.objects.create_key(team=team, owner=owner, name=name, app=app)
     limited, limited_plaintext = ApiKey.objects.create_key(team=team, owner=owner, name="Limited", app=app)
     for measure, period in (("requests", "minute"), ("tokens", "month")):

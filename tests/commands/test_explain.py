@@ -7,7 +7,6 @@ import pytest
 from apikeys.accounting.ledger import Refusal
 from apikeys.accounting.limits import Limit
 from apikeys.object_ids import new_object_id
-from chat.models import Price
 from tests.api.test_completions_leaving import open_stream
 from tests.api.test_policy import session_of
 from tests.conftest import Server
@@ -32,7 +31,7 @@ def kept(request_id: str) -> str:
 
 def test_a_charge(server: Server, provider: FakeProvider) -> None:
     app = make_app(provider, max_tokens=10)
-    Price.objects.create(provider=app.provider, model="echo", prompt_micropoints=1_500_000, completion_micropoints=333)
+    factories.set_prices(factories.provider_of(app), "echo", 1_500_000, 333)
     api_key, key = factories.make_key(app=app, name="Website")
     points = Limit.objects.create(
         team=app.team, key=api_key, measure="micropoints", period="month", amount=10**7, time_zone="Asia/Shanghai"

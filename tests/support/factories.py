@@ -8,7 +8,8 @@ from django.contrib.auth.models import Permission, User
 
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Membership, Team
-from chat.models import App, Provider
+from chat.catalog import CatalogModel, Provider, Route
+from chat.models import App
 from datasets.models import Collection, Dataset, Kind
 from datasets.vectors import sets
 
@@ -41,9 +42,36 @@ def make_provider(team: Team, base_url: str = "http://127.0.0.1:9/v1", **fields:
     return Provider.objects.create(**{"team": team, "name": unique("provider"), "base_url": base_url, **fields})
 
 
-def make_app(team: Team, provider: Provider | None = None, **fields: Any) -> App:
-    provider = provider or make_provider(team)
-    return App.objects.create(**{"team": team, "name": unique("app"), "provider": provider, "model": "echo", **fields})
+def make_model(provider: Provider, upstream_name: str = "echo", **fields: Any) -> CatalogModel:
+    """Make a model of the provider's team with one route. It has the provider's name for it, if that is not taken."""
+    name = upstream_name
+    if CatalogModel.objects.for_team(provider.team_id).filter(name=name).exists():
+        name = unique(name)
+    model = CatalogModel.objects.create(**{"team": provider.team, "name": name, **fields})
+    model.routes.create(provider=provider, upstream_name=upstream_name)
+    return model
+
+
+def make_app(team: Team, provider: Provider | None = None, model: CatalogModel | str = "echo", **fields: Any) -> App:
+    """Make an app of a model; where a name is given, of the provider's model of that name, made if need be."""
+    if isinstance(model, str):
+        provider = provider or make_provider(team)
+        routes = Route.objects.filter(provider=provider, upstream_name=model)
+        model = routes[0].model if routes else make_model(provider, model)
+    return App.objects.create(**{"team": team, "name": unique("app"), "model": model, **fields})
+
+
+def provider_of(app: App) -> Provider:
+    """Return the one provider of an app's model."""
+    provider: Provider = app.model.routes.get().provider
+    return provider
+
+
+def set_prices(provider: Provider, model: str, prompt: int, completion: int = 0) -> None:
+    """Price a provider's model, in millionths of a point for 1,000 tokens."""
+    route = Route.objects.filter(provider=provider, upstream_name=model).first()
+    entry = route.model if route else make_model(provider, model)
+    CatalogModel.objects.filter(pk=entry.pk).update(prompt_price=prompt, completion_price=completion)
 
 
 def make_key(

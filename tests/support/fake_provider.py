@@ -34,6 +34,7 @@ class FakeProvider:
         # They came to its endpoint for embeddings.
         self.embedded: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.queries: list[str] = []
         self.left_at: dict[str, float] = {}
         self.on_call: Callable[[], None] | None = None
         # By model: what it answers to a request's body.
@@ -83,6 +84,7 @@ class FakeProvider:
         body = await request.json()
         self.calls.append(body)
         self.headers.append(dict(request.headers))
+        self.queries.append(request.rel_url.raw_query_string)
         if self.on_call is not None:
             self.on_call()
         try:

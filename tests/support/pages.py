@@ -96,8 +96,8 @@ def text(response: Any) -> str:
 
 
 def app_form(**fields: Any) -> dict[str, Any]:
-    """Return the form of an app with all required fields but team and provider."""
-    form = {"name": "new", "model": "echo", "max_tokens": 10, "history_length": 2, "dialect": "4.14"}
+    """Return the form of an app with all required fields but team and model."""
+    form = {"name": "new", "max_tokens": 10, "history_length": 2, "dialect": "4.14"}
     return form | {"search_mode": "embedding", "similarity": 0, "quote_limit": 1000} | fields
 
 

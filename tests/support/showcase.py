@@ -22,7 +22,8 @@ from apikeys.audit import history_messages
 from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
-from chat.models import App, Conversation, Message, Provider
+from chat.catalog import CatalogModel, Provider
+from chat.models import App, Conversation, Message
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, Dataset, Datum, ImportState, Kind
 from datasets.vectors import sets
@@ -53,7 +54,7 @@ class Showcase:
         self.team = factories.make_team(name=factories.unique("Support"))
         self.user = factories.make_user(self.team, is_superuser=True)
         its_provider = factories.make_provider(self.team, provider.url, name="Model on this machine")
-        its_provider.prices.create(model="echo", prompt_micropoints=2_000_000, completion_micropoints=8_000_000)
+        factories.set_prices(its_provider, "echo", 2_000_000, 8_000_000)
         make = {"team": self.team, "provider": its_provider}
         self.app = factories.make_app(**make, name="Help desk", intro="Answers what customers ask.")
         self.slow_app = factories.make_app(**make, name="Report writer", model="slow")
@@ -132,7 +133,7 @@ class Showcase:
         failure = {"state": ImportState.FAILED, "failure": "The pdf is encrypted."}
         factories.make_collection(dataset, kind=Kind.FILE, name="contract.pdf", **failure)
         factories.make_collection(dataset, kind=Kind.LINK, name="https://example.org/film", state=ImportState.WAITING)
-        sets.change_model(dataset, self.app.provider, "embed-large")
+        sets.change_model(dataset, factories.provider_of(self.app), "embed-large")
         return dataset
 
     def make_key(self, name: str, app: App | None, **policy: Any) -> tuple[ApiKey, str]:
@@ -143,7 +144,8 @@ class Showcase:
         usage = UsageRecord.objects.filter(team=self.team)
         return {
             Team: self.team,
-            Provider: self.app.provider,
+            Provider: factories.provider_of(self.app),
+            CatalogModel: self.app.model,
             App: self.app,
             ApiKey: self.shop,
             KeyActivity: KeyActivity.objects.get(key=self.shop),

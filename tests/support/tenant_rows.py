@@ -21,7 +21,8 @@ from tests.support import factories
 
 
 def make_tenant_rows(team: Team) -> dict[type[Model], Any]:
-    app = factories.make_app(team)
+    its_provider = factories.make_provider(team)
+    app = factories.make_app(team, model=factories.make_model(its_provider, factories.unique("model")))
     api_key, _ = factories.make_key(app=app)
     usage = UsageRecord.objects.create(
         id=new_object_id(),
@@ -92,7 +93,8 @@ def make_tenant_rows(team: Team) -> dict[type[Model], Any]:
     entry = AuditEntry.objects.filter(team=team, object_pk=api_key.pk).latest("pk")
     rows = (
         team,
-        app.provider,
+        factories.provider_of(app),
+        app.model,
         app,
         api_key,
         activity,

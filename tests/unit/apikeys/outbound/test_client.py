@@ -10,14 +10,17 @@ import pytest
 from apikeys.outbound import client
 from apikeys.outbound.connections import Response
 from apikeys.outbound.failures import BrokenOff, ConnectFailed, UnusableTarget
+from apikeys.outbound.services import Credentials
 from tests.support.raw_server import Peer, serving
 from tests.unit.apikeys.outbound.conftest import Run
 
 BODY = b'{"stream":false}'
 
 
-async def post(url: str, body: bytes = BODY, seconds: float = 20, **options: Any) -> Response:
-    options = {"secret": "sk-1", "connect_seconds": 5, "max_bytes": 2**20, **options}
+async def post(
+    url: str, body: bytes = BODY, seconds: float = 20, secret: str | None = "sk-1", **options: Any
+) -> Response:
+    options = {"connect_seconds": 5, "max_bytes": 2**20, **options, "credentials": Credentials.of(secret).head()}
     return await client.post(url, body=body, deadline=asyncio.get_running_loop().time() + seconds, **options)
 
 

@@ -31,13 +31,13 @@ URL = "https://models.example.com:8443/v1"
     ],
 )
 def test_the_usual_forms(body: Any, code: str, message: str) -> None:
-    failure = failure_of(400, json.dumps(body).encode(), secret=SECRET, base_url=URL)
+    failure = failure_of(400, json.dumps(body).encode(), hidden=[SECRET], base_url=URL)
     assert (failure.what, failure.status, failure.code, failure.message) == ("HTTP 400", 400, code, message)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{", b"[" * 100_000, b"\xff\xfe"])
 def test_what_is_no_json_says_nothing(body: bytes) -> None:
-    failure = failure_of(500, body, secret=None, base_url=URL)
+    failure = failure_of(500, body, hidden=[], base_url=URL)
     assert str(failure) == "HTTP 500"
 
 
@@ -71,18 +71,18 @@ def test_a_text_is_cut() -> None:
 
 
 def test_an_error_in_an_answer_may_say_its_status() -> None:
-    error = error_of(failure_in({"code": 429, "message": "slow down"}, secret=None, base_url=URL), "3")
+    error = error_of(failure_in({"code": 429, "message": "slow down"}, hidden=[], base_url=URL), "3")
     assert isinstance(error, UpstreamBusy)
     assert error.retry_after == 3
 
 
 @pytest.mark.parametrize("error", [None, 7, [], {}, {"code": 7}, {"code": 10**30}, "x"])
 def test_an_error_of_any_form_is_one(error: Any) -> None:
-    assert error_of(failure_in(error, secret=None, base_url=URL)).status == 502
+    assert error_of(failure_in(error, hidden=[], base_url=URL)).status == 502
 
 
 def test_a_date_of_retry_after() -> None:
-    failure = failure_of(503, b"", secret=None, base_url=URL)
+    failure = failure_of(503, b"", hidden=[], base_url=URL)
     retry_after = error_of(failure, formatdate(time() + 30, usegmt=True)).retry_after
     assert retry_after is not None
     assert 28 <= retry_after <= 31
@@ -90,16 +90,16 @@ def test_a_date_of_retry_after() -> None:
 
 @pytest.mark.parametrize("retry_after", ["", "soon", "-1", "1.5", "Mon, 99 Foo 99999 99:99:99 GMT", "9" * 5000])
 def test_a_retry_after_that_says_nothing(retry_after: str) -> None:
-    assert error_of(failure_of(503, b"", secret=None, base_url=URL), retry_after).retry_after == 1
+    assert error_of(failure_of(503, b"", hidden=[], base_url=URL), retry_after).retry_after == 1
 
 
 def test_a_code_that_may_be_a_secret_is_none() -> None:
     body = b'{"error": {"message": "a", "code": "sk-0123456789abcdef"}}'
-    assert failure_of(400, body, secret=None, base_url=URL).code == ""
+    assert failure_of(400, body, hidden=[], base_url=URL).code == ""
 
 
 def test_the_body_has_the_providers_code_and_logs_have_ours() -> None:
-    error = error_of(failure_of(400, b'{"error": {"message": "a", "code": "b"}}', secret=None, base_url=URL))
+    error = error_of(failure_of(400, b'{"error": {"message": "a", "code": "b"}}', hidden=[], base_url=URL))
     assert isinstance(error, RefusedByProvider)
     assert error.error_code == "refused_by_provider"
     assert json.loads(error.json())["error"] == {

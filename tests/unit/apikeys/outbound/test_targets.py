@@ -1,7 +1,7 @@
 import pytest
 
 from apikeys.outbound.failures import UnusableTarget
-from apikeys.outbound.targets import Origin, build_head, parse_target
+from apikeys.outbound.targets import Origin, parse_target
 
 
 @pytest.mark.parametrize(
@@ -39,14 +39,3 @@ def test_a_url_is_taken_apart(url: str, origin: Origin, host: str, path: str) ->
 def test_what_cannot_be_called(url: str) -> None:
     with pytest.raises(UnusableTarget):
         parse_target(url)
-
-
-def test_the_head_of_a_request() -> None:
-    target = parse_target("http://api.example/v1")
-    assert build_head(target, "sk-ü", 5).endswith(
-        "\r\nAuthorization: Bearer sk-ü\r\nContent-Length: 5\r\n\r\n".encode()
-    )
-    assert b"Authorization" not in build_head(target, None, 5)
-    for secret in ("a\r\nb", "a\nb", "a\0b", "a\x7fb"):
-        with pytest.raises(UnusableTarget):
-            build_head(target, secret, 5)

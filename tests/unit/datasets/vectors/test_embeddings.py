@@ -15,6 +15,7 @@ from asgiref.sync import async_to_sync
 
 from apikeys.errors import ServiceUnavailable, UpstreamBusy, UpstreamError, UpstreamTimeout
 from apikeys.outbound import client
+from apikeys.outbound.services import Service
 from datasets import jobs
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, PendingVector, Vector, VectorSet
@@ -37,7 +38,7 @@ def loopback() -> Iterator[None]:
 def ask(provider: FakeProvider, behavior: str, texts: list[str], seconds: int = 20) -> Any:
     async def asked() -> Any:
         try:
-            return await embed(ProviderModel(behavior, provider.url, total_seconds=seconds), texts)
+            return await embed(ProviderModel(behavior, Service(provider.url, total_seconds=seconds)), texts)
         finally:
             await client.close()
 

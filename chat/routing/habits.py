@@ -42,8 +42,9 @@ USUAL = Habits()
 _known: dict[tuple[str, str], Habits] = {}
 
 
-def habits_of(base_url: str, model: str) -> Habits:
-    return _known.get((base_url, model), USUAL)
+def habits_of(base_url: str, model: str, usual: Habits = USUAL) -> Habits:
+    """Return what was learned of a model, or else `usual`."""
+    return _known.get((base_url, model), usual)
 
 
 def remember(base_url: str, model: str, habits: Habits) -> None:
