@@ -85,7 +85,7 @@ PURE = [
     *("apikeys/keys/crypto.py", "apikeys/object_ids.py", "apikeys/storable_text.py", "apikeys/terminal_text.py"),
     *(
         f"chat/completions/{name}.py"
-        for name in ("sse", "request", "provider_messages", "provider_answers", "openai_objects")
+        for name in ("sse", "request", "text_request", "provider_messages", "provider_answers", "openai_objects")
     ),
     "chat/local_model.py",
     *("datasets/texts.py", "datasets/vectors/static_model.py", "datasets/conversion/__main__.py"),

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
-from django.db.models import Q
+from django.db.models import Q, QuerySet
 from django.db.models.functions import Now
 from django.utils import timezone
 from django.utils.translation import gettext
@@ -123,6 +123,11 @@ class Limit(models.Model):
             return LimitUsage(0, 0, begun)
         return LimitUsage(counter.used, counter.reserved, counter.period_start)
 
+    @property
+    def left(self) -> int:
+        usage = self.current_usage()
+        return max(0, self.amount - usage.used - usage.reserved)
+
     def state(self) -> dict[str, Any]:
         """Return what it allows and what is left, for its holder and operators. Points are in millionths."""
         used, reserved, since = self.current_usage()
@@ -134,9 +139,15 @@ class Limit(models.Model):
             "softAmount": self.soft_amount,
             "used": used,
             "reserved": reserved,
-            "left": max(0, self.amount - used - reserved),
+            "left": self.left,
             "since": None if since is None else since.isoformat(),
         }
+
+
+def limits_of(team_id: str, key_id: str) -> QuerySet[Limit]:
+    """Return the limits that apply to a key, with their counters: its own, and those of its team."""
+    of_team: QuerySet[Limit] = Limit.objects.for_team(team_id)
+    return of_team.filter(Q(key=None) | Q(key=key_id)).select_related("counter")
 
 
 class Counter(models.Model):

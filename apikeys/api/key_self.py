@@ -4,14 +4,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Q
 from rest_framework.request import Request
 from rest_framework.response import Response
 
 from apikeys.access.declarations import APP, GLOBAL, ApiCredential
 from apikeys.access.endpoints import routes
 from apikeys.access.policy import KeyPolicy, may_call
-from apikeys.accounting.limits import Limit
+from apikeys.accounting.limits import Limit, limits_of
 from apikeys.accounting.periods import Measure, Period
 from apikeys.accounting.units import points
 from apikeys.api.views import ApiView, success
@@ -24,13 +23,13 @@ class KeySelfView(ApiView):
     endpoint = "key.self"
     api_key_access = frozenset({APP, GLOBAL})
     staff_permission = None
+    is_metered = False
 
     def get(self, request: Request) -> Response:
         credential: ApiCredential = request.auth  # type: ignore[assignment]
         policy = credential.policy
         api_key = ApiKey.objects.for_team(policy.team_id).select_related("team").get(pk=policy.key_id)
-        of_team = Limit.objects.for_team(policy.team_id)
-        limits = of_team.filter(Q(key=None) | Q(key=policy.key_id)).select_related("counter")
+        limits = limits_of(policy.team_id, policy.key_id)
         callable_endpoints = {
             route.view.endpoint for route in routes() if may_call(policy, route.view, credential.rules.denied_kinds)
         }

@@ -52,6 +52,9 @@ class ApiView(APIView):
     staff_permission: ClassVar[str | Public | None]
 
     content_negotiation_class = AlwaysJson
+    # It is false where a key asks about itself: such a call is never refused for limits, counts nowhere and leaves no
+    # record. It must be cheap.
+    is_metered: ClassVar[bool] = True
     # It is false where only its body says what a request asks for.
     asks_limits_first: ClassVar[bool] = True
     # It is true where a body is a form with a file: its bounds are those of files.
@@ -94,7 +97,7 @@ class ApiView(APIView):
         if not isinstance(auth, ApiCredential) and request.user.is_authenticated:
             trace.user_id = request.user.pk
         super().initial(request, *args, **kwargs)
-        if isinstance(auth, ApiCredential) and auth.policy.has_limits and self.asks_limits_first:
+        if isinstance(auth, ApiCredential) and auth.policy.has_limits and self.is_metered and self.asks_limits_first:
             self._reserve(request._request, auth.policy)
 
     def http_method_not_allowed(self, request: Any, *args: Any, **kwargs: Any) -> NoReturn:
@@ -108,7 +111,7 @@ class ApiView(APIView):
         final = super().finalize_response(request, response, *args, **kwargs)
         call = self.call
         auth = getattr(request, "auth", None) if response.status_code < 400 else None
-        if call is None and isinstance(auth, ApiCredential):
+        if call is None and self.is_metered and isinstance(auth, ApiCredential):
             call = self._metered_call(request._request, auth.policy)
         if call is not None:
             try:

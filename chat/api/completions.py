@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -33,17 +33,35 @@ logger = logging.getLogger(__name__)
 HEADER_PATIENCE_SECONDS = 10.0
 
 
+class StreamForm(Protocol):
+    """A streamed completion as bytes. `pieces` is never empty: what it leaves out, a comment stands for."""
+
+    def opening(self) -> bytes: ...
+    def steps(self) -> bytes: ...
+    def pieces(self, pieces: list[Piece]) -> bytes: ...
+    def end(self) -> bytes: ...
+    def error(self, error: ApiError) -> bytes: ...
+
+
 class CompletionsView(AsyncApiView):
     endpoint = "chat.completions"
     api_key_access = frozenset({APP, GLOBAL_NAMING_APP})
     staff_permission = None
+
+    # An endpoint whose completions have another form says so in these three.
+    parse_request: Callable[[bytes], CompletionRequest] = staticmethod(payloads.parse_request)
+    stream_form: Callable[[Completion], StreamForm] = StreamFormat
+
+    @staticmethod
+    def build_body(completion: Completion) -> dict[str, Any]:
+        return build_body(completion)
 
     async def post(self, request: AsyncRequest) -> Answer | EventStream:
         credential: ApiCredential = request.auth  # type: ignore[assignment]
         trace = request.trace
         caller = Caller(trace, credential.policy, self.endpoint)
         try:
-            body = payloads.parse_request(request.body)
+            body = self.parse_request(request.body)
         except InvalidParameter:
             await count_refused(caller, len(request.body))
             raise
@@ -71,16 +89,15 @@ class CompletionsView(AsyncApiView):
             if generation == listener.generation:
                 return app
 
-    @staticmethod
-    async def respond(completion: Completion, trace: Trace) -> Answer | EventStream:
+    async def respond(self, completion: Completion, trace: Trace) -> Answer | EventStream:
         try:
             if completion.request.stream:
-                return await start_stream(completion, trace)
+                return await start_stream(completion, trace, self.stream_form)
             await completion.answer()
         finally:
             if trace.decision is not None:
                 trace.headers += limit_headers(trace.decision)
-        return Answer(msgspec.json.encode(build_body(completion)))
+        return Answer(msgspec.json.encode(self.build_body(completion)))
 
 
 def build_body(completion: Completion) -> dict[str, Any]:
@@ -97,7 +114,9 @@ def build_body(completion: Completion) -> dict[str, Any]:
     return body
 
 
-async def start_stream(completion: Completion, trace: Trace) -> EventStream:
+async def start_stream(
+    completion: Completion, trace: Trace, stream_form: Callable[[Completion], StreamForm] = StreamFormat
+) -> EventStream:
     """Return the stream with its first piece, or with a comment when that is long in coming. Raise ApiError before."""
     pieces = completion.stream()
     first = asyncio.ensure_future(anext(pieces, None))
@@ -105,7 +124,7 @@ async def start_stream(completion: Completion, trace: Trace) -> EventStream:
         await asyncio.wait({first}, timeout=HEADER_PATIENCE_SECONDS)
         if first.done() and first.exception() is not None:
             await first
-        source = stream_events(completion, trace, first, pieces)
+        source = stream_events(completion, trace, stream_form(completion), first, pieces)
         return EventStream(await anext(source), source)
     except asyncio.CancelledError:
         await cancel_and_wait(first)
@@ -123,11 +142,11 @@ async def cancel_and_wait(future: asyncio.Future[Any]) -> None:
 async def stream_events(
     completion: Completion,
     trace: Trace,
+    form: StreamForm,
     first: asyncio.Future[list[Piece] | None],
     pieces: AsyncGenerator[list[Piece], None],
 ) -> AsyncGenerator[bytes, None]:
     # An error from here on is an event too, the last one.
-    form = StreamFormat(completion)
     async with aclosing(pieces):
         try:
             if not first.done():

@@ -42,6 +42,7 @@ class ModelListView(ApiView):
     endpoint = "models.list"
     api_key_access = frozenset({GLOBAL})
     staff_permission = None
+    is_metered = False
 
     def get(self, request: Request) -> Response:
         policy = request.auth.policy  # type: ignore[union-attr]

@@ -5,9 +5,11 @@ from django.urls import URLPattern, URLResolver, re_path
 from chat.api.completions import CompletionsView
 from chat.api.embeddings import EmbeddingsView
 from chat.api.listings import AppListView, ModelListView
+from chat.api.text_completions import TextCompletionsView
 
 v1: list[URLPattern | URLResolver] = [
     re_path(r"^chat/completions/?$", CompletionsView.as_view()),
+    re_path(r"^completions/?$", TextCompletionsView.as_view()),
     re_path(r"^embeddings/?$", EmbeddingsView.as_view()),
     re_path(r"^models/?$", ModelListView.as_view()),
 ]

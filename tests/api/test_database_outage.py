@@ -148,7 +148,7 @@ def test_five_seconds_without_it_while_reserving(
     down = time.monotonic()
     while time.monotonic() - down < 5:
         check_refusal(far_server.ask(key, "refused"), "service_unavailable")
-        check_refusal(far_server.get("/api/v1/key", key), "service_unavailable")
+        check_refusal(far_server.get("/api/core/app/list", key), "service_unavailable")
     assert not provider.calls_about("refused")
     proxy.mend()
     wait_for(lambda: far_server.ask(key).status_code == 200, "it recovers by itself", seconds=5)

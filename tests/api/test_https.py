@@ -73,7 +73,7 @@ def test_what_is_not_recorded_is_not_answered(database: None, tmp_path_factory: 
     _, key = factories.make_key()
     changes = {"RECORDER_QUEUE_SIZE": "0"}
     with running_server(tmp_path_factory.mktemp("full") / "log", changes) as server:
-        check_refusal(server.get("/api/v1/key", key), "service_unavailable")
+        check_refusal(server.get("/api/core/app/list", key), "service_unavailable")
 
 
 def test_an_unknown_host(server: Server) -> None:

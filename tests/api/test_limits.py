@@ -19,7 +19,7 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from apikeys.accounting.ledger import Outcome, UsageRecord
+from apikeys.accounting.ledger import KeyActivity, Outcome, UsageRecord
 from apikeys.accounting.limits import Counter, Limit
 from apikeys.accounting.reservations import Reservation
 from apikeys.hot_path.servers import ServerProcess
@@ -32,6 +32,10 @@ from tests.support.drift import drifted_since, newest_limit
 from tests.support.fake_provider import FakeProvider
 from tests.support.processes import wait_for
 from tests.support.refusals import check_refusal
+
+UNMETERED = [
+    f"/api/v1/{name}" for name in ("key", "models", "dashboard/billing/subscription", "dashboard/billing/usage")
+]
 
 
 def limit(api_key: ApiKey, measure: str, period: str, amount: int, *, of_team: bool = False) -> Limit:
@@ -104,8 +108,24 @@ def test_endpoints_without_a_model_count_too(server: Server) -> None:
     early_in_a_minute()
     api_key, key = factories.make_key()
     made = limit(api_key, "requests", "minute", 2)
-    assert [server.get("/api/v1/key", key).status_code for _ in range(3)] == [200, 200, 429]
+    assert [server.get("/api/core/app/list", key).status_code for _ in range(3)] == [200, 200, 429]
     assert counts(made) == (2, 0)
+
+
+@pytest.mark.parametrize("path", UNMETERED)
+def test_what_a_key_asks_about_itself_is_not_counted(server: Server, path: str) -> None:
+    api_key, key = factories.make_key()
+    made = [limit(api_key, measure, period, 0) for measure, period in (("requests", "minute"), ("open", "now"))]
+    made.append(limit(api_key, "requests", "total", 0, of_team=True))
+    check_refusal(server.get("/api/core/app/list", key), "insufficient_quota")
+    for _ in range(3):
+        response = server.get(path, key)
+        assert response.status_code == 200
+        assert "ratelimit" not in response.headers
+    assert {counts(limit) for limit in made} == {(0, 0)}
+    # It leaves no record, and is no use of the key.
+    assert not UsageRecord.objects.filter(key=api_key).exists()
+    assert not KeyActivity.objects.filter(key=api_key).exists()
 
 
 def test_a_budget(server: Server, keyed: tuple[ApiKey, str]) -> None:
@@ -220,7 +240,6 @@ def test_the_key_tells_what_is_left(server: Server, keyed: tuple[ApiKey, str]) -
     server.ask(key)
     (told,) = server.get("/api/v1/key", key).json()["data"]["limits"]
     assert told.pop("since")
-    # Its own request is open while it answers.
     assert told == {
         "id": made.pk,
         "scope": "key",
@@ -230,8 +249,8 @@ def test_the_key_tells_what_is_left(server: Server, keyed: tuple[ApiKey, str]) -
         "amount": 10,
         "softAmount": None,
         "used": 1,
-        "reserved": 1,
-        "left": 8,
+        "reserved": 0,
+        "left": 9,
     }
 
 

@@ -87,9 +87,10 @@ def test_what_kinds_may_call():
         _, policy = make_key(kind, [])
         return {name for name, view in VIEWS.items() if may_call(policy, view, {})}
 
-    assert names(AccessKind.APP) == {"chat.completions", "key.self"}
-    assert "chat.completions" not in names(AccessKind.GLOBAL)
-    assert names(AccessKind.GLOBAL_NAMING_APP) == names(AccessKind.GLOBAL) | {"chat.completions"}
+    conversing = {"chat.completions", "completions.create"}
+    assert names(AccessKind.APP) == conversing | {"key.self", "billing.subscription", "billing.usage"}
+    assert not conversing & names(AccessKind.GLOBAL)
+    assert names(AccessKind.GLOBAL_NAMING_APP) == names(AccessKind.GLOBAL) | conversing
 
 
 def test_a_rule_lowers_and_never_opens():
