@@ -1,15 +1,14 @@
 """JSON bodies and queries, decoded into typed structs. An error names the field that is wrong."""
 
-import re
 from collections.abc import Mapping
 from typing import TypeVar
 
 import msgspec
 
+from apikeys.api.validation_errors import explain, explain_malformed
 from apikeys.errors import InvalidParameter
 
 Body = TypeVar("Body", bound=msgspec.Struct)
-_MISSING = re.compile(r"missing required field `(\w+)`")
 
 
 def decode(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
@@ -23,7 +22,7 @@ def decode(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
     except msgspec.ValidationError as error:
         raise _refusal(error, "The body") from None
     except msgspec.DecodeError as error:
-        raise InvalidParameter(f"The body is not valid JSON: {error}.") from None
+        raise InvalidParameter(f"The body is not valid JSON: {explain_malformed(str(error))}.") from None
 
 
 def decode_query(query: Mapping[str, str], kind: type[Body]) -> Body:
@@ -35,7 +34,5 @@ def decode_query(query: Mapping[str, str], kind: type[Body]) -> Body:
 
 
 def _refusal(error: msgspec.ValidationError, whole: str) -> InvalidParameter:
-    text, _, path = str(error).partition(" - at `$")
-    missing = _MISSING.search(text)
-    param = ".".join(filter(None, [path.rstrip("`").lstrip("."), missing and missing[1]]))
-    return InvalidParameter(f"{param or whole}: {text}.", param=param or None)
+    sentence, param = explain(str(error))
+    return InvalidParameter(f"{param}: {sentence}" if param else sentence.replace("It", whole, 1), param=param)
