@@ -209,6 +209,11 @@ class AppNotFound(NotFound):
     explanation = _("The team has no such app, or it is archived.")
 
 
+class ModelNotFound(NotFound):
+    code, status_text, error_code, message = 404, "modelNotFound", "model_not_found", "There is no such model."
+    explanation = _("The key may name no model of this name. GET v1/models lists those that it may.")
+
+
 class DatasetNotFound(NotFound):
     code, status_text, error_code = 501000, "unAuthDataset", "unAuthDataset"
     message = "There is no such dataset."

@@ -1,5 +1,6 @@
 """The inventory of API routes, read from the URLconf itself, so that nothing routed can be missing from it."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,8 @@ class Route:
     @property
     def path(self) -> str:
         """Return the path as people write it: with its root, without what a pattern needs."""
-        return "/" + self.pattern.replace("^", "").removesuffix("$").removesuffix("/?")
+        path = self.pattern.replace("^", "").removesuffix("$").removesuffix("/?")
+        return "/" + re.sub(r"\(\?P<(\w+)>[^)]*\)", r"{\1}", path)
 
     @property
     def complaint(self) -> str | None:

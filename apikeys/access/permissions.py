@@ -23,7 +23,11 @@ from apikeys.hot_path.request import AsyncRequest
 from apikeys.keys.kinds import AccessKind
 
 # FastGPT's own sentence, which its users search for.
-APP_KEY_NEEDED = "Key is error. You need to use the app key rather than the account key."
+# The first two sentences are FastGPT's.
+APP_KEY_NEEDED = (
+    "Key is error. You need to use the app key rather than the account key. "
+    "An administrator can also let this key name the app that it talks to."
+)
 GLOBAL_KEY_NEEDED = "An app key can only talk to its own app. This endpoint needs a global key."
 
 

@@ -28,7 +28,7 @@ class KeySelfView(ApiView):
     def get(self, request: Request) -> Response:
         credential: ApiCredential = request.auth  # type: ignore[assignment]
         policy = credential.policy
-        api_key = ApiKey.objects.for_team(policy.team_id).select_related("team").get(pk=policy.key_id)
+        api_key = ApiKey.objects.for_team(policy.team_id).select_related("team", "app__model").get(pk=policy.key_id)
         limits = limits_of(policy.team_id, policy.key_id)
         callable_endpoints = {
             route.view.endpoint for route in routes() if may_call(policy, route.view, credential.rules.denied_kinds)
@@ -49,6 +49,7 @@ class KeySelfView(ApiView):
                 "secretExpiresAt": policy.secret_expires_at,
                 "allowedNetworks": [str(network) for network in policy.allowed_networks],
                 "allowedModels": sorted(policy.allowed_models),
+                "models": api_key.model_names(),
                 "allowedEndpoints": sorted(policy.allowed_endpoints),
                 "endpoints": sorted(callable_endpoints),
                 # In each server process, beside any limits.

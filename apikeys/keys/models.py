@@ -30,6 +30,7 @@ MAXIMUM_OVERLAP = timedelta(days=30)
 # Python's calendar ends with the year 9999: a year before, every time zone can still show the end of a key.
 EARLIEST_END, END_BEFORE = datetime(2000, 1, 1, tzinfo=UTC), datetime(9999, 1, 1, tzinfo=UTC)
 
+MAXIMUM_MODELS = 1_000
 LISTS = ("allowed_networks", "allowed_endpoints", "allowed_models")
 RIGHTS = ("can_name_app", *LISTS)
 # The columns of a key that may change and that the hot path reads. A trigger tells every server process when one does.
@@ -294,6 +295,17 @@ class ApiKey(models.Model):
     def newest_secret_id(self) -> int:
         # It is 0 when the key never had one.
         return self.secrets.order_by("-pk").values_list("pk", flat=True).first() or 0
+
+    def model_names(self) -> list[str]:
+        """Return the names of the catalog's models that the key can use, at most MAXIMUM_MODELS."""
+        if self.app is not None:
+            names = [self.app.model.name]
+        else:
+            models = self.team.models.filter(archived_at=None)
+            # Chat is by apps alone.
+            models = models if self.can_name_app else models.exclude(kind="chat")
+            names = list(models.values_list("name", flat=True)[:MAXIMUM_MODELS])
+        return [name for name in names if not self.allowed_models or name in self.allowed_models]
 
     def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
         self._forget_annotations()

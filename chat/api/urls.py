@@ -12,6 +12,7 @@ v1: list[URLPattern | URLResolver] = [
     re_path(r"^completions/?$", TextCompletionsView.as_view()),
     re_path(r"^embeddings/?$", EmbeddingsView.as_view()),
     re_path(r"^models/?$", ModelListView.as_view()),
+    re_path(r"^models/(?P<model_id>[^/].*?)/?$", ModelListView.as_view()),
 ]
 fastgpt: list[URLPattern | URLResolver] = [
     re_path(r"^core/app/list/?$", AppListView.as_view()),

@@ -5,6 +5,11 @@ from apikeys.errors import AppNotFound, InvalidParameter, ModelNotAllowed, Wrong
 from apikeys.object_ids import is_object_id
 from chat.completions.app_snapshots import AppSnapshot, find_app
 
+NAME_AN_APP = (
+    "Name the app to talk to: its id as appId, as model, or behind the key. "
+    "GET v1/models lists the apps that this key may name."
+)
+
 
 async def select_app(credential: ApiCredential, *, app_id: str | None, model: str | None) -> AppSnapshot:
     """Return the app of an app key, or the one that a global key names: `appId`, else the suffix, else `model`.
@@ -22,7 +27,7 @@ async def select_app(credential: ApiCredential, *, app_id: str | None, model: st
         by_model = model if model and is_object_id(model) else None
         selected = app_id or credential.named_app_id or by_model
         if selected is None:
-            raise InvalidParameter("appId: Name the app to talk to.", param="appId")
+            raise InvalidParameter(NAME_AN_APP, param="model" if model else "appId")
     app = await find_app(selected, policy.team_id)
     if app is None:
         raise AppNotFound

@@ -107,4 +107,5 @@ def test_global_key_on_completions(server: Server, kind: str) -> None:
     _, key = factories.make_key(app.team)
     credential = f"{key}-{app.pk}" if kind == "app" else key
     message = check_refusal(server.ask(credential, appId=app.pk), "wrong_key_kind")
-    assert message == "Key is error. You need to use the app key rather than the account key."
+    assert message.startswith("Key is error. You need to use the app key rather than the account key.")
+    assert "let this key name the app" in message

@@ -31,7 +31,7 @@ CALLERS = [
 
 def path_of(pattern: str) -> str:
     """A path that the pattern matches."""
-    path = re.sub(r"(/\?)?\$$", "", pattern.replace("^", ""))
+    path = re.sub(r"(/\?)?\$$", "", pattern.replace("^", "").replace("(?P<model_id>[^/].*?)", "no-such-model"))
     return "/" + (path + "no/such/path" if path.endswith("/") else path)
 
 
@@ -120,6 +120,8 @@ def test_every_endpoint_with_every_caller(server: Server, world: World, pattern:
             check_refusal(response, wanted)
         elif view.staff_permission is PUBLIC:
             check_refusal(response, "not_found")
+        elif "model_id" in pattern:
+            check_refusal(response, "model_not_found")
         elif view.endpoint == "embeddings.create":
             check_refusal(response, "invalid_parameter", param="model")
         elif view.endpoint.startswith(("openapi.", "dataset.")) and view.endpoint not in (

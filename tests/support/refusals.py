@@ -28,6 +28,7 @@ TABLE = {
     "body_too_large": (413, 413, "invalidParams", "invalid_request_error"),
     "head_too_large": (431, 431, "invalidParams", "invalid_request_error"),
     "request_timeout": (408, 408, "invalidParams", "invalid_request_error"),
+    "model_not_found": (404, 404, "modelNotFound", "not_found_error"),
     "not_found": (404, 404, "notFound", "invalid_request_error"),
     "rate_limit_exceeded": (429, 429, "rateLimited", "rate_limit_error"),
     "too_many_open_requests": (429, 429, "rateLimited", "rate_limit_error"),

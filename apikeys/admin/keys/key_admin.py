@@ -48,6 +48,8 @@ PLOT_OPTIONS = json.dumps(
 )
 # With this parameter, the page of a new key copies another one.
 COPY_PARAMETER = "copy"
+# A key's page names so many of the models that it can use.
+MODELS_SHOWN = 20
 
 
 @admin.register(ApiKey)
@@ -126,7 +128,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         # A user who may only view the key has no use for this hidden field.
         etag = ("etag",) if self.has_change_permission(request, obj) else ()
         limits = ("expires_at", *(name for name in RIGHTS if not (name == "can_name_app" and obj.app_id)))
-        life: tuple[str, ...] = ("id", "team", "app", "created_at", "last_used_from")
+        life: tuple[str, ...] = ("id", "team", "app", "models", "created_at", "last_used_from")
         life += ("disabled_at",) if obj.disabled_at else ()
         life += ("revoked_at", "revoked_by", "revoked_reason", "acknowledged") if obj.revoked_at else ()
         return [
@@ -137,8 +139,13 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: ApiKey | None = None) -> tuple[str, ...]:
         if obj is None:
             return ()
-        facts = ("id", "team", "app", "created_at", "last_used_from")
+        facts = ("id", "team", "app", "models", "created_at", "last_used_from")
         return (*facts, "disabled_at", "revoked_at", "revoked_by", "revoked_reason", "acknowledged")
+
+    @admin.display(description=_("models"))
+    def models(self, api_key: ApiKey) -> str:
+        names = api_key.model_names()
+        return ", ".join(names[:MODELS_SHOWN]) + (" \u2026" if len(names) > MODELS_SHOWN else "") if names else "-"
 
     def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
         user: Any = request.user
