@@ -28,13 +28,13 @@ TOP = {"apps", "models", "checks", "jobs", "worker", "audit_registry"}
 # The other apps may import these of `apikeys`. A new line here is a decision.
 OPEN_TO: dict[str, dict[str, str]] = {
     "datasets": {
-        "root": "encryption errors object_ids storable_text teams worker",
+        "root": "errors object_ids storable_text teams worker",
         "access": "declarations",
         "admin": "filters long_lists scope",
         "api": "bodies views",
         "audit": "recording",
         "hot_path": "connections readers",
-        "outbound": "addresses client error_answers failures json_bodies sites targets",
+        "outbound": "addresses client error_answers failures json_bodies service sites targets",
     },
     "chat": {
         "root": "encryption errors object_ids storable_text teams",
@@ -45,7 +45,7 @@ OPEN_TO: dict[str, dict[str, str]] = {
         "audit": "history_messages recording",
         "hot_path": "broadcasts group_commit in_flight listener request snapshots statements trace",
         "keys": "kinds models",
-        "outbound": "client connections error_answers json_bodies",
+        "outbound": "client connections error_answers json_bodies service",
     },
     "fastgpt_site": {
         "root": "client_address errors teams worker",
@@ -71,13 +71,13 @@ HOT_PATH = [
     *(f"apikeys/{name}.py" for name in ("errors", "object_ids", "storable_text", "client_address", "encryption")),
     "apikeys/keys/crypto.py",
     *(f"apikeys/outbound/{name}.py" for name in ("addresses", "client", "codings", "connections", "outbox", "targets")),
-    *(f"apikeys/outbound/{name}.py" for name in ("error_answers", "json_bodies")),
+    *(f"apikeys/outbound/{name}.py" for name in ("error_answers", "json_bodies", "service")),
     *(f"apikeys/hot_path/{name}.py" for name in ("connections", "group_commit", "home_loop", "in_flight")),
     *(f"apikeys/hot_path/{name}.py" for name in ("listener", "request", "snapshots", "statements", "trace")),
     *(f"apikeys/access/{name}.py" for name in ("authentication", "declarations", "lookup", "permissions", "policy")),
     *(f"apikeys/accounting/{name}.py" for name in ("admission", "metered", "recording", "refusals", "units")),
     *(f"apikeys/api/{name}.py" for name in ("answers", "bodies", "limit_headers", "views")),
-    *("chat/api/completions.py", "chat/completions/*.py"),
+    *("chat/api/completions.py", "chat/completions/*.py", "chat/routing/*.py"),
 ]
 # They would bring the ORM's connections and Django's threads onto the path.
 NOT_ON_HOT_PATH = ["django.db.models", "asgiref.sync"]

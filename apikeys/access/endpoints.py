@@ -60,5 +60,10 @@ def endpoint_names() -> list[str]:
     return sorted({route.view.endpoint for route in routes() if route.view and route.view.api_key_access})
 
 
+def unrecorded_endpoints() -> set[str]:
+    """Return the endpoints whose calls leave no record, so that nobody can tell who uses them."""
+    return {route.view.endpoint for route in routes() if route.view and not getattr(route.view, "is_metered", True)}
+
+
 def is_api_path(path: str) -> bool:
     return f"{path}/".startswith(ROOTS)

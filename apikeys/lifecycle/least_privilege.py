@@ -10,6 +10,7 @@ from typing import Any
 
 from django.utils import timezone
 
+from apikeys.access.endpoints import unrecorded_endpoints
 from apikeys.accounting.ledger import DailyUsage, UsageRecord
 from apikeys.keys.models import ApiKey
 
@@ -37,6 +38,8 @@ def propose(api_key: ApiKey) -> Proposal:
     used = set(records.values_list("endpoint", flat=True).distinct())
     used |= set(daily.values_list("endpoint", flat=True).distinct())
     addresses = records.exclude(client_address=None).values_list("client_address", flat=True).distinct()
+    # Whether the key uses these is not known.
+    used |= unrecorded_endpoints()
     own = set(api_key.allowed_endpoints)
     networks = networks_of(address for address in addresses if address)
     if api_key.allowed_networks and not all(lies_in(network, api_key.allowed_networks) for network in networks):

@@ -8,7 +8,7 @@ import msgspec
 
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.statements import StatementConnection, format_array
-from apikeys.outbound.services import Service, service_sql
+from apikeys.outbound.service import Service, service_sql
 from apikeys.storable_text import storable
 from datasets.texts import STATIC_DIMENSION, STATIC_MODEL
 from datasets.vectors.provider_models import ProviderModel

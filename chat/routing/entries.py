@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from apikeys.outbound.services import Service, service_sql
+from apikeys.outbound.service import Service, service_sql
 from chat.routing import circuits
 from chat.routing.habits import USUAL, Habits
 

@@ -17,7 +17,7 @@ from apikeys.errors import DatasetNotFound, ServiceUnavailable, UpstreamError
 from apikeys.hot_path.connections import Connection
 from apikeys.hot_path.readers import Readers
 from apikeys.object_ids import is_object_id
-from apikeys.outbound.services import Service, service_sql
+from apikeys.outbound.service import Service, service_sql
 from apikeys.storable_text import storable
 from datasets.search import full_text, nearest
 from datasets.search.nearest import Near

@@ -11,7 +11,7 @@ from apikeys.errors import UpstreamError, UpstreamTimeout
 from apikeys.outbound import client
 from apikeys.outbound.error_answers import BUSY, Failure, error_of, failure_of, read_refusal
 from apikeys.outbound.json_bodies import is_json, load
-from apikeys.outbound.services import Service
+from apikeys.outbound.service import Service
 from datasets import texts
 
 logger = logging.getLogger(__name__)

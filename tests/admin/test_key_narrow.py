@@ -12,20 +12,21 @@ from tests.support.pages import KEY_RIGHTS, page_of, staff, text
 def test_it_works():
     api_key, _ = factories.make_key()
     for address in ("192.0.2.6", "192.0.2.7", "2001:db8::1"):
-        make_record(api_key, endpoint="key.self", client_address=address)
+        make_record(api_key, endpoint="embeddings.create", client_address=address)
     _, client = staff(api_key.team)
     page = text(client.get(page_of(api_key, "narrow")))
     assert "192.0.2.6/31, 2001:db8::1/128" in page
     assert "app.list (not used)" in page
+    assert "key.self (its use is not recorded)" in page
     api_key.refresh_from_db()
     assert (api_key.allowed_endpoints, api_key.allowed_networks) == ([], [])
-    form = {"endpoints": ["key.self"], "networks": "192.0.2.6/31\r\n2001:db8::1/128"}
+    form = {"endpoints": ["embeddings.create", "key.self"], "networks": "192.0.2.6/31\r\n2001:db8::1/128"}
     assert client.post(page_of(api_key, "narrow"), form).status_code == 302
     api_key.refresh_from_db()
-    assert api_key.allowed_endpoints == ["key.self"]
+    assert api_key.allowed_endpoints == ["embeddings.create", "key.self"]
     assert api_key.allowed_networks == ["192.0.2.6/31", "2001:db8::1/128"]
     message = LogEntry.objects.get(object_id=api_key.pk).change_message
-    assert message == "Narrowed to key.self, from 192.0.2.6/31, 2001:db8::1/128."
+    assert message == "Narrowed to embeddings.create, key.self, from 192.0.2.6/31, 2001:db8::1/128."
 
 
 def test_many_addresses_become_networks_then_none():
@@ -34,7 +35,7 @@ def test_many_addresses_become_networks_then_none():
 
 
 def test_proposal_stays_within_what_is_allowed():
-    api_key, _ = factories.make_key(allowed_endpoints=["key.self"], allowed_networks=["192.0.2.0/25"])
+    api_key, _ = factories.make_key(allowed_endpoints=["embeddings.create"], allowed_networks=["192.0.2.0/25"])
     make_record(api_key, endpoint="app.list", client_address="198.51.100.1")
     assert (propose(api_key).endpoints, propose(api_key).networks) == ([], [])
 

@@ -265,16 +265,19 @@ def test_bulk_change_in_portions(page: Page, team, user):
 def test_narrowing_to_what_it_uses(server, page: Page, team, user):
     """The endpoints that its holder called still work; the others are refused within two seconds."""
     key = make_key(page, team, user, "shop")
-    assert status(server, key) == 200
+    assert server.get("/api/core/app/list", key).status_code == 200
     api_key = ApiKey.objects.get(team=team)
     wait_for(lambda: api_key.usage.exists(), "the record", seconds=10)
     page.goto(page_of(api_key))
     page.get_by_role("link", name="Narrow").click()
-    expect(page.get_by_label("key.self", exact=True)).to_be_checked()
-    expect(page.get_by_label("models.list (not used)")).not_to_be_checked()
+    expect(page.get_by_label("app.list", exact=True)).to_be_checked()
+    expect(page.get_by_label("key.self (its use is not recorded)")).to_be_checked()
+    expect(page.get_by_label("embeddings.create (not used)")).not_to_be_checked()
+    page.get_by_label("models.list (its use is not recorded)").uncheck()
     expect(page.get_by_label("Networks")).to_have_value("127.0.0.1/32")
     page.get_by_role("button", name="Narrow").click()
-    expect(page.get_by_text("Narrowed to key.self, from 127.0.0.1/32.").first).to_be_visible()
+    narrowed = "Narrowed to app.list, billing.subscription, billing.usage, key.self, from 127.0.0.1/32."
+    expect(page.get_by_text(narrowed).first).to_be_visible()
     wait_for(lambda: server.get("/api/v1/models", key).status_code == 403, "the refusal", seconds=2)
     assert status(server, key) == 200
     expect(page.get_by_label("Allowed networks")).to_have_value("127.0.0.1/32")

@@ -19,7 +19,7 @@ from unfold.widgets import (
     UnfoldBooleanWidget,
 )
 
-from apikeys.access.endpoints import endpoint_names
+from apikeys.access.endpoints import endpoint_names, unrecorded_endpoints
 from apikeys.keys.models import POLICY_COLUMNS, ApiKey, validate_network
 from apikeys.lifecycle.least_privilege import lies_in, propose, widens
 from apikeys.sign_in import reauthentication
@@ -229,10 +229,15 @@ class NarrowingForm(forms.Form):
         }
         super().__init__(data, initial=initial)
         names = api_key.allowed_endpoints or endpoint_names()
+        unrecorded = unrecorded_endpoints()
         self.fields["endpoints"].choices = [  # type: ignore[attr-defined]
-            (name, name if name in self.proposal.endpoints else format_lazy("{} ({})", name, _("not used")))
-            for name in names
+            (name, self._label(name, is_recorded=name not in unrecorded)) for name in names
         ]
+
+    def _label(self, name: str, *, is_recorded: bool) -> Any:
+        if not is_recorded:
+            return format_lazy("{} ({})", name, _("its use is not recorded"))
+        return name if name in self.proposal.endpoints else format_lazy("{} ({})", name, _("not used"))
 
     def clean_networks(self) -> list[str]:
         networks: list[str] = self.cleaned_data["networks"]

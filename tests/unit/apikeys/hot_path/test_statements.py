@@ -9,7 +9,7 @@ import pytest
 
 from apikeys.hot_path.connections import connect
 from apikeys.hot_path.statements import StatementConnection, format_array, format_bytes
-from apikeys.outbound.services import parse_bytes
+from apikeys.outbound.service import parse_bytes
 from tests.support.processes import wait_for
 
 PID = "SELECT pg_backend_pid()"

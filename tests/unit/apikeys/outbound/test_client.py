@@ -10,7 +10,7 @@ import pytest
 from apikeys.outbound import client
 from apikeys.outbound.connections import Response
 from apikeys.outbound.failures import BrokenOff, ConnectFailed, UnusableTarget
-from apikeys.outbound.services import Credentials
+from apikeys.outbound.service import Credentials
 from tests.support.raw_server import Peer, serving
 from tests.unit.apikeys.outbound.conftest import Run
 

@@ -15,7 +15,7 @@ from asgiref.sync import async_to_sync
 
 from apikeys.errors import ServiceUnavailable, UpstreamBusy, UpstreamError, UpstreamTimeout
 from apikeys.outbound import client
-from apikeys.outbound.services import Service
+from apikeys.outbound.service import Service
 from datasets import jobs
 from datasets.data import NewDatum, insert
 from datasets.models import Collection, PendingVector, Vector, VectorSet

@@ -6,7 +6,7 @@ import pytest
 
 from apikeys import encryption
 from apikeys.outbound.failures import UnusableTarget
-from apikeys.outbound.services import COLUMNS, Credentials, Service
+from apikeys.outbound.service import COLUMNS, Credentials, Service
 
 URL = "https://api.example/v1"
 ROW = {
