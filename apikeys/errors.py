@@ -302,9 +302,14 @@ class RateLimited(ApiError):
     type, error_code = "rate_limit_error", "rate_limit_exceeded"
     explanation = _("The limit was full at that moment. A later try fits: Retry-After said when.")
 
-    def __init__(self, message: str, retry_after: int) -> None:
+    def __init__(self, message: str, retry_after: int, *, is_hopeless: bool = False) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self._is_hopeless = is_hopeless
+
+    @property
+    def is_hopeless(self) -> bool:
+        return self._is_hopeless
 
 
 class TooManyOpenRequests(RateLimited):
@@ -317,7 +322,7 @@ class TooManyOpenRequests(RateLimited):
     )
 
     def __init__(self, most: int) -> None:
-        super().__init__(f"{most} requests of this API key are under way. Wait until some of them have ended.", 1)
+        super().__init__(f"{most} requests of this API key are under way. Wait until some of them have ended.", 5)
 
 
 class InsufficientQuota(ApiError):
@@ -329,8 +334,9 @@ class InsufficientQuota(ApiError):
         "Too little is left of the budget for this request. A higher budget helps, or the start of its next period."
     )
 
-    def __init__(self, last_four: str, retry_after: int | None) -> None:
-        super().__init__(f"Key ******{last_four} is over usage")
+    def __init__(self, last_four: str, shortage: str, retry_after: int | None) -> None:
+        # It begins with FastGPT's own sentence.
+        super().__init__(f"Key ******{last_four} is over usage. {shortage}")
         self.retry_after = retry_after
 
     @property

@@ -75,7 +75,10 @@ HOT_PATH = [
     *(f"apikeys/hot_path/{name}.py" for name in ("connections", "group_commit", "home_loop", "in_flight")),
     *(f"apikeys/hot_path/{name}.py" for name in ("listener", "request", "snapshots", "statements", "trace")),
     *(f"apikeys/access/{name}.py" for name in ("authentication", "declarations", "lookup", "permissions", "policy")),
-    *(f"apikeys/accounting/{name}.py" for name in ("admission", "metered", "recording", "refusals", "units")),
+    *(
+        f"apikeys/accounting/{name}.py"
+        for name in ("admission", "durations", "metered", "recording", "refusals", "units")
+    ),
     *(f"apikeys/api/{name}.py" for name in ("answers", "bodies", "limit_headers", "views")),
     *("chat/api/completions.py", "chat/completions/*.py", "chat/routing/*.py"),
 ]

@@ -9,13 +9,21 @@ from collections.abc import Sequence
 import msgspec
 
 from apikeys.access.policy import KeyPolicy
+from apikeys.accounting.durations import likely_seconds
+from apikeys.accounting.units import points_text
 from apikeys.errors import InsufficientQuota, RateLimited, ServiceUnavailable
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.servers import SERVER_ID
 from apikeys.hot_path.statements import StatementConnection, format_array
 
-# A request at the same time as others ends soon, but nobody knows when.
-OPEN_RETRY_SECONDS = 1
+# The words of refusals, which are English whatever the language of the site is: units, and what is done to them.
+UNITS = {
+    "requests": ("requests", "make"),
+    "tokens": ("tokens", "use"),
+    "micropoints": ("points", "use"),
+    "open": ("requests", "have"),
+}
+PERIODS = {"minute": "a minute", "day": "a day", "week": "a week", "month": "a month", "total": "in total"}
 # It is longer than the database lets such a statement run.
 DECIDED_SECONDS = 16.0
 
@@ -61,7 +69,30 @@ class LimitState(msgspec.Struct, frozen=True):
 
     @property
     def reset_seconds(self) -> int:
-        return OPEN_RETRY_SECONDS if self.resets_in is None else max(1, math.ceil(self.resets_in))
+        return 1 if self.resets_in is None else max(1, math.ceil(self.resets_in))
+
+    def describe_shortage(self, whose: str) -> str:
+        """Return what it allows, what is left of it and what the request needs, in a sentence."""
+        unit, verb = UNITS[self.measure]
+        amount = self._text(self.amount)
+        unit = unit.removesuffix("s") if amount == "1" else unit
+        if self.period == "now":
+            return f"{whose} may have {amount} {unit} open at the same time, and {self._count(self.reserved)} open."
+        parts = [f"{self._count(self.compute_left(is_admitted=False))} left"]
+        if self.reserved:
+            parts.append(f"{self._count(self.reserved)} reserved by open requests")
+        if self.measure != "requests":
+            parts.append(f"this request asks for up to {self._text(self.requested)}")
+        *others, last = parts
+        said = f"{', '.join(others)}, and {last}" if others else last
+        return f"{whose} may {verb} {amount} {unit} {PERIODS[self.period]}; {said}."
+
+    def _count(self, amount: int) -> str:
+        text = self._text(amount)
+        return "none are" if amount == 0 else f"{text} is" if text == "1" else f"{text} are"
+
+    def _text(self, amount: int) -> str:
+        return points_text(amount) if self.measure == "micropoints" else f"{amount:,}"
 
 
 class Decision(msgspec.Struct, frozen=True):
@@ -69,24 +100,18 @@ class Decision(msgspec.Struct, frozen=True):
     limits: list[LimitState]
 
     def check(self, policy: KeyPolicy) -> None:
+        """Raise RateLimited or InsufficientQuota for a request that was refused."""
         if self.refused_by is None:
             return
         limit = next(limit for limit in self.limits if limit.id == self.refused_by)
-        whose = "Your team" if limit.is_team else f"Key ******{policy.last_four}"
+        shortage = limit.describe_shortage("Your team" if limit.is_team else f"Key ******{policy.last_four}")
         is_budget = limit.period not in ("now", "minute")
         if is_budget and limit.used + limit.requested > limit.amount:
-            raise InsufficientQuota(policy.last_four, None if limit.resets_in is None else limit.reset_seconds)
-        if limit.period == "now":
-            raise RateLimited(f"{whose} may have {limit.amount} requests open at the same time.", OPEN_RETRY_SECONDS)
-        if is_budget:
-            raise RateLimited(f"{whose} has its last {limit.measure} reserved for open requests.", OPEN_RETRY_SECONDS)
-        if limit.requested > limit.amount:
-            raise RateLimited(
-                f"{whose} may use {limit.amount} {limit.measure} a minute, "
-                f"and this request asks for {limit.requested}.",
-                limit.reset_seconds,
-            )
-        raise RateLimited(f"{whose} may use {limit.amount} {limit.measure} a minute.", limit.reset_seconds)
+            retry_after = None if limit.resets_in is None else limit.reset_seconds
+            raise InsufficientQuota(policy.last_four, shortage, retry_after)
+        # Room that open requests hold is there again when they end.
+        retry_after = limit.reset_seconds if limit.period == "minute" else likely_seconds(limit.id)
+        raise RateLimited(shortage, retry_after, is_hopeless=limit.requested > limit.amount)
 
 
 RESERVE_SQL = "SELECT ordinal, refused_by, limits FROM apikeys_reserve($1::jsonb)"

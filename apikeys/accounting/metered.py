@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, ClassVar, NamedTuple
 
 from apikeys.access.policy import KeyPolicy
+from apikeys.accounting import durations
 from apikeys.accounting.admission import Decision, ReservationRequest, release_later, reserve_batcher
 from apikeys.accounting.ledger import Outcome, TokenSource
 from apikeys.accounting.recording import Usage, usage_batcher
@@ -239,6 +240,9 @@ class AsyncMeteredCall(MeteredCall):
         if not self.has_room:
             return None
         item = self._record_item(outcome, status)
+        decision = self.caller.trace.decision
+        if decision is not None:
+            durations.note((limit.id for limit in decision.limits), time.monotonic() - self.started)
         self.has_room = False
         return self.batcher.enqueue(item, reserved=True, holder=self._holder)
 

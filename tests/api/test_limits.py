@@ -98,7 +98,7 @@ def test_requests_per_minute(server: Server, keyed: tuple[ApiKey, str]) -> None:
     assert response.headers["ratelimit"].startswith(f'"key-requests-minute-{made.pk}";r=0;t=')
     refused = server.ask(key)
     message = check_refusal(refused, "rate_limit_exceeded")
-    assert message == f"Key ******{key[-4:]} may use 3 requests a minute."
+    assert message == f"Key ******{key[-4:]} may make 3 requests a minute; none are left."
     assert 1 <= int(refused.headers["retry-after"]) <= 60
     assert counts(made) == (3, 0)
     assert not UsageRecord.objects.filter(pk=refused.headers["x-request-id"]).exists()
@@ -133,7 +133,8 @@ def test_a_budget(server: Server, keyed: tuple[ApiKey, str]) -> None:
     made = limit(api_key, "requests", "total", 2)
     assert [server.ask(key).status_code for _ in range(2)] == [200, 200]
     message = check_refusal(server.ask(key), "insufficient_quota")
-    assert message == f"Key ******{key[-4:]} is over usage"
+    whose = f"Key ******{key[-4:]}"
+    assert message == f"{whose} is over usage. {whose} may make 2 requests in total; none are left."
     Limit.objects.filter(pk=made.pk).update(amount=3)
     assert server.ask(key).status_code == 200
     Limit.objects.filter(pk=made.pk).update(amount=1)
@@ -184,12 +185,41 @@ def test_requests_at_the_same_time(server: Server, provider: FakeProvider) -> No
     connection, _ = open_stream(server, key, factories.unique("open"))
     assert counts(made) == (0, 1)
     refused = server.ask(key, stream=True)
-    check_refusal(refused, "rate_limit_exceeded")
-    assert refused.headers["retry-after"] == "1"
+    message = check_refusal(refused, "rate_limit_exceeded")
+    assert message == f"Key ******{key[-4:]} may have 1 request open at the same time, and 1 is open."
+    # None of them has ended, so nobody knows how long they take.
+    assert refused.headers["retry-after"] == "5"
+    assert "x-should-retry" not in refused.headers
     connection.close()
     wait_for(lambda: counts(made) == (0, 0), "its place is given back")
     other, _ = open_stream(server, key, factories.unique("open"))
     other.close()
+
+
+def test_how_long_to_wait_for_those_under_way(server: Server, provider: FakeProvider) -> None:
+    """As long as the ones before have taken."""
+    app = make_app(provider, "slow")
+    api_key, key = factories.make_key(app=app)
+    made = limit(api_key, "open", "now", 1)
+    connection, _ = open_stream(server, key, factories.unique("brief"))
+    connection.close()
+    wait_for(lambda: counts(made) == (0, 0), "its place is given back")
+    connection, _ = open_stream(server, key, factories.unique("open"))
+    refused = server.ask(key)
+    check_refusal(refused, "rate_limit_exceeded")
+    assert int(refused.headers["retry-after"]) < 5
+    connection.close()
+
+
+def test_a_request_that_no_minute_has_room_for(server: Server, provider: FakeProvider) -> None:
+    api_key, key = factories.make_key(app=make_app(provider, max_tokens=100))
+    made = limit(api_key, "tokens", "minute", 60)
+    refused = server.ask(key, "hello")
+    message = check_refusal(refused, "rate_limit_exceeded")
+    assert message.endswith("may use 60 tokens a minute; 60 are left, and this request asks for up to 121.")
+    assert refused.headers["x-should-retry"] == "false"
+    assert server.ask(key, "hello", max_tokens=20).status_code == 200
+    assert counts(made) == (18, 0)
 
 
 def test_room_that_only_others_hold_is_waited_for(server: Server, provider: FakeProvider) -> None:
@@ -197,7 +227,8 @@ def test_room_that_only_others_hold_is_waited_for(server: Server, provider: Fake
     api_key, key = factories.make_key(app=make_app(provider, "slow"))
     limit(api_key, "requests", "day", 1)
     connection, _ = open_stream(server, key, factories.unique("holding"))
-    check_refusal(server.ask(key, stream=True), "rate_limit_exceeded")
+    message = check_refusal(server.ask(key, stream=True), "rate_limit_exceeded")
+    assert message.endswith("may make 1 request a day; none are left, and 1 is reserved by open requests.")
     connection.close()
     wait_for(lambda: not Reservation.objects.filter(key=api_key).exists(), "it is settled")
     check_refusal(server.ask(key, stream=True), "insufficient_quota")

@@ -88,7 +88,7 @@ def test_what_kinds_may_call():
         return {name for name, view in VIEWS.items() if may_call(policy, view, {})}
 
     conversing = {"chat.completions", "completions.create"}
-    assert names(AccessKind.APP) == conversing | {"key.self", "billing.subscription", "billing.usage"}
+    assert names(AccessKind.APP) == conversing | {"key.self", "models.list", "billing.subscription", "billing.usage"}
     assert not conversing & names(AccessKind.GLOBAL)
     assert names(AccessKind.GLOBAL_NAMING_APP) == names(AccessKind.GLOBAL) | conversing
 
