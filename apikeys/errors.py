@@ -291,8 +291,19 @@ class BodyTooLarge(ApiError):
     status, code, status_text = 413, 413, "invalidParams"
     type, error_code = "invalid_request_error", "body_too_large"
     explanation = _(
-        "The body was larger than API_MAX_BODY_BYTES, or the file larger than DATASET_MAX_FILE_BYTES: site settings."
+        "The body was larger than API_MAX_BODY_BYTES, that of a completion larger than COMPLETIONS_MAX_BODY_BYTES, or "
+        "the file larger than DATASET_MAX_FILE_BYTES: site settings."
     )
+
+
+class UnsupportedCoding(ApiError):
+    status, code, status_text = 415, 415, "invalidParams"
+    type, error_code = "invalid_request_error", "unsupported_content_encoding"
+    message = "The body's Content-Encoding is not supported. Send gzip, deflate, or none."
+    explanation = _("The body was compressed in a way that is not read here. The client should use gzip, or nothing.")
+
+    def headers(self) -> dict[str, str]:
+        return {"Accept-Encoding": "gzip, deflate"}
 
 
 class RateLimited(ApiError):
@@ -354,6 +365,10 @@ class ServiceUnavailable(ApiError):
 
 class TooManyConnections(ServiceUnavailable):
     message, retry_after = "Too many connections are open at the moment. Try again shortly.", 5
+
+
+class TooManyBodies(ServiceUnavailable):
+    message, retry_after = "Too many large requests are being answered at the moment. Try again shortly.", 5
 
 
 class TooManyUploads(ServiceUnavailable):

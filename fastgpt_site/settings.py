@@ -49,6 +49,10 @@ API_ROOTS = ("api/", "v1/")
 # Limits of one API request. Seconds and bytes.
 API_MAX_BODY_BYTES = env.int("API_MAX_BODY_BYTES", default=2 * 1024 * 1024)
 DATA_UPLOAD_MAX_MEMORY_SIZE = API_MAX_BODY_BYTES
+# A completion's body may hold images and files besides.
+COMPLETIONS_MAX_BODY_BYTES = env.int("COMPLETIONS_MAX_BODY_BYTES", default=20 * 1024 * 1024)
+# So much of large bodies one process takes at a time.
+MAX_OPEN_BODY_BYTES = env.int("MAX_OPEN_BODY_BYTES", default=512 * 1024 * 1024)
 API_BODY_SECONDS = env.int("API_BODY_SECONDS", default=30)
 # Limits of connections: seconds for a request's head, seconds of silence between requests, and their number.
 HEAD_SECONDS = env.int("HEAD_SECONDS", default=10)

@@ -56,7 +56,7 @@ OPEN_TO: dict[str, dict[str, str]] = {
         "api": "answers unknown_paths urls views",
         "hot_path": "broadcasts connections group_commit home_loop listener request servers trace",
         "keys": "crypto models",
-        "outbound": "client outbox sites",
+        "outbound": "client codings failures outbox sites",
         "sign_in": "reauthentication",
         "statistics": "leaders rollup sums",
     },
@@ -88,9 +88,17 @@ PURE = [
     *("apikeys/keys/crypto.py", "apikeys/object_ids.py", "apikeys/storable_text.py", "apikeys/terminal_text.py"),
     *(
         f"chat/completions/{name}.py"
-        for name in ("sse", "request", "text_request", "provider_messages", "provider_answers", "openai_objects")
+        for name in (
+            "sse",
+            "request",
+            "text_request",
+            "provider_messages",
+            "provider_answers",
+            "openai_objects",
+            "body_text",
+        )
     ),
-    "chat/local_model.py",
+    *("chat/completions/openai_objects.py", "chat/completions/attachments.py", "chat/local_model.py"),
     *("datasets/texts.py", "datasets/vectors/static_model.py", "datasets/conversion/__main__.py"),
     *(f"datasets/conversion/{name}.py" for name in ("items", "documents", "tables", "chunks", "formats")),
 ]

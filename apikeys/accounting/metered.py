@@ -311,7 +311,7 @@ class AsyncMeteredCall(MeteredCall):
         self._take_decision(request, future)
 
 
-async def count_refused(caller: Caller, size: int) -> None:
+async def count_refused(caller: Caller, size: int, error: ApiError | None = None) -> None:
     """Count a request whose body is wrong, if to find that out was work: decoding a large one is not free.
 
     Raise RateLimited or InsufficientQuota where the key's limits have no room for it.
@@ -320,9 +320,10 @@ async def count_refused(caller: Caller, size: int) -> None:
     if size <= FREE_BODY_BYTES or policy is None or not policy.has_limits:
         return
     flight = InFlight(policy.key_id, caller.trace.reader)
+    refusal = error or InvalidParameter()
     try:
-        with contextlib.suppress(InvalidParameter):
+        with contextlib.suppress(type(refusal)):
             async with AsyncMeteredCall(caller=caller, flight=flight):
-                raise InvalidParameter
+                raise refusal
     finally:
         flight.close()

@@ -59,6 +59,8 @@ class ApiView(APIView):
     asks_limits_first: ClassVar[bool] = True
     # It is true where a body is a form with a file: its bounds are those of files.
     takes_file: ClassVar[bool] = False
+    # It is true where a body may hold images and files beside its text.
+    takes_images: ClassVar[bool] = False
     # A call that the limits let in is recorded whatever its response is. Other calls are recorded if they succeed.
     call: MeteredCall | None = None
 
@@ -168,6 +170,11 @@ class AsyncApiView(ApiView):
     async def answer(self, request: AsyncRequest) -> Answer | EventStream:
         """Decide on a request whose body has come, and answer it. Raise ApiError."""
         await self.prepare(request)
+        self.check(request)
+        return await self.handler_of(request)(request)
+
+    def check(self, request: AsyncRequest) -> None:
+        """Decide who calls, and whether they may. Raise ApiError."""
         for authentication in self.get_authenticators():
             found = authentication.authenticate(request)  # type: ignore[arg-type]
             if found is not None:
@@ -176,7 +183,6 @@ class AsyncApiView(ApiView):
         if request.auth is None:
             request.trace.user_id = request.user.pk
         self.check_permissions(request)  # type: ignore[arg-type]
-        return await self.handler_of(request)(request)
 
     def handler_of(self, request: AsyncRequest) -> Callable[[AsyncRequest], Awaitable[Answer | EventStream]]:
         name = request.method.lower()

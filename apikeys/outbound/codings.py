@@ -1,4 +1,4 @@
-"""Codings of an answer's content: none is asked for, but some servers compress all the same."""
+"""Codings of content: of answers, for which none is asked, but some servers compress all the same; and of requests."""
 
 from __future__ import annotations
 

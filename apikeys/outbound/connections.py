@@ -24,6 +24,8 @@ READ_BUFFER_BYTES = 16 * 1024
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 256
 KEPT = frozenset((b"content-type", b"content-length", b"content-encoding", b"transfer-encoding", b"retry-after"))
+# A longer body is not copied to be written together with its head.
+MAX_JOINED_BYTES = 64 * 1024
 BODILESS = (204, 304)
 NEVER = float("inf")
 
@@ -68,7 +70,13 @@ class Connection(asyncio.BufferedProtocol):
 
     def send(self, head: bytes, body: bytes, max_bytes: int | None) -> Response:
         self.response = response = Response(self, max_bytes)
-        self._client.outbox.write(self.transport, head + body)
+        outbox = self._client.outbox
+        if len(body) > MAX_JOINED_BYTES:
+            outbox.write(self.transport, head)
+            outbox.send(self.transport)
+            outbox.write(self.transport, body)
+        else:
+            outbox.write(self.transport, head + body)
         return response
 
     def detach(self, *, is_reusable: bool) -> None:

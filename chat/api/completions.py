@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from apikeys.accounting.metered import Caller, count_refused
 from apikeys.api.answers import Answer, EventStream
 from apikeys.api.limit_headers import limit_headers
 from apikeys.api.views import AsyncApiView
-from apikeys.errors import ApiError, InternalError, InvalidParameter
+from apikeys.errors import ApiError, BodyTooLarge, InternalError, InvalidParameter
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.listener import listener
 from apikeys.hot_path.request import AsyncRequest
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 
 # Headers wait for the provider's first byte, so that a failure has its true status; but not longer than this.
 HEADER_PATIENCE_SECONDS = 10.0
+# They are decoded one at a time: each takes all of the interpreter for some milliseconds.
+large_bodies = ThreadPoolExecutor(1, "large-bodies")
 
 
 class StreamForm(Protocol):
@@ -47,6 +50,7 @@ class CompletionsView(AsyncApiView):
     endpoint = "chat.completions"
     api_key_access = frozenset({APP, GLOBAL_NAMING_APP})
     staff_permission = None
+    takes_images = True
 
     # An endpoint whose completions have another form says so in these three.
     parse_request: Callable[[bytes], CompletionRequest] = staticmethod(payloads.parse_request)
@@ -56,14 +60,22 @@ class CompletionsView(AsyncApiView):
     def build_body(completion: Completion) -> dict[str, Any]:
         return build_body(completion)
 
+    async def parse(self, request: AsyncRequest) -> CompletionRequest:
+        """Decode the body: a large one in a thread, and it is dropped then, so that it stays in memory once."""
+        if len(request.body) <= payloads.QUICK_BYTES:
+            return self.parse_request(request.body)
+        raw, request.body = request.body, b""
+        return await asyncio.get_running_loop().run_in_executor(large_bodies, self.parse_request, raw)
+
     async def post(self, request: AsyncRequest) -> Answer | EventStream:
         credential: ApiCredential = request.auth  # type: ignore[assignment]
         trace = request.trace
         caller = Caller(trace, credential.policy, self.endpoint)
+        size = len(request.body)
         try:
-            body = self.parse_request(request.body)
-        except InvalidParameter:
-            await count_refused(caller, len(request.body))
+            body = await self.parse(request)
+        except (InvalidParameter, BodyTooLarge) as error:
+            await count_refused(caller, size, error)
             raise
         flight = InFlight(credential.policy.key_id, trace.reader)
         is_streaming = False

@@ -16,7 +16,7 @@ from apikeys.errors import InvalidParameter, UpstreamError
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.object_ids import new_object_id
 from apikeys.storable_text import storable_json
-from chat.completions import abilities, fastgpt_steps, histories, provider_calls, recorder
+from chat.completions import abilities, attachments, fastgpt_steps, histories, provider_calls, recorder
 from chat.completions.app_snapshots import AppSnapshot
 from chat.completions.fastgpt_steps import Step
 from chat.completions.knowledge import Knowledge, Search
@@ -389,7 +389,7 @@ class Completion(AsyncMeteredCall):
         return recorder.Exchange(
             chat_id=request.chatId,
             question_id=new_object_id(),
-            question=self.question,
+            question=attachments.for_storage(self.question),
             answer_id=request.responseChatItemId or new_object_id(),
             answer=self.content,
             response_data=fastgpt_steps.response_data(self),

@@ -1,22 +1,30 @@
 """The bodies of completions, as they come in, go to the provider, come back, and go out. Pure data."""
 
-import re
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
 from apikeys.api.bodies import decode
 from apikeys.errors import InvalidParameter
+from apikeys.storable_text import storable_json
+from chat.completions.body_text import check_text
 
+# The base64 of images and files is not counted.
 MAX_MESSAGES_BYTES = 1024 * 1024
+# To decode and check more would hold up the event loop.
+QUICK_BYTES = 128 * 1024
 # `metadata` and `variables` may each be this large.
 MAX_OBJECT_BYTES = 64 * 1024
 
 
 class TextPart(Struct, tag_field="type", tag="text", frozen=True):
     text: str
+
+    @property
+    def text_size(self) -> int:
+        return len(self.text.encode())
 
 
 class ImageUrl(Struct, frozen=True, omit_defaults=True):
@@ -29,6 +37,16 @@ class ImagePart(Struct, tag_field="type", tag="image_url", frozen=True):
 
     image_url: ImageUrl
 
+    @property
+    def data(self) -> str:
+        """The image itself, if its URL is made of it."""
+        url = self.image_url.url
+        return url if url.startswith("data:") else ""
+
+    @property
+    def text_size(self) -> int:
+        return 0 if self.data else len(self.image_url.url.encode())
+
 
 class FilePart(Struct, tag_field="type", tag="file_url", frozen=True):
     """FastGPT's: a document by its URL. The model sees it as a link."""
@@ -36,8 +54,15 @@ class FilePart(Struct, tag_field="type", tag="file_url", frozen=True):
     url: str
     name: str = ""
 
+    data: ClassVar[str] = ""
 
-Content = str | list[TextPart | ImagePart | FilePart]
+    @property
+    def text_size(self) -> int:
+        return len(self.url.encode()) + len(self.name.encode())
+
+
+Part = TextPart | ImagePart | FilePart
+Content = str | list[Part]
 
 
 class ChatMessage(Struct, frozen=True):
@@ -125,20 +150,18 @@ class CompletionRequest(Struct, frozen=True):
         )
 
 
-# A backslash before it may itself be escaped.
-NUL = re.compile(rb"(?<!\\)((?:\\\\)*)\\u0000")
 _request_decoder = msgspec.json.Decoder(CompletionRequest)
 
 
 def parse_request(raw: bytes) -> CompletionRequest:
-    """Decode and check a request's body. Raise InvalidParameter."""
+    """Decode and check a request's body. Raise InvalidParameter or BodyTooLarge."""
+    check_text(raw)
     request = decode(raw, _request_decoder)
     for name in ("chatId", "responseChatItemId"):
         if "\0" in (getattr(request, name) or ""):
             raise InvalidParameter(f"{name}: It holds a NUL character.", param=name)
-    if b"\\u0000" in raw:
-        # No database column and few providers take a NUL; in text it carries nothing.
-        request = decode(NUL.sub(rb"\1\\ufffd", raw), _request_decoder)
+    if b"\\" in raw and b"\\u0000" in raw:
+        request = _without_nuls(request)
     for name in ("metadata", "variables"):
         value = getattr(request, name)
         if value is not None and len(msgspec.json.encode(value)) > MAX_OBJECT_BYTES:
@@ -158,12 +181,21 @@ def parse_request(raw: bytes) -> CompletionRequest:
     return request
 
 
+def _without_nuls(request: CompletionRequest) -> CompletionRequest:
+    # No database column and few providers take a NUL; in text it carries nothing.
+    try:
+        return msgspec.convert(storable_json(msgspec.to_builtins(request)), CompletionRequest)
+    except RecursionError:
+        raise InvalidParameter("The body's JSON is nested too deeply.") from None
+
+
 def _size(message: ChatMessage) -> int:
+    """Return how many bytes of text a message has."""
     content, extras = message.content, message.extras
     size = len(msgspec.json.encode(extras)) if extras else 0
     if isinstance(content, str):
         return size + len(content.encode())
-    return size + sum(len(msgspec.json.encode(part)) for part in content or ())
+    return size + sum(part.text_size for part in content or ())
 
 
 def _check_messages(messages: Sequence[ChatMessage]) -> None:
@@ -225,7 +257,7 @@ def text_of(content: Content) -> str:
         elif isinstance(part, FilePart):
             lines.append(_link(part))
         else:
-            lines.append(f"![]({part.image_url.url})" if not part.image_url.url.startswith("data:") else "![image]")
+            lines.append("![image]" if part.data else f"![]({part.image_url.url})")
     return "\n".join(lines)
 
 

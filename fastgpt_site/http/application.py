@@ -2,16 +2,13 @@
 
 An async API view needs no middleware, no signals, and no thread while it waits. It is called directly, with what it
 does need: its body (bounded in bytes and time), its client's disconnect, an end for readers that stall, its headers.
-Everything else goes through Django as usual, behind the same bounds. A view that takes files has wider ones: its body
-goes to the disk as it comes, and only when its caller is known to be allowed to send it.
+Everything else goes through Django as usual, behind the same bounds. A view that takes files or images has wider ones.
+What is large of a body goes to the disk as it comes, and only when its caller is known to be allowed to send it.
 """
 
 import asyncio
-from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
-from tempfile import SpooledTemporaryFile
 from typing import Any
 
 from django.conf import settings
@@ -25,10 +22,10 @@ from fastgpt_site.http.asgi_types import Scope
 from fastgpt_site.http.cors import preflight
 from fastgpt_site.http.errors import answer_to
 from fastgpt_site.http.exchange import ClientGone, Exchange
-from fastgpt_site.http.request_body import BodyReader, SmallBodies, read_body
+from fastgpt_site.http.request_body import BodyReader, BodyRoom, HeldRoom, SmallBodies, bounds_of, make_file
 from fastgpt_site.http.responses import OutgoingResponse
 from fastgpt_site.http.sync_handler import SyncHandler
-from fastgpt_site.http.uploads import UPLOAD_MEMORY_BYTES, Uploads
+from fastgpt_site.http.uploads import Uploads
 from fastgpt_site.process import lifespan
 
 # Django takes no more of them, and says so by a traceback.
@@ -47,6 +44,8 @@ class Call:
     view_class: type[ApiView]
     # Set for views of the hot path alone.
     request: AsyncRequest | None = None
+    # Set while a large body is held, until it has been answered.
+    held: HeldRoom | None = None
 
 
 class Application(SyncHandler):
@@ -59,6 +58,7 @@ class Application(SyncHandler):
         super().__init__()
         self.open_requests: set[asyncio.Task[Any]] = set()
         self.small_bodies = SmallBodies()
+        self.body_room = BodyRoom(settings.MAX_OPEN_BODY_BYTES)
         self.uploads = Uploads()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -125,7 +125,7 @@ class Application(SyncHandler):
         try:
             # The key is looked up before a body is read, so that nobody without a key fills the memory.
             await view.prepare(request)
-            request.body = await read_body(exchange)
+            request.body = await self.read_hot(call, request)
             exchange.on_gone = task.cancel
             answer = await view.answer(request)
             if isinstance(answer, EventStream):
@@ -144,35 +144,48 @@ class Application(SyncHandler):
             await outgoing.send_answer(answer_to(error, trace))
         finally:
             exchange.on_gone = exchange.on_second = None
+            if call.held is not None:
+                call.held.release()
+
+    async def read_hot(self, call: Call, request: AsyncRequest) -> bytes:
+        exchange, bounds = call.exchange, bounds_of(call.view_class)
+        if exchange.has_whole_body and not (exchange.is_gone or exchange.head.coding):
+            # Most bodies have come with the head.
+            body = exchange.take_body()
+            bounds.check(len(body))
+            return body
+        # A key that opens something else fills no memory either.
+        request.view.check(request)
+        call.held = HeldRoom(self.body_room, None if request.auth is None else request.auth.policy.team_id)
+        return await BodyReader(exchange).read(bounds, call.held)
 
     async def serve_upload(self, call: Call) -> None:
         # The caller is checked before a body is read, so that nobody without a right to it fills the disk.
         exchange = call.exchange
         scope = scope_of(exchange)
         team_id = await self.check_sender(scope, call.view_class)
-        with ExitStack() as held:
-            held.enter_context(self.uploads.reserve(team_id))
-            content = held.enter_context(SpooledTemporaryFile(UPLOAD_MEMORY_BYTES))
-            await BodyReader(exchange).read_into(content, is_file=True)
-            await self.serve_by_django(scope, call.outgoing, content)
+        with self.uploads.reserve(team_id), make_file() as content:
+            size = await BodyReader(exchange).read_into(content, bounds_of(call.view_class))
+            await self.serve_by_django(without_coding(scope, size), call.outgoing, content)
 
     async def serve_sync(self, call: Call) -> None:
         """Keep a body only for a caller who may send it. One that has come whole already is no burden."""
         scope, body, view_class = scope_of(call.exchange), BodyReader(call.exchange), call.view_class
-        with BytesIO() as content:
+        bounds, size = bounds_of(view_class), 0
+        with make_file() as content, HeldRoom(self.body_room) as held:
             if await body.has_come():
-                await body.read_into(content)
+                size = await body.read_into(content, bounds)
             elif view_class is NoApiView:
                 if await self.is_signed_in(scope):
-                    await body.read_into(content)
+                    size = await body.read_into(content, bounds)
                 else:
                     with self.small_bodies.reserve():
-                        await body.read_into(content, limit=SmallBodies.BYTES)
+                        size = await body.read_into(content, SmallBodies.BOUNDS)
             elif not view_class.is_public():
-                await self.check_sender(scope, view_class)
-                await body.read_into(content)
+                held.team_id = await self.check_sender(scope, view_class)
+                size = await body.read_into(content, bounds, held)
             # Public endpoints read no body.
-            await self.serve_by_django(scope, call.outgoing, content)
+            await self.serve_by_django(without_coding(scope, size), call.outgoing, content)
 
 
 class NoApiView(ApiView):
@@ -215,3 +228,12 @@ def scope_of(exchange: Exchange) -> Scope:
     if settings.SECURE_PROXY_SSL_HEADER and not (connection.is_of_proxy and connection.peer):
         scope["headers"] = [(name, value) for name, value in scope["headers"] if name != b"x-forwarded-proto"]
     return scope
+
+
+def without_coding(scope: Scope, size: int) -> Scope:
+    """Return the request for Django, which knows nothing of a Content-Encoding, with the size of the decoded body."""
+    if all(name != b"content-encoding" for name, _ in scope["headers"]):
+        return scope
+    replaced = (b"content-encoding", b"content-length", b"transfer-encoding")
+    headers = [header for header in scope["headers"] if header[0] not in replaced]
+    return {**scope, "headers": [*headers, (b"content-length", b"%d" % size)]}

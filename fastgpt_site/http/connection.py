@@ -37,7 +37,7 @@ STREAM_STALL_SECONDS: int = settings.STREAM_STALL_SECONDS
 READ_AHEAD_BYTES = 64 * 1024
 # A client that was refused while it was still sending gets so long to read why, and may send so much meanwhile.
 LINGER_SECONDS = 5.0
-LINGER_BYTES = 16 * 1024 * 1024
+LINGER_BYTES = 32 * 1024 * 1024
 # Where connections are many, so long.
 SHORT_LINGER_SECONDS = 1.0
 RESET = struct.pack("ii", 1, 0)

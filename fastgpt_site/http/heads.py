@@ -14,7 +14,10 @@ MAX_HEAD_BYTES = 64 * 1024
 END = b"\r\n\r\n"
 # Anything longer cannot be stored as the size of a file.
 LONGEST_LENGTH = 18
-KNOWN = {b"host", b"content-length", b"authorization", b"transfer-encoding", b"expect", b"x-forwarded-for"}
+KNOWN = {
+    *(b"host", b"content-length", b"content-encoding", b"authorization", b"transfer-encoding"),
+    *(b"expect", b"x-forwarded-for"),
+}
 
 
 @dataclass(slots=True)
@@ -35,7 +38,8 @@ class Head:
     # It is None for a body in chunks.
     body_length: int | None
     expects_continue: bool
-    # Of both, several headers are joined by a comma.
+    # Of these, several headers are joined by a comma. This one says how the body is compressed.
+    coding: bytes
     authorization: str | None = field(repr=False)
     # A proxy says whom it forwards for, or somebody who wants to be taken for one.
     forwarded_for: str
@@ -97,6 +101,7 @@ def parse(data: bytes) -> Head:
         keeps_alive=version == "1.1" and collector.keeps_alive,
         body_length=known.body_length(),
         expects_continue=known.expects_continue,
+        coding=known.coding,
         authorization=known.authorization,
         forwarded_for=known.forwarded_for,
     )
@@ -117,7 +122,16 @@ def _split(url: bytes) -> tuple[bytes, bytes]:
 class _Known:
     """The headers that say how a request is framed, who calls, and whom it was forwarded for."""
 
-    __slots__ = ("authorization", "expects_continue", "forwarded_for", "has_host", "is_chunked", "length", "version")
+    __slots__ = (
+        "authorization",
+        "coding",
+        "expects_continue",
+        "forwarded_for",
+        "has_host",
+        "is_chunked",
+        "length",
+        "version",
+    )
 
     def __init__(self, version: str) -> None:
         self.version = version
@@ -125,6 +139,7 @@ class _Known:
         self.has_host = self.is_chunked = self.expects_continue = False
         self.authorization: str | None = None
         self.forwarded_for = ""
+        self.coding = b""
 
     def take(self, name: bytes, value: bytes) -> None:
         """Read one header. Raise MalformedRequest where a request could be read in two ways."""
@@ -147,6 +162,8 @@ class _Known:
                 self.is_chunked = True
             case b"expect":
                 self.expects_continue = value.lower() == b"100-continue"
+            case b"content-encoding":
+                self.coding = b"%b,%b" % (self.coding, value) if self.coding else value
             case b"x-forwarded-for":
                 text = value.decode("latin1")
                 self.forwarded_for = f"{self.forwarded_for},{text}" if self.forwarded_for else text

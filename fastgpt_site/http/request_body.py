@@ -1,32 +1,110 @@
 """Reading the body of a request within bounds of bytes and time."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from io import BytesIO
-from typing import IO
+from dataclasses import dataclass
+from tempfile import SpooledTemporaryFile
+from typing import Self
 
 from django.conf import settings
 
-from apikeys.errors import BodyTooLarge, BodyTooSlow, ServiceUnavailable
+from apikeys.api.views import ApiView
+from apikeys.errors import (
+    BodyTooLarge,
+    BodyTooSlow,
+    MalformedRequest,
+    ServiceUnavailable,
+    TooManyBodies,
+    UnsupportedCoding,
+)
+from apikeys.outbound.codings import make_inflater
+from apikeys.outbound.failures import MalformedAnswer
 from fastgpt_site.http.exchange import Exchange
 
-# An upload may take so many times longer than another body, if so many bytes have come for each second beyond that.
-UPLOAD_PATIENCE = 20
-UPLOAD_BYTES_A_SECOND = 16 * 1024
+# So much of a body stays in memory while it arrives. The rest goes to the disk.
+MEMORY_BYTES = 256 * 1024
+# A body of files or images may take so many times longer than another, if so many bytes have come for each second
+# beyond that.
+PATIENCE = 20
+BYTES_A_SECOND = 16 * 1024
 
 
-async def read_body(exchange: Exchange) -> bytes:
-    """Return the whole body. Raise BodyTooLarge, BodyTooSlow or ClientGone."""
-    if exchange.has_whole_body and not exchange.is_gone:
-        # Most bodies have come with the head.
-        body = exchange.take_body()
-        if len(body) > settings.API_MAX_BODY_BYTES:
-            raise BodyTooLarge(f"The body is larger than {settings.API_MAX_BODY_BYTES} bytes.")
-        return body
-    with BytesIO() as content:
-        await BodyReader(exchange).read_into(content)
-        return content.getvalue()
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """The most bytes that a body may have, and whether it may take longer the more of it has come."""
+
+    most: int
+    is_patient: bool = False
+
+    def check(self, size: int) -> None:
+        if size > self.most:
+            raise BodyTooLarge(f"The body is larger than {self.most} bytes.")
+
+
+def bounds_of(view_class: type[ApiView]) -> Bounds:
+    if view_class.takes_file:
+        return Bounds(settings.API_MAX_BODY_BYTES + settings.DATASET_MAX_FILE_BYTES, is_patient=True)
+    if view_class.takes_images:
+        return Bounds(settings.COMPLETIONS_MAX_BODY_BYTES, is_patient=True)
+    return Bounds(settings.API_MAX_BODY_BYTES)
+
+
+class BodyRoom:
+    """The room for large bodies of known callers, in bytes: those that are arriving, and those that are being answered.
+
+    Nobody waits for it. A team gets no more of it than it leaves for others.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.taken = 0
+        self.by_team: Counter[str | None] = Counter()
+
+    def take(self, team_id: str | None, size: int) -> None:
+        """Raise TooManyBodies."""
+        free = self.capacity - self.taken
+        if self.by_team[team_id] + size > free:
+            raise TooManyBodies
+        self.taken += size
+        self.by_team[team_id] += size
+
+    def give_back(self, team_id: str | None, size: int) -> None:
+        self.taken -= size
+        self.by_team[team_id] -= size
+        if not self.by_team[team_id]:
+            del self.by_team[team_id]
+
+
+class HeldRoom:
+    """What one body takes of the room. It is held until the request has been answered."""
+
+    __slots__ = ("room", "size", "team_id")
+
+    # A small body needs none.
+    FREE_BYTES = 64 * 1024
+
+    def __init__(self, room: BodyRoom, team_id: str | None = None) -> None:
+        self.room, self.team_id = room, team_id
+        self.size = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def fit(self, size: int) -> None:
+        """Hold room for a body of this size, or what has come of it. Raise TooManyBodies."""
+        if size > self.FREE_BYTES and size > self.size:
+            self.room.take(self.team_id, size - self.size)
+            self.size = size
+
+    def release(self) -> None:
+        if self.size:
+            self.room.give_back(self.team_id, self.size)
+            self.size = 0
 
 
 class BodyReader:
@@ -47,31 +125,47 @@ class BodyReader:
             raise BodyTooSlow from None
         return not self._first[1]
 
-    async def read_into(self, file: IO[bytes], *, limit: int | None = None, is_file: bool = False) -> None:
-        """Read the whole body into a file and rewind it. Raise BodyTooLarge, BodyTooSlow or ClientGone."""
-        seconds = settings.API_BODY_SECONDS
-        if limit is None:
-            limit = settings.API_MAX_BODY_BYTES + (settings.DATASET_MAX_FILE_BYTES if is_file else 0)
-        began, size = asyncio.get_running_loop().time(), 0
+    async def read(self, bounds: Bounds, held: HeldRoom) -> bytes:
+        """Return the whole body. Raise what `read_into` raises."""
+        with make_file() as file:
+            size = await self.read_into(file, bounds, held)
+            return await asyncio.to_thread(file.read) if size > MEMORY_BYTES else file.read()
+
+    async def read_into(self, file: SpooledTemporaryFile[bytes], bounds: Bounds, held: HeldRoom | None = None) -> int:
+        """Read the whole body into a file of `make_file`, without its coding, rewind it, and return its size.
+
+        Raise BodyTooLarge, BodyTooSlow, TooManyBodies, UnsupportedCoding, MalformedRequest or ClientGone.
+        """
+        seconds, began, size, received = settings.API_BODY_SECONDS, asyncio.get_running_loop().time(), 0, 0
+        coding = Coding(self.exchange.head.coding)
+        self._check_size(self.exchange.head.body_length or 0, bounds, held)
         try:
             async with asyncio.timeout(seconds) as end:
-                while True:
-                    piece, has_more = await self._next()
-                    size += len(piece)
-                    if size > limit:
-                        raise BodyTooLarge(f"The body is larger than {limit} bytes.")
-                    # A file goes to the disk, which may let one wait; other bodies stay in memory.
-                    if is_file:
-                        await asyncio.to_thread(file.write, piece)
-                    else:
-                        file.write(piece)
-                    if not has_more:
-                        file.seek(0)
-                        return
-                    if is_file:
-                        end.reschedule(began + min(seconds * UPLOAD_PATIENCE, seconds + size / UPLOAD_BYTES_A_SECOND))
+                has_more = True
+                while has_more:
+                    received_piece, has_more = await self._next()
+                    received += len(received_piece)
+                    for piece in coding.decode(received_piece, is_last=not has_more):
+                        size += len(piece)
+                        # What decodes to nothing has an end too.
+                        self._check_size(max(size, received), bounds, held)
+                        # The disk may let one wait.
+                        if size > MEMORY_BYTES:
+                            await asyncio.to_thread(file.write, piece)
+                        else:
+                            file.write(piece)
+                    if bounds.is_patient:
+                        end.reschedule(began + min(seconds * PATIENCE, seconds + received / BYTES_A_SECOND))
         except TimeoutError:
             raise BodyTooSlow from None
+        file.seek(0)
+        return size
+
+    @staticmethod
+    def _check_size(size: int, bounds: Bounds, held: HeldRoom | None) -> None:
+        bounds.check(size)
+        if held is not None:
+            held.fit(size)
 
     async def _next(self) -> tuple[bytes, bool]:
         if self._first is None:
@@ -80,10 +174,45 @@ class BodyReader:
         return first
 
 
+class Coding:
+    """Takes the Content-Encoding off a body, piece by piece."""
+
+    # A piece decodes to a thousand times as much at worst, so it does not do so at once.
+    PIECE_BYTES = 64 * 1024
+
+    def __init__(self, name: bytes) -> None:
+        """Raise UnsupportedCoding."""
+        self.is_begun = False
+        try:
+            self.inflater = make_inflater(name)
+        except MalformedAnswer:
+            raise UnsupportedCoding from None
+
+    def decode(self, piece: bytes, *, is_last: bool) -> Iterator[bytes]:
+        """Yield what a piece decodes to, if it is nothing as an empty piece. Raise MalformedRequest."""
+        if self.inflater is None:
+            yield piece
+            return
+        self.is_begun = self.is_begun or bool(piece)
+        try:
+            yield self.inflater.decode(piece, self.PIECE_BYTES)
+            while self.inflater.has_more:
+                yield self.inflater.decode(b"", self.PIECE_BYTES)
+        except MalformedAnswer:
+            raise MalformedRequest("The body is not what its Content-Encoding says.") from None
+        if is_last and self.is_begun and not self.inflater.is_complete:
+            raise MalformedRequest("The body ends before what its Content-Encoding says.")
+
+
+def make_file() -> SpooledTemporaryFile[bytes]:
+    """Return a file for a body, in memory as long as that is small."""
+    return SpooledTemporaryFile(MEMORY_BYTES)
+
+
 class SmallBodies:
     """The bodies of callers who are not known yet, such as the form that signs one in. Few and small."""
 
-    BYTES = 64 * 1024
+    BOUNDS = Bounds(64 * 1024)
     MOST = 64
 
     def __init__(self) -> None:

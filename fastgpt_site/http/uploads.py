@@ -6,10 +6,9 @@ from contextlib import contextmanager
 
 from apikeys.errors import TooManyUploads
 
-# One process takes so many at the same time, and so many of one team; so much of each stays in memory.
+# One process takes so many at the same time, and so many of one team.
 MAX_UPLOADS = 16
 MAX_UPLOADS_OF_TEAM = 2
-UPLOAD_MEMORY_BYTES = 256 * 1024
 
 
 class Uploads:

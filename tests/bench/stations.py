@@ -25,7 +25,12 @@ STATIONS = {
     "read the request": ["http/connection.py", "http/heads.py", "http/bodies.py", "http/request_body.py"],
     "authenticate": ["access/authentication.py", "access/lookup.py", "keys/crypto.py"],
     "decide": ["access/permissions.py", "access/policy.py", "rest_framework/views.py:check_permissions"],
-    "read the body, pick the app": ["completions/request.py", "api/bodies.py", "completions/app_selection.py"],
+    "read the body, pick the app": [
+        "completions/request.py",
+        "completions/body_text.py",
+        "api/bodies.py",
+        "completions/app_selection.py",
+    ],
     "read history": ["completions/histories.py"],
     "reserve": ["accounting/admission.py", "accounting/metered.py:_reserve"],
     # Calls and answers alike: see the outbox.

@@ -26,6 +26,7 @@ TABLE = {
     "model_not_allowed": (403, 511, "unAuthModel", "permission_error"),
     "invalid_parameter": (400, 400, "invalidParams", "invalid_request_error"),
     "body_too_large": (413, 413, "invalidParams", "invalid_request_error"),
+    "unsupported_content_encoding": (415, 415, "invalidParams", "invalid_request_error"),
     "head_too_large": (431, 431, "invalidParams", "invalid_request_error"),
     "request_timeout": (408, 408, "invalidParams", "invalid_request_error"),
     "model_not_found": (404, 404, "modelNotFound", "not_found_error"),
