@@ -291,8 +291,8 @@ class BodyTooLarge(ApiError):
     status, code, status_text = 413, 413, "invalidParams"
     type, error_code = "invalid_request_error", "body_too_large"
     explanation = _(
-        "The body was larger than API_MAX_BODY_BYTES, that of a completion larger than COMPLETIONS_MAX_BODY_BYTES, or "
-        "the file larger than DATASET_MAX_FILE_BYTES: site settings."
+        "The body was larger than API_MAX_BODY_BYTES (COMPLETIONS_MAX_BODY_BYTES or EMBEDDINGS_MAX_BODY_BYTES at those "
+        "endpoints), or the file larger than DATASET_MAX_FILE_BYTES: site settings."
     )
 
 
@@ -373,6 +373,10 @@ class TooManyBodies(ServiceUnavailable):
 
 class TooManyUploads(ServiceUnavailable):
     message, retry_after = "Too many files are being uploaded at the moment. Try again shortly.", 5
+
+
+class TooManyLargeBodies(ServiceUnavailable):
+    message, retry_after = "Too many large requests are being processed at the moment. Try again shortly.", 5
 
 
 class UpstreamError(ApiError):

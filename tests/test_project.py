@@ -38,7 +38,7 @@ OPEN_TO: dict[str, dict[str, str]] = {
     },
     "chat": {
         "root": "encryption errors object_ids storable_text teams",
-        "access": "authentication declarations",
+        "access": "authentication declarations policy",
         "accounting": "ledger metered recording units",
         "admin": "filters scope",
         "api": "answers bodies limit_headers views",
@@ -98,7 +98,8 @@ PURE = [
             "body_text",
         )
     ),
-    *("chat/completions/openai_objects.py", "chat/completions/attachments.py", "chat/local_model.py"),
+    *("chat/completions/openai_objects.py", "chat/completions/attachments.py", "chat/embeddings/inputs.py"),
+    "chat/local_model.py",
     *("datasets/texts.py", "datasets/vectors/static_model.py", "datasets/conversion/__main__.py"),
     *(f"datasets/conversion/{name}.py" for name in ("items", "documents", "tables", "chunks", "formats")),
 ]

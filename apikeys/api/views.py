@@ -59,8 +59,8 @@ class ApiView(APIView):
     asks_limits_first: ClassVar[bool] = True
     # It is true where a body is a form with a file: its bounds are those of files.
     takes_file: ClassVar[bool] = False
-    # It is true where a body may hold images and files beside its text.
-    takes_images: ClassVar[bool] = False
+    # The site's setting for the largest body.
+    max_body_setting: ClassVar[str] = "API_MAX_BODY_BYTES"
     # A call that the limits let in is recorded whatever its response is. Other calls are recorded if they succeed.
     call: MeteredCall | None = None
 

@@ -50,7 +50,7 @@ class CompletionsView(AsyncApiView):
     endpoint = "chat.completions"
     api_key_access = frozenset({APP, GLOBAL_NAMING_APP})
     staff_permission = None
-    takes_images = True
+    max_body_setting = "COMPLETIONS_MAX_BODY_BYTES"
 
     # An endpoint whose completions have another form says so in these three.
     parse_request: Callable[[bytes], CompletionRequest] = staticmethod(payloads.parse_request)

@@ -11,29 +11,25 @@ from apikeys.api.answers import Answer
 from apikeys.api.bodies import decode
 from apikeys.api.limit_headers import limit_headers
 from apikeys.api.views import AsyncApiView
-from apikeys.errors import InvalidParameter, ModelNotAllowed
+from apikeys.errors import InvalidParameter
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.request import AsyncRequest
-from apikeys.storable_text import storable
 from chat.embeddings.calls import EmbeddingCall
+from chat.embeddings.inputs import Inputs, TokenIds, read_inputs
 from chat.embeddings.models import TeamModel, find_model
-from datasets.texts import MAXIMUM_TOKENS, is_too_long_by_size
-from datasets.vectors.embeddings import count_tokens
-
-MAX_TEXTS = 2_048
-# All texts together have at most so many bytes.
-MAX_BYTES = 1024 * 1024
-
-Text = Annotated[str, Meta(min_length=1)]
+from chat.model_names import MAX_NAME_LENGTH, embedding_refusal
+from datasets.texts import MAXIMUM_TOKENS, STATIC_MODEL, is_too_long_by_size
+from datasets.vectors.embeddings import MAX_DIMENSION, count_tokens
 
 
 class EmbeddingRequest(Struct, frozen=True):
     """null means absent; unknown fields are ignored."""
 
-    model: str
-    input: Text | Annotated[list[Text], Meta(min_length=1, max_length=MAX_TEXTS)]
+    model: Annotated[str, Meta(max_length=MAX_NAME_LENGTH)]
+    # It is checked piece by piece.
+    input: msgspec.Raw
     encoding_format: Literal["float", "base64"] | None = None
-    dimensions: int | None = None
+    dimensions: Annotated[int, Meta(ge=1, le=MAX_DIMENSION)] | None = None
     user: str | None = None
 
 
@@ -46,6 +42,7 @@ class EmbeddingsView(AsyncApiView):
     endpoint = "embeddings.create"
     api_key_access = frozenset({GLOBAL})
     staff_permission = None
+    max_body_setting = "EMBEDDINGS_MAX_BODY_BYTES"
 
     async def post(self, request: AsyncRequest) -> Answer:
         credential: ApiCredential = request.auth  # type: ignore[assignment]
@@ -53,16 +50,21 @@ class EmbeddingsView(AsyncApiView):
         caller = Caller(trace, credential.policy, self.endpoint)
         try:
             body = decode(request.body, DECODER)
-            texts = texts_of(body)
+            inputs = await read_inputs(body.input)
         except InvalidParameter:
             await count_refused(caller, len(request.body))
             raise
+        # What was read is of no more use, and may be large.
+        request.body, body = b"", msgspec.structs.replace(body, input=msgspec.Raw())
         flight = InFlight(credential.policy.key_id, trace.reader)
         try:
             model = await self.model_of(credential, body)
             if model.model.is_static:
-                await check_lengths(body, texts)
-            call = EmbeddingCall(model, texts, body.encoding_format == "base64", caller=caller, flight=flight)
+                await check_texts(inputs)
+            # Not every provider knows the field, and none needs it for what its model has anyway.
+            dimensions = None if body.dimensions == model.dimension else body.dimensions
+            is_base64 = body.encoding_format == "base64"
+            call = EmbeddingCall(model, inputs.items, is_base64, dimensions, caller=caller, flight=flight)
             await call.answer()
         finally:
             flight.close()
@@ -73,31 +75,25 @@ class EmbeddingsView(AsyncApiView):
     @staticmethod
     async def model_of(credential: ApiCredential, body: EmbeddingRequest) -> TeamModel:
         policy = credential.policy
-        if policy.allowed_models and body.model not in policy.allowed_models:
-            raise ModelNotAllowed(f"This API key may not use the model {storable(body.model)}.")
-        model = await find_model(policy.team_id, body.model)
+        is_allowed = not policy.allowed_models or body.model in policy.allowed_models
+        model = await find_model(policy.team_id, body.model) if is_allowed else None
         if model is None:
-            raise InvalidParameter("model: None of your team's datasets has this model.", param="model")
-        if body.dimensions is not None and body.dimensions != model.dimension:
-            raise InvalidParameter("dimensions: The model's vectors have another dimension.", param="dimensions")
+            raise await embedding_refusal(policy, body.model)
+        if model.model.is_static and body.dimensions not in (None, model.dimension):
+            raise InvalidParameter(f"dimensions: The model's vectors have {model.dimension}.", param="dimensions")
         return model
 
 
-def texts_of(body: EmbeddingRequest) -> list[str]:
-    texts = [storable(text) for text in ([body.input] if isinstance(body.input, str) else body.input)]
-    if sum(len(text.encode()) for text in texts) > MAX_BYTES:
-        raise InvalidParameter(f"input: It holds more than {MAX_BYTES} bytes.", param="input")
-    return texts
-
-
-async def check_lengths(body: EmbeddingRequest, texts: list[str]) -> None:
+async def check_texts(inputs: Inputs) -> None:
     # The static model takes what a datum may have. How long a provider's takes them, the provider says.
-    for number, text in enumerate(texts):
+    for number, text in enumerate(inputs.items):
+        param = inputs.param(number)
+        if isinstance(text, TokenIds):
+            raise InvalidParameter(f"{param}: {STATIC_MODEL} takes texts, and no token ids.", param=param)
         is_too_long = is_too_long_by_size(text)
         if is_too_long is None:
             is_too_long = (await count_tokens([text]))[0] > MAXIMUM_TOKENS
         if is_too_long:
-            param = "input" if isinstance(body.input, str) else f"input[{number}]"
             raise InvalidParameter(f"{param}: It has more than {MAXIMUM_TOKENS} tokens.", param=param)
 
 

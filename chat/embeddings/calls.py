@@ -12,9 +12,12 @@ import msgspec
 
 from apikeys.accounting.ledger import Outcome, TokenSource
 from apikeys.accounting.metered import AsyncMeteredCall, Charge
-from apikeys.errors import UpstreamError
+from apikeys.errors import InvalidParameter, UpstreamError
+from apikeys.outbound.error_answers import error_of
+from chat.embeddings.inputs import Input, TokenIds
 from chat.embeddings.models import TeamModel
-from datasets.vectors.embeddings import BATCH, count_tokens, embed
+from datasets.vectors.embeddings import BATCH, Embedded, ask_provider, count_tokens, embed
+from datasets.vectors.provider_models import TextsRefused
 
 # A model adds to a text its first and its last token, and a blank.
 TEXT_OVERHEAD_TOKENS = 4
@@ -22,36 +25,40 @@ TEXT_OVERHEAD_TOKENS = 4
 
 @dataclass(slots=True)
 class EmbeddingCall(AsyncMeteredCall):
-    """Texts to embed on behalf of a key. After `answer`, `vectors` are the items of its list, as JSON."""
+    """Inputs to embed on behalf of a key. After `answer`, `vectors` are the items of its list, as JSON.
+
+    Token ids and `dimensions` are for models of providers alone.
+    """
 
     model: TeamModel
-    texts: Sequence[str]
+    inputs: Sequence[Input]
     is_base64: bool
+    dimensions: int | None = None
     is_asked: bool = False
     dimension: int | None = None
-    # So many texts were embedded, of so many tokens; it is None when the provider does not count them.
+    # So many inputs were embedded, of so many tokens; it is None when the provider does not count them.
     answered: int = 0
     counted: int | None = 0
     vectors: list[bytes] = field(default_factory=list)
 
     @property
     def is_counted(self) -> bool:
-        return self.counted is not None and self.answered == len(self.texts)
+        return self.counted is not None and self.answered == len(self.inputs)
 
     @property
     def tokens(self) -> int:
-        return self.counted if self.counted is not None and self.is_counted else bound_of(self.texts)
+        return self.counted if self.counted is not None and self.is_counted else bound_of(self.inputs)
 
     async def answer(self) -> None:
-        """Embed all and record it. Raise RateLimited, InsufficientQuota, UpstreamError or ServiceUnavailable."""
+        """Embed all and record it. Raise RateLimited, InsufficientQuota, InvalidParameter or UpstreamError."""
         async with self:
             self.is_asked = True
             self.flight.waiting = asyncio.current_task()
-            for start in range(0, len(self.texts), BATCH):
-                await self._embed(self.texts[start : start + BATCH])
+            for start in range(0, len(self.inputs), BATCH):
+                await self._embed(self.inputs[start : start + BATCH])
 
     def bound_charge(self) -> Charge:
-        return self._charge(bound_of(self.texts), TokenSource.BOUND)
+        return self._charge(bound_of(self.inputs), TokenSource.BOUND)
 
     def compute_charge(self, outcome: Outcome) -> Charge:
         # A call that failed is charged for the batches before, which the provider answered.
@@ -61,26 +68,42 @@ class EmbeddingCall(AsyncMeteredCall):
             return self._charge(self.tokens, TokenSource.PROVIDER if self.is_counted else TokenSource.BOUND)
         if self.answered and self.counted is not None:
             return self._charge(self.counted, TokenSource.PROVIDER)
-        return self._charge(bound_of(self.texts[: self.answered]), TokenSource.BOUND)
+        return self._charge(bound_of(self.inputs[: self.answered]), TokenSource.BOUND)
 
     def _charge(self, tokens: int, source: TokenSource) -> Charge:
         return Charge(tokens, token_source=source, model=self.model.model.name, prompt_price=self.model.price)
 
-    async def _embed(self, texts: Sequence[str]) -> None:
-        # They are kept as JSON: as numbers of Python, vectors take much more room.
-        embedded = await embed(self.model.model, texts)
+    async def _embed(self, inputs: Sequence[Input]) -> None:
+        embedded = await self._ask(inputs)
         if self.first_byte_at is None:
             self.first_byte_at = time.monotonic()
         count = embedded.prompt_tokens
-        if self.model.model.is_static:
-            count = sum(await count_tokens(texts))
-        self.answered += len(texts)
+        self.answered += len(inputs)
         self.counted = None if count is None or self.counted is None else self.counted + count
         for vector in embedded.vectors:
-            if self.dimension not in (None, len(vector)):
-                raise UpstreamError("The provider of embeddings failed.")
-            self.dimension = len(vector)
-            self.vectors.append(self._encode(vector))
+            self._take(vector)
+
+    async def _ask(self, inputs: Sequence[Input]) -> Embedded:
+        model = self.model.model
+        if model.is_static:
+            texts = [text for text in inputs if isinstance(text, str)]
+            embedded = await embed(model, texts)
+            return Embedded(embedded.vectors, sum(await count_tokens(texts)))
+        try:
+            found = [item.json if isinstance(item, TokenIds) else item for item in inputs]
+            return await ask_provider(model, found, self.dimensions)
+        except TextsRefused as error:
+            # What the caller sent is the caller's to correct, where the provider says so.
+            raise error_of(error.failure) from None
+
+    def _take(self, vector: Sequence[float]) -> None:
+        if self.dimensions not in (None, len(vector)):
+            raise InvalidParameter(f"dimensions: The model's vectors have {len(vector)}.", param="dimensions")
+        if self.dimension not in (None, len(vector)):
+            raise UpstreamError("The provider of embeddings failed.")
+        self.dimension = len(vector)
+        # They are kept as JSON: as numbers of Python, vectors take much more room.
+        self.vectors.append(self._encode(vector))
 
     def _encode(self, vector: Sequence[float]) -> bytes:
         embedding: Any = vector
@@ -89,6 +112,6 @@ class EmbeddingCall(AsyncMeteredCall):
         return msgspec.json.encode({"object": "embedding", "index": len(self.vectors), "embedding": embedding})
 
 
-def bound_of(texts: Sequence[str]) -> int:
+def bound_of(inputs: Sequence[Input]) -> int:
     # A token of a byte-level vocabulary is at least one byte of UTF-8.
-    return sum(len(text.encode()) + TEXT_OVERHEAD_TOKENS for text in texts)
+    return sum((len(item.encode()) if isinstance(item, str) else item.count) + TEXT_OVERHEAD_TOKENS for item in inputs)

@@ -28,6 +28,13 @@ def find_or_make(apps: Any, provider: Any, name: str) -> Any:
     # Another provider of the team may have a model of this name.
     is_taken = models.filter(team=provider.team_id, name=name).exists()
     model = models.create(team_id=provider.team_id, name=f"{name} ({provider.name})"[:200] if is_taken else name)
+    if is_taken:
+        # Keys that may use the one may use the other.
+        for api_key in apps.get_model("apikeys", "ApiKey").objects.filter(
+            team=provider.team_id, allowed_models__contains=[name]
+        ):
+            api_key.allowed_models = [*api_key.allowed_models, model.name]
+            api_key.save(update_fields=["allowed_models"])
     routes.create(team_id=provider.team_id, model=model, provider=provider, upstream_name=name)
     return model
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from apikeys.outbound.error_answers import Failure
 from datasets.vectors.provider_models import ProviderModel
 
 
@@ -31,7 +32,7 @@ async def rerank(model: ProviderModel, query: str, documents: Sequence[str]) -> 
 def _scores_of(model: ProviderModel, answer: _RerankBody, count: int) -> list[float]:
     scores = {result.index: result.relevance_score for result in answer.results}
     if len(answer.results) != count or scores.keys() != set(range(count)):
-        raise model.refusal(f"{len(answer.results)} scores for {count} documents")
+        raise model.refusal(Failure(f"{len(answer.results)} scores for {count} documents"))
     if not all(math.isfinite(score) for score in scores.values()):
-        raise model.refusal("a score that is no number")
+        raise model.refusal(Failure("a score that is no number"))
     return [scores[index] for index in range(count)]

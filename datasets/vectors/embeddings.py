@@ -6,11 +6,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from apikeys.errors import ServiceUnavailable
+from apikeys.outbound.error_answers import Failure
 from datasets.texts import token_counts
 from datasets.vectors import static_model
 from datasets.vectors.provider_models import ProviderModel
@@ -65,11 +66,11 @@ async def embed(model: ProviderModel, texts: Sequence[str]) -> Embedded:
     found: list[list[float]] = []
     tokens: int | None = 0
     for start in range(0, len(texts), BATCH):
-        part = await _ask(model, texts[start : start + BATCH])
+        part = await ask_provider(model, texts[start : start + BATCH])
         found += part.vectors
         tokens = None if tokens is None or part.prompt_tokens is None else tokens + part.prompt_tokens
     if len({len(vector) for vector in found}) > 1:
-        raise model.failure("vectors of several dimensions")
+        raise model.failure(Failure("vectors of several dimensions"))
     return Embedded(found, tokens)
 
 
@@ -110,8 +111,16 @@ def normalize(vector: list[float]) -> list[float]:
     return vector if length == 0 else [number / length for number in vector]
 
 
-async def _ask(model: ProviderModel, texts: Sequence[str]) -> Embedded:
-    body = {"model": model.name, "input": list(texts), "encoding_format": "float"}
+async def ask_provider(
+    model: ProviderModel, texts: Sequence[str | msgspec.Raw], dimensions: int | None = None
+) -> Embedded:
+    """Embed at most BATCH texts in one call; those that are Raw are JSON that the provider gets as it is.
+
+    Raise UpstreamError, its subclass TextsRefused, or UpstreamTimeout.
+    """
+    body: dict[str, Any] = {"model": model.name, "input": list(texts), "encoding_format": "float"}
+    if dimensions is not None:
+        body["dimensions"] = dimensions
     answer = await model.ask("embeddings", body, _decoder)
     tokens = None if answer.usage is None else answer.usage.prompt_tokens
     return Embedded(_vectors_of(model, answer, len(texts)), tokens)
@@ -121,13 +130,13 @@ def _vectors_of(model: ProviderModel, answer: _EmbeddingsBody, count: int) -> li
     """Return one vector for each text, in order. Raise TextsRefused unless all are finite, of one dimension, not 0."""
     by_index = {one.index: one.embedding for one in answer.data}
     if len(answer.data) != count or by_index.keys() != set(range(count)):
-        raise model.refusal(f"{len(answer.data)} vectors for {count} texts")
+        raise model.refusal(Failure(f"{len(answer.data)} vectors for {count} texts"))
     vectors = [by_index[index] for index in range(count)]
     dimensions = {len(vector) for vector in vectors}
     if len(dimensions) != 1 or not 0 < min(dimensions) <= MAX_DIMENSION:
-        raise model.refusal("vectors of a wrong dimension")
+        raise model.refusal(Failure("vectors of a wrong dimension"))
     for vector in vectors:
         length = math.hypot(*vector)
         if not math.isfinite(length) or length == 0:
-            raise model.refusal("a vector without a direction")
+            raise model.refusal(Failure("a vector without a direction"))
     return [normalize(vector) for vector in vectors]

@@ -69,7 +69,7 @@ class ProviderModel:
         if service is None:
             raise TypeError("the static model is asked in this process")
         if service.is_secret_lost:
-            raise self.failure("no secret that ENCRYPTION_KEYS can decrypt")
+            raise self.failure(Failure("no secret that ENCRYPTION_KEYS can decrypt"))
         try:
             answer = await self._post(service, path, body)
         except TimeoutError:
@@ -77,11 +77,11 @@ class ProviderModel:
             raise UpstreamTimeout from None
         except (OSError, ValueError) as error:
             # The class only: the text of these errors names the provider's address.
-            raise self.failure(type(error).__name__) from None
+            raise self.failure(Failure(type(error).__name__)) from None
         try:
             return decode(answer, decoder)
         except (msgspec.DecodeError, ValueError, RecursionError):
-            raise self.refusal("an answer of another form") from None
+            raise self.refusal(Failure("an answer of another form")) from None
 
     async def _post(self, service: Service, path: str, body: dict[str, Any]) -> bytes:
         deadline = asyncio.get_running_loop().time() + service.total_seconds
@@ -98,27 +98,29 @@ class ProviderModel:
                 answer = response.body()
                 if is_json(answer):
                     return answer
-                raise self.failure(f"HTTP {response.status} {response.content_type} without an answer in it")
+                raise self.failure(Failure(f"HTTP {response.status} {response.content_type} without an answer in it"))
             refusal = await read_refusal(response, deadline)
             failure = failure_of(response.status, refusal, hidden=service.credentials.hidden, base_url=service.base_url)
             if response.status in OF_TEXTS:
-                raise self.refusal(str(failure))
+                raise self.refusal(failure)
             if response.status in BUSY:
                 logger.warning("the provider of the model %s is busy: %s", self.name, failure)
                 raise error_of(failure, response.retry_after)
-            raise self.failure(str(failure))
+            raise self.failure(failure)
         finally:
             response.release()
 
-    def failure(self, what: str) -> UpstreamError:
-        logger.warning("the provider of the model %s failed: %s", self.name, what)
+    def failure(self, failure: Failure) -> UpstreamError:
+        logger.warning("the provider of the model %s failed: %s", self.name, failure)
         error = UpstreamError()
-        error.failure = Failure(what)
+        error.failure = failure
         return error
 
-    def refusal(self, what: str) -> TextsRefused:
-        logger.warning("the provider of the model %s refused texts: %s", self.name, what)
-        return TextsRefused(f"The model's provider refused a text: {what}.")
+    def refusal(self, failure: Failure) -> TextsRefused:
+        logger.warning("the provider of the model %s refused texts: %s", self.name, failure)
+        error = TextsRefused(f"The model's provider refused a text: {failure}.")
+        error.failure = failure
+        return error
 
 
 def decode(answer: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:

@@ -46,9 +46,9 @@ class Bounds:
 def bounds_of(view_class: type[ApiView]) -> Bounds:
     if view_class.takes_file:
         return Bounds(settings.API_MAX_BODY_BYTES + settings.DATASET_MAX_FILE_BYTES, is_patient=True)
-    if view_class.takes_images:
-        return Bounds(settings.COMPLETIONS_MAX_BODY_BYTES, is_patient=True)
-    return Bounds(settings.API_MAX_BODY_BYTES)
+    setting = view_class.max_body_setting
+    # What may be large may take its time.
+    return Bounds(getattr(settings, setting), is_patient=setting != ApiView.max_body_setting)
 
 
 class BodyRoom:

@@ -13,6 +13,7 @@ from apikeys.accounting.recording import usage_batcher
 from apikeys.hot_path import broadcasts, home_loop, servers
 from apikeys.hot_path.listener import listener
 from apikeys.outbound import client, sites
+from chat import model_names
 from chat.completions import app_snapshots, histories, recorder
 from chat.embeddings import models
 from chat.routing import circuits
@@ -32,6 +33,7 @@ BATCHERS = (
     histories.batcher,
     models.batcher,
     circuits.batcher,
+    model_names.batcher,
     recorder.batcher,
     usage_batcher,
 )

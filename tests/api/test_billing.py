@@ -7,7 +7,6 @@ from django.utils import timezone
 
 from apikeys.accounting.limits import Limit
 from apikeys.keys.models import ApiKey
-from chat.models import Price
 from tests.conftest import Server
 from tests.support import factories
 from tests.support.conversations import make_app
@@ -37,7 +36,7 @@ def balance(server: Server, key: str) -> tuple[float, float]:
 def priced(provider: FakeProvider) -> tuple[ApiKey, str]:
     """A key of an app whose answers cost 0.018 points."""
     app = make_app(provider, max_tokens=10)
-    Price.objects.create(provider=app.provider, model="echo", prompt_micropoints=10**6, completion_micropoints=10**6)
+    factories.set_prices(factories.provider_of(app), "echo", 10**6, 10**6)
     return factories.make_key(app=app)
 
 

@@ -23,7 +23,7 @@ from tests.conftest import Server
 from tests.support import factories
 from tests.support.conversations import record_of
 from tests.support.drift import drifted_since, newest_limit
-from tests.support.fake_provider import FakeProvider, vector_of
+from tests.support.fake_provider import FakeProvider, Reply, vector_of
 from tests.support.processes import wait_for
 from tests.support.refusals import check_refusal
 
@@ -57,6 +57,17 @@ def make_team_with(provider: FakeProvider, *models: str, limits: dict[str, int] 
     for model in models:
         factories.make_dataset(team, its_provider, model)
     return team
+
+
+def vectors_reply(body: dict[str, Any], dimension: int = 8) -> Reply:
+    """Answer with a vector for each input, of texts as well as of token ids."""
+    found = [vector_of(json.dumps(item), dimension) for item in body["input"]]
+    data = [{"index": index, "embedding": vector} for index, vector in enumerate(found)]
+    return Reply(json.dumps({"data": data, "usage": {"prompt_tokens": sum(map(tokens_in, body["input"]))}}).encode())
+
+
+def tokens_in(item: str | list[int]) -> int:
+    return 1 if isinstance(item, str) else len(item)
 
 
 def make_limit(api_key: Any, measure: str, amount: int) -> Limit:
@@ -154,8 +165,19 @@ def test_provider_that_counts_nothing(server: Server, provider: FakeProvider) ->
         ({"model": STATIC, "input": []}, "input"),
         ({"model": STATIC, "input": ["x", ""]}, "input[1]"),
         ({"model": STATIC, "input": [[1, 2]]}, "input[0]"),
-        ({"model": STATIC, "input": [1, 2]}, "input[0]"),
+        ({"model": STATIC, "input": [1, 2]}, "input"),
+        ({"model": STATIC, "input": ["x", [1, 2]]}, "input[1]"),
         ({"model": STATIC, "input": {"text": "x"}}, "input"),
+        ({"model": STATIC, "input": True}, "input"),
+        ({"model": STATIC, "input": ["x", None]}, "input[1]"),
+        ({"model": STATIC, "input": ["x", {"text": ["]"]}]}, "input[1]"),
+        ({"model": STATIC, "input": ["x", 1]}, "input[1]"),
+        ({"model": STATIC, "input": [1, "x"]}, "input"),
+        ({"model": STATIC, "input": [1.5]}, "input"),
+        ({"model": STATIC, "input": [-1]}, "input"),
+        ({"model": STATIC, "input": [[]]}, "input[0]"),
+        ({"model": STATIC, "input": ["x", [1, [2]]]}, "input[1]"),
+        ({"model": STATIC, "input": ["x", [2**31]]}, "input[1]"),
         ({"model": STATIC, "input": "x" * (1024 * 1024 + 1)}, "input"),
         ({"model": STATIC, "input": "x", "dimensions": 128}, "dimensions"),
         ({"model": STATIC, "input": "x", "dimensions": "256"}, "dimensions"),
@@ -163,6 +185,9 @@ def test_provider_that_counts_nothing(server: Server, provider: FakeProvider) ->
         ({"model": 1, "input": "x"}, "model"),
         ({"model": "", "input": "x"}, "model"),
         ({"model": "a\0b", "input": "x"}, "model"),
+        ({"model": "x" * 201, "input": "x"}, "model"),
+        ({"model": STATIC, "input": "x", "dimensions": 0}, "dimensions"),
+        ({"model": STATIC, "input": "x", "dimensions": 16_001}, "dimensions"),
         ({"model": "gpt-4", "input": "x"}, "model"),
         ({"model": STATIC, "input": "x", "user": 1}, "user"),
         ([], None),
@@ -178,10 +203,106 @@ def test_dimensions_that_the_model_has(server: Server, provider: FakeProvider) -
     team = make_team_with(provider, "embed")
     _, key = factories.make_key(team)
     assert len(vectors_of(embed(server, key, "x", dimensions=256))[0]) == 256
-    # Not known before its first vector.
-    check_refusal(embed(server, key, "x", "embed", dimensions=8), "invalid_parameter", param="dimensions")
+    # Not known before its first vector, so the provider is asked for them.
+    text = factories.unique("dimensions")
+    assert len(vectors_of(embed(server, key, text, "embed", dimensions=8))[0]) == 8
     VectorSet.objects.filter(dataset__team=team).update(dimension=8)
-    assert len(vectors_of(embed(server, key, "x", "embed", dimensions=8))[0]) == 8
+    assert len(vectors_of(embed(server, key, text, "embed", dimensions=8))[0]) == 8
+    assert [call.get("dimensions") for call in provider.embedded if call["input"] == [text]] == [8, None]
+
+
+def test_dimensions_are_passed_on(server: Server, provider: FakeProvider) -> None:
+    provider.replies["shortening"] = lambda body: vectors_reply(body, body["dimensions"])
+    _, key = factories.make_key(make_team_with(provider, "shortening", "embed"))
+    (vector,) = vectors_of(embed(server, key, "x", "shortening", dimensions=3))
+    assert len(vector) == 3
+    assert sum(number * number for number in vector) == pytest.approx(1)
+    # This provider does as if it had not been asked.
+    response = embed(server, key, ["x", "y"], "embed", dimensions=3)
+    message = check_refusal(response, "invalid_parameter", param="dimensions")
+    assert message == "dimensions: The model's vectors have 8."
+    assert (record_of(response).outcome, record_of(response).prompt_tokens) == (Outcome.FAILED, 6)
+
+
+def test_token_ids(server: Server, provider: FakeProvider) -> None:
+    """They are passed on as they came, and reserved by their number."""
+    provider.replies["ids"] = lambda body: vectors_reply(body)
+    api_key, key = factories.make_key(make_team_with(provider, "ids"))
+    limit = make_limit(api_key, "tokens", 1_000)
+    number = next(factories.numbers)
+    lists = [[number, 1, 2], [3], [0, 2**31 - 1]]
+    response = embed(server, key, lists, "ids")
+    assert len(vectors_of(response)) == 3
+    assert provider.embedded_by("ids")[-1] == lists
+    assert record_of(response).limits[0]["requested"] == 6 + 3 * 4
+    # A list of ids alone is one text.
+    assert len(vectors_of(embed(server, key, lists[0], "ids", encoding_format="base64"))) == 1
+    assert provider.embedded_by("ids")[-1] == [lists[0]]
+    raw = f'{{"model": "ids", "input": [ [ {number} ,\n2 ] , "a text" ]}}'
+    assert len(vectors_of(server.post(PATH, key, content=raw))) == 2
+    assert provider.embedded_by("ids")[-1] == [[number, 2], "a text"]
+    assert used(limit) == 6 + 3 + (2 + 1)
+
+
+def test_a_thousand_texts_of_langchain(server: Server, provider: FakeProvider) -> None:
+    """Its default is a thousand at a time, as token ids where it has a tokenizer."""
+    provider.replies["langchain"] = lambda body: vectors_reply(body)
+    _, key = factories.make_key(make_team_with(provider, "langchain"))
+    ids = [[100_000 + number, *range(99_000, 99_999)] for number in range(1_000)]
+    assert len(json.dumps(ids)) > 5 * 1024 * 1024
+    assert len(vectors_of(embed(server, key, ids, "langchain"))) == 1_000
+    assert [ids for call in provider.embedded_by("langchain") for ids in call] == ids
+    texts = [f"{number} " + "text " * 800 for number in range(1_000)]
+    assert len(vectors_of(embed(server, key, texts, "langchain"))) == 1_000
+    assert len(vectors_of(embed(server, key, texts))) == 1_000
+
+
+@pytest.mark.parametrize("field", ["input", "unknown"])
+def test_a_body_that_is_nested_deeply(server: Server, field: str) -> None:
+    _, key = factories.make_key()
+    raw = f'{{"model": "{STATIC}", "input": "x", "{field}": {"[" * 100_000}{"]" * 100_000}}}'
+    check_refusal(server.post(PATH, key, content=raw), "invalid_parameter")
+
+
+def test_too_large(server: Server, provider: FakeProvider) -> None:
+    api_key, key = factories.make_key(make_team_with(provider, "embed"))
+    part = "x" * (1024 * 1024 - 1)
+    check_refusal(embed(server, key, [part[:-1]] * 20, "embed"), "body_too_large")
+    check_refusal(embed(server, key, ["x", part], "embed"), "invalid_parameter", param="input[1]")
+    check_refusal(embed(server, key, [1] * 600_000, "embed"), "invalid_parameter", param="input")
+    check_refusal(embed(server, key, ["x"] * 2_000_000, "embed"), "invalid_parameter", param="input")
+    assert not UsageRecord.objects.filter(key=api_key).exists()
+    assert len(vectors_of(embed(server, key, [part[:-1]] * 19, "embed"))) == 19
+
+
+def test_texts_that_the_provider_refuses(server: Server, provider: FakeProvider) -> None:
+    """Its words are the caller's to read, without what is not the caller's business."""
+    secret = "sk-do-not-tell-0123456789"
+    said = {"message": f"8192 tokens at most, says {provider.url} to {secret}", "code": "context_length_exceeded"}
+    provider.replies["strict"] = lambda body: Reply(json.dumps({"error": said}).encode(), status=400)
+    _, key = factories.make_key(make_team_with(provider, "strict"))
+    response = embed(server, key, "x" * 200_000, "strict")
+    assert response.status_code == 400
+    error = response.json()["error"]
+    assert (error["type"], error["code"]) == ("invalid_request_error", "context_length_exceeded")
+    assert error["message"] == "8192 tokens at most, says ... to ..."
+    record = record_of(response)
+    assert (record.status, record.outcome, record.prompt_tokens) == (400, Outcome.FAILED, 0)
+    assert record.failure == {
+        "what": "HTTP 400",
+        "status": 400,
+        "code": "context_length_exceeded",
+        "message": error["message"],
+    }
+
+
+@pytest.mark.parametrize(("status", "code"), [(401, "upstream_error"), (404, "upstream_error"), (429, "upstream_busy")])
+def test_what_is_not_the_fault_of_the_texts(server: Server, provider: FakeProvider, status: int, code: str) -> None:
+    provider.replies["other"] = lambda body: Reply(b'{"error": {"message": "No.", "code": "no"}}', status=status)
+    _, key = factories.make_key(make_team_with(provider, "other"))
+    response = embed(server, key, "x", "other")
+    assert "No." not in check_refusal(response, code)
+    assert record_of(response).failure["message"] == "No."
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\u202eabc\u200f", "🎬" * 1000, " ", "x" * 30_000])
@@ -224,6 +345,25 @@ def test_model_of_another_team(server: Server, provider: FakeProvider) -> None:
     foreign = check_refusal(embed(server, key, "x", "embed"), "invalid_parameter", param="model")
     absent = check_refusal(embed(server, key, "x", "absent"), "invalid_parameter", param="model")
     assert foreign == absent
+    assert foreign == f"model: Your team has no such embedding model. This API key may use: {STATIC}."
+
+
+def test_a_name_that_is_nearly_right(server: Server, provider: FakeProvider) -> None:
+    team = make_team_with(provider, "text-embedding-3-small", "bge-m3", *(f"m{number}" for number in range(12)))
+    _, key = factories.make_key(team)
+    message = check_refusal(embed(server, key, "x", "text-embeding-3-small"), "invalid_parameter", param="model")
+    assert message.endswith("Did you mean text-embedding-3-small?")
+    message = check_refusal(embed(server, key, "x", "gpt"), "invalid_parameter", param="model")
+    assert message.endswith("This API key may use: bge-m3, m0, m1, m10, m11, m2, m3, m4, m5, m6 and 5 others.")
+    # A key that lists models learns of those alone.
+    _, key = factories.make_key(team, allowed_models=["bge-m3", "no-longer", "echo"])
+    message = check_refusal(embed(server, key, "x", "text-embedding-3-small"), "model_not_allowed")
+    assert message == "This API key may not use the model text-embedding-3-small. This API key may use: bge-m3."
+    message = check_refusal(embed(server, key, "x", "echo"), "invalid_parameter", param="model")
+    assert message.endswith("This API key may use: bge-m3.")
+    _, key = factories.make_key(team, allowed_models=["echo"])
+    message = check_refusal(embed(server, key, "x", "bge-m4"), "model_not_allowed")
+    assert message.endswith("There is no embedding model that this API key may use.")
 
 
 def test_allowed_models(server: Server) -> None:
@@ -282,9 +422,9 @@ def test_provider_that_fails_in_the_middle(
     api_key, key = factories.make_key(team)
     limit, points = make_limit(api_key, "tokens", 10_000), make_limit(api_key, "micropoints", 10_000_000)
     response = embed(server, key, ["good"] * 100 + ["poison"], behavior)
-    check_refusal(response, "upstream_error")
+    check_refusal(response, "refused_by_provider")
     record = record_of(response)
-    assert (record.status, record.outcome) == (502, Outcome.FAILED)
+    assert (record.status, record.outcome) == (400, Outcome.FAILED)
     assert (record.prompt_tokens, record.token_source, record.cost_micropoints) == (tokens, source, tokens * 1_000)
     assert (used(limit), used(points)) == (tokens, tokens * 1_000)
 

@@ -98,6 +98,8 @@ class FakeProvider:
     async def _embed(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         self.embedded.append(body)
+        if body["model"] in self.replies:
+            return await send(request, self.replies[body["model"]](body))
         return await EMBEDDING_BEHAVIORS[body["model"]](self, request, body)
 
 

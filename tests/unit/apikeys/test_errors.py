@@ -71,5 +71,5 @@ def test_an_explanation_stays_out_of_the_answer(classes):
 
 
 def test_a_spent_quota_is_not_tried_again() -> None:
-    assert InsufficientQuota("abcd", 10).headers() == {"Retry-After": "10", "X-Should-Retry": "false"}
+    assert InsufficientQuota("abcd", "None is left.", 10).headers() == {"Retry-After": "10", "X-Should-Retry": "false"}
     assert RateLimited("Full.", 10).headers() == {"Retry-After": "10"}
