@@ -13,7 +13,7 @@ def for_storage(content: Content) -> Content:
     room = MAX_STORED_BYTES
     parts: list[Part] = []
     for part in content:
-        size = 0 if isinstance(part, TextPart) else len(part.data)
+        size = len(part.data)
         if size > room:
             parts.append(TextPart(text_of([part])))
         else:

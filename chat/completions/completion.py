@@ -43,7 +43,8 @@ Piece = str | dict[str, Any]
 # Parameters that a request may set where its app lets it.
 OVERRIDABLE = (
     *("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty", "user"),
-    *("logit_bias", "reasoning_effort", "service_tier"),
+    *("logit_bias", "reasoning_effort", "service_tier", "verbosity", "prediction", "safety_identifier"),
+    *("prompt_cache_key", "prompt_cache_options", "prompt_cache_retention"),
 )
 # And those that it passes on, if the app passes tools.
 OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format")

@@ -5,7 +5,18 @@ from typing import Any
 
 import msgspec
 
-from chat.completions.request import ChatMessage, Content, FilePart, ImagePart, TextPart, _link, text_of
+from chat.completions.request import (
+    AudioPart,
+    ChatMessage,
+    Content,
+    DocumentPart,
+    FilePart,
+    ImagePart,
+    Part,
+    TextPart,
+    _link,
+    text_of,
+)
 
 
 def message_for_provider(message: ChatMessage) -> dict[str, Any]:
@@ -20,9 +31,7 @@ def for_provider(role: str, content: Content) -> dict[str, Any]:
     role = "system" if role == "developer" else role
     if isinstance(content, str):
         return {"role": role, "content": content}
-    parts: list[TextPart | ImagePart] = [
-        TextPart(_link(part)) if isinstance(part, FilePart) else part for part in content
-    ]
+    parts = [TextPart(_link(part)) if isinstance(part, FilePart) else part for part in content]
     if all(isinstance(part, TextPart) for part in parts):
         # Many providers know no parts.
         return {"role": role, "content": text_of(content)}
@@ -46,6 +55,12 @@ def fill_variables(prompt: str, variables: dict[str, Any]) -> str:
 # Constants of the upper bound: what a chat template adds to a message, and what an image may cost.
 MESSAGE_OVERHEAD_TOKENS = 16
 IMAGE_TOKENS = 2_000
+# Models take 10 to 32 tokens for a second of sound, of which there are at least 8 KB without compression and 1 KB with
+# it. Base64 makes a third more of that.
+BYTES_A_TOKEN_OF_WAV = 300
+BYTES_A_TOKEN_OF_AUDIO = 40
+# Of a document, models see the text and an image of each page.
+BYTES_A_TOKEN_OF_FILE = 4
 
 
 def token_bound(messages: list[dict[str, Any]]) -> int:
@@ -62,11 +77,22 @@ def token_bound(messages: list[dict[str, Any]]) -> int:
         if isinstance(content, str):
             bound += len(content.encode("utf-8", "replace"))
         else:
-            bound += sum(
-                len(part.text.encode("utf-8", "replace")) if isinstance(part, TextPart) else IMAGE_TOKENS
-                for part in content
-            )
+            bound += sum(map(_part_bound, content))
     return bound
+
+
+def _part_bound(part: Part) -> int:
+    match part:
+        case TextPart():
+            return len(part.text.encode("utf-8", "replace"))
+        case AudioPart():
+            bytes_a_token = BYTES_A_TOKEN_OF_WAV if part.input_audio.format == "wav" else BYTES_A_TOKEN_OF_AUDIO
+            return MESSAGE_OVERHEAD_TOKENS + len(part.data) // bytes_a_token
+        case DocumentPart():
+            return max(IMAGE_TOKENS, len(part.data) // BYTES_A_TOKEN_OF_FILE)
+        case ImagePart():
+            return IMAGE_TOKENS
+    return part.text_size
 
 
 def count_images(messages: list[dict[str, Any]]) -> int:

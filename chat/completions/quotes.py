@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from chat.completions.provider_messages import fill_variables
-from chat.completions.request import Content, ImagePart, TextPart, text_of
+from chat.completions.request import MEDIA, Content, TextPart, text_of
 from datasets.search.quotes import Quote
 
 SEPARATOR = "\n\n"
@@ -43,17 +43,17 @@ def render(quotes: Sequence[Quote], template: str, max_bytes: int) -> str:
 
 
 def build_prompt(prompt: str, question: Content, quotes: str, variables: dict[str, Any]) -> Content:
-    # The question's images stay with it.
+    # The question's images and files stay with it.
     values = {**variables, "quote": quotes, "question": words_of(question)}
     text = fill_variables(prompt or USUAL_PROMPT, values)
-    images = [] if isinstance(question, str) else [part for part in question if isinstance(part, ImagePart)]
-    return [TextPart(text), *images] if images else text
+    media = [] if isinstance(question, str) else [part for part in question if isinstance(part, MEDIA)]
+    return [TextPart(text), *media] if media else text
 
 
 def words_of(question: Content) -> str:
     if isinstance(question, str):
         return question
-    return text_of([part for part in question if not isinstance(part, ImagePart)])
+    return text_of([part for part in question if not isinstance(part, MEDIA)])
 
 
 def _render_one(number: int, quote: Quote, template: str) -> str:

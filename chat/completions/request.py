@@ -22,6 +22,8 @@ MAX_OBJECT_BYTES = 64 * 1024
 class TextPart(Struct, tag_field="type", tag="text", frozen=True):
     text: str
 
+    data: ClassVar[str] = ""
+
     @property
     def text_size(self) -> int:
         return len(self.text.encode())
@@ -61,7 +63,60 @@ class FilePart(Struct, tag_field="type", tag="file_url", frozen=True):
         return len(self.url.encode()) + len(self.name.encode())
 
 
-Part = TextPart | ImagePart | FilePart
+class InputAudio(Struct, frozen=True, omit_defaults=True):
+    data: str
+    format: str | None = None
+
+
+class AudioPart(Struct, tag_field="type", tag="input_audio", frozen=True):
+    """A recording, as base64."""
+
+    input_audio: InputAudio
+
+    @property
+    def data(self) -> str:
+        return self.input_audio.data
+
+    @property
+    def text_size(self) -> int:
+        return len((self.input_audio.format or "").encode())
+
+
+class InputFile(Struct, frozen=True, omit_defaults=True):
+    file_data: str | None = None
+    file_id: str | None = None
+    filename: str | None = None
+
+
+class DocumentPart(Struct, tag_field="type", tag="file", frozen=True):
+    """OpenAI's file: as base64, or by the id that the provider gave it."""
+
+    file: InputFile
+
+    @property
+    def data(self) -> str:
+        return self.file.file_data or ""
+
+    @property
+    def text_size(self) -> int:
+        return sum(len(text.encode()) for text in (self.file.file_id, self.file.filename) if text)
+
+
+class RefusalPart(Struct, tag_field="type", tag="refusal", frozen=True):
+    """What an assistant said in place of an answer."""
+
+    refusal: str
+
+    data: ClassVar[str] = ""
+
+    @property
+    def text_size(self) -> int:
+        return len(self.refusal.encode())
+
+
+Part = TextPart | ImagePart | FilePart | AudioPart | DocumentPart | RefusalPart
+# They are no text, and no part of what is searched for.
+MEDIA = (ImagePart, AudioPart, DocumentPart)
 Content = str | list[Part]
 
 
@@ -74,6 +129,7 @@ class ChatMessage(Struct, frozen=True):
     tool_calls: list[dict[str, Any]] | None = None
     tool_call_id: str | None = None
     function_call: dict[str, Any] | None = None
+    refusal: str | None = None
 
     @property
     def is_of_tools(self) -> bool:
@@ -83,9 +139,9 @@ class ChatMessage(Struct, frozen=True):
     @property
     def extras(self) -> dict[str, Any]:
         """Return what it has besides its role and content."""
-        if self.name is None and not self.is_of_tools:
+        if self.name is None and self.refusal is None and not self.is_of_tools:
             return {}
-        names = ("name", "tool_calls", "tool_call_id", "function_call")
+        names = ("name", "tool_calls", "tool_call_id", "function_call", "refusal")
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 
@@ -93,6 +149,8 @@ class StreamOptions(Struct, frozen=True):
     include_usage: bool | None = None
 
 
+# What is longer is no name.
+Label = Annotated[str, Meta(max_length=1024)]
 Tokens = Annotated[int, Meta(ge=1, lt=2**31)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
@@ -114,15 +172,21 @@ class CompletionRequest(Struct, frozen=True):
     max_completion_tokens: Tokens | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
-    stop: str | list[str] | None = None
+    stop: Label | Annotated[list[Label], Meta(max_length=64)] | None = None
     seed: Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    user: str | None = None
+    user: Label | None = None
     stream_options: StreamOptions | None = None
     logit_bias: dict[str, float] | None = None
-    reasoning_effort: str | None = None
-    service_tier: str | None = None
+    reasoning_effort: Label | None = None
+    service_tier: Label | None = None
+    verbosity: Label | None = None
+    prediction: dict[str, Any] | None = None
+    safety_identifier: Label | None = None
+    prompt_cache_key: Label | None = None
+    prompt_cache_options: dict[str, Any] | None = None
+    prompt_cache_retention: Label | None = None
     # These go to the model where the app passes them on.
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -136,6 +200,13 @@ class CompletionRequest(Struct, frozen=True):
     top_logprobs: int | None = None
     audio: Any = None
     modalities: list[str] | None = None
+    moderation: Any = None
+    web_search_options: Any = None
+
+    @property
+    def has_large_options(self) -> bool:
+        """Return whether it may have any of LARGE_OPTIONS."""
+        return self.has_options_of_tools or self.prediction is not None or self.prompt_cache_options is not None
 
     @property
     def has_options_of_tools(self) -> bool:
@@ -150,6 +221,8 @@ class CompletionRequest(Struct, frozen=True):
         )
 
 
+# Each of these may be as large as all messages.
+LARGE_OPTIONS = ("tools", "functions", "response_format", "prediction", "prompt_cache_options")
 _request_decoder = msgspec.json.Decoder(CompletionRequest)
 
 
@@ -171,7 +244,7 @@ def parse_request(raw: bytes) -> CompletionRequest:
         raise InvalidParameter(f"{field}: This is not supported.", param=field)
     if sum(map(_size, request.messages)) > MAX_MESSAGES_BYTES:
         raise InvalidParameter(f"messages: They hold more than {MAX_MESSAGES_BYTES} bytes.", param="messages")
-    for name in ("tools", "functions", "response_format") if request.has_options_of_tools else ():
+    for name in LARGE_OPTIONS if request.has_large_options else ():
         value = getattr(request, name)
         if value and len(msgspec.json.encode(value)) > MAX_MESSAGES_BYTES:
             raise InvalidParameter(f"{name}: It holds more than {MAX_MESSAGES_BYTES} bytes.", param=name)
@@ -221,6 +294,8 @@ def unsupported_field(request: CompletionRequest) -> str | None:
         "top_logprobs": bool(request.top_logprobs),
         "audio": _is_asked(request.audio),
         "modalities": request.modalities not in (None, [], ["text"]),
+        "moderation": _is_asked(request.moderation),
+        "web_search_options": request.web_search_options is not None,
     }
     return next((name for name, is_asked in asked.items() if is_asked), None)
 
@@ -256,6 +331,12 @@ def text_of(content: Content) -> str:
             lines.append(part.text)
         elif isinstance(part, FilePart):
             lines.append(_link(part))
+        elif isinstance(part, RefusalPart):
+            lines.append(part.refusal)
+        elif isinstance(part, AudioPart):
+            lines.append("[audio]")
+        elif isinstance(part, DocumentPart):
+            lines.append(f"[{part.file.filename or 'file'}]")
         else:
             lines.append("![image]" if part.data else f"![]({part.image_url.url})")
     return "\n".join(lines)
