@@ -1,4 +1,4 @@
-"""Names of the models that a team's datasets have, and what a request is told that names none of them."""
+"""Names of the models of a team's catalog and datasets, and what a request is told that names none of them."""
 
 from collections.abc import Collection, Sequence
 from difflib import get_close_matches
@@ -25,12 +25,20 @@ class ModelNames(msgspec.Struct, frozen=True):
 SQL = f"""
 SELECT team_id, json_build_object(
     'embedding', ARRAY(
-        SELECT DISTINCT vector_set.model FROM datasets_dataset AS dataset
+        SELECT vector_set.model FROM datasets_dataset AS dataset
         JOIN datasets_vectorset AS vector_set ON vector_set.dataset_id = dataset.id
-        WHERE dataset.team_id = requested.team_id ORDER BY 1 LIMIT {MAX_COMPARED}),
+        WHERE dataset.team_id = requested.team_id
+        UNION
+        SELECT name FROM chat_catalogmodel
+        WHERE team_id = requested.team_id AND kind = 'embedding' AND archived_at IS NULL
+        ORDER BY 1 LIMIT {MAX_COMPARED}),
     'rerank', ARRAY(
-        SELECT DISTINCT rerank_model FROM datasets_dataset AS dataset
-        WHERE dataset.team_id = requested.team_id AND rerank_model <> '' ORDER BY 1 LIMIT {MAX_COMPARED})
+        SELECT rerank_model FROM datasets_dataset AS dataset
+        WHERE dataset.team_id = requested.team_id AND rerank_model <> ''
+        UNION
+        SELECT name FROM chat_catalogmodel
+        WHERE team_id = requested.team_id AND kind = 'rerank' AND archived_at IS NULL
+        ORDER BY 1 LIMIT {MAX_COMPARED})
 )
 FROM unnest($1::text[]) AS requested(team_id)
 """  # noqa: S608 - built from a constant

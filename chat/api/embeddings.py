@@ -59,7 +59,7 @@ class EmbeddingsView(AsyncApiView):
         flight = InFlight(credential.policy.key_id, trace.reader)
         try:
             model = await self.model_of(credential, body)
-            if model.model.is_static:
+            if model.entry is None:
                 await check_texts(inputs)
             # Not every provider knows the field, and none needs it for what its model has anyway.
             dimensions = None if body.dimensions == model.dimension else body.dimensions
@@ -79,7 +79,7 @@ class EmbeddingsView(AsyncApiView):
         model = await find_model(policy.team_id, body.model) if is_allowed else None
         if model is None:
             raise await embedding_refusal(policy, body.model)
-        if model.model.is_static and body.dimensions not in (None, model.dimension):
+        if model.entry is None and body.dimensions not in (None, model.dimension):
             raise InvalidParameter(f"dimensions: The model's vectors have {model.dimension}.", param="dimensions")
         return model
 
@@ -102,7 +102,7 @@ def build_body(call: EmbeddingCall) -> bytes:
         "object": "list",
         # They are JSON already.
         "data": msgspec.Raw(b"[" + b",".join(call.vectors) + b"]"),
-        "model": call.model.model.name,
+        "model": call.model.name,
         "usage": {"prompt_tokens": call.tokens, "total_tokens": call.tokens},
     }
     return msgspec.json.encode(body)

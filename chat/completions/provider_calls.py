@@ -7,14 +7,14 @@ stream of events.
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from django.conf import settings
 
-from apikeys.errors import ApiError, RefusedByProvider, UpstreamError, UpstreamTimeout
+from apikeys.errors import ApiError, UpstreamError, UpstreamTimeout
 from apikeys.outbound import client
 from apikeys.outbound.connections import Response
 from apikeys.outbound.error_answers import Failure, error_of, failure_in, failure_of, read_refusal
@@ -28,8 +28,9 @@ from chat.completions.provider_answers import (
     is_done,
 )
 from chat.completions.sse import Decoder
-from chat.routing import choice, circuits, habits
+from chat.routing import circuits, habits
 from chat.routing.entries import CatalogEntry, Route
+from chat.routing.failover import Attempt, ask_routes, describe
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +42,6 @@ TAIL_SECONDS = 0.1
 # A model may have to be asked once more for each of its two habits.
 MAX_TRIES = 3
 
-Answer = TypeVar("Answer")
-Ask = Callable[[Route, dict[str, Any]], Awaitable[Answer]]
-# A route that was tried: `provider`, `model`, `ms`, and what its failure has, if it failed.
-Attempt = dict[str, Any]
-
 
 async def complete(
     entry: CatalogEntry, payload: dict[str, Any], attempts: list[Attempt] | None
@@ -54,7 +50,7 @@ async def complete(
 
     `attempts`, which is there where the model has several routes, is told of each that was tried.
     """
-    route, answers = await _try_routes(entry, payload, attempts, _complete)
+    route, answers = await ask_routes(entry, payload, attempts, _complete)
     if attempts is not None:
         circuits.succeed(route.id)
     return answers
@@ -85,7 +81,7 @@ async def stream(
     It ends when the provider has sent that it is done; an answer that merely stops is an error. As in `complete`, the
     next route is tried where one fails, but not once anything of an answer has come.
     """
-    route, answer = await _try_routes(entry, payload, attempts, _open)
+    route, answer = await ask_routes(entry, payload, attempts, _open)
     try:
         with translate_failures(route):
             chunks = answer.chunks
@@ -100,47 +96,11 @@ async def stream(
             circuits.succeed(route.id)
     except ApiError as error:
         if attempts is not None:
-            attempts[-1] = _attempt(route, answer.started, error)
+            attempts[-1] = describe(route, answer.started, error)
             circuits.fail(route.id, str(error.failure))
         raise
     finally:
         answer.close()
-
-
-async def _try_routes(
-    entry: CatalogEntry, payload: dict[str, Any], attempts: list[Attempt] | None, ask: Ask[Answer]
-) -> tuple[Route, Answer]:
-    """Ask one route after the other until one answers. Raise the error of the last, or one that is the caller's."""
-    routes = choice.order(entry)
-    if not routes:
-        error = UpstreamError("The model has no route in use.")
-        error.failure = Failure("no route in use")
-        raise error
-    if attempts is None:
-        return routes[0], await ask(routes[0], payload)
-    choice.allow_request(entry)
-    for route in routes:
-        started = time.monotonic()
-        try:
-            answer = await ask(route, payload)
-        except ApiError as error:
-            attempts.append(_attempt(route, started, error))
-            if isinstance(error, RefusedByProvider):
-                circuits.succeed(route.id)
-                raise
-            circuits.fail(route.id, str(error.failure))
-            if route is routes[-1] or not choice.take_retry(entry):
-                raise
-        else:
-            attempts.append(_attempt(route, started))
-            return route, answer
-    raise AssertionError("the last route has neither answered nor failed")
-
-
-def _attempt(route: Route, started: float, error: ApiError | None = None) -> Attempt:
-    failure = {} if error is None or error.failure is None else msgspec.to_builtins(error.failure)
-    milliseconds = round((time.monotonic() - started) * 1000)
-    return {"provider": route.provider, "model": route.model, "ms": milliseconds, **failure}
 
 
 class StreamedAnswer:

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from struct import pack
 from typing import Any
 
@@ -16,11 +16,16 @@ from apikeys.errors import InvalidParameter, UpstreamError
 from apikeys.outbound.error_answers import error_of
 from chat.embeddings.inputs import Input, TokenIds
 from chat.embeddings.models import TeamModel
+from chat.routing import circuits
+from chat.routing.entries import CatalogEntry, Route
+from chat.routing.failover import ask_routes
+from datasets.texts import STATIC_MODEL
 from datasets.vectors.embeddings import BATCH, Embedded, ask_provider, count_tokens, embed
-from datasets.vectors.provider_models import TextsRefused
+from datasets.vectors.provider_models import ProviderModel, TextsRefused
 
 # A model adds to a text its first and its last token, and a blank.
 TEXT_OVERHEAD_TOKENS = 4
+STATIC = ProviderModel(STATIC_MODEL)
 
 
 @dataclass(slots=True)
@@ -40,6 +45,11 @@ class EmbeddingCall(AsyncMeteredCall):
     answered: int = 0
     counted: int | None = 0
     vectors: list[bytes] = field(default_factory=list)
+    # Once a route has answered, it is the only one: vectors of one answer come from one provider.
+    entry: CatalogEntry | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.entry = self.model.entry
 
     @property
     def is_counted(self) -> bool:
@@ -53,6 +63,8 @@ class EmbeddingCall(AsyncMeteredCall):
         """Embed all and record it. Raise RateLimited, InsufficientQuota, InvalidParameter or UpstreamError."""
         async with self:
             self.is_asked = True
+            if self.entry is not None and len(self.entry.routes) > 1:
+                self.attempts = []
             self.flight.waiting = asyncio.current_task()
             for start in range(0, len(self.inputs), BATCH):
                 await self._embed(self.inputs[start : start + BATCH])
@@ -71,7 +83,7 @@ class EmbeddingCall(AsyncMeteredCall):
         return self._charge(bound_of(self.inputs[: self.answered]), TokenSource.BOUND)
 
     def _charge(self, tokens: int, source: TokenSource) -> Charge:
-        return Charge(tokens, token_source=source, model=self.model.model.name, prompt_price=self.model.price)
+        return Charge(tokens, token_source=source, model=self.model.name, prompt_price=self.model.price)
 
     async def _embed(self, inputs: Sequence[Input]) -> None:
         embedded = await self._ask(inputs)
@@ -84,14 +96,22 @@ class EmbeddingCall(AsyncMeteredCall):
             self._take(vector)
 
     async def _ask(self, inputs: Sequence[Input]) -> Embedded:
-        model = self.model.model
-        if model.is_static:
+        entry = self.entry
+        if entry is None:
             texts = [text for text in inputs if isinstance(text, str)]
-            embedded = await embed(model, texts)
+            embedded = await embed(STATIC, texts)
             return Embedded(embedded.vectors, sum(await count_tokens(texts)))
+        is_first = not self.answered
+        route, embedded = await ask_routes(entry, inputs, self.attempts if is_first else None, self._ask_route)
+        if is_first and self.attempts is not None:
+            circuits.succeed(route.id)
+            self.entry = replace(entry, routes=(route,))
+        return embedded
+
+    async def _ask_route(self, route: Route, inputs: Sequence[Input]) -> Embedded:
+        found = [item.json if isinstance(item, TokenIds) else item for item in inputs]
         try:
-            found = [item.json if isinstance(item, TokenIds) else item for item in inputs]
-            return await ask_provider(model, found, self.dimensions)
+            return await ask_provider(ProviderModel(route.model, route.service), found, self.dimensions)
         except TextsRefused as error:
             # What the caller sent is the caller's to correct, where the provider says so.
             raise error_of(error.failure) from None

@@ -1,4 +1,4 @@
-"""The models that a team's keys embed with: the static one of every server, and those of the team's datasets."""
+"""The models that a team's keys embed with: the static one, those of the catalog, and those of the team's datasets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,17 +10,21 @@ from apikeys.hot_path.group_commit import Batcher
 from apikeys.hot_path.statements import StatementConnection, format_array
 from apikeys.outbound.service import Service, service_sql
 from apikeys.storable_text import storable
+from chat.routing.entries import ENTRY_SQL, CatalogEntry, Prices, Route, entry_of
 from datasets.texts import STATIC_DIMENSION, STATIC_MODEL
-from datasets.vectors.provider_models import ProviderModel
 
 
 @dataclass(frozen=True, slots=True)
 class TeamModel:
-    """`dimension` is None before its first vector; `price` in millionths of a point for 1,000 tokens."""
+    """`entry` is None for the static model, `dimension` before the first vector of a dataset has told it."""
 
-    model: ProviderModel
-    dimension: int | None
-    price: int = 0
+    name: str
+    entry: CatalogEntry | None
+    dimension: int | None = None
+
+    @property
+    def price(self) -> int:
+        return 0 if self.entry is None else self.entry.prices.prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +33,18 @@ class ModelRequest:
     name: str
 
 
-# Where several datasets have a model of one name, that of the oldest counts.
+# A model of the catalog comes first. Where several datasets have a model of one name, that of the oldest counts.
 SQL = f"""
-SELECT requested.ordinal, row_to_json(vector_set)
+SELECT requested.ordinal, row_to_json(entry), row_to_json(vector_set)
 FROM unnest($1::int[], $2::text[], $3::text[]) AS requested(ordinal, team_id, name)
-CROSS JOIN LATERAL (
-    SELECT vector_set.model, vector_set.dimension, {service_sql("provider")} AS service, coalesce((
+LEFT JOIN LATERAL (
+    SELECT {ENTRY_SQL} FROM chat_catalogmodel AS entry
+    WHERE entry.team_id = requested.team_id AND entry.name = requested.name AND entry.kind = 'embedding'
+        AND entry.archived_at IS NULL
+) AS entry ON true
+LEFT JOIN LATERAL (
+    SELECT vector_set.model, vector_set.dimension, provider.name AS provider, {service_sql("provider")} AS service,
+        coalesce((
             SELECT catalog.prompt_price FROM chat_route AS route
             JOIN chat_catalogmodel AS catalog ON catalog.id = route.model_id
             WHERE route.provider_id = provider.id AND route.upstream_name = vector_set.model
@@ -44,7 +54,7 @@ CROSS JOIN LATERAL (
     JOIN chat_provider AS provider ON provider.id = vector_set.provider_id
     WHERE dataset.team_id = requested.team_id AND vector_set.model = requested.name
     ORDER BY vector_set.id LIMIT 1
-) AS vector_set
+) AS vector_set ON entry.id IS NULL
 """  # noqa: S608 - built from constants
 
 
@@ -55,13 +65,19 @@ async def _load(connection: StatementConnection, batch: Sequence[ModelRequest]) 
         format_array(request.name for request in batch),
     ]
     found: list[TeamModel | None] = [None] * len(batch)
-    for ordinal, model in await connection.execute(SQL, columns):
-        found[int(ordinal)] = _team_model(**msgspec.json.decode(model))
+    for ordinal, entry, vector_set in await connection.execute(SQL, columns):
+        if entry is not None:
+            made = entry_of(msgspec.json.decode(entry))
+            found[int(ordinal)] = TeamModel(made.name, made)
+        elif vector_set is not None:
+            found[int(ordinal)] = _of_dataset(**msgspec.json.decode(vector_set))
     return found
 
 
-def _team_model(*, dimension: int | None, price: int, model: str, service: dict[str, Any]) -> TeamModel:
-    return TeamModel(ProviderModel(model, Service.of_json(service)), dimension, price)
+def _of_dataset(*, model: str, dimension: int | None, provider: str, service: dict[str, Any], price: int) -> TeamModel:
+    # It has the one route that its vectors came by.
+    route = Route(id=0, provider=provider, model=model, priority=1, weight=1, service=Service.of_json(service))
+    return TeamModel(model, CatalogEntry.of_route(model, route, Prices(price)), dimension)
 
 
 batcher: Batcher[ModelRequest, TeamModel | None] = Batcher("embedding-model", _load, capacity=5_000, max_batch=64)
@@ -69,5 +85,5 @@ batcher: Batcher[ModelRequest, TeamModel | None] = Batcher("embedding-model", _l
 
 async def find_model(team_id: str, name: str) -> TeamModel | None:
     if name == STATIC_MODEL:
-        return TeamModel(ProviderModel.of(None, name), STATIC_DIMENSION)
+        return TeamModel(name, None, STATIC_DIMENSION)
     return await batcher.submit(ModelRequest(team_id, storable(name)))

@@ -54,6 +54,11 @@ class CatalogEntry:
     # Whether there is anything that it does not take.
     is_restricted: bool
 
+    @classmethod
+    def of_route(cls, name: str, route: Route, prices: Prices) -> CatalogEntry:
+        """Return the entry of a model that is in no catalog."""
+        return cls("", name, True, True, True, False, prices, (route,), False)
+
 
 # The columns of a CatalogEntry, from a row of the table of models that the statement calls `entry`.
 ENTRY_SQL = f"""

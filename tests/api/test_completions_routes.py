@@ -305,8 +305,7 @@ def test_images_have_a_price_of_their_own(make: Make) -> None:
 def test_what_the_model_does_not_take(make: Make, field: str, body: dict[str, Any], param: str) -> None:
     routed = make(whole("first"), **{field: False})
     response = routed.ask(**body)
-    check_refusal(response, "invalid_parameter")
-    assert response.json()["error"]["param"] == param
+    check_refusal(response, "invalid_parameter", param=param)
     assert routed.model.name in response.json()["error"]["message"]
     assert routed.calls() == []
     CatalogModel.objects.filter(pk=routed.model.pk).update(**{field: True})
@@ -340,3 +339,29 @@ def test_a_route_that_spells_max_tokens_as_it_was_told(make: Make, provider: Fak
     call = provider.calls[-1]
     assert ("max_tokens" in call, call["max_completion_tokens"]) == (False, 9)
     assert len(routed.calls()) == 1
+
+
+def embedded(provider: FakeProvider, team: Any, **fields: Any) -> CatalogModel:
+    """A model of the catalog that embeds: its first route fails, its second answers."""
+    model = CatalogModel.objects.create(team=team, name=factories.unique("embedder"), kind="embedding", **fields)
+    dead = factories.make_provider(team, "http://127.0.0.1:9/v1")
+    model.routes.create(provider=dead, upstream_name="embed", priority=1)
+    model.routes.create(provider=factories.make_provider(team, provider.url), upstream_name="embed", priority=2)
+    return model
+
+
+def test_embeddings_by_a_model_of_the_catalog(server: Server, provider: FakeProvider) -> None:
+    team = factories.make_team()
+    model = embedded(provider, team, prompt_price=1_000)
+    _, key = factories.make_key(team)
+    texts = [factories.unique("text") for _ in range(70)]
+    response = server.post("/api/v1/embeddings", key, json={"model": model.name, "input": texts})
+    assert response.status_code == 200, response.text
+    assert (len(response.json()["data"]), response.json()["model"]) == (70, model.name)
+    record = record_of(response)
+    # Later batches go to the route that answered the first.
+    assert [attempt.get("what") for attempt in record.attempts] == ["ConnectFailed", None]
+    assert (record.model, record.prompt_price) == (model.name, 1_000)
+    foreign = factories.make_key(factories.make_team())[1]
+    refused = server.post("/api/v1/embeddings", foreign, json={"model": model.name, "input": "x"})
+    check_refusal(refused, "invalid_parameter", param="model")

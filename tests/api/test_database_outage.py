@@ -143,12 +143,14 @@ def test_five_seconds_without_it_while_reserving(
     """A request that cannot be counted is not let in, and costs nothing."""
     api_key, key = factories.make_key(app=make_app(provider))
     made = Limit.objects.create(team=api_key.team, key=api_key, measure="requests", period="total", amount=10)
+    _, global_key = factories.make_key(api_key.team)
     assert far_server.ask(key).status_code == 200
+    assert far_server.get("/api/core/app/list", global_key).status_code == 200
     proxy.cut()
     down = time.monotonic()
     while time.monotonic() - down < 5:
         check_refusal(far_server.ask(key, "refused"), "service_unavailable")
-        check_refusal(far_server.get("/api/core/app/list", key), "service_unavailable")
+        check_refusal(far_server.get("/api/core/app/list", global_key), "service_unavailable")
     assert not provider.calls_about("refused")
     proxy.mend()
     wait_for(lambda: far_server.ask(key).status_code == 200, "it recovers by itself", seconds=5)

@@ -40,8 +40,9 @@ def test_it_works_for_an_app_key(server: Server) -> None:
     data = server.get(PATH, key).json()["data"]
     assert (data["kind"], data["appId"]) == ("app", app.pk)
     assert data["endpoints"] == [
-        *("billing.subscription", "billing.usage", "chat.completions", "completions.create", "key.self")
+        *("billing.subscription", "billing.usage", "chat.completions", "completions.create", "key.self", "models.list")
     ]
+    assert data["models"] == ["echo"]
 
 
 def test_a_key_that_may_name_an_app(server: Server) -> None:
