@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -23,7 +23,8 @@ from chat.completions import openai_objects
 from chat.completions import request as payloads
 from chat.completions.app_selection import select_app
 from chat.completions.app_snapshots import AppSnapshot
-from chat.completions.completion import Completion, Piece
+from chat.completions.choices import ChoicePiece, Piece
+from chat.completions.completion import Completion
 from chat.completions.fastgpt_steps import response_data
 from chat.completions.request import CompletionRequest
 from chat.completions.stream_format import StreamFormat
@@ -41,7 +42,7 @@ class StreamForm(Protocol):
 
     def opening(self) -> bytes: ...
     def steps(self) -> bytes: ...
-    def pieces(self, pieces: list[Piece]) -> bytes: ...
+    def pieces(self, pieces: Sequence[Piece | ChoicePiece]) -> bytes: ...
     def end(self) -> bytes: ...
     def error(self, error: ApiError) -> bytes: ...
 
@@ -121,6 +122,8 @@ def build_body(completion: Completion) -> dict[str, Any]:
         finish_reason=completion.finish_reason,
         usage=completion.usage,
     )
+    if completion.choices is not None:
+        body["choices"] = completion.choices.bodies()
     if completion.request.detail:
         body |= {"responseData": response_data(completion), "newVariables": completion.variables}
     return body
@@ -155,8 +158,8 @@ async def stream_events(
     completion: Completion,
     trace: Trace,
     form: StreamForm,
-    first: asyncio.Future[list[Piece] | None],
-    pieces: AsyncGenerator[list[Piece], None],
+    first: asyncio.Future[Sequence[Piece | ChoicePiece] | None],
+    pieces: AsyncGenerator[Sequence[Piece | ChoicePiece], None],
 ) -> AsyncGenerator[bytes, None]:
     # An error from here on is an event too, the last one.
     async with aclosing(pieces):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -15,19 +15,12 @@ from apikeys.accounting.recording import Usage
 from apikeys.errors import InvalidParameter, UpstreamError
 from apikeys.hot_path.group_commit import Batcher
 from apikeys.object_ids import new_object_id
-from apikeys.storable_text import storable_json
 from chat.completions import abilities, attachments, fastgpt_steps, histories, provider_calls, recorder
 from chat.completions.app_snapshots import AppSnapshot
+from chat.completions.choices import Answer, ChoicePiece, Choices, Piece
 from chat.completions.fastgpt_steps import Step
 from chat.completions.knowledge import Knowledge, Search
-from chat.completions.provider_answers import (
-    Characters,
-    ProviderAnswer,
-    ProviderDelta,
-    Reported,
-    finish_reason_of,
-    merge_extras,
-)
+from chat.completions.provider_answers import Characters, ProviderAnswer, Reported, finish_reason_of
 from chat.completions.provider_messages import (
     count_images,
     fill_variables,
@@ -36,10 +29,8 @@ from chat.completions.provider_messages import (
     token_bound,
 )
 from chat.completions.quotes import words_of
-from chat.completions.request import CompletionRequest, Content, tool_field
+from chat.completions.request import CompletionRequest, Content, choices_field, tool_field
 
-# What an answer grows by: text, or another delta of OpenAI's, such as reasoning and tool calls.
-Piece = str | dict[str, Any]
 # Parameters that a request may set where its app lets it.
 OVERRIDABLE = (
     *("temperature", "top_p", "stop", "seed", "presence_penalty", "frequency_penalty", "user"),
@@ -48,10 +39,11 @@ OVERRIDABLE = (
 )
 # And those that it passes on, if the app passes tools.
 OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "functions", "function_call", "response_format")
+OF_CHOICES = ("n", "logprobs", "top_logprobs")
 
 
 @dataclass(slots=True)
-class Completion(AsyncMeteredCall):
+class Completion(AsyncMeteredCall, Answer):
     """One question to one app. `prepare`, then either `answer` or `stream`."""
 
     batcher: ClassVar[Batcher[Any, None]] = recorder.batcher
@@ -73,6 +65,8 @@ class Completion(AsyncMeteredCall):
     reported_size: int = 0
     reported: Reported = field(default_factory=Reported)
     finish_reason: str = "stop"
+    # Set where a request asks for several answers, or for the probabilities of tokens.
+    choices: Choices | None = None
     is_asked: bool = False
     _characters: Characters = field(default_factory=Characters)
     _thought_characters: Characters = field(default_factory=Characters)
@@ -90,21 +84,6 @@ class Completion(AsyncMeteredCall):
         return next(message.content or "" for message in reversed(self.request.messages) if message.role == "user")
 
     @property
-    def content(self) -> str:
-        return "".join(self.texts)
-
-    @property
-    def message(self) -> dict[str, Any]:
-        """Return the whole answer as OpenAI's clients read it."""
-        extras = merge_extras(self.extras) if self.extras else {}
-        message: dict[str, Any] = {"role": "assistant", "content": self.content}
-        if extras and not self.texts:
-            message["content"] = None
-        if self.thoughts:
-            message["reasoning_content"] = "".join(self.thoughts)
-        return message | extras
-
-    @property
     def usage(self) -> dict[str, Any]:
         """Return tokens as OpenAI spells them: those the provider reported, otherwise an upper bound from the text.
 
@@ -116,7 +95,7 @@ class Completion(AsyncMeteredCall):
         prompt = reported.prompt_tokens or token_bound(self.messages) + self._tools_bound
         completion = reported.completion_tokens or 0
         if not self._is_completion_reported:
-            completion = max(completion, min(self.size, self.max_tokens))
+            completion = max(completion, min(self.size, self.max_tokens * self.choice_count))
         usage = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
         return usage | reported.details(prompt, completion) if reported.has_details else usage
 
@@ -136,14 +115,19 @@ class Completion(AsyncMeteredCall):
         limits = (self.request.max_tokens, self.request.max_completion_tokens, self.app.max_tokens)
         return min(limit for limit in limits if limit is not None)
 
+    @property
+    def choice_count(self) -> int:
+        return self.request.n or 1
+
     async def prepare(self) -> None:
         """Gather what the model will see. Raise InvalidParameter when the answer's id is taken already."""
         request, app = self.request, self.app
         asked = tool_field(request)
         if app.entry.is_restricted:
             abilities.check(app.entry, request, asked)
-        if asked is not None and not app.passes_tools:
-            raise InvalidParameter(f"{asked}: This app passes no tools to its model.", param=asked)
+        unpassed = None if app.passes_tools else asked or choices_field(request)
+        if unpassed is not None:
+            raise InvalidParameter(f"{unpassed}: This app does not pass it on to its model.", param=unpassed)
         if asked is not None and request.chatId:
             raise InvalidParameter(f"{asked}: With a chatId, tools are not supported.", param=asked)
         messages: list[dict[str, Any]] = []
@@ -173,9 +157,9 @@ class Completion(AsyncMeteredCall):
             self.flight.waiting = asyncio.current_task()
             for answer in await provider_calls.complete(self.app.entry, self._payload(stream=False), self.attempts):
                 self._take(answer)
-            self._end_texts()
+            self._end()
 
-    async def stream(self) -> AsyncGenerator[list[Piece], None]:
+    async def stream(self) -> AsyncGenerator[Sequence[Piece | ChoicePiece], None]:
         """Yield the answer as it comes; the end of the iteration means that it is recorded."""
         async with self:
             await self._search()
@@ -201,7 +185,7 @@ class Completion(AsyncMeteredCall):
                         # The first pieces may have been waited for in a task of their own; one task reads all others.
                         flight.waiting = reader = reader or asyncio.current_task()
                 flight.waiting = None
-            rest = self._end_texts()
+            rest = self._end()
             if rest:
                 yield rest
 
@@ -212,7 +196,9 @@ class Completion(AsyncMeteredCall):
     def bound_charge(self) -> Charge:
         prices = self.app.entry.prices
         images = self._image_details()
-        charge = self._charge(self._prompt_bound(), self.max_tokens, TokenSource.BOUND, images or None)
+        charge = self._charge(
+            self._prompt_bound(), self.max_tokens * self.choice_count, TokenSource.BOUND, images or None
+        )
         if prices.cached_prompt is None and prices.reasoning is None:
             return charge
         # Each token may turn out to be of the dearer kind.
@@ -263,6 +249,8 @@ class Completion(AsyncMeteredCall):
         self.is_asked = True
         if len(self.app.entry.routes) > 1:
             self.attempts = []
+        if choices_field(self.request) is not None:
+            self.choices = Choices(self)
 
     def _prompt_bound(self) -> int:
         # It is asked before the datasets are searched: a key that has used up its limits searches nothing either.
@@ -281,6 +269,8 @@ class Completion(AsyncMeteredCall):
         if not (self.app.passes_tools and self.request.has_options_of_tools):
             return {}
         found = {name: getattr(self.request, name) for name in OF_TOOLS}
+        if choices_field(self.request) is not None:
+            found |= {name: getattr(self.request, name) for name in OF_CHOICES}
         return {name: value for name, value in found.items() if value is not None}
 
     def _payload(self, *, stream: bool) -> dict[str, Any]:
@@ -300,12 +290,15 @@ class Completion(AsyncMeteredCall):
         payload.update(self._tools())
         return payload
 
-    def _take(self, answer: ProviderAnswer) -> list[Piece]:
+    def _take(self, answer: ProviderAnswer) -> Sequence[Piece | ChoicePiece]:
         if self.first_byte_at is None:
             self.first_byte_at = time.monotonic()
-        pieces: list[Piece] = []
-        if answer.choices:
-            choice = answer.choices[0]
+        pieces: Sequence[Piece | ChoicePiece] = []
+        found = answer.choices
+        if found and self.choices is not None:
+            pieces = self.choices.take(found)
+        elif found:
+            choice = found[0]
             if choice.finish_reason:
                 self.finish_reason = finish_reason_of(choice.finish_reason)
             message = choice.message or choice.delta
@@ -315,39 +308,9 @@ class Completion(AsyncMeteredCall):
             self.reported_size = self.size
         return pieces
 
-    def _add(self, message: ProviderDelta) -> list[Piece]:
-        if message.is_plain:
-            return self._add_text(self._characters.feed(message.content)) if message.content else []
-        pieces: list[Piece] = []
-        if message.thoughts:
-            pieces += self._add_thoughts(self._thought_characters.feed(message.thoughts))
-        if message.content:
-            pieces += self._add_text(self._characters.feed(message.content))
-        extras = message.extras
-        if extras:
-            extras = storable_json(extras)
-            self.extras.append(extras)
-            self._count(len(msgspec.json.encode(extras)))
-            pieces.append(extras)
-        return pieces
-
-    def _add_text(self, text: str) -> list[Piece]:
-        if not text:
-            return []
-        self.texts.append(text)
-        self._count(len(text) if text.isascii() else len(text.encode()))
-        return [text]
-
-    def _add_thoughts(self, text: str) -> list[Piece]:
-        if not text:
-            return []
-        self.thoughts.append(text)
-        self._count(len(text.encode()))
-        return [{"reasoning_content": text}]
-
-    def _end_texts(self) -> list[Piece]:
-        """Take what is left of characters that never became whole."""
-        return self._add_thoughts(self._thought_characters.end()) + self._add_text(self._characters.end())
+    def _end(self) -> Sequence[Piece | ChoicePiece]:
+        """Take what is left of the text when all has come."""
+        return self._end_texts() if self.choices is None else self.choices.end()
 
     def _count(self, size: int) -> None:
         self.size += size

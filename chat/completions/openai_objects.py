@@ -17,14 +17,15 @@ def completion(
 
 
 def chunk(
-    *, id: str, created: int, model: str, delta: dict[str, Any], finish_reason: str | None = None
+    *, id: str, created: int, model: str, delta: dict[str, Any], finish_reason: str | None = None, **more: Any
 ) -> dict[str, Any]:
+    """Return a chunk; `more` is more of its choice, such as another `index`."""
     return {
         "id": id,
         "object": "chat.completion.chunk",
         "created": created,
         "model": model,
-        "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason}],
+        "choices": [{"index": 0, "delta": delta, "finish_reason": finish_reason, **more}],
     }
 
 

@@ -62,6 +62,9 @@ class ProviderChoice(Struct, frozen=True):
     delta: ProviderDelta | None = None
     message: ProviderDelta | None = None
     finish_reason: str | None = None
+    # These are read where a request asked for several answers, or for the probabilities of tokens.
+    index: Any = None
+    logprobs: Any = None
 
 
 class ProviderAnswer(Struct, frozen=True):
@@ -120,6 +123,8 @@ def _choice(value: dict[str, Any]) -> ProviderChoice:
         delta=_delta(value.get("delta")),
         message=_delta(value.get("message")),
         finish_reason=_text(value, "finish_reason"),
+        index=value.get("index"),
+        logprobs=value.get("logprobs"),
     )
 
 
@@ -232,6 +237,19 @@ def _extend(known: dict[str, Any], more: dict[str, Any]) -> None:
             known[name] = before + value
         elif not before:
             known[name] = dict(value) if isinstance(value, dict) else value
+
+
+def merge_logprobs(parts: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return what the probabilities of the chunks of one answer come to: lists joined."""
+    merged: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.items():
+            before = merged.get(name)
+            if isinstance(before, list) and isinstance(value, list):
+                before.extend(value)
+            elif before is None:
+                merged[name] = list(value) if isinstance(value, list) else value
+    return merged or None
 
 
 class Reported:

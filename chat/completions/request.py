@@ -15,6 +15,8 @@ from chat.completions.body_text import check_text
 MAX_MESSAGES_BYTES = 1024 * 1024
 # To decode and check more would hold up the event loop.
 QUICK_BYTES = 128 * 1024
+# A request may ask for so many answers.
+MAX_CHOICES = 128
 # `metadata` and `variables` may each be this large.
 MAX_OBJECT_BYTES = 64 * 1024
 
@@ -194,10 +196,10 @@ class CompletionRequest(Struct, frozen=True):
     functions: list[dict[str, Any]] | None = None
     function_call: str | dict[str, Any] | None = None
     response_format: dict[str, Any] | None = None
-    # These would change the form of the answer.
-    n: int | None = None
+    n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
     logprobs: bool | None = None
-    top_logprobs: int | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
+    # These would change the form of the answer.
     audio: Any = None
     modalities: list[str] | None = None
     moderation: Any = None
@@ -209,6 +211,16 @@ class CompletionRequest(Struct, frozen=True):
         return self.has_options_of_tools or self.prediction is not None or self.prompt_cache_options is not None
 
     @property
+    def has_options_of_form(self) -> bool:
+        """Return whether it sets any that would change the form of the answer."""
+        return (
+            self.audio is not None
+            or self.modalities is not None
+            or self.moderation is not None
+            or self.web_search_options is not None
+        )
+
+    @property
     def has_options_of_tools(self) -> bool:
         """Return whether it sets any of these, as few requests do."""
         return (
@@ -218,6 +230,9 @@ class CompletionRequest(Struct, frozen=True):
             or self.functions is not None
             or self.function_call is not None
             or self.response_format is not None
+            or self.n is not None
+            or self.logprobs is not None
+            or self.top_logprobs is not None
         )
 
 
@@ -242,6 +257,8 @@ def parse_request(raw: bytes) -> CompletionRequest:
     field = unsupported_field(request)
     if field is not None:
         raise InvalidParameter(f"{field}: This is not supported.", param=field)
+    if request.n is not None and request.n > 1 and request.chatId:
+        raise InvalidParameter("n: It must be 1 with a chatId, which stores one answer.", param="n")
     if sum(map(_size, request.messages)) > MAX_MESSAGES_BYTES:
         raise InvalidParameter(f"messages: They hold more than {MAX_MESSAGES_BYTES} bytes.", param="messages")
     for name in LARGE_OPTIONS if request.has_large_options else ():
@@ -288,10 +305,9 @@ def _check_messages(messages: Sequence[ChatMessage]) -> None:
 
 def unsupported_field(request: CompletionRequest) -> str | None:
     """Return the first field that asks for an answer in a form that is not supported; None if there is none."""
+    if not request.has_options_of_form:
+        return None
     asked = {
-        "n": request.n not in (None, 1),
-        "logprobs": bool(request.logprobs),
-        "top_logprobs": bool(request.top_logprobs),
         "audio": _is_asked(request.audio),
         "modalities": request.modalities not in (None, [], ["text"]),
         "moderation": _is_asked(request.moderation),
@@ -314,6 +330,14 @@ def tool_field(request: CompletionRequest) -> str | None:
         "response_format": request.response_format is not None and request.response_format.get("type") != "text",
         "messages": has_messages,
     }
+    return next((name for name, is_asked in asked.items() if is_asked), None)
+
+
+def choices_field(request: CompletionRequest) -> str | None:
+    """Return the first field that asks for several answers, or for the probabilities of tokens; None without any."""
+    if not request.has_options_of_tools:
+        return None
+    asked = {"n": request.n not in (None, 1), "logprobs": request.logprobs, "top_logprobs": request.top_logprobs}
     return next((name for name, is_asked in asked.items() if is_asked), None)
 
 

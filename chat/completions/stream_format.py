@@ -1,12 +1,14 @@
 """A streamed completion as bytes: OpenAI's chunks, or FastGPT's named events in one of two dialects."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from apikeys.errors import ApiError
 from chat.completions import openai_objects, sse
-from chat.completions.completion import Completion, Piece
+from chat.completions.choices import ChoicePiece, Piece
+from chat.completions.completion import Completion
 from chat.completions.fastgpt_steps import response_data
 
 DONE = b"[DONE]"
@@ -35,8 +37,8 @@ class StreamFormat:
         raw = data if isinstance(data, bytes) else msgspec.json.encode(data)
         return sse.encode(raw, "answer" if self.is_detailed else None)
 
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        chunk = openai_objects.chunk(**self.identity, delta=delta, finish_reason=finish_reason)
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None, **more: Any) -> bytes:
+        chunk = openai_objects.chunk(**self.identity, delta=delta, finish_reason=finish_reason, **more)
         # OpenAI has it on every chunk where it was asked for, and null on all but the last.
         return self._answer(chunk | {"usage": None} if self.shows_usage else chunk)
 
@@ -50,7 +52,9 @@ class StreamFormat:
         event = "moduleStatus" if self.completion.app.is_classic else "flowNodeStatus"
         return b"".join(sse.encode(msgspec.json.encode({"status": "running", "name": name}), event) for name in begun)
 
-    def pieces(self, pieces: list[Piece]) -> bytes:
+    def pieces(self, pieces: Sequence[Piece | ChoicePiece]) -> bytes:
+        if self.completion.choices is not None:
+            return b"".join(self._choice_chunk(piece) for piece in pieces if isinstance(piece, ChoicePiece))
         before, after = self._before, self._after
         return b"".join(
             [
@@ -61,9 +65,15 @@ class StreamFormat:
             ]
         )
 
+    def _choice_chunk(self, piece: ChoicePiece) -> bytes:
+        return self._chunk(piece.delta, index=piece.index, logprobs=piece.logprobs)
+
     def end(self) -> bytes:
         completion = self.completion
         events = [self._chunk({}, completion.finish_reason)]
+        if completion.choices is not None:
+            ends = completion.choices.finish_reasons()
+            events = [self._chunk({}, reason, index=index, logprobs=None) for index, reason in ends]
         if self.shows_usage:
             events.append(self._answer(openai_objects.usage_chunk(**self.identity, usage=completion.usage)))
         done = self._answer(DONE)

@@ -1,5 +1,6 @@
 """A completion in the form of OpenAI's older text completions, whole and streamed. Reasoning is left out of it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -7,7 +8,8 @@ import msgspec
 from apikeys.api.answers import EventStream
 from apikeys.errors import ApiError
 from chat.completions import sse
-from chat.completions.completion import Completion, Piece
+from chat.completions.choices import ChoicePiece, Piece
+from chat.completions.completion import Completion
 from chat.completions.stream_format import DONE
 
 # They knew no others.
@@ -52,7 +54,7 @@ class TextStreamFormat:
     def steps(self) -> bytes:
         return b""
 
-    def pieces(self, pieces: list[Piece]) -> bytes:
+    def pieces(self, pieces: Sequence[Piece | ChoicePiece]) -> bytes:
         text = "".join([piece for piece in pieces if isinstance(piece, str)])
         return self._chunk(text) if text else EventStream.COMMENT
 

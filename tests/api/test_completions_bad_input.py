@@ -64,7 +64,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"max_tokens": 2**31}, "max_tokens"),
     ({"temperature": 3}, "temperature"),
     ({"temperature": "hot"}, "temperature"),
-    ({"n": 2}, "n"),
+    ({"n": 129}, "n"),
     ({"tools": {}}, "tools"),
     ({"tools": ["f"]}, "tools[0]"),
     ({"functions": "f"}, "functions"),
@@ -75,7 +75,7 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"messages": [USER, {"role": "tool", "content": "x"}]}, "messages[1].tool_call_id"),
     ({"messages": [USER, {"role": "assistant", "tool_calls": "x"}]}, "messages[1].tool_calls"),
     ({"logit_bias": {"1": "x"}}, "logit_bias[...]"),
-    ({"logprobs": True}, "logprobs"),
+    ({"logprobs": "x"}, "logprobs"),
     ({"audio": {}}, "audio"),
 ]
 
