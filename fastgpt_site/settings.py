@@ -54,7 +54,7 @@ COMPLETIONS_MAX_BODY_BYTES = env.int("COMPLETIONS_MAX_BODY_BYTES", default=20 * 
 # So much of large bodies one process takes at a time.
 MAX_OPEN_BODY_BYTES = env.int("MAX_OPEN_BODY_BYTES", default=512 * 1024 * 1024)
 API_BODY_SECONDS = env.int("API_BODY_SECONDS", default=30)
-# Texts to embed or to rank come by the thousand, and as token ids.
+# Texts to embed come by the thousand, and as token ids.
 EMBEDDINGS_MAX_BODY_BYTES = env.int("EMBEDDINGS_MAX_BODY_BYTES", default=20 * 1024 * 1024)
 # Limits of connections: seconds for a request's head, seconds of silence between requests, and their number.
 HEAD_SECONDS = env.int("HEAD_SECONDS", default=10)

@@ -14,10 +14,11 @@ from apikeys.api.views import AsyncApiView
 from apikeys.errors import InvalidParameter
 from apikeys.hot_path.in_flight import InFlight
 from apikeys.hot_path.request import AsyncRequest
+from chat.catalog import ModelKind
 from chat.embeddings.calls import EmbeddingCall
 from chat.embeddings.inputs import Inputs, TokenIds, read_inputs
-from chat.embeddings.models import TeamModel, find_model
 from chat.model_names import MAX_NAME_LENGTH, embedding_refusal
+from chat.team_models import TeamModel, find_model
 from datasets.texts import MAXIMUM_TOKENS, STATIC_MODEL, is_too_long_by_size
 from datasets.vectors.embeddings import MAX_DIMENSION, count_tokens
 
@@ -76,7 +77,7 @@ class EmbeddingsView(AsyncApiView):
     async def model_of(credential: ApiCredential, body: EmbeddingRequest) -> TeamModel:
         policy = credential.policy
         is_allowed = not policy.allowed_models or body.model in policy.allowed_models
-        model = await find_model(policy.team_id, body.model) if is_allowed else None
+        model = await find_model(policy.team_id, ModelKind.EMBEDDING, body.model) if is_allowed else None
         if model is None:
             raise await embedding_refusal(policy, body.model)
         if model.entry is None and body.dimensions not in (None, model.dimension):

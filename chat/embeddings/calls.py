@@ -15,10 +15,10 @@ from apikeys.accounting.metered import AsyncMeteredCall, Charge
 from apikeys.errors import InvalidParameter, UpstreamError
 from apikeys.outbound.error_answers import error_of
 from chat.embeddings.inputs import Input, TokenIds
-from chat.embeddings.models import TeamModel
 from chat.routing import circuits
 from chat.routing.entries import CatalogEntry, Route
 from chat.routing.failover import ask_routes
+from chat.team_models import TeamModel
 from datasets.texts import STATIC_MODEL
 from datasets.vectors.embeddings import BATCH, Embedded, ask_provider, count_tokens, embed
 from datasets.vectors.provider_models import ProviderModel, TextsRefused

@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 
@@ -16,17 +18,27 @@ class _Result(msgspec.Struct):
 
 class _RerankBody(msgspec.Struct):
     results: list[_Result]
+    usage: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """How relevant each document is, in their order, and the tokens that the provider charged, if it says so."""
+
+    scores: list[float]
+    tokens: int | None = None
 
 
 _decoder = msgspec.json.Decoder(_RerankBody)
 
 
-async def rerank(model: ProviderModel, query: str, documents: Sequence[str]) -> list[float]:
-    """Return how relevant each document is, in their order. Raise UpstreamError or UpstreamTimeout."""
+async def rerank(model: ProviderModel, query: str, documents: Sequence[str]) -> Reranked:
+    """Ask how relevant documents are. Raise UpstreamError, its subclass TextsRefused, or UpstreamTimeout."""
     if not documents:
-        return []
+        return Reranked([])
     body = {"model": model.name, "query": query, "documents": list(documents)}
-    return _scores_of(model, await model.ask("rerank", body, _decoder), len(documents))
+    answer = await model.ask("rerank", body, _decoder)
+    return Reranked(_scores_of(model, answer, len(documents)), _tokens_of(answer.usage))
 
 
 def _scores_of(model: ProviderModel, answer: _RerankBody, count: int) -> list[float]:
@@ -36,3 +48,9 @@ def _scores_of(model: ProviderModel, answer: _RerankBody, count: int) -> list[fl
     if not all(math.isfinite(score) for score in scores.values()):
         raise model.refusal(Failure("a score that is no number"))
     return [scores[index] for index in range(count)]
+
+
+def _tokens_of(usage: Any) -> int | None:
+    # Some count them all, some call them those of the prompt. No texts have no tokens, so zero says nothing.
+    found = [usage.get(name) for name in ("total_tokens", "prompt_tokens")] if isinstance(usage, dict) else []
+    return next((count for count in found if type(count) is int and 0 < count < 2**31), None)

@@ -239,7 +239,7 @@ def _are_sets_there(connection: Connection, nears: Iterable[Near]) -> bool:
 
 async def _rerank(model: ProviderModel, query: Query, quotes: list[Quote]) -> list[Quote]:
     with _holding_thread(query, [model]):
-        values = await rerank(model, query.text, [quote.text for quote in quotes])
+        values = (await rerank(model, query.text, [quote.text for quote in quotes])).scores
     order = sorted(range(len(quotes)), key=lambda number: -values[number])
     return [
         replace(quotes[number], scores=(*quotes[number].scores, Score("reRank", values[number], rank)))

@@ -13,9 +13,8 @@ from apikeys.accounting.recording import usage_batcher
 from apikeys.hot_path import broadcasts, home_loop, servers
 from apikeys.hot_path.listener import listener
 from apikeys.outbound import client, sites
-from chat import model_names
+from chat import model_names, team_models
 from chat.completions import app_snapshots, histories, recorder
-from chat.embeddings import models
 from chat.routing import circuits
 from datasets.search import retrieval
 from fastgpt_site.http.asgi_types import Receive, Send
@@ -31,7 +30,7 @@ BATCHERS = (
     refusals.batcher,
     app_snapshots.batcher,
     histories.batcher,
-    models.batcher,
+    team_models.batcher,
     circuits.batcher,
     model_names.batcher,
     recorder.batcher,

@@ -29,6 +29,7 @@ def test_it_works_for_a_global_key(server: Server) -> None:
         "embeddings.create",
         "key.self",
         "models.list",
+        "rerank.create",
     ]
     assert {"dataset.create", "dataset.data.push", "dataset.search"} < set(data["endpoints"])
     assert key not in response.text

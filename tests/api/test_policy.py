@@ -122,7 +122,7 @@ def test_every_endpoint_with_every_caller(server: Server, world: World, pattern:
             check_refusal(response, "not_found")
         elif "model_id" in pattern:
             check_refusal(response, "model_not_found")
-        elif view.endpoint == "embeddings.create":
+        elif view.endpoint in ("embeddings.create", "rerank.create"):
             check_refusal(response, "invalid_parameter", param="model")
         elif view.endpoint.startswith(("openapi.", "dataset.")) and view.endpoint not in (
             "openapi.list",

@@ -13,6 +13,7 @@ from aiohttp import web
 
 ROUTE = "/v1/chat/completions"
 EMBEDDINGS = "/v1/embeddings"
+RERANK = "/v1/rerank"
 Behavior = Callable[["FakeProvider", web.Request, dict[str, Any]], Awaitable[web.StreamResponse]]
 
 
@@ -33,6 +34,8 @@ class FakeProvider:
         self.calls: list[dict[str, Any]] = []
         # They came to its endpoint for embeddings.
         self.embedded: list[dict[str, Any]] = []
+        # And these to its endpoint for reranking.
+        self.reranked: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.queries: list[str] = []
         self.left_at: dict[str, float] = {}
@@ -70,6 +73,7 @@ class FakeProvider:
         app = web.Application(client_max_size=64 * 1024 * 1024)
         app.router.add_post(ROUTE, self._answer)
         app.router.add_post(EMBEDDINGS, self._embed)
+        app.router.add_post(RERANK, self._rerank)
         runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -101,6 +105,13 @@ class FakeProvider:
         if body["model"] in self.replies:
             return await send(request, self.replies[body["model"]](body))
         return await EMBEDDING_BEHAVIORS[body["model"]](self, request, body)
+
+    async def _rerank(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        self.reranked.append(body)
+        if body["model"] in self.replies:
+            return await send(request, self.replies[body["model"]](body))
+        return await RERANK_BEHAVIORS[body["model"]](self, request, body)
 
 
 async def send(request: web.Request, reply: Reply) -> web.StreamResponse:
@@ -431,6 +442,45 @@ EMBEDDING_BEHAVIORS: dict[str, Behavior] = {
     "embed_poisoned": embed_poisoned,
     "embed_poisoned_uncounted": embed_poisoned_uncounted,
     "embed_broken": embed_broken,
+    "html": html,
+    "half": half,
+    "nothing": nothing,
+    "never": never,
+    "redirect": redirect,
+    "status_401": status(401),
+    "status_429": status(429),
+    "status_500": status(500),
+}
+
+
+def scores(found: list[float], **more: Any) -> web.Response:
+    results = [{"index": index, "relevance_score": score} for index, score in enumerate(found)]
+    return web.json_response({"results": results[::-1], **more})
+
+
+async def rerank(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    """Score shorter documents higher."""
+    found = [1 / len(document) for document in body["documents"]]
+    return scores(found, usage={"total_tokens": 5 * len(found)})
+
+
+async def rerank_uncounted(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    return scores([0.5 for _ in body["documents"]], usage={"total_tokens": 0, "prompt_tokens": "many"})
+
+
+async def rerank_fewer(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    return scores([0.5 for _ in body["documents"][1:]])
+
+
+async def rerank_nan(provider: FakeProvider, request: web.Request, body: dict[str, Any]) -> web.StreamResponse:
+    return scores([float("nan") for _ in body["documents"]])
+
+
+RERANK_BEHAVIORS: dict[str, Behavior] = {
+    "rerank": rerank,
+    "rerank_uncounted": rerank_uncounted,
+    "rerank_fewer": rerank_fewer,
+    "rerank_nan": rerank_nan,
     "html": html,
     "half": half,
     "nothing": nothing,
