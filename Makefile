@@ -1,11 +1,18 @@
 # PYTHON= names the interpreter, PROCESSES= how many run the tests; PORT= and DATA_DIR= are read by the project's
-# settings.
+# settings. Other package indexes than the usual ones are named as pip, uv (UV_DEFAULT_INDEX) and npm want them.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 PROCESSES ?= 4
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
+# It installs in seconds where pip takes minutes.
+UV := $(VENV)/bin/uv
+# Two clients want different versions of a third, so one environment cannot hold them all.
+CLIENTS := .venv-clients/.installed .venv-clients-openai2/.installed
+NODE := tests/clients/node
+NODE_CLIENTS := $(NODE)/node_modules/.installed
+NPM := .venv-clients/bin/npm --prefix $(NODE)
 LOCK := --quiet --universal --generate-hashes --no-emit-index-url --no-header
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
@@ -16,7 +23,7 @@ PRODUCTION = ENV_FILE=/dev/null DATA_DIR= DEBUG=false HTTPS=true ALLOWED_HOSTS=e
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check messages bench bench-scale bench-search attack screenshots format lock clean
+.PHONY: help demo test clients check messages bench bench-scale bench-search attack screenshots format lock clean
 
 help: ## Show what there is
 	@echo "make <target>, with PORT=8000 and DATA_DIR=./data where they matter:"
@@ -30,6 +37,8 @@ demo: $(DEMO) ## Start everything: database, model, server, and keys to try it w
 test: $(DEV) ## Run all tests
 	@$(PY) -m pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
+clients: $(CLIENTS) $(NODE_CLIENTS) ## Install the programs of others that tests/clients tries on the server
+
 check: $(DEV) ## Check format, lint, types, migrations, and production settings
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -41,7 +50,7 @@ check: $(DEV) ## Check format, lint, types, migrations, and production settings
 messages: $(DEV) ## Gather the texts to translate into locale/, and compile what is translated
 	@$(PRODUCTION) $(PY) manage.py makemessages --locale zh_Hans --no-location --no-wrap --no-obsolete \
 		--ignore data --ignore staticfiles --ignore screenshots --ignore tests --ignore .bench-peers
-	@$(PRODUCTION) $(PY) manage.py compilemessages --locale zh_Hans --ignore .venv
+	@$(PRODUCTION) $(PY) manage.py compilemessages --locale zh_Hans --ignore '.venv*'
 
 bench: $(DEV) ## Measure throughput, latency and memory; with ARGS=--peers, beside other gateways
 	@$(PY) -m tests.bench $(ARGS)
@@ -62,14 +71,20 @@ format: $(DEV) ## Format the code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-lock: $(DEV) ## Lock the dependencies of pyproject.toml anew (ARGS=--upgrade for newer versions)
-	$(PIP) uv
-	$(PY) -m uv pip compile $(LOCK) $(ARGS) pyproject.toml -o requirements/base.txt
-	$(PY) -m uv pip compile $(LOCK) $(ARGS) --extra demo pyproject.toml -o requirements/demo.txt
-	$(PY) -m uv pip compile $(LOCK) $(ARGS) --extra demo --extra dev pyproject.toml -o requirements/dev.txt
+lock: $(UV) ## Lock the dependencies of pyproject.toml anew (ARGS=--upgrade for newer versions)
+	$(UV) pip compile $(LOCK) $(ARGS) pyproject.toml -o requirements/base.txt
+	$(UV) pip compile $(LOCK) $(ARGS) --extra demo pyproject.toml -o requirements/demo.txt
+	$(UV) pip compile $(LOCK) $(ARGS) --extra demo --extra dev pyproject.toml -o requirements/dev.txt
+	$(UV) pip compile $(LOCK) $(ARGS) --group uv -o requirements/uv.txt
+	$(UV) pip compile $(LOCK) $(ARGS) --group clients -o requirements/clients.txt
+	$(UV) pip compile $(LOCK) $(ARGS) --group clients-openai2 -o requirements/clients-openai2.txt
+	@$(MAKE) .venv-clients/.installed
+	$(NPM) $(if $(filter --upgrade,$(ARGS)),update,install) --package-lock-only
+	sed -i '/"url": /d' $(NODE)/package-lock.json
 
 clean: ## Remove what can be made again; the data folder stays
-	rm -rf $(VENV) .test-data* .bench-peers .mypy_cache .ruff_cache .pytest_cache .hypothesis staticfiles screenshots
+	rm -rf $(VENV) .venv-clients* $(NODE)/node_modules .test-data* .bench-peers
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis staticfiles screenshots
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(DEMO): requirements/demo.txt | $(PY)
@@ -77,9 +92,24 @@ $(DEMO): requirements/demo.txt | $(PY)
 	@$(PIP) --require-hashes --no-deps -r requirements/demo.txt
 	@touch $@
 
-$(DEV): requirements/dev.txt | $(PY)
-	@echo "Installing what development and tests need into $(VENV). The first time this takes about two minutes."
-	@$(PIP) --require-hashes --no-deps -r requirements/dev.txt
+$(DEV): requirements/dev.txt | $(UV)
+	@echo "Installing what development and tests need into $(VENV). The first time this takes about half a minute."
+	@$(UV) pip install --quiet --require-hashes --no-deps --compile-bytecode --python $(PY) -r requirements/dev.txt
+	@touch $@
+
+.venv-%/.installed: requirements/%.txt | $(UV)
+	@echo "Installing $< into $(@D)."
+	@$(UV) venv --quiet --clear --python $(PY) $(@D)
+	@$(UV) pip install --quiet --require-hashes --no-deps --python $(@D)/bin/python -r $<
+	@touch $@
+
+$(NODE_CLIENTS): $(NODE)/package-lock.json | .venv-clients/.installed
+	@echo "Installing $< into $(@D)."
+	@$(NPM) ci --loglevel error
+	@touch $@
+
+$(UV): requirements/uv.txt | $(PY)
+	@$(PIP) --require-hashes --no-deps -r requirements/uv.txt
 	@touch $@
 
 $(PY):

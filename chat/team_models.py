@@ -1,4 +1,4 @@
-"""The models that need no app: the static one of every server, those of the catalog, and those of the team's datasets."""
+"""The models that need no app: the static one, those of the catalog, and those of the team's datasets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -88,9 +88,7 @@ async def _load(connection: StatementConnection, batch: Sequence[ModelRequest]) 
     return found
 
 
-def _of_dataset(
-    name: str, *, dimension: int | None, provider: str, service: dict[str, Any], price: int
-) -> TeamModel:
+def _of_dataset(name: str, *, dimension: int | None, provider: str, service: dict[str, Any], price: int) -> TeamModel:
     route = Route(id=0, provider=provider, model=name, priority=1, weight=1, service=Service.of_json(service))
     return TeamModel(name, CatalogEntry.of_route(name, route, Prices(price)), dimension)
 

