@@ -234,10 +234,12 @@ class Conversation(models.Model):
 class Role(models.TextChoices):
     USER = "user", _("user")
     ASSISTANT = "assistant", _("assistant")
+    TOOL = "tool", _("tool")
+    FUNCTION = "function", _("function")
 
 
 class Message(models.Model):
-    """One question or one answer. Both are written together, when the answer has ended."""
+    """A question, the result of a tool, or an answer. An answer is written together with what it answers."""
 
     # Two indexes below begin with it, so it needs none of its own.
     conversation = models.ForeignKey(
@@ -250,6 +252,14 @@ class Message(models.Model):
     data_id = models.CharField(_("data ID"), max_length=250)
     role = models.CharField(_("role"), max_length=10, choices=Role.choices)
     content = models.JSONField(_("content"), help_text=_("A string, or a list of parts in OpenAI's format."))
+    extras = models.JSONField(
+        _("extras"),
+        null=True,
+        blank=True,
+        help_text=_(
+            "The tool calls or the refusal of an answer, or which call this is the result of, as in OpenAI's API."
+        ),
+    )
     response_data = models.JSONField(
         _("response data"), null=True, blank=True, help_text=_("One result per step of the answer.")
     )

@@ -111,6 +111,7 @@ class PlaygroundView(AsyncApiView):
     async def post(self, request: AsyncRequest) -> EventStream:
         user: Any = request.user
         body = _without_chat(payloads.parse_request(request.body))
+        payloads.check_messages(body)
         if in_flight.count_of_user(user.pk) >= MAXIMUM_ANSWERS:
             raise RateLimited(f"You may have {MAXIMUM_ANSWERS} answers in progress at the same time.", 1)
         caller = Caller(request.trace, None, self.endpoint)

@@ -89,17 +89,10 @@ PURE = [
     *("apikeys/keys/crypto.py", "apikeys/object_ids.py", "apikeys/storable_text.py", "apikeys/terminal_text.py"),
     *(
         f"chat/completions/{name}.py"
-        for name in (
-            "sse",
-            "request",
-            "text_request",
-            "provider_messages",
-            "provider_answers",
-            "openai_objects",
-            "body_text",
-        )
+        for name in ("sse", "request", "text_request", "body_text", "provider_messages", "provider_answers")
     ),
-    *("chat/completions/openai_objects.py", "chat/completions/attachments.py", "chat/embeddings/inputs.py"),
+    *(f"chat/completions/{name}.py" for name in ("openai_objects", "attachments", "tool_calls", "turns")),
+    "chat/embeddings/inputs.py",
     "chat/local_model.py",
     *("datasets/texts.py", "datasets/vectors/static_model.py", "datasets/conversion/__main__.py"),
     *(f"datasets/conversion/{name}.py" for name in ("items", "documents", "tables", "chunks", "formats")),

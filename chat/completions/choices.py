@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from apikeys.errors import UpstreamError
 from apikeys.storable_text import storable_json
 from chat.completions.provider_answers import (
     Characters,
@@ -50,9 +51,14 @@ class Answer:
         return "".join(self.texts)
 
     @property
+    def answer_extras(self) -> dict[str, Any]:
+        """Return the tool calls and the refusal of the whole answer."""
+        return merge_extras(self.extras) if self.extras else {}
+
+    @property
     def message(self) -> dict[str, Any]:
         """Return the whole answer as OpenAI's clients read it."""
-        extras = merge_extras(self.extras) if self.extras else {}
+        extras = self.answer_extras
         message: dict[str, Any] = {"role": "assistant", "content": self.content}
         if extras and not self.texts:
             message["content"] = None
@@ -70,7 +76,10 @@ class Answer:
             pieces += self._add_text(self._characters.feed(message.content))
         extras = message.extras
         if extras:
-            extras = storable_json(extras)
+            try:
+                extras = storable_json(extras)
+            except RecursionError:
+                raise UpstreamError("The model's answer is nested too deeply.") from None
             self.extras.append(extras)
             self._count(len(msgspec.json.encode(extras)))
             pieces.append(extras)

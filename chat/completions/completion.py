@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import msgspec
+from msgspec.structs import asdict
 
 from apikeys.accounting.ledger import Outcome, TokenSource
 from apikeys.accounting.metered import AsyncMeteredCall, Charge
@@ -26,10 +27,12 @@ from chat.completions.provider_messages import (
     fill_variables,
     for_provider,
     message_for_provider,
+    replay_message,
     token_bound,
 )
 from chat.completions.quotes import words_of
-from chat.completions.request import CompletionRequest, Content, choices_field, tool_field
+from chat.completions.request import CompletionRequest, Content, choices_field, read_content, tool_field
+from chat.completions.turns import StoredMessage, check_results, store_result, waits_for, whole_turns
 
 # Parameters that a request may set where its app lets it.
 OVERRIDABLE = (
@@ -52,6 +55,11 @@ class Completion(AsyncMeteredCall, Answer):
     app: AppSnapshot
     created: int = field(default_factory=lambda: int(time.time()))
     messages: list[dict[str, Any]] = field(default_factory=list)
+    # The last message of the user, also where the request brings results of tools.
+    question: Content = ""
+    # The results of tools that the request brings; in a conversation, the key of the message that asks for their calls.
+    results: list[StoredMessage] = field(default_factory=list)
+    called_by: int | None = None
     # It is what the app's datasets say, once they were searched.
     search: Search | None = None
     # A step is added when it begins.
@@ -78,10 +86,6 @@ class Completion(AsyncMeteredCall, Answer):
     @property
     def variables(self) -> dict[str, Any]:
         return self.request.variables or {}
-
-    @property
-    def question(self) -> Content:
-        return next(message.content or "" for message in reversed(self.request.messages) if message.role == "user")
 
     @property
     def usage(self) -> dict[str, Any]:
@@ -120,7 +124,7 @@ class Completion(AsyncMeteredCall, Answer):
         return self.request.n or 1
 
     async def prepare(self) -> None:
-        """Gather what the model will see. Raise InvalidParameter when the answer's id is taken already."""
+        """Gather what the model will see. Raise InvalidParameter when the request does not fit the chat or the app."""
         request, app = self.request, self.app
         asked = tool_field(request)
         if app.entry.is_restricted:
@@ -128,24 +132,54 @@ class Completion(AsyncMeteredCall, Answer):
         unpassed = None if app.passes_tools else asked or choices_field(request)
         if unpassed is not None:
             raise InvalidParameter(f"{unpassed}: This app does not pass it on to its model.", param=unpassed)
-        if asked is not None and request.chatId:
-            raise InvalidParameter(f"{asked}: With a chatId, tools are not supported.", param=asked)
+        self.question = request.question
+        self.results = [store_result(message) for message in request.messages[request.results]]
         messages: list[dict[str, Any]] = []
         if app.system_prompt:
             messages.append({"role": "system", "content": fill_variables(app.system_prompt, self.variables)})
         if request.chatId:
-            history = await histories.batcher.submit(
-                histories.HistoryRequest(
-                    app.app_id, request.chatId, app.history_length, request.responseChatItemId or None
-                )
-            )
-            if history.is_data_id_taken:
-                raise InvalidParameter("responseChatItemId: This chat has it already.", param="responseChatItemId")
-            messages += [for_provider(role, _parse_content(content)) for role, content in history.messages]
-            messages.append(for_provider("user", self.question))
+            messages += map(replay_message, await self._load_turns())
         else:
-            messages += [message_for_provider(message) for message in request.messages]
+            messages += map(message_for_provider, request.messages)
         self.messages = messages
+
+    async def _load_turns(self) -> list[StoredMessage]:
+        """Return earlier turns of the chat, and the one that the request begins or goes on with."""
+        request, app = self.request, self.app
+        history = await histories.batcher.submit(
+            histories.HistoryRequest(
+                app.app_id,
+                request.chatId or "",
+                app.history_length,
+                request.responseChatItemId or None,
+                is_continuing=bool(self.results),
+            )
+        )
+        if history.is_data_id_taken:
+            raise InvalidParameter("responseChatItemId: This chat has it already.", param="responseChatItemId")
+        messages = self._check_results(history) if self.results else history.messages
+        if not request.ends_in_results:
+            return whole_turns([*messages, *self.results, StoredMessage("user", self.question)])
+        turns = whole_turns([*messages, *self.results])
+        if not turns or turns[-1] is not self.results[-1]:
+            raise InvalidParameter(
+                "messages: This turn of the chat is too long to go on with: it may have "
+                f"{histories.MAX_TURN_MESSAGES} messages and {histories.MAX_BYTES} bytes.",
+                param="messages",
+            )
+        self.question = read_content(next(message.content for message in reversed(turns) if message.role == "user"))
+        return turns
+
+    def _check_results(self, history: histories.History) -> list[StoredMessage]:
+        """Return the messages that the results follow. Drop results that were not asked for, if a question follows."""
+        request, messages = self.request, history.messages
+        if not request.ends_in_results and not waits_for(messages, self.results[0]):
+            # A client that sends all messages again brings results of earlier turns, too.
+            self.results = []
+            return messages[-self.app.history_length :] if self.app.history_length else []
+        check_results(messages, self.results, request.results.start)
+        self.called_by = history.latest_id
+        return messages
 
     async def answer(self) -> None:
         async with self:
@@ -218,7 +252,7 @@ class Completion(AsyncMeteredCall, Answer):
     def build_item(self, usage: Usage) -> recorder.Item:
         outcome = usage.outcome
         is_kept = outcome == Outcome.COMPLETE or (outcome in (Outcome.CANCELLED, Outcome.TERMINATED) and self.texts)
-        return usage, self._build_exchange() if is_kept else None
+        return usage, self._build_exchange(outcome) if is_kept else None
 
     async def _search(self) -> None:
         knowledge, flight = self.app.knowledge, self.flight
@@ -346,23 +380,22 @@ class Completion(AsyncMeteredCall, Answer):
         images = count_images(self.messages) if price else 0
         return {"images": images, "image_price": price} if images else {}
 
-    def _build_exchange(self) -> recorder.Exchange | None:
+    def _build_exchange(self, outcome: Outcome) -> recorder.Exchange | None:
         request = self.request
         if not request.chatId:
             return None
         return recorder.Exchange(
             chat_id=request.chatId,
             question_id=new_object_id(),
-            question=attachments.for_storage(self.question),
+            question=None if request.ends_in_results else attachments.for_storage(self.question),
+            results=[recorder.Result(new_object_id(), **asdict(result)) for result in self.results] or None,
+            called_by=self.called_by,
             answer_id=request.responseChatItemId or new_object_id(),
             answer=self.content,
+            # Calls that broke off cannot be made.
+            extras=(self.answer_extras or None) if outcome == Outcome.COMPLETE else None,
             response_data=fastgpt_steps.response_data(self),
             custom_uid=request.customUid or "",
             metadata=request.metadata,
             variables=request.variables,
         )
-
-
-def _parse_content(content: Any) -> Content:
-    # Nearly all contents are plain text, which needs no conversion.
-    return content if isinstance(content, str) else msgspec.convert(content, Content)

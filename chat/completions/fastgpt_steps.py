@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from apikeys.accounting.ledger import Outcome
 from apikeys.accounting.units import MICROPOINTS
 from chat.completions.request import text_of
+from chat.completions.tool_calls import calls_in
 
 if TYPE_CHECKING:
     from chat.completions.completion import Completion
@@ -56,10 +57,8 @@ def _chat_step(completion: Completion) -> dict[str, Any]:
     prompt_tokens, completion_tokens = usage["prompt_tokens"], usage["completion_tokens"]
     cost = completion.compute_charge(Outcome.COMPLETE).micropoints
     seconds = time.monotonic() - completion.started - (completion.search.seconds if completion.search else 0)
-    preview = [
-        {"obj": OBJECTS[message["role"]], "value": _preview(message["content"])} for message in completion.messages
-    ]
-    return {
+    answer = {"role": "assistant", "content": completion.content, **completion.answer_extras}
+    step: dict[str, Any] = {
         "moduleName": Step.CHAT,
         "moduleType": "chatNode",
         "runningTime": round(seconds, 2),
@@ -68,11 +67,27 @@ def _chat_step(completion: Completion) -> dict[str, Any]:
         "inputTokens": prompt_tokens,
         "outputTokens": completion_tokens,
         "query": text_of(completion.question),
-        "historyPreview": [*preview, {"obj": "AI", "value": _preview(completion.content)}],
+        "historyPreview": [
+            {"obj": OBJECTS[message["role"]], "value": _preview(message)} for message in (*completion.messages, answer)
+        ],
     }
+    calls = calls_in(answer)
+    if calls:
+        step["toolCalls"] = [
+            {"id": call.id, "functionName": call.name, "params": _cut(call.arguments)} for call in calls
+        ]
+    return step
 
 
-def _preview(content: Any) -> str:
+def _preview(message: dict[str, Any]) -> str:
     # This is enough to recognize a message by: whole ones are in the conversation.
+    content = message["content"]
     text = content if isinstance(content, str) else text_of(content or [])
+    if len(message) > len(("role", "content")):
+        calls = [call.text for call in calls_in(message)]
+        text = "\n".join([text, *calls] if text else calls)
+    return _cut(text)
+
+
+def _cut(text: str) -> str:
     return text if len(text) <= PREVIEW_LENGTH else text[: PREVIEW_LENGTH - 1] + "\u2026"

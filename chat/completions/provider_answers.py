@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from apikeys.outbound.json_bodies import load
+from chat.completions.tool_calls import place_of
 
 DONE = b"[DONE]"
 # The data of an event is this or JSON; blanks around it are all that makes it longer.
@@ -216,9 +217,7 @@ def merge_extras(parts: list[dict[str, Any]]) -> dict[str, Any]:
     calls: dict[Any, dict[str, Any]] = {}
     for part in parts:
         for call in part.get("tool_calls", ()):
-            index = call.get("index")
-            # One without an index is whole, and one of its own.
-            place = index if isinstance(index, int) else f"whole {len(calls)}"
+            place = place_of(call, len(calls))
             _extend(calls.setdefault(place, {}), {name: value for name, value in call.items() if name != "index"})
         _extend(merged, {name: value for name, value in part.items() if name != "tool_calls"})
     return merged | ({"tool_calls": list(calls.values())} if calls else {})

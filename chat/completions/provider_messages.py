@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 
 from chat.completions.request import (
+    RESULT_ROLES,
     AudioPart,
     ChatMessage,
     Content,
@@ -15,8 +16,10 @@ from chat.completions.request import (
     Part,
     TextPart,
     _link,
+    read_content,
     text_of,
 )
+from chat.completions.turns import StoredMessage
 
 
 def message_for_provider(message: ChatMessage) -> dict[str, Any]:
@@ -25,6 +28,19 @@ def message_for_provider(message: ChatMessage) -> dict[str, Any]:
         # Some providers refuse null, and some an empty text.
         return {"role": message.role, "content": None if message.extras else "", **message.extras}
     return for_provider(message.role, message.content) | message.extras
+
+
+def replay_message(message: StoredMessage) -> dict[str, Any]:
+    """Return a message of a conversation as providers take it."""
+    role, content, extras = message.role, read_content(message.content), message.extras
+    if extras is None:
+        return for_provider(role, content)
+    # Few providers know a field for refusals.
+    calls = {name: value for name, value in extras.items() if name != "refusal"}
+    said: Content = content or extras.get("refusal") or ""
+    if not said and role not in RESULT_ROLES:
+        return {"role": role, "content": None, **calls}
+    return for_provider(role, said) | calls
 
 
 def for_provider(role: str, content: Content) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """Writes a finished completion: its usage, its question and its answer, in one transaction for many at once."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,28 +15,45 @@ from apikeys.hot_path.statements import StatementConnection
 from apikeys.object_ids import new_object_id
 
 
+class Result(msgspec.Struct, frozen=True):
+    """The result of a tool. `extras` say of which call."""
+
+    data_id: str
+    role: str
+    content: Any
+    extras: dict[str, Any] | None
+
+
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """A question and its answer, for the conversation that `chat_id` names in the app. All text is storable."""
+    """A question and its answer, for the conversation that `chat_id` names in the app. All text is storable.
+
+    Before the question or in its place may be `results`, of the calls that the message with the key `called_by` asks
+    for. If that is not the conversation's latest message any more, others were quicker: the results are not kept, and
+    without a question neither is the answer.
+    """
 
     chat_id: str
-    question_id: str
-    question: Any
+    question_id: str = ""
+    question: Any = None
+    results: list[Result] | None = None
+    called_by: int | None = None
     answer_id: str
     answer: str
+    extras: dict[str, Any] | None = None
     response_data: list[dict[str, Any]]
     custom_uid: str = ""
     metadata: dict[str, Any] | None = None
     variables: dict[str, Any] | None = None
 
 
-# Upserting the conversation locks its row until the commit, so that two requests on one chat store their pairs
+# Upserting the conversation locks its row until the commit, so that two requests on one chat store their messages
 # one after the other. Rows are taken in one order everywhere, so that no two batches wait for each other.
 # An answer id that a faster request has taken meanwhile is replaced by a new one: the answer is given already.
-SQL = """
+BEGINNING = """
 WITH item AS (
     SELECT * FROM jsonb_to_recordset($1::jsonb) AS item(id text, app_id text, outcome text, ordinal int,
-        chat_id text, question_id text, question jsonb, answer_id text, spare_id text, answer jsonb,
-        response_data jsonb, custom_uid text, metadata jsonb, variables jsonb)
+        chat_id text, question_id text, question jsonb, results jsonb, called_by bigint, answer_id text, spare_id text,
+        answer jsonb, extras jsonb, response_data jsonb, custom_uid text, metadata jsonb, variables jsonb)
 ),
 recorded AS MATERIALIZED (SELECT id FROM apikeys_settle($1::jsonb) AS settled(id)),
 exchange AS (SELECT item.* FROM item JOIN recorded USING (id) WHERE item.chat_id IS NOT NULL),
@@ -52,24 +71,47 @@ conversation AS (
     RETURNING id, app_id, chat_id
 ),
 message AS (
-    INSERT INTO chat_message (conversation_id, data_id, role, content, response_data, outcome, request_id, created_at)
-    SELECT conversation.id, part.data_id, part.role, part.content, part.response_data, exchange.outcome, exchange.id,
-        clock_timestamp()
+    INSERT INTO chat_message (conversation_id, data_id, role, content, extras, response_data, outcome, request_id,
+        created_at)
+    SELECT conversation.id, part.data_id, part.role, part.content, part.extras, part.response_data, exchange.outcome,
+        exchange.id, clock_timestamp()
     FROM exchange
     JOIN conversation USING (app_id, chat_id)
     CROSS JOIN LATERAL (VALUES
-        (0, 'user', exchange.question_id, exchange.question, NULL::jsonb),
-        (1, 'assistant',
+        (1, 'user', exchange.question_id, exchange.question, NULL::jsonb, NULL::jsonb),
+        (2, 'assistant',
             CASE WHEN EXISTS (
                 SELECT 1 FROM chat_message AS taken
                 WHERE taken.conversation_id = conversation.id AND taken.data_id = exchange.answer_id
             ) THEN exchange.spare_id ELSE exchange.answer_id END,
-            exchange.answer, exchange.response_data)
-    ) AS part(ordinal, role, data_id, content, response_data)
+            exchange.answer, exchange.extras, exchange.response_data)
+"""
+END = """
     ORDER BY exchange.ordinal, part.ordinal
 )
 SELECT count(*) FROM recorded
 """
+SQL = f"{BEGINNING}) AS part(ordinal, role, data_id, content, extras, response_data){END}"
+# Results are stored behind their calls or not at all: the conversation's row is locked when its latest message is read,
+# and what comes earlier in the same batch counts as well. Batches without results do not pay for that.
+SQL_WITH_RESULTS = f"""{BEGINNING}
+        UNION ALL
+        SELECT result.ordinal - jsonb_array_length(exchange.results), result.value ->> 'role',
+            result.value ->> 'data_id', result.value -> 'content', result.value -> 'extras', NULL
+        FROM jsonb_array_elements(exchange.results) WITH ORDINALITY AS result(value, ordinal)
+    ) AS part(ordinal, role, data_id, content, extras, response_data)
+    WHERE exchange.called_by IS NULL
+        OR (exchange.question IS NOT NULL AND part.ordinal > 0)
+        OR (
+            part.role <> 'user'
+            AND exchange.called_by = chat_latest_message(conversation.id)
+            AND NOT EXISTS (
+                SELECT 1 FROM exchange AS earlier
+                WHERE (earlier.app_id, earlier.chat_id) = (exchange.app_id, exchange.chat_id)
+                    AND earlier.ordinal < exchange.ordinal
+                    AND coalesce(earlier.called_by, exchange.called_by) = exchange.called_by
+            )
+        ){END}"""  # noqa: S608 - built from constants
 
 Item = tuple[Usage, Exchange | None]
 
@@ -79,12 +121,15 @@ async def _write(connection: StatementConnection, batch: Sequence[Item]) -> list
         # A statement of this size costs something even where it finds nothing to do.
         return await write_usage(connection, [usage for usage, _ in batch])
     rows: list[dict[str, Any]] = []
+    sql = SQL
     for ordinal, (usage, exchange) in enumerate(batch):
         row = msgspec.structs.asdict(usage)
         if exchange is not None:
+            if exchange.results:
+                sql = SQL_WITH_RESULTS
             row |= msgspec.structs.asdict(exchange) | {"ordinal": ordinal, "spare_id": new_object_id()}
         rows.append(row)
-    await connection.execute(SQL, [msgspec.json.encode(rows)])
+    await connection.execute(sql, [msgspec.json.encode(rows)])
     return [None] * len(batch)
 
 

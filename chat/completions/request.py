@@ -17,6 +17,8 @@ MAX_MESSAGES_BYTES = 1024 * 1024
 QUICK_BYTES = 128 * 1024
 # A request may ask for so many answers.
 MAX_CHOICES = 128
+# Messages of these roles are results of tools; the second is that of OpenAI's older functions.
+RESULT_ROLES = ("tool", "function")
 # `metadata` and `variables` may each be this large.
 MAX_OBJECT_BYTES = 64 * 1024
 
@@ -136,7 +138,7 @@ class ChatMessage(Struct, frozen=True):
     @property
     def is_of_tools(self) -> bool:
         is_call = self.tool_calls is not None or self.function_call is not None
-        return is_call or self.tool_call_id is not None or self.role in ("tool", "function")
+        return is_call or self.tool_call_id is not None or self.role in RESULT_ROLES
 
     @property
     def extras(self) -> dict[str, Any]:
@@ -221,6 +223,24 @@ class CompletionRequest(Struct, frozen=True):
         )
 
     @property
+    def question(self) -> Content:
+        """Return the last message of the user, which only a request that ends in results may lack."""
+        return next((message.content or "" for message in reversed(self.messages) if message.role == "user"), "")
+
+    @property
+    def ends_in_results(self) -> bool:
+        return self.messages[-1].role in RESULT_ROLES
+
+    @property
+    def results(self) -> slice:
+        """Return where the results of tools are that the messages end in, or that a last question follows."""
+        messages = self.messages
+        start = end = len(messages) - (messages[-1].role == "user")
+        while start and messages[start - 1].role in RESULT_ROLES:
+            start -= 1
+        return slice(start, end)
+
+    @property
     def has_options_of_tools(self) -> bool:
         """Return whether it sets any of these, as few requests do."""
         return (
@@ -265,9 +285,7 @@ def parse_request(raw: bytes) -> CompletionRequest:
         value = getattr(request, name)
         if value and len(msgspec.json.encode(value)) > MAX_MESSAGES_BYTES:
             raise InvalidParameter(f"{name}: It holds more than {MAX_MESSAGES_BYTES} bytes.", param=name)
-    _check_messages(request.messages)
-    if not any(message.role == "user" for message in request.messages):
-        raise InvalidParameter("messages: There is no message of the user.", param="messages")
+    check_messages(request)
     return request
 
 
@@ -279,6 +297,21 @@ def _without_nuls(request: CompletionRequest) -> CompletionRequest:
         raise InvalidParameter("The body's JSON is nested too deeply.") from None
 
 
+def check_messages(request: CompletionRequest) -> None:
+    """Raise InvalidParameter for a message that says nothing, a result that nobody called for, or no question."""
+    messages = request.messages
+    for number, message in enumerate(messages):
+        if message.content is None and message.role != "assistant":
+            raise InvalidParameter(f"messages[{number}].content: It is missing.", param=f"messages[{number}].content")
+    if not request.chatId:
+        _check_calls(messages)
+    elif request.ends_in_results:
+        # They go on with a turn of the chat, which alone knows what was called.
+        return
+    if not any(message.role == "user" for message in messages):
+        raise InvalidParameter("messages: There is no message of the user.", param="messages")
+
+
 def _size(message: ChatMessage) -> int:
     """Return how many bytes of text a message has."""
     content, extras = message.content, message.extras
@@ -288,12 +321,9 @@ def _size(message: ChatMessage) -> int:
     return size + sum(part.text_size for part in content or ())
 
 
-def _check_messages(messages: Sequence[ChatMessage]) -> None:
-    """Raise InvalidParameter for one that says nothing, and for a result of a tool that nobody called."""
+def _check_calls(messages: Sequence[ChatMessage]) -> None:
     called: set[Any] = set()
     for number, message in enumerate(messages):
-        if message.content is None and message.role != "assistant":
-            raise InvalidParameter(f"messages[{number}].content: It is missing.", param=f"messages[{number}].content")
         if message.tool_calls:
             called.update(str(call.get("id")) for call in message.tool_calls)
         if message.role == "tool" and message.tool_call_id not in called:
@@ -343,6 +373,12 @@ def choices_field(request: CompletionRequest) -> str | None:
 
 def _is_asked(value: Any) -> bool:
     return value not in (None, [])
+
+
+def read_content(value: Any) -> Content:
+    """Return a content that was stored."""
+    # Nearly all are plain text, which needs no conversion.
+    return value if isinstance(value, str) else msgspec.convert(value, Content)
 
 
 def text_of(content: Content) -> str:

@@ -10,6 +10,7 @@ from chat.completions import openai_objects, sse
 from chat.completions.choices import ChoicePiece, Piece
 from chat.completions.completion import Completion
 from chat.completions.fastgpt_steps import response_data
+from chat.completions.tool_events import ToolEvents, result_events
 
 DONE = b"[DONE]"
 _encode = msgspec.json.Encoder().encode
@@ -29,6 +30,7 @@ class StreamFormat:
             "model": completion.app.model,
         }
         self._shown = 0
+        self._tools = ToolEvents() if self.is_detailed else None
         # The bytes around the text of a chunk are the same in all of them.
         sample = self._chunk({"content": ""})
         self._before, _, self._after = sample.rpartition(b'{"content":""}')
@@ -43,7 +45,8 @@ class StreamFormat:
         return self._answer(chunk | {"usage": None} if self.shows_usage else chunk)
 
     def opening(self) -> bytes:
-        return self.steps() + self._chunk({"role": "assistant", "content": ""})
+        results = result_events(self.completion.results) if self.is_detailed else b""
+        return self.steps() + results + self._chunk({"role": "assistant", "content": ""})
 
     def steps(self) -> bytes:
         """Return the events of those that have begun since the last time."""
@@ -53,20 +56,21 @@ class StreamFormat:
         return b"".join(sse.encode(msgspec.json.encode({"status": "running", "name": name}), event) for name in begun)
 
     def pieces(self, pieces: Sequence[Piece | ChoicePiece]) -> bytes:
-        if self.completion.choices is not None:
-            return b"".join(self._choice_chunk(piece) for piece in pieces if isinstance(piece, ChoicePiece))
         before, after = self._before, self._after
         return b"".join(
             [
                 b'%b{"content":%b}%b' % (before, _encode(piece), after)
                 if isinstance(piece, str)
-                else b"%b%b%b" % (before, _encode(piece), after)
+                else self._delta(piece)
                 for piece in pieces
             ]
         )
 
-    def _choice_chunk(self, piece: ChoicePiece) -> bytes:
-        return self._chunk(piece.delta, index=piece.index, logprobs=piece.logprobs)
+    def _delta(self, piece: dict[str, Any] | ChoicePiece) -> bytes:
+        if isinstance(piece, ChoicePiece):
+            return self._chunk(piece.delta, index=piece.index, logprobs=piece.logprobs)
+        events = self._tools.calls(piece) if self._tools is not None else b""
+        return b"%b%b%b%b" % (events, self._before, _encode(piece), self._after)
 
     def end(self) -> bytes:
         completion = self.completion

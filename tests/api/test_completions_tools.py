@@ -1,4 +1,7 @@
-"""Tools, functions and the format of the answer: passed on to the model, and back, where the app lets them be."""
+"""Tools, functions and the format of the answer: passed on to the model, and back, where the app lets them be.
+
+`test_completions_tool_turns.py` is about tools in conversations.
+"""
 
 from __future__ import annotations
 
@@ -89,11 +92,14 @@ def test_a_round_trip_through_openais_client(
     assert answer.choices[0].message.content == "It says: Rain."
 
 
+@pytest.mark.parametrize("chat_id", [None, "c"])
 @pytest.mark.parametrize("options", OPTIONS)
-def test_what_is_passed_on(server: Server, provider: FakeProvider, options: dict[str, Any]) -> None:
+def test_what_is_passed_on(
+    server: Server, provider: FakeProvider, options: dict[str, Any], chat_id: str | None
+) -> None:
     _, key = factories.make_key(app=make_app(provider))
     question = factories.unique("passed on")
-    assert ask(server, key, {"role": "user", "content": question}, **options).status_code == 200
+    assert ask(server, key, {"role": "user", "content": question}, chatId=chat_id, **options).status_code == 200
     (call,) = provider.calls_about(question)
     assert {name: call.get(name) for name in options} == options
 
@@ -153,13 +159,6 @@ def test_an_app_with_datasets_that_passes_them(server: Server, provider: FakePro
     assert ask(server, key, {"role": "user", "content": question}, tools=[TOOL]).status_code == 200
     (call,) = provider.calls_about(question)
     assert call["tools"] == [TOOL]
-
-
-@pytest.mark.parametrize("options", OPTIONS)
-def test_not_in_a_conversation(server: Server, provider: FakeProvider, options: dict[str, Any]) -> None:
-    _, key = factories.make_key(app=make_app(provider))
-    message = check_refusal(ask(server, key, chatId="c", **options), "invalid_parameter", param=next(iter(options)))
-    assert "chatId" in message
 
 
 def test_a_thousand_tools(server: Server, provider: FakeProvider) -> None:
