@@ -214,6 +214,15 @@ class ModelNotFound(NotFound):
     explanation = _("The key may name no model of this name. GET v1/models lists those that it may.")
 
 
+class ResponseNotFound(NotFound):
+    code, status_text, error_code = 504000, "unAuthChat", "previous_response_not_found"
+    message = "There is no such response, or it was not stored."
+    explanation = _(
+        "The app has no response with this id: it was not stored, its conversation was deleted, or it belongs to "
+        "another app."
+    )
+
+
 class DatasetNotFound(NotFound):
     code, status_text, error_code = 501000, "unAuthDataset", "unAuthDataset"
     message = "There is no such dataset."

@@ -89,8 +89,8 @@ class App(models.Model):
         _("may be overridden"),
         default=False,
         help_text=_(
-            "Lets a request set temperature, top_p, stop, seed, the penalties, logit_bias, reasoning_effort and "
-            "service_tier."
+            "Lets a request set temperature, top_p, stop, seed, the penalties, logit_bias, reasoning_effort, verbosity "
+            "and service_tier."
         ),
     )
     passes_tools = models.BooleanField(
@@ -236,6 +236,7 @@ class Role(models.TextChoices):
     ASSISTANT = "assistant", _("assistant")
     TOOL = "tool", _("tool")
     FUNCTION = "function", _("function")
+    SYSTEM = "system", _("system")
 
 
 class Message(models.Model):

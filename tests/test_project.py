@@ -81,7 +81,8 @@ HOT_PATH = [
         for name in ("admission", "durations", "metered", "recording", "refusals", "units")
     ),
     *(f"apikeys/api/{name}.py" for name in ("answers", "bodies", "limit_headers", "views")),
-    *("chat/api/completions.py", "chat/completions/*.py", "chat/routing/*.py"),
+    *("chat/api/completions.py", "chat/completions/*.py", "chat/api/responses.py", "chat/responses/*.py"),
+    "chat/routing/*.py",
 ]
 # They would bring the ORM's connections and Django's threads onto the path.
 NOT_ON_HOT_PATH = ["django.db.models", "asgiref.sync"]
@@ -94,6 +95,7 @@ PURE = [
     *(f"chat/completions/{name}.py" for name in ("openai_objects", "attachments", "tool_calls", "turns")),
     "chat/embeddings/inputs.py",
     "chat/local_model.py",
+    *(f"chat/responses/{name}.py" for name in ("request", "input_items", "output_items", "objects", "events")),
     *("datasets/texts.py", "datasets/vectors/static_model.py", "datasets/conversion/__main__.py"),
     *(f"datasets/conversion/{name}.py" for name in ("items", "documents", "tables", "chunks", "formats")),
 ]

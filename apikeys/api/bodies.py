@@ -1,7 +1,7 @@
 """JSON bodies and queries, decoded into typed structs. An error names the field that is wrong."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -24,6 +24,14 @@ def decode(raw: bytes, decoder: msgspec.json.Decoder[Body]) -> Body:
         raise _refusal(error, "The body") from None
     except msgspec.DecodeError as error:
         raise InvalidParameter(f"The body is not valid JSON: {explain_malformed(str(error))}.") from None
+
+
+def convert(value: Any, kind: type[Body]) -> Body:
+    """Validate a part of a body that was decoded already, in an object as it stood in. Raise InvalidParameter."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        raise _refusal(error, "The body") from None
 
 
 def decode_query(query: Mapping[str, str], kind: type[Body]) -> Body:

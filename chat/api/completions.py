@@ -53,8 +53,9 @@ class CompletionsView(AsyncApiView):
     staff_permission = None
     max_body_setting = "COMPLETIONS_MAX_BODY_BYTES"
 
-    # An endpoint whose completions have another form says so in these three.
+    # An endpoint whose completions have another form says so in these four.
     parse_request: Callable[[bytes], CompletionRequest] = staticmethod(payloads.parse_request)
+    completion_class: type[Completion] = Completion
     stream_form: Callable[[Completion], StreamForm] = StreamFormat
 
     @staticmethod
@@ -82,7 +83,7 @@ class CompletionsView(AsyncApiView):
         is_streaming = False
         try:
             app = await self.select_app(credential, body, flight)
-            completion = Completion(body, app, caller=caller, flight=flight)
+            completion = self.completion_class(body, app, caller=caller, flight=flight)
             await completion.prepare()
             response = await self.respond(completion, trace)
             is_streaming = isinstance(response, EventStream)

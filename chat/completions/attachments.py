@@ -6,11 +6,10 @@ from chat.completions.request import Content, Part, TextPart, text_of
 MAX_STORED_BYTES = 768 * 1024
 
 
-def for_storage(content: Content) -> Content:
+def for_storage(content: Content, room: int = MAX_STORED_BYTES) -> Content:
     """Return a question as it is stored: with its data as far as there is room. What has none is named in its place."""
     if isinstance(content, str):
         return content
-    room = MAX_STORED_BYTES
     parts: list[Part] = []
     for part in content:
         size = len(part.data)

@@ -269,6 +269,8 @@ class Reported:
         if not isinstance(usage, dict):
             return False
         prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+        if len(usage) > len(("prompt_tokens", "completion_tokens", "total_tokens")):
+            self._add_details(usage)
         if prompt:
             # No prompt has no tokens, so zero says nothing.
             self.prompt_tokens = max(prompt, self.prompt_tokens or 0)

@@ -29,7 +29,7 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 
     Before the question or in its place may be `results`, of the calls that the message with the key `called_by` asks
     for. If that is not the conversation's latest message any more, others were quicker: the results are not kept, and
-    without a question neither is the answer.
+    without a question neither is the answer. The messages of a response are stored as such results, whatever they are.
     """
 
     chat_id: str
@@ -100,18 +100,19 @@ SQL_WITH_RESULTS = f"""{BEGINNING}
             result.value ->> 'data_id', result.value -> 'content', result.value -> 'extras', NULL
         FROM jsonb_array_elements(exchange.results) WITH ORDINALITY AS result(value, ordinal)
     ) AS part(ordinal, role, data_id, content, extras, response_data)
-    WHERE exchange.called_by IS NULL
+    WHERE (exchange.question IS NOT NULL OR part.ordinal <> 1) AND (
+        exchange.called_by IS NULL
         OR (exchange.question IS NOT NULL AND part.ordinal > 0)
         OR (
-            part.role <> 'user'
-            AND exchange.called_by = chat_latest_message(conversation.id)
+            exchange.called_by = chat_latest_message(conversation.id)
             AND NOT EXISTS (
                 SELECT 1 FROM exchange AS earlier
                 WHERE (earlier.app_id, earlier.chat_id) = (exchange.app_id, exchange.chat_id)
                     AND earlier.ordinal < exchange.ordinal
                     AND coalesce(earlier.called_by, exchange.called_by) = exchange.called_by
             )
-        ){END}"""  # noqa: S608 - built from constants
+        )
+    ){END}"""  # noqa: S608 - built from constants
 
 Item = tuple[Usage, Exchange | None]
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import msgspec
 from msgspec import Meta, Struct
 
-from apikeys.api.bodies import decode
+from apikeys.api.bodies import Body, decode
 from apikeys.errors import InvalidParameter
 from apikeys.storable_text import storable_json
 from chat.completions.body_text import check_text
@@ -269,7 +269,7 @@ def parse_request(raw: bytes) -> CompletionRequest:
         if "\0" in (getattr(request, name) or ""):
             raise InvalidParameter(f"{name}: It holds a NUL character.", param=name)
     if b"\\" in raw and b"\\u0000" in raw:
-        request = _without_nuls(request)
+        request = without_nuls(request)
     for name in ("metadata", "variables"):
         value = getattr(request, name)
         if value is not None and len(msgspec.json.encode(value)) > MAX_OBJECT_BYTES:
@@ -279,7 +279,7 @@ def parse_request(raw: bytes) -> CompletionRequest:
         raise InvalidParameter(f"{field}: This is not supported.", param=field)
     if request.n is not None and request.n > 1 and request.chatId:
         raise InvalidParameter("n: It must be 1 with a chatId, which stores one answer.", param="n")
-    if sum(map(_size, request.messages)) > MAX_MESSAGES_BYTES:
+    if sum(map(text_size, request.messages)) > MAX_MESSAGES_BYTES:
         raise InvalidParameter(f"messages: They hold more than {MAX_MESSAGES_BYTES} bytes.", param="messages")
     for name in LARGE_OPTIONS if request.has_large_options else ():
         value = getattr(request, name)
@@ -312,7 +312,15 @@ def check_messages(request: CompletionRequest) -> None:
         raise InvalidParameter("messages: There is no message of the user.", param="messages")
 
 
-def _size(message: ChatMessage) -> int:
+def without_nuls(request: Body) -> Body:
+    # No database column and few providers take a NUL; in text it carries nothing.
+    try:
+        return msgspec.convert(storable_json(msgspec.to_builtins(request)), type(request))
+    except RecursionError:
+        raise InvalidParameter("The body's JSON is nested too deeply.") from None
+
+
+def text_size(message: ChatMessage) -> int:
     """Return how many bytes of text a message has."""
     content, extras = message.content, message.extras
     size = len(msgspec.json.encode(extras)) if extras else 0

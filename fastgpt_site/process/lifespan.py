@@ -15,6 +15,7 @@ from apikeys.hot_path.listener import listener
 from apikeys.outbound import client, sites
 from chat import model_names, team_models
 from chat.completions import app_snapshots, histories, recorder
+from chat.responses import stored_answers
 from chat.routing import circuits
 from datasets.search import retrieval
 from fastgpt_site.http.asgi_types import Receive, Send
@@ -34,6 +35,7 @@ BATCHERS = (
     circuits.batcher,
     model_names.batcher,
     recorder.batcher,
+    stored_answers.batcher,
     usage_batcher,
 )
 DRAIN_SECONDS = 5.0

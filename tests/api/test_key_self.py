@@ -41,7 +41,8 @@ def test_it_works_for_an_app_key(server: Server) -> None:
     data = server.get(PATH, key).json()["data"]
     assert (data["kind"], data["appId"]) == ("app", app.pk)
     assert data["endpoints"] == [
-        *("billing.subscription", "billing.usage", "chat.completions", "completions.create", "key.self", "models.list")
+        *("billing.subscription", "billing.usage", "chat.completions", "completions.create", "key.self", "models.list"),
+        "responses.create",
     ]
     assert data["models"] == ["echo"]
 

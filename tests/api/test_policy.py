@@ -54,7 +54,7 @@ def expected(view: Any, caller: str) -> str:
         if APP not in access:
             return "wrong_key_kind"
         # Every request of this test names the app of the other app key.
-        names_app = view.endpoint in ("chat.completions", "completions.create")
+        names_app = view.endpoint in ("chat.completions", "completions.create", "responses.create")
         return "wrong_key_kind" if caller == "foreign app key" and names_app else ALLOWED
     if caller == "naming global key":
         return ALLOWED if access & {GLOBAL, GLOBAL_NAMING_APP} else "wrong_key_kind"
@@ -107,6 +107,8 @@ def session_of(user: Any) -> dict[str, str]:
 @pytest.mark.parametrize(("pattern", "view"), ROUTES, ids=[pattern for pattern, _ in ROUTES])
 def test_every_endpoint_with_every_caller(server: Server, world: World, pattern: str, view: Any, caller: str) -> None:
     body = {"appId": world.app_id, "messages": [{"role": "user", "content": "hi"}], "prompt": "hi"}
+    if view.endpoint == "responses.create":
+        body = {"appId": world.app_id, "input": "hi"}
     cookies = world.sessions.get(caller, {})
     headers = {"Cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())} if cookies else {}
     if cookies:

@@ -18,6 +18,7 @@ TABLE = {
     "https_required": (403, 403, "unAuthorization", "permission_error"),
     "csrf_failed": (403, 403, "unAuthorization", "permission_error"),
     "appUnExist": (404, 502000, "appUnExist", "not_found_error"),
+    "previous_response_not_found": (404, 504000, "unAuthChat", "not_found_error"),
     "unAuthDataset": (404, 501000, "unAuthDataset", "not_found_error"),
     "unAuthDatasetCollection": (404, 501001, "unAuthDatasetCollection", "not_found_error"),
     "unAuthDatasetData": (404, 501002, "unAuthDatasetData", "not_found_error"),

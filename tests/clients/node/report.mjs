@@ -18,8 +18,7 @@ export const weather = ({ city }) => `Rain in ${city}.`;
  */
 export async function run(ask, streamed, ...steps) {
   const seen = {};
-  const leftOut = env.CLIENT_LEFT_OUT.split(' ');
-  for (const step of steps) if (!leftOut.includes(step.name)) seen[step.name] = await step();
+  for (const step of steps) seen[step.name] = await step();
   for (const [name, key] of Object.entries(JSON.parse(env.CLIENT_REFUSED_KEYS))) {
     seen[name] = await refusal(() => ask(key, QUESTION));
   }

@@ -32,8 +32,7 @@ def run(ask: Callable[[str, str], str], streamed: Callable[[str], dict[str, Any]
 
     The other steps are named by their functions.
     """
-    left_out = os.environ["CLIENT_LEFT_OUT"].split()
-    seen = {step.__name__: step() for step in steps if step.__name__ not in left_out}
+    seen = {step.__name__: step() for step in steps}
     seen["streamed"] = streamed(QUESTION)
     seen["broken_off"] = _refusal(lambda: streamed("break off"))
     for name, key in json.loads(os.environ["CLIENT_REFUSED_KEYS"]).items():

@@ -87,7 +87,7 @@ def test_what_kinds_may_call():
         _, policy = make_key(kind, [])
         return {name for name, view in VIEWS.items() if may_call(policy, view, {})}
 
-    conversing = {"chat.completions", "completions.create"}
+    conversing = {"chat.completions", "completions.create", "responses.create"}
     assert names(AccessKind.APP) == conversing | {"key.self", "models.list", "billing.subscription", "billing.usage"}
     assert not conversing & names(AccessKind.GLOBAL)
     assert names(AccessKind.GLOBAL_NAMING_APP) == names(AccessKind.GLOBAL) | conversing
