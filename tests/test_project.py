@@ -67,7 +67,7 @@ HOT_PATH = [
     "fastgpt_site/process/worker.py",
     *(f"fastgpt_site/http/{name}.py" for name in ("bodies", "connection", "exchange", "heads", "open_connections")),
     *(f"fastgpt_site/http/{name}.py" for name in ("application", "request_body", "responses", "cors", "access_log")),
-    "fastgpt_site/http/errors.py",
+    *(f"fastgpt_site/http/{name}.py" for name in ("errors", "body_coding", "body_room")),
     *(f"fastgpt_site/observability/{name}.py" for name in ("logs", "metrics", "sums")),
     *(f"apikeys/{name}.py" for name in ("errors", "object_ids", "storable_text", "client_address", "encryption")),
     "apikeys/keys/crypto.py",

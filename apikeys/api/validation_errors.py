@@ -56,7 +56,9 @@ def explain(text: str) -> tuple[str, str | None]:
 def explain_malformed(text: str) -> str:
     """Return why something is no JSON at all, as a part of a sentence."""
     found = MALFORMED.fullmatch(text)
-    return f"{found['what']} at byte {found['byte']}" if found else "it ends too early"
+    if found is None:
+        return "it ends too early, or has half of a surrogate pair in it"
+    return f"{found['what']} at byte {found['byte']}"
 
 
 def _kinds(found: re.Match[str]) -> str:

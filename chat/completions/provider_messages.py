@@ -26,7 +26,8 @@ def message_for_provider(message: ChatMessage) -> dict[str, Any]:
     """Return a message of the caller's as providers take it."""
     if message.content is None:
         # Some providers refuse null, and some an empty text.
-        return {"role": message.role, "content": None if message.extras else "", **message.extras}
+        says_otherwise = message.is_of_tools or message.refusal is not None
+        return {"role": message.role, "content": None if says_otherwise else "", **message.extras}
     return for_provider(message.role, message.content) | message.extras
 
 

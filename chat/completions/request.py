@@ -15,12 +15,19 @@ from chat.completions.body_text import check_text
 MAX_MESSAGES_BYTES = 1024 * 1024
 # To decode and check more would hold up the event loop.
 QUICK_BYTES = 128 * 1024
+# What is decoded here is encoded again for the provider and the database, by so many frames deeper at most. Each level
+# of JSON takes as much of the stack as a frame.
+SPARE_FRAMES = 60
 # A request may ask for so many answers.
 MAX_CHOICES = 128
 # Messages of these roles are results of tools; the second is that of OpenAI's older functions.
 RESULT_ROLES = ("tool", "function")
 # `metadata` and `variables` may each be this large.
 MAX_OBJECT_BYTES = 64 * 1024
+
+
+# What is longer is no name.
+Label = Annotated[str, Meta(max_length=1024)]
 
 
 class TextPart(Struct, tag_field="type", tag="text", frozen=True):
@@ -35,7 +42,7 @@ class TextPart(Struct, tag_field="type", tag="text", frozen=True):
 
 class ImageUrl(Struct, frozen=True, omit_defaults=True):
     url: str
-    detail: str | None = None
+    detail: Label | None = None
 
 
 class ImagePart(Struct, tag_field="type", tag="image_url", frozen=True):
@@ -69,7 +76,7 @@ class FilePart(Struct, tag_field="type", tag="file_url", frozen=True):
 
 class InputAudio(Struct, frozen=True, omit_defaults=True):
     data: str
-    format: str | None = None
+    format: Label | None = None
 
 
 class AudioPart(Struct, tag_field="type", tag="input_audio", frozen=True):
@@ -137,7 +144,8 @@ class ChatMessage(Struct, frozen=True):
 
     @property
     def is_of_tools(self) -> bool:
-        is_call = self.tool_calls is not None or self.function_call is not None
+        # No calls at all are an empty list with some clients.
+        is_call = bool(self.tool_calls) or self.function_call is not None
         return is_call or self.tool_call_id is not None or self.role in RESULT_ROLES
 
     @property
@@ -146,15 +154,13 @@ class ChatMessage(Struct, frozen=True):
         if self.name is None and self.refusal is None and not self.is_of_tools:
             return {}
         names = ("name", "tool_calls", "tool_call_id", "function_call", "refusal")
-        return {name: value for name in names if (value := getattr(self, name)) is not None}
+        return {name: value for name in names if (value := getattr(self, name)) not in (None, [])}
 
 
 class StreamOptions(Struct, frozen=True):
     include_usage: bool | None = None
 
 
-# What is longer is no name.
-Label = Annotated[str, Meta(max_length=1024)]
 Tokens = Annotated[int, Meta(ge=1, lt=2**31)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 
@@ -268,33 +274,33 @@ def parse_request(raw: bytes) -> CompletionRequest:
     for name in ("chatId", "responseChatItemId"):
         if "\0" in (getattr(request, name) or ""):
             raise InvalidParameter(f"{name}: It holds a NUL character.", param=name)
-    if b"\\" in raw and b"\\u0000" in raw:
-        request = without_nuls(request)
-    for name in ("metadata", "variables"):
-        value = getattr(request, name)
-        if value is not None and len(msgspec.json.encode(value)) > MAX_OBJECT_BYTES:
-            raise InvalidParameter(f"{name}: It holds more than {MAX_OBJECT_BYTES} bytes.", param=name)
+    try:
+        if b"\\" in raw and b"\\u0000" in raw:
+            request = without_nuls(request)
+        _check_sizes(request)
+    except RecursionError:
+        raise InvalidParameter("The body's JSON is nested too deeply.") from None
     field = unsupported_field(request)
     if field is not None:
         raise InvalidParameter(f"{field}: This is not supported.", param=field)
     if request.n is not None and request.n > 1 and request.chatId:
         raise InvalidParameter("n: It must be 1 with a chatId, which stores one answer.", param="n")
-    if sum(map(text_size, request.messages)) > MAX_MESSAGES_BYTES:
-        raise InvalidParameter(f"messages: They hold more than {MAX_MESSAGES_BYTES} bytes.", param="messages")
-    for name in LARGE_OPTIONS if request.has_large_options else ():
-        value = getattr(request, name)
-        if value and len(msgspec.json.encode(value)) > MAX_MESSAGES_BYTES:
-            raise InvalidParameter(f"{name}: It holds more than {MAX_MESSAGES_BYTES} bytes.", param=name)
     check_messages(request)
     return request
 
 
-def _without_nuls(request: CompletionRequest) -> CompletionRequest:
-    # No database column and few providers take a NUL; in text it carries nothing.
-    try:
-        return msgspec.convert(storable_json(msgspec.to_builtins(request)), CompletionRequest)
-    except RecursionError:
-        raise InvalidParameter("The body's JSON is nested too deeply.") from None
+def _check_sizes(request: CompletionRequest) -> None:
+    """Raise InvalidParameter for what is too large, and RecursionError for what is too deep."""
+    for name in ("metadata", "variables"):
+        value = getattr(request, name)
+        if value is not None and encoded_size(value) > MAX_OBJECT_BYTES:
+            raise InvalidParameter(f"{name}: It holds more than {MAX_OBJECT_BYTES} bytes.", param=name)
+    if sum(map(text_size, request.messages)) > MAX_MESSAGES_BYTES:
+        raise InvalidParameter(f"messages: They hold more than {MAX_MESSAGES_BYTES} bytes.", param="messages")
+    for name in LARGE_OPTIONS if request.has_large_options else ():
+        value = getattr(request, name)
+        if value and encoded_size(value) > MAX_MESSAGES_BYTES:
+            raise InvalidParameter(f"{name}: It holds more than {MAX_MESSAGES_BYTES} bytes.", param=name)
 
 
 def check_messages(request: CompletionRequest) -> None:
@@ -323,17 +329,22 @@ def without_nuls(request: Body) -> Body:
 def text_size(message: ChatMessage) -> int:
     """Return how many bytes of text a message has."""
     content, extras = message.content, message.extras
-    size = len(msgspec.json.encode(extras)) if extras else 0
+    size = encoded_size(extras) if extras else 0
     if isinstance(content, str):
         return size + len(content.encode())
     return size + sum(part.text_size for part in content or ())
+
+
+def encoded_size(value: Any, frames: int = SPARE_FRAMES) -> int:
+    """Return the size of a value as JSON. Raise RecursionError if it could not be encoded any deeper in the stack."""
+    return encoded_size(value, frames - 1) if frames else len(msgspec.json.encode(value))
 
 
 def _check_calls(messages: Sequence[ChatMessage]) -> None:
     called: set[Any] = set()
     for number, message in enumerate(messages):
         if message.tool_calls:
-            called.update(str(call.get("id")) for call in message.tool_calls)
+            called.update(str(call["id"]) for call in message.tool_calls if call.get("id") is not None)
         if message.role == "tool" and message.tool_call_id not in called:
             raise InvalidParameter(
                 f"messages[{number}].tool_call_id: No assistant message before it has a tool call with this id.",

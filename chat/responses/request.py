@@ -14,14 +14,12 @@ from chat.completions.request import (
     ChatMessage,
     CompletionRequest,
     Tokens,
+    encoded_size,
     text_size,
     without_nuls,
 )
 from chat.responses.input_items import Input, Item, ItemReference, MessageItem, complete_item, messages_of
 
-# What is decoded here is encoded again for the provider, by so many frames deeper at most. Each level of JSON takes as
-# much of the stack as a frame.
-SPARE_FRAMES = 60
 LOGPROBS = "message.output_text.logprobs"
 
 
@@ -156,7 +154,7 @@ def check_request(request: ResponseRequest) -> None:
     }
     for name, limit in sizes.items():
         value = getattr(request, name)
-        if value is not None and _encoded_size(value) > limit:
+        if value is not None and encoded_size(value) > limit:
             raise InvalidParameter(f"{name}: It holds more than {limit} bytes.", param=name)
 
 
@@ -244,11 +242,6 @@ def _without_nulls(value: Struct) -> dict[str, Any]:
     """Return a struct's fields without its type and those that are null."""
     fields = msgspec.structs.asdict(value)
     return {name: field for name, field in fields.items() if field is not None and name != "type"}
-
-
-def _encoded_size(value: Any, frames: int = SPARE_FRAMES) -> int:
-    """Return the size of a value as JSON. Raise RecursionError if it could not be encoded any deeper in the stack."""
-    return _encoded_size(value, frames - 1) if frames else len(msgspec.json.encode(value))
 
 
 def _is_asked(value: Any) -> bool:

@@ -19,10 +19,11 @@ from apikeys.api.views import ApiView, AsyncApiView
 from apikeys.errors import ApiError, HttpsRequired, InvalidParameter
 from apikeys.hot_path.request import AsyncRequest
 from fastgpt_site.http.asgi_types import Scope
+from fastgpt_site.http.body_room import BodyRoom, HeldRoom
 from fastgpt_site.http.cors import preflight
 from fastgpt_site.http.errors import answer_to
 from fastgpt_site.http.exchange import ClientGone, Exchange
-from fastgpt_site.http.request_body import BodyReader, BodyRoom, HeldRoom, SmallBodies, bounds_of, make_file
+from fastgpt_site.http.request_body import BodyReader, SmallBodies, bounds_of, make_file
 from fastgpt_site.http.responses import OutgoingResponse
 from fastgpt_site.http.sync_handler import SyncHandler
 from fastgpt_site.http.uploads import Uploads

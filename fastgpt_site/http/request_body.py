@@ -1,26 +1,17 @@
 """Reading the body of a request within bounds of bytes and time."""
 
 import asyncio
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
-from typing import Self
 
 from django.conf import settings
 
 from apikeys.api.views import ApiView
-from apikeys.errors import (
-    BodyTooLarge,
-    BodyTooSlow,
-    MalformedRequest,
-    ServiceUnavailable,
-    TooManyBodies,
-    UnsupportedCoding,
-)
-from apikeys.outbound.codings import make_inflater
-from apikeys.outbound.failures import MalformedAnswer
+from apikeys.errors import BodyTooLarge, BodyTooSlow, ServiceUnavailable
+from fastgpt_site.http.body_coding import Coding
+from fastgpt_site.http.body_room import HeldRoom
 from fastgpt_site.http.exchange import Exchange
 
 # So much of a body stays in memory while it arrives. The rest goes to the disk.
@@ -43,68 +34,19 @@ class Bounds:
             raise BodyTooLarge(f"The body is larger than {self.most} bytes.")
 
 
+USUAL = Bounds(settings.API_MAX_BODY_BYTES)
+# By the setting that a view names.
+LARGE = {
+    name: Bounds(getattr(settings, name), is_patient=True)
+    for name in ("COMPLETIONS_MAX_BODY_BYTES", "EMBEDDINGS_MAX_BODY_BYTES")
+}
+WITH_FILE = Bounds(settings.API_MAX_BODY_BYTES + settings.DATASET_MAX_FILE_BYTES, is_patient=True)
+
+
 def bounds_of(view_class: type[ApiView]) -> Bounds:
     if view_class.takes_file:
-        return Bounds(settings.API_MAX_BODY_BYTES + settings.DATASET_MAX_FILE_BYTES, is_patient=True)
-    setting = view_class.max_body_setting
-    # What may be large may take its time.
-    return Bounds(getattr(settings, setting), is_patient=setting != ApiView.max_body_setting)
-
-
-class BodyRoom:
-    """The room for large bodies of known callers, in bytes: those that are arriving, and those that are being answered.
-
-    Nobody waits for it. A team gets no more of it than it leaves for others.
-    """
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.taken = 0
-        self.by_team: Counter[str | None] = Counter()
-
-    def take(self, team_id: str | None, size: int) -> None:
-        """Raise TooManyBodies."""
-        free = self.capacity - self.taken
-        if self.by_team[team_id] + size > free:
-            raise TooManyBodies
-        self.taken += size
-        self.by_team[team_id] += size
-
-    def give_back(self, team_id: str | None, size: int) -> None:
-        self.taken -= size
-        self.by_team[team_id] -= size
-        if not self.by_team[team_id]:
-            del self.by_team[team_id]
-
-
-class HeldRoom:
-    """What one body takes of the room. It is held until the request has been answered."""
-
-    __slots__ = ("room", "size", "team_id")
-
-    # A small body needs none.
-    FREE_BYTES = 64 * 1024
-
-    def __init__(self, room: BodyRoom, team_id: str | None = None) -> None:
-        self.room, self.team_id = room, team_id
-        self.size = 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.release()
-
-    def fit(self, size: int) -> None:
-        """Hold room for a body of this size, or what has come of it. Raise TooManyBodies."""
-        if size > self.FREE_BYTES and size > self.size:
-            self.room.take(self.team_id, size - self.size)
-            self.size = size
-
-    def release(self) -> None:
-        if self.size:
-            self.room.give_back(self.team_id, self.size)
-            self.size = 0
+        return WITH_FILE
+    return LARGE.get(view_class.max_body_setting, USUAL)
 
 
 class BodyReader:
@@ -172,36 +114,6 @@ class BodyReader:
             return await self.exchange.read_piece()
         first, self._first = self._first, None
         return first
-
-
-class Coding:
-    """Takes the Content-Encoding off a body, piece by piece."""
-
-    # A piece decodes to a thousand times as much at worst, so it does not do so at once.
-    PIECE_BYTES = 64 * 1024
-
-    def __init__(self, name: bytes) -> None:
-        """Raise UnsupportedCoding."""
-        self.is_begun = False
-        try:
-            self.inflater = make_inflater(name)
-        except MalformedAnswer:
-            raise UnsupportedCoding from None
-
-    def decode(self, piece: bytes, *, is_last: bool) -> Iterator[bytes]:
-        """Yield what a piece decodes to, if it is nothing as an empty piece. Raise MalformedRequest."""
-        if self.inflater is None:
-            yield piece
-            return
-        self.is_begun = self.is_begun or bool(piece)
-        try:
-            yield self.inflater.decode(piece, self.PIECE_BYTES)
-            while self.inflater.has_more:
-                yield self.inflater.decode(b"", self.PIECE_BYTES)
-        except MalformedAnswer:
-            raise MalformedRequest("The body is not what its Content-Encoding says.") from None
-        if is_last and self.is_begun and not self.inflater.is_complete:
-            raise MalformedRequest("The body ends before what its Content-Encoding says.")
 
 
 def make_file() -> SpooledTemporaryFile[bytes]:

@@ -1,8 +1,10 @@
 """The life of a server process: what it starts before its first request, and ends after its last."""
 
 import asyncio
+import ctypes
 import gc
 import logging
+from contextlib import suppress
 from typing import Any
 
 from django.db import connection
@@ -39,6 +41,10 @@ BATCHERS = (
     usage_batcher,
 )
 DRAIN_SECONDS = 5.0
+# A block of memory of this size, such as a large body, goes back to the system when it is freed.
+LARGE_BLOCK_BYTES = 1024 * 1024
+# The parameter of glibc's mallopt that says so.
+M_MMAP_THRESHOLD = -3
 # So many synchronous requests run at the same time. Each takes a thread and a database connection.
 MAX_SYNC_REQUESTS = 32
 # Connections of Django's threads: some are not of requests. Times are in seconds. While the database cannot be
@@ -79,6 +85,9 @@ def settle_memory() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    # Once glibc has seen a large block, it keeps those that come after it for good. Other libraries have no such habit.
+    with suppress(AttributeError):
+        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE_BLOCK_BYTES)
 
 
 def pool_connections() -> None:

@@ -95,7 +95,7 @@ def test_no_group_may_do_what_no_page_offers():
         for model in admin.site._registry
         for right in ("view", "add", "change", "delete")
     }
-    parts = {"apikeys.view_membership", "apikeys.view_delivery", "chat.view_price", "chat.try_app"}
+    parts = {"apikeys.view_membership", "apikeys.view_delivery", "chat.view_route", "chat.try_app"}
     assert {permission for wanted in GROUPS.values() for permission in wanted} <= known | parts
 
 

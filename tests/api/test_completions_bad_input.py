@@ -20,6 +20,8 @@ from tests.support.refusals import check_body, check_refusal
 
 PATH = "/api/v1/chat/completions"
 USER = {"role": "user", "content": "hi"}
+CALLING = {"role": "assistant", "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f"}}]}
+TOLD = {"role": "tool", "content": "x", "tool_call_id": "c"}
 DEEP = "[" * 10_000 + "]" * 10_000
 
 WRONG_BODIES: dict[str, tuple[str | bytes, str | None]] = {
@@ -30,6 +32,16 @@ WRONG_BODIES: dict[str, tuple[str | bytes, str | None]] = {
     "half": (b'{"messages": [', None),
     "invalid UTF-8": (b'{"messages": [{"role": "user", "content": "\xff\xfe"}]}', None),
     "lone surrogate": (b'{"messages": [{"role": "user", "content": "\\ud800"}]}', None),
+    "half of a pair in a name": (b'{"messages": [{"role": "user", "content": "hi"}], "\\udc00": 1}', None),
+    "pair the wrong way round": (b'{"messages": [{"role": "user", "content": "\\udc00\\ud800"}]}', None),
+    "surrogate in UTF-8": (b'{"messages": [{"role": "user", "content": "\xed\xa0\x80"}]}', None),
+    "byte order mark": (b'\xef\xbb\xbf{"messages": [{"role": "user", "content": "hi"}]}', None),
+    "a number of 5,000 digits": (
+        b'{"messages": [{"role": "user", "content": "hi"}], "tools": [{"x": %b}]}' % (b"9" * 5_000),
+        "tools[0][...]",
+    ),
+    "UTF-16": ('{"messages": [{"role": "user", "content": "hi"}]}'.encode("utf-16"), None),
+    "NUL behind it": (b'{"messages": [{"role": "user", "content": "hi"}]}\0', None),
     "NaN": (b'{"messages": [{"role": "user", "content": "hi"}], "temperature": NaN}', None),
     "deep": (DEEP, None),
     "deep in messages": (f'{{"messages": {DEEP}}}', "messages[0]"),
@@ -74,6 +86,15 @@ WRONG_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "c"}]}, "messages[0].tool_call_id"),
     ({"messages": [USER, {"role": "tool", "content": "x"}]}, "messages[1].tool_call_id"),
     ({"messages": [USER, {"role": "assistant", "tool_calls": "x"}]}, "messages[1].tool_calls"),
+    ({"messages": [USER, CALLING, {"role": "tool", "content": "x", "tool_call_id": "d"}]}, "messages[2].tool_call_id"),
+    ({"messages": [USER, {"role": "tool", "content": "x", "tool_call_id": "c"}, CALLING]}, "messages[1].tool_call_id"),
+    ({"messages": [USER, CALLING, {"role": "tool", "tool_call_id": "c"}]}, "messages[2].content"),
+    (
+        {"messages": [USER, {**CALLING, "tool_calls": [{}]}, {**TOLD, "tool_call_id": "None"}]},
+        "messages[2].tool_call_id",
+    ),
+    ({"messages": [{"role": "assistant"}]}, "messages"),
+    ({"seed": 10**400}, "seed"),
     ({"logit_bias": {"1": "x"}}, "logit_bias[...]"),
     ({"logprobs": "x"}, "logprobs"),
     ({"audio": {}}, "audio"),
@@ -114,6 +135,45 @@ def test_what_asks_for_the_usual_form_is_accepted(server: Server, key: str) -> N
     tool = {"type": "function", "function": {"name": "f"}}
     for unused in ({"tool_choice": "auto"}, {"tools": [tool], "tool_choice": "none"}, {"function_call": "auto"}):
         assert server.post(PATH, key, json={"messages": [USER], **unused}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        # What a model called, and how, is for its provider to judge.
+        [{**CALLING, "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{no JSON"}}]}, TOLD],
+        [{**CALLING, "tool_calls": [{"id": 7, "function": {"name": "f"}}]}, {**TOLD, "tool_call_id": "7"}],
+        [CALLING],
+        [CALLING, TOLD, TOLD],
+        [{**CALLING, "content": ""}, {**TOLD, "content": []}],
+    ],
+)
+def test_turns_that_are_passed_on(
+    server: Server, provider: FakeProvider, key: str, turns: list[dict[str, Any]]
+) -> None:
+    question = {"role": "user", "content": factories.unique("turns")}
+    assert server.post(PATH, key, json={"messages": [question, *turns]}).status_code == 200
+    (call,) = provider.calls_about(str(question["content"]))
+    expected = [{"content": None, **turn} for turn in turns]
+    assert call["messages"][1:] == [
+        {**turn, "content": "" if turn["content"] == [] else turn["content"]} for turn in expected
+    ]
+
+
+@pytest.mark.parametrize("nothing", [{}, {"content": None}, {"content": ""}, {"content": []}, {"tool_calls": []}])
+def test_an_assistant_that_says_nothing(server: Server, provider: FakeProvider, nothing: dict[str, Any]) -> None:
+    """It asks for no tools either, so that an app that passes none answers it."""
+    key = make_app_key(provider, passes_tools=False)
+    question = {"role": "user", "content": factories.unique("nothing")}
+    messages = [question, {"role": "assistant", **nothing}, USER]
+    assert server.post(PATH, key, json={"messages": messages}).status_code == 200
+    (call,) = provider.calls_about(str(question["content"]))
+    assert call["messages"][1] == {"role": "assistant", "content": ""}
+
+
+def test_a_thousand_messages(server: Server, key: str) -> None:
+    assert content_of(server.post(PATH, key, json={"messages": [USER] * 1_000})) == "1000 messages, the last: hi"
+    check_refusal(server.post(PATH, key, json={"messages": [USER] * 100_000}), "body_too_large")
 
 
 def test_ten_megabytes(server: Server, key: str) -> None:
@@ -183,7 +243,9 @@ def test_nothing_of_a_refused_request_is_kept(server: Server, provider: FakeProv
     app = make_app(provider)
     api_key, key = factories.make_key(app=app)
     for fields, _ in WRONG_FIELDS:
-        server.post(PATH, key, json={"messages": [USER], "chatId": "c", **fields})
+        # In a chat, only its last question and results at the end count.
+        if CALLING not in (fields.get("messages") or [None])[-1:]:
+            server.post(PATH, key, json={"messages": [USER], "chatId": "c", **fields})
     assert not Conversation.objects.filter(app=app).exists()
     assert not UsageRecord.objects.filter(key=api_key).exists()
 
@@ -207,4 +269,41 @@ def test_a_large_body_that_is_wrong_counts_for_the_rate(server: Server, provider
 
 
 def any_param(path: str) -> str:
-    return "messages" if path == PATH else "input"
+    return "messages" if path == PATH else "model"
+
+
+# --- depth: what is read is written again where the stack is deeper
+
+
+def nested(field: str, depth: int) -> str:
+    deep = "[" * depth + "]" * depth
+    return {
+        "tools": f'"tools": [{{"type": "function", "function": {deep}}}]',
+        "prediction": f'"prediction": {{"content": {deep}}}',
+        "tool_calls": f'"tool_calls": [{{"id": "c", "function": {deep}}}]',
+    }.get(field, f'"{field}": {{"x": {deep}}}')
+
+
+@pytest.mark.parametrize("size", [1, 200_000])
+@pytest.mark.parametrize("field", ["tools", "prediction", "tool_calls", "metadata", "variables"])
+def test_no_depth_is_a_fault_of_ours(server: Server, provider: FakeProvider, field: str, size: int) -> None:
+    """It is passed on, or refused as too deep. Large bodies are read in a thread, whose stack is another."""
+    app = make_app(provider, can_override=True)
+    api_key, key = factories.make_key(app=app)
+    Limit.objects.create(team=app.team, key=api_key, measure="tokens", period="total", amount=10**9)
+    statuses = set()
+    for depth in (100, 400, *range(850, 1000, 6)):
+        messages = json.dumps(USER)
+        if field == "tool_calls":
+            messages += f', {{"role": "assistant", {nested(field, depth)}}}, {json.dumps(USER)}'
+        body = f'"messages": [{messages}], "x": "{"y" * size}"'
+        if field != "tool_calls":
+            body += f", {nested(field, depth)}"
+        if field in ("metadata", "variables"):
+            body += f', "chatId": "{depth}"'
+        response = server.post(PATH, key, content=f"{{{body}}}")
+        if response.status_code != 200:
+            assert "too deeply" in check_refusal(response, "invalid_parameter", param=None), depth
+        statuses.add(response.status_code)
+    assert statuses == {200, 400}
+    assert content_of(server.ask(key)) == "1 messages, the last: hello"

@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from typing import Any
 
@@ -20,6 +21,7 @@ from apikeys.keys import crypto
 from chat.completions.provider_messages import IMAGE_TOKENS
 from chat.models import App, Message
 from tests.api.test_completions_tolerance import DONE, END, REPORT, event, whole
+from tests.api.test_connection import resident_kib
 from tests.conftest import Server, running_server
 from tests.support import factories
 from tests.support.conversations import content_of, events_of, make_app, make_app_key, messages_of, record_of
@@ -113,6 +115,30 @@ def test_text_keeps_its_bound(server: Server, provider: FakeProvider) -> None:
     check_refusal(ask(server, key, part, x={"data": "\u00e9" * 3 * MIB}), "body_too_large")
 
 
+def test_only_what_holds_base64_may_be_large(server: Server, provider: FakeProvider) -> None:
+    """Elsewhere a string that looks like it has the bound of its field."""
+    key, data = make_app_key(provider, "counting"), f"data:image/png;base64,{'A' * 3 * MIB}"
+    content = "messages[0].content[0]"
+    for part, param in (
+        (
+            {"type": "image_url", "image_url": {"url": "https://x.example", "detail": data}},
+            f"{content}.image_url.detail",
+        ),
+        ({"type": "input_audio", "input_audio": {"data": "x", "format": data}}, f"{content}.input_audio.format"),
+        ({"type": "file", "file": {"filename": data}}, "messages"),
+        ({"type": "file_url", "url": data}, "messages"),
+    ):
+        body = {"messages": [{"role": "user", "content": [part]}], "chatId": "c"}
+        check_refusal(server.post(PATH, key, json=body), "invalid_parameter", param=param)
+    for name, value in (
+        *((name, data) for name in ("chatId", "customUid", "user", "stop", "service_tier")),
+        *((name, {"data": data}) for name in ("metadata", "variables")),
+        ("tools", [{"data": data}]),
+    ):
+        response = ask(server, key, **{name: value})
+        check_refusal(response, "invalid_parameter", param=name)
+
+
 def test_more_than_the_setting_allows(server: Server, provider: FakeProvider) -> None:
     key = make_app_key(provider, "counting")
     assert "20971520" in check_refusal(ask(server, key, image(20 * MIB)), "body_too_large")
@@ -123,8 +149,8 @@ def test_more_than_the_setting_allows(server: Server, provider: FakeProvider) ->
 
 def test_other_endpoints_keep_their_bound(server: Server) -> None:
     _, key = factories.make_key()
-    body = {"model": "wordllama-256", "input": "x", "y": image(3 * MIB)}
-    assert "2097152" in check_refusal(server.post("/api/v1/embeddings", key, json=body), "body_too_large")
+    body = {"query": "x", "documents": ["y"], "model": "none", "y": image(3 * MIB)}
+    assert "2097152" in check_refusal(server.post("/api/v1/rerank", key, json=body), "body_too_large")
 
 
 def test_nul_beside_an_image(server: Server, provider: FakeProvider) -> None:
@@ -275,3 +301,14 @@ def test_a_body_that_is_too_large_counts_for_the_rate(server: Server, provider: 
     record = record_of(response)
     assert (record.status, record.outcome, record.cost_micropoints) == (413, "failed", 0)
     check_refusal(ask(server, key, text="x" * 3 * MIB), "insufficient_quota")
+
+
+def test_memory_is_given_back(server: Server, provider: FakeProvider) -> None:
+    """Several at once take at most twice their size, and nothing of that afterwards."""
+    key, part = make_app_key(provider, "counting"), image(15 * MIB)
+    assert ask(server, key, part).status_code == 200
+    before = resident_kib(server)
+    with ThreadPoolExecutor(4) as pool:
+        responses = list(pool.map(lambda _: ask(server, key, part), range(12)))
+    assert [response.status_code for response in responses] == [200] * 12
+    wait_for(lambda: resident_kib(server) - before < 25 * 1024, "the memory", seconds=10)

@@ -116,8 +116,8 @@ COMPLAINTS: list[tuple[dict[str, Any], str]] = [
     ({"price": "x"}, "price: It must be a decimal number."),
 ]
 MALFORMED: list[tuple[bytes, str]] = [
-    (b"", "The body is not valid JSON: it ends too early."),
-    (b'{"id": ', "The body is not valid JSON: it ends too early."),
+    (b"", "The body is not valid JSON: it ends too early, or has half of a surrogate pair in it."),
+    (b'{"id": ', "The body is not valid JSON: it ends too early, or has half of a surrogate pair in it."),
     (b'{"id" 1}', "The body is not valid JSON: expected ':' at byte 6."),
     (b'{"id": 1}}', "The body is not valid JSON: trailing characters at byte 10."),
     (b"a=1", "The body is not valid JSON: invalid character at byte 0."),
