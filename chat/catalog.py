@@ -155,7 +155,7 @@ class CatalogModel(models.Model):
     takes_json_schema = models.BooleanField(
         _("takes a JSON schema"),
         default=True,
-        help_text=_("Requests that ask for an answer of a schema are refused otherwise."),
+        help_text=_("Requests for an answer that follows a JSON schema are refused otherwise."),
     )
     context_length = models.PositiveIntegerField(
         _("context length"),
