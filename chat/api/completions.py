@@ -62,10 +62,8 @@ class CompletionsView(AsyncApiView):
     def build_body(completion: Completion) -> dict[str, Any]:
         return build_body(completion)
 
-    async def parse(self, request: AsyncRequest) -> CompletionRequest:
-        """Decode the body: a large one in a thread, and it is dropped then, so that it stays in memory once."""
-        if len(request.body) <= payloads.QUICK_BYTES:
-            return self.parse_request(request.body)
+    async def parse_large(self, request: AsyncRequest) -> CompletionRequest:
+        """Decode a body in a thread, and drop it, so that what is large of it stays in memory once."""
         raw, request.body = request.body, b""
         return await asyncio.get_running_loop().run_in_executor(large_bodies, self.parse_request, raw)
 
@@ -75,7 +73,8 @@ class CompletionsView(AsyncApiView):
         caller = Caller(trace, credential.policy, self.endpoint)
         size = len(request.body)
         try:
-            body = await self.parse(request)
+            is_quick = size <= payloads.QUICK_BYTES
+            body = self.parse_request(request.body) if is_quick else await self.parse_large(request)
         except (InvalidParameter, BodyTooLarge) as error:
             await count_refused(caller, size, error)
             raise

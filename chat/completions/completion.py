@@ -132,8 +132,11 @@ class Completion(AsyncMeteredCall, Answer):
         unpassed = None if app.passes_tools else asked or choices_field(request)
         if unpassed is not None:
             raise InvalidParameter(f"{unpassed}: This app does not pass it on to its model.", param=unpassed)
-        self.question = request.question
-        self.results = [store_result(message) for message in request.messages[request.results]]
+        last = request.messages[-1]
+        self.question = (last.content or "") if last.role == "user" else request.question
+        # Most requests are one question.
+        if len(request.messages) > 1 or last.role != "user":
+            self.results = [store_result(message) for message in request.messages[request.results]]
         messages: list[dict[str, Any]] = []
         if app.system_prompt:
             messages.append({"role": "system", "content": fill_variables(app.system_prompt, self.variables)})
@@ -245,9 +248,10 @@ class Completion(AsyncMeteredCall, Answer):
         if outcome == Outcome.FAILED and self.first_byte_at is None:
             # The provider gave nothing: nothing is charged.
             return self._charge(0, 0, self.token_source)
-        usage = self.usage
-        details = self._token_details(usage) | self._image_details()
-        return self._charge(usage["prompt_tokens"], usage["completion_tokens"], self.token_source, details or None)
+        usage, details = self.usage, None
+        if self.reported.has_details or self.app.entry.prices.image:
+            details = self._token_details(usage) | self._image_details() or None
+        return self._charge(usage["prompt_tokens"], usage["completion_tokens"], self.token_source, details)
 
     def build_item(self, usage: Usage) -> recorder.Item:
         outcome = usage.outcome
@@ -361,8 +365,6 @@ class Completion(AsyncMeteredCall, Answer):
 
     def _token_details(self, usage: dict[str, Any]) -> dict[str, int]:
         """Return the tokens that may have a price of their own, and that price where there is one."""
-        if not self.reported.has_details:
-            return {}
         prices = self.app.entry.prices
         details = {}
         if cached := usage.get("prompt_tokens_details", {}).get("cached_tokens"):

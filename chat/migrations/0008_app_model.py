@@ -5,12 +5,6 @@ from django.db import migrations, models
 
 from apikeys.sql.operations import RunSqlFile
 
-# Undone by hand: the column that it belonged to is made anew.
-SAME_TEAM = """
-ALTER TABLE chat_app ADD CONSTRAINT app_provider_in_team FOREIGN KEY (provider_id, team_id)
-    REFERENCES chat_provider (id, team_id) DEFERRABLE INITIALLY DEFERRED
-"""
-
 
 class Migration(migrations.Migration):
     dependencies = [
@@ -18,7 +12,6 @@ class Migration(migrations.Migration):
     ]
 
     operations = [
-        migrations.RunSQL("ALTER TABLE chat_app DROP CONSTRAINT app_provider_in_team", SAME_TEAM),
         migrations.RemoveField("app", "provider"),
         migrations.RemoveField("app", "model"),
         migrations.RenameField("app", "catalog_model", "model"),
@@ -28,5 +21,7 @@ class Migration(migrations.Migration):
             models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name="apps", to="chat.catalogmodel"),
         ),
         migrations.DeleteModel("Price"),
+        RunSqlFile("chat", "notify", "60cdff34ec7e0400", is_rerun=True),
+        RunSqlFile("chat", "tenancy", "6bba7d7c181b6b61", is_rerun=True),
         RunSqlFile("chat", "catalog", "a87382b9c63e0fba"),
     ]

@@ -19,11 +19,8 @@ _budgets: dict[str, float] = {}
 
 def order(entry: CatalogEntry) -> list[Route]:
     """Return the routes that one request may try: by priority, weighted among equals, open circuits last."""
-    routes = entry.routes
-    if len(routes) < 2:
-        return list(routes)
-    shuffled = sorted(routes, key=_weighted)
-    is_open = {route.id: circuits.is_open(route.id) for route in routes}
+    shuffled = sorted(entry.routes, key=_weighted)
+    is_open = {route.id: circuits.is_open(route.id) for route in shuffled}
     return sorted(shuffled, key=lambda route: (is_open[route.id], route.priority))[:MAX_ATTEMPTS]
 
 

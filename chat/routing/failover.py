@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -29,13 +29,14 @@ async def ask_routes(
 
     `attempts`, which is there where the model has several routes, is told of each that was tried.
     """
-    routes = choice.order(entry)
+    routes: Sequence[Route] = entry.routes
     if not routes:
         error = UpstreamError("The model has no route in use.")
         error.failure = Failure("no route in use")
         raise error
     if attempts is None:
         return routes[0], await ask(routes[0], question)
+    routes = choice.order(entry)
     choice.allow_request(entry)
     for route in routes:
         started = time.monotonic()

@@ -1,4 +1,4 @@
--- Providers, their prices, apps and their datasets are policy: see apikeys_notify_policy_changed().
+-- Providers, apps and their datasets are policy: see apikeys_notify_policy_changed().
 CREATE OR REPLACE TRIGGER policy_updated AFTER UPDATE ON chat_provider FOR EACH ROW
     WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION apikeys_notify_policy_changed();
 CREATE OR REPLACE TRIGGER policy_inserted_or_deleted AFTER INSERT OR DELETE ON chat_provider
@@ -6,10 +6,6 @@ CREATE OR REPLACE TRIGGER policy_inserted_or_deleted AFTER INSERT OR DELETE ON c
 CREATE OR REPLACE TRIGGER policy_updated AFTER UPDATE ON chat_app FOR EACH ROW
     WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION apikeys_notify_policy_changed();
 CREATE OR REPLACE TRIGGER policy_inserted_or_deleted AFTER INSERT OR DELETE ON chat_app
-    FOR EACH STATEMENT EXECUTE FUNCTION apikeys_notify_policy_changed();
-CREATE OR REPLACE TRIGGER policy_updated AFTER UPDATE ON chat_price FOR EACH ROW
-    WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION apikeys_notify_policy_changed();
-CREATE OR REPLACE TRIGGER policy_inserted_or_deleted AFTER INSERT OR DELETE ON chat_price
     FOR EACH STATEMENT EXECUTE FUNCTION apikeys_notify_policy_changed();
 CREATE OR REPLACE TRIGGER policy_updated AFTER UPDATE ON chat_appdataset FOR EACH ROW
     WHEN (OLD.* IS DISTINCT FROM NEW.*) EXECUTE FUNCTION apikeys_notify_policy_changed();
@@ -21,7 +17,5 @@ DROP TRIGGER IF EXISTS policy_inserted_or_deleted ON chat_provider;
 DROP TRIGGER IF EXISTS policy_updated ON chat_provider;
 DROP TRIGGER IF EXISTS policy_inserted_or_deleted ON chat_app;
 DROP TRIGGER IF EXISTS policy_updated ON chat_app;
-DROP TRIGGER IF EXISTS policy_inserted_or_deleted ON chat_price;
-DROP TRIGGER IF EXISTS policy_updated ON chat_price;
 DROP TRIGGER IF EXISTS policy_inserted_or_deleted ON chat_appdataset;
 DROP TRIGGER IF EXISTS policy_updated ON chat_appdataset;

@@ -1,9 +1,3 @@
--- An app and its provider belong to one team.
-ALTER TABLE chat_app
-    DROP CONSTRAINT IF EXISTS app_provider_in_team,
-    ADD CONSTRAINT app_provider_in_team FOREIGN KEY (provider_id, team_id)
-        REFERENCES chat_provider (id, team_id) DEFERRABLE INITIALLY DEFERRED;
-
 -- An app's team is its datasets' team: given to the row here, and held by the two foreign keys.
 CREATE OR REPLACE FUNCTION chat_fill_team_of_app_dataset() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -26,4 +20,3 @@ ALTER TABLE chat_appdataset DROP CONSTRAINT IF EXISTS app_dataset_dataset_in_tea
 ALTER TABLE chat_appdataset DROP CONSTRAINT IF EXISTS app_dataset_app_in_team;
 DROP TRIGGER IF EXISTS fill_team ON chat_appdataset;
 DROP FUNCTION IF EXISTS chat_fill_team_of_app_dataset();
-ALTER TABLE chat_app DROP CONSTRAINT IF EXISTS app_provider_in_team;

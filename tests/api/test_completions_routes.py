@@ -1,8 +1,10 @@
 """A model with several routes: which one is asked, what another one saves, and what the ledger has of it."""
 
 import json
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +282,27 @@ def test_prices_are_the_model_s(make: Make, stream: bool) -> None:
     assert explanation is not None
     assert "40 cached" in explanation.text()
     assert "10 reasoning" in explanation.text()
+
+
+def test_a_price_that_changes_while_a_request_runs(make: Make) -> None:
+    """The request is charged what it was admitted at."""
+    asked, changed = threading.Event(), threading.Event()
+
+    def reply() -> Reply:
+        asked.set()
+        assert changed.wait(60)
+        return whole("late")
+
+    routed = make(prompt_price=1_000)
+    routed.names = [routed.add(reply)]
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(routed.ask)
+        assert asked.wait(60)
+        CatalogModel.objects.filter(pk=routed.model.pk).update(prompt_price=9_000)
+        changed.set()
+        record = record_of(answer.result())
+    assert (record.prompt_price, record.cost_micropoints) == (1_000, 3)
+    wait_for(lambda: record_of(routed.ask()).prompt_price == 9_000, "the change is known", seconds=5)
 
 
 def test_images_have_a_price_of_their_own(make: Make) -> None:

@@ -12,11 +12,13 @@ from django.contrib.auth.models import Group, User
 from django.utils.text import capfirst
 from playwright.sync_api import Page, expect
 
+from apikeys.access.endpoints import endpoint_names
 from apikeys.accounting.ledger import UsageRecord
 from apikeys.audit.models import AuditEntry
 from apikeys.keys.models import ApiKey
 from apikeys.teams import Team
-from chat.models import App, Message, Provider
+from chat.catalog import CatalogModel, Provider, Route
+from chat.models import App, Message
 from datasets.models import Collection, Dataset, Datum, VectorSet
 from tests.support import factories
 from tests.support.pages import LIST, url
@@ -86,10 +88,12 @@ def english() -> set[str]:
 
 def names() -> list[str]:
     """Return the data that is English in every language, the longest first."""
-    found: set[Any] = set(AuditEntry.objects.values_list("object_repr", flat=True))
+    found: set[Any] = set(AuditEntry.objects.values_list("object_repr", flat=True)) | set(endpoint_names())
     for model, fields in {
         ApiKey: ("name", "note", "revoked_reason"),
-        App: ("name", "intro", "model"),
+        App: ("name", "intro"),
+        CatalogModel: ("name",),
+        Route: ("upstream_name",),
         Provider: ("name",),
         Team: ("name",),
         User: ("username",),

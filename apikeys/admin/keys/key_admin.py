@@ -142,7 +142,7 @@ class ApiKeyAdmin(LongList, TeamScopedAdmin):
         facts = ("id", "team", "app", "models", "created_at", "last_used_from")
         return (*facts, "disabled_at", "revoked_at", "revoked_by", "revoked_reason", "acknowledged")
 
-    @admin.display(description=_("models"))
+    @admin.display(description=gettext_lazy("models"))
     def models(self, api_key: ApiKey) -> str:
         names = api_key.model_names()
         return ", ".join(names[:MODELS_SHOWN]) + (" \u2026" if len(names) > MODELS_SHOWN else "") if names else "-"
