@@ -6,13 +6,14 @@ PY := $(VENV)/bin/python
 PROCESSES ?= 4
 DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed-dev
-# It installs in seconds where pip takes minutes.
+# It installs in seconds where pip takes minutes. Like pip, it trusts whom the system trusts, and so does npm below.
 UV := $(VENV)/bin/uv
+export UV_SYSTEM_CERTS := true
 # Two clients want different versions of a third, so one environment cannot hold them all.
 CLIENTS := .venv-clients/.installed .venv-clients-openai2/.installed
 NODE := tests/clients/node
 NODE_CLIENTS := $(NODE)/node_modules/.installed
-NPM := .venv-clients/bin/npm --prefix $(NODE)
+NPM := NODE_OPTIONS=--use-system-ca .venv-clients/bin/npm --prefix $(NODE)
 LOCK := --quiet --universal --generate-hashes --no-emit-index-url --no-header
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
