@@ -17,4 +17,6 @@ class Migration(migrations.Migration):
             field=models.JSONField(blank=True, null=True),
         ),
         RunSqlFile("chat", "latest_message", "eb173de397af0bcd"),
+        # Without their calls, results of tools mean nothing.
+        migrations.RunSQL(migrations.RunSQL.noop, "DELETE FROM chat_message WHERE role NOT IN ('user', 'assistant')"),
     ]

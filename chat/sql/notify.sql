@@ -13,6 +13,9 @@ CREATE OR REPLACE TRIGGER policy_inserted_or_deleted AFTER INSERT OR DELETE ON c
     FOR EACH STATEMENT EXECUTE FUNCTION apikeys_notify_policy_changed();
 
 -- migrate:down
+-- A table of before, whose triggers come back when its removal is undone.
+DROP TRIGGER IF EXISTS policy_inserted_or_deleted ON chat_price;
+DROP TRIGGER IF EXISTS policy_updated ON chat_price;
 DROP TRIGGER IF EXISTS policy_inserted_or_deleted ON chat_provider;
 DROP TRIGGER IF EXISTS policy_updated ON chat_provider;
 DROP TRIGGER IF EXISTS policy_inserted_or_deleted ON chat_app;

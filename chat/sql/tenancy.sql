@@ -20,3 +20,5 @@ ALTER TABLE chat_appdataset DROP CONSTRAINT IF EXISTS app_dataset_dataset_in_tea
 ALTER TABLE chat_appdataset DROP CONSTRAINT IF EXISTS app_dataset_app_in_team;
 DROP TRIGGER IF EXISTS fill_team ON chat_appdataset;
 DROP FUNCTION IF EXISTS chat_fill_team_of_app_dataset();
+-- One of before, which comes back when the removal of its column is undone.
+ALTER TABLE chat_app DROP CONSTRAINT IF EXISTS app_provider_in_team;
