@@ -15,9 +15,10 @@ from chat.completions.body_text import check_text
 MAX_MESSAGES_BYTES = 1024 * 1024
 # To decode and check more would hold up the event loop.
 QUICK_BYTES = 128 * 1024
-# What is decoded here is encoded again for the provider and the database, by so many frames deeper at most. Each level
-# of JSON takes as much of the stack as a frame.
-SPARE_FRAMES = 60
+# What is decoded here is encoded again for the provider, stored, and shown by pages that are so many frames deeper in
+# the stack at most. Each level of JSON takes as much of it as a frame. What has no more brackets is no deeper.
+SPARE_FRAMES = 400
+SHALLOW = 400
 # A request may ask for so many answers.
 MAX_CHOICES = 128
 # Messages of these roles are results of tools; the second is that of OpenAI's older functions.
@@ -335,9 +336,19 @@ def text_size(message: ChatMessage) -> int:
     return size + sum(part.text_size for part in content or ())
 
 
-def encoded_size(value: Any, frames: int = SPARE_FRAMES) -> int:
-    """Return the size of a value as JSON. Raise RecursionError if it could not be encoded any deeper in the stack."""
-    return encoded_size(value, frames - 1) if frames else len(msgspec.json.encode(value))
+def encoded_size(value: Any) -> int:
+    """Return the size of a value as JSON. Raise RecursionError if it is too deep for others to read or to write."""
+    raw = msgspec.json.encode(value)
+    if raw.count(b"[") + raw.count(b"{") > SHALLOW:
+        _encode_below(value, SPARE_FRAMES)
+    return len(raw)
+
+
+def _encode_below(value: Any, frames: int) -> None:
+    if frames:
+        _encode_below(value, frames - 1)
+    else:
+        msgspec.json.encode(value)
 
 
 def _check_calls(messages: Sequence[ChatMessage]) -> None:

@@ -16,6 +16,7 @@ from tests.conftest import Server
 from tests.support import factories
 from tests.support.conversations import content_of, make_app, make_app_key
 from tests.support.fake_provider import FakeProvider
+from tests.support.pages import browser, url
 from tests.support.refusals import check_body, check_refusal
 
 PATH = "/api/v1/chat/completions"
@@ -307,3 +308,6 @@ def test_no_depth_is_a_fault_of_ours(server: Server, provider: FakeProvider, fie
         statuses.add(response.status_code)
     assert statuses == {200, 400}
     assert content_of(server.ask(key)) == "1 messages, the last: hello"
+    # Pages read what was kept where the stack is deeper still.
+    admin_client = browser(factories.make_user(is_superuser=True))
+    assert admin_client.get(url(Conversation, "changelist")).status_code == 200
