@@ -249,7 +249,7 @@ class Completion(AsyncMeteredCall, Answer):
             # The provider gave nothing: nothing is charged.
             return self._charge(0, 0, self.token_source)
         usage, details = self.usage, None
-        if self.reported.has_details or self.app.entry.prices.image:
+        if self.is_asked and (self.reported.has_details or self.app.entry.prices.image):
             details = self._token_details(usage) | self._image_details() or None
         return self._charge(usage["prompt_tokens"], usage["completion_tokens"], self.token_source, details)
 

@@ -208,6 +208,17 @@ def test_streamed_without_detail(server: Server, provider: FakeProvider) -> None
     assert events[-1] == (None, "[DONE]")
 
 
+def test_an_image_that_no_model_saw_costs_nothing(server: Server, provider: FakeProvider) -> None:
+    app = make_informed_app(provider, empty_answer=UNKNOWN)
+    type(app.model).objects.filter(pk=app.model_id).update(image_price=5_000)
+    _, key = factories.make_key(app=app)
+    picture = {"type": "image_url", "image_url": {"url": "https://pictures.example/1.png"}}
+    content = [{"type": "text", "text": factories.unique("nothing")}, picture]
+    response = server.ask(key, messages=[{"role": "user", "content": content}])
+    assert content_of(response) == UNKNOWN
+    assert (record_of(response).cost_micropoints, record_of(response).details) == (0, None)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_nothing_found(server: Server, provider: FakeProvider, stream: bool) -> None:
     """The app's own answer is given, no model is asked, and nothing is charged but the request."""
