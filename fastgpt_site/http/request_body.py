@@ -58,7 +58,8 @@ class BodyReader:
 
     async def has_come(self) -> bool:
         """Return whether all of it came at once, as most bodies do. Raise BodyTooSlow or ClientGone."""
-        if self.exchange.expects_continue:
+        # What is compressed may become a thousand times as large.
+        if self.exchange.expects_continue or self.exchange.head.coding:
             return False
         try:
             async with asyncio.timeout(settings.API_BODY_SECONDS):

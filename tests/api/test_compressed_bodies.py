@@ -159,3 +159,10 @@ def test_a_file(server: Server, is_chunked: bool) -> None:
     bomb = gzip.compress(bytes(110 * MIB))
     check_refusal(server.post(f"{ROOT}/localFile", key, content=bomb, headers=headers), "body_too_large")
     assert Collection.objects.filter(dataset=dataset).count() == 1
+
+
+def test_what_nobody_signed_in_sends(server: Server) -> None:
+    """It is bounded by what it becomes, like any other body of somebody who is not known."""
+    form = gzip.compress(b"username=" + b"x" * MIB, mtime=0)
+    headers = {"Content-Type": "application/x-www-form-urlencoded", "Content-Encoding": "gzip"}
+    assert server.post("/admin/login/", content=form, headers=headers).status_code == 413
