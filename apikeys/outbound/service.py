@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from apikeys import encryption
@@ -12,6 +13,8 @@ from apikeys.outbound.failures import UnusableTarget
 from apikeys.outbound.targets import CONTROLS
 
 AUTHORIZATION = "Authorization"
+# Values of headers are hidden from here on, and those of query parameters, of which most are versions.
+SHORTEST_HIDDEN, SHORTEST_HIDDEN_OF_QUERY = 8, 16
 SEALED = ("encrypted_secret", "encrypted_headers")
 COLUMNS = ("base_url", "query", "auth_header", *SEALED, "connect_seconds", "total_seconds")
 
@@ -30,9 +33,12 @@ class Credentials:
     ) -> Credentials:
         found = dict(headers or {})
         if secret is not None:
+            found = {name: value for name, value in found.items() if name.lower() != header.lower()}
             # Other headers have the secret alone.
             found[header] = f"Bearer {secret}" if header.lower() == AUTHORIZATION.lower() else secret
-        hidden = sorted({text for text in (secret, *(headers or {}).values()) if text}, key=len, reverse=True)
+        # What is shorter stands in any message.
+        values = {value for value in (headers or {}).values() if len(value) >= SHORTEST_HIDDEN}
+        hidden = sorted(values | ({secret} if secret else set()), key=len, reverse=True)
         if any(not CONTROLS.isdisjoint(text) for pair in found.items() for text in pair):
             return cls(None, tuple(hidden))
         return cls("".join(f"{name}: {value}\r\n" for name, value in found.items()).encode(), tuple(hidden))
@@ -74,6 +80,8 @@ class Service:
         except encryption.DecryptionError:
             return cls(base_url, query, Credentials(), True, connect_seconds, total_seconds)
         credentials = Credentials.of(secret, auth_header, headers)
+        of_query = tuple(text for text in re.split("[&=]", query) if len(text) >= SHORTEST_HIDDEN_OF_QUERY)
+        credentials = replace(credentials, hidden=credentials.hidden + of_query)
         return cls(base_url, query, credentials, False, connect_seconds, total_seconds)
 
     @classmethod

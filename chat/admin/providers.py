@@ -39,10 +39,17 @@ CLEARED = {
 }
 
 
+class UnshownTextarea(UnfoldAdminTextareaWidget):  # type: ignore[misc]  # Unfold has no types
+    """A text area that comes back empty with a form that has an error."""
+
+    def format_value(self, value: Any) -> str:
+        return ""
+
+
 class HeadersField(forms.CharField):
     """Headers, one in each line, such as `X-Project: 7`. Their values are secrets: they are never shown again."""
 
-    widget = UnfoldAdminTextareaWidget
+    widget = UnshownTextarea
 
     def clean(self, value: Any) -> Any:
         headers: dict[str, str] = {}
@@ -54,6 +61,8 @@ class HeadersField(forms.CharField):
                 raise ValidationError(_("Write a name, a colon and a value in each line, in printable ASCII."))
             if name.lower() in FRAMING_HEADERS:
                 raise ValidationError(_("The server writes the header %(name)s itself."), params={"name": name})
+            if name.lower() in {known.lower() for known in headers}:
+                raise ValidationError(_("The header %(name)s stands there twice."), params={"name": name})
             headers[name] = text
         return headers
 

@@ -30,6 +30,18 @@ def test_another_header_has_it_alone() -> None:
     assert Credentials.of("sk-1", "api-key", {"X-Project": "7"}).head() == b"X-Project: 7\r\napi-key: sk-1\r\n"
 
 
+def test_the_secret_has_its_header_for_itself() -> None:
+    assert Credentials.of("sk-1", headers={"authorization": "x"}).head() == b"Authorization: Bearer sk-1\r\n"
+
+
+def test_what_messages_may_repeat() -> None:
+    """A short value of a header stands in any text; the secret is hidden however short it is."""
+    credentials = Credentials.of("sk", headers={"X-Project": "7", "X-Token": "0123456789"})
+    assert credentials.hidden == ("0123456789", "sk")
+    service = Service.of_json({**ROW, "query": "api-version=2024-06-01&key=AIza0123456789abcdef"})
+    assert service.credentials.hidden == ("AIza0123456789abcdef",)
+
+
 @pytest.mark.parametrize("secret", ["a\r\nb", "a\nb", "a\0b", "a\x7fb"])
 def test_nothing_can_end_its_line(secret: str) -> None:
     for credentials in (Credentials.of(secret), Credentials.of(None, "X", {"Y": secret})):
@@ -39,13 +51,13 @@ def test_nothing_can_end_its_line(secret: str) -> None:
 
 def test_a_service_of_a_row() -> None:
     sealed = "\\x" + encryption.seal("sk-1", URL).hex()
-    headers = "\\x" + encryption.seal(json.dumps({"X-Project": "seven"}), URL).hex()
+    headers = "\\x" + encryption.seal(json.dumps({"X-Project": "seventh-of-them"}), URL).hex()
     assert ROW.keys() == set(COLUMNS)
     service = Service.of_json({**ROW, "query": "v=1", "encrypted_secret": sealed, "encrypted_headers": headers})
     assert service.url("chat/completions") == f"{URL}/chat/completions?v=1"
-    assert service.credentials.hidden == ("seven", "sk-1")
+    assert service.credentials.hidden == ("seventh-of-them", "sk-1")
     for text in (repr(service), str(service.credentials)):
-        assert "seven" not in text
+        assert "seventh" not in text
         assert "sk-1" not in text
 
 
