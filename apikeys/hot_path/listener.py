@@ -130,7 +130,7 @@ class Listener:
     def _tell(self, channel: str, payload: str) -> None:
         try:
             self._subscribers[channel](payload)
-        except msgspec.DecodeError:
+        except Exception:  # whatever is wrong with one notification must not end the listener
             logger.exception("a notification of %s was not understood", channel)
 
     def _handle(self, connection: Connection, payload: str) -> None:

@@ -30,7 +30,7 @@ from chat.completions.provider_answers import (
 from chat.completions.sse import Decoder
 from chat.routing import circuits, habits
 from chat.routing.entries import CatalogEntry, Route
-from chat.routing.failover import Attempt, ask_routes, describe
+from chat.routing.failover import Attempt, ask_routes, describe, is_the_caller_s
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +97,10 @@ async def stream(
     except ApiError as error:
         if attempts is not None:
             attempts[-1] = describe(route, answer.started, error)
-            circuits.fail(route.id, str(error.failure))
+            if is_the_caller_s(error) or answer.has_run_out:
+                circuits.succeed(route.id)
+            else:
+                circuits.fail(route.id, str(error.failure))
         raise
     finally:
         answer.close()
@@ -108,7 +111,7 @@ class StreamedAnswer:
 
     __slots__ = (
         *("_deadline", "_decoder", "_failed", "_has_finished", "_response", "_size"),
-        *("chunks", "has_ended", "route", "started"),
+        *("chunks", "has_ended", "has_run_out", "route", "started"),
     )
 
     def __init__(self, route: Route, response: Response, deadline: float) -> None:
@@ -117,6 +120,8 @@ class StreamedAnswer:
         # Those that have come with the first.
         self.chunks: list[ProviderAnswer] = []
         self.has_ended = False
+        # Whether it took longer than an answer may take.
+        self.has_run_out = False
         self._response = response
         self._deadline = deadline
         self._decoder = Decoder()
@@ -143,6 +148,7 @@ class StreamedAnswer:
         now = asyncio.get_running_loop().time()
         if now >= self._deadline:
             # Said here, since a time limit never interrupts a read that has its bytes at hand.
+            self.has_run_out = True
             raise TimeoutError
         deadline = min(now + self.route.between_chunks_seconds, self._deadline)
         return self._feed(await self._response.read(MAX_PIECE_BYTES, deadline))

@@ -50,15 +50,16 @@ _circuits: dict[int, Circuit] = {}
 
 
 def is_open(route_id: int) -> bool:
-    """Return whether the route is left alone. After its pause this says no once, and holds off whoever asks next."""
+    """Return whether the route is left alone."""
     circuit = _circuits.get(route_id)
-    if circuit is None or not circuit.pause:
-        return False
-    now = time.monotonic()
-    if now < circuit.open_until:
-        return True
-    circuit.is_probed, circuit.open_until = True, now + PROBE_SECONDS
-    return False
+    return circuit is not None and bool(circuit.pause) and time.monotonic() < circuit.open_until
+
+
+def begin(route_id: int) -> None:
+    """Take note that a request tries the route. After its pause, others leave it alone until this one has ended."""
+    circuit = _circuits.get(route_id)
+    if circuit is not None and circuit.pause and time.monotonic() >= circuit.open_until:
+        circuit.is_probed, circuit.open_until = True, time.monotonic() + PROBE_SECONDS
 
 
 def succeed(route_id: int) -> None:
@@ -99,7 +100,7 @@ def _find_or_make(route_id: int) -> Circuit:
     circuit = _circuits.get(route_id)
     if circuit is None:
         while len(_circuits) >= MAX_ROUTES:
-            _circuits.pop(next(iter(_circuits)))
+            _circuits.pop(next(iter(_circuits)), None)
         circuit = _circuits[route_id] = Circuit()
     return circuit
 

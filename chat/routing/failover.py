@@ -40,11 +40,12 @@ async def ask_routes(
     choice.allow_request(entry)
     for route in routes:
         started = time.monotonic()
+        circuits.begin(route.id)
         try:
             answer = await ask(route, question)
         except ApiError as error:
             attempts.append(describe(route, started, error))
-            if isinstance(error, RefusedByProvider):
+            if is_the_caller_s(error):
                 circuits.succeed(route.id)
                 raise
             circuits.fail(route.id, str(error.failure))
@@ -54,6 +55,11 @@ async def ask_routes(
             attempts.append(describe(route, started))
             return route, answer
     raise AssertionError("the last route has neither answered nor failed")
+
+
+def is_the_caller_s(error: ApiError) -> bool:
+    """Return whether another route would say the same. A provider may have no such model where another has it."""
+    return isinstance(error, RefusedByProvider) and error.failure.status != 404
 
 
 def describe(route: Route, started: float, error: ApiError | None = None) -> Attempt:

@@ -158,6 +158,14 @@ def test_the_caller_s_own_fault_is_not_tried_elsewhere(make: Make, stream: bool)
 
 
 @BOTH
+def test_a_model_that_one_provider_has_no_more(make: Make, stream: bool) -> None:
+    routed = make(refusal(404, "model_not_found", "The model does not exist."), whole("second"))
+    assert said(routed.ask(stream=stream), stream=stream) == "second"
+    alone = make(refusal(404, "model_not_found", "The model does not exist."))
+    assert alone.ask(stream=stream).json()["error"]["code"] == "model_not_found"
+
+
+@BOTH
 def test_the_last_error_is_the_answer_s(make: Make, stream: bool) -> None:
     routed = make(refusal(500), refusal(502), refusal(429, **{"Retry-After": "7"}), whole("a fourth is not tried"))
     response = routed.ask(stream=stream)
