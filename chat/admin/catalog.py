@@ -38,7 +38,7 @@ class PointsField(forms.DecimalField):
 
     def __init__(self, **kwargs: Any) -> None:
         fixed = {"min_value": 0, "max_digits": 12, "decimal_places": 6, "widget": UnfoldAdminDecimalFieldWidget}
-        super().__init__(**{**kwargs, **fixed})
+        super().__init__(**{**kwargs, **fixed, "label": capfirst(kwargs["label"])})
 
     def prepare_value(self, value: Any) -> Any:
         return units.points(value) if isinstance(value, int) else value
