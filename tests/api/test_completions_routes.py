@@ -239,6 +239,15 @@ def test_a_route_that_fails_again_and_again_is_left_alone_in_every_process(
     assert not Circuit.objects.filter(route__model=routed.model).exists()
 
 
+def test_refusals_within_a_stream_count_against_no_route(make: Make) -> None:
+    begun = b'data: {"choices": [{"index": 0, "delta": {"content": "half"}}]}\n\n'
+    filtered = b'data: {"error": {"message": "It was filtered.", "code": 400}}\n\n'
+    routed = make(Reply([begun, filtered], "text/event-stream"), whole("second"))
+    for _ in range(7):
+        assert text_of(events_of(routed.ask(stream=True).text)) == "half"
+    assert routed.calls() == routed.names[:1] * 7
+
+
 def test_all_routes_that_fail_are_asked_all_the_same(make: Make) -> None:
     broken = [True]
     routed = make()
