@@ -67,7 +67,28 @@ def explain(request_id: str) -> Explanation | None:
 
 def explain_charge(record: UsageRecord) -> Explanation:
     limits = [with_charge(limit, record.charges or {}) for limit in record.limits or []]
-    facts = {
+    title = _("Request %(id)s: %(outcome)s, charged %(points)s points") % {
+        "id": record.pk,
+        "outcome": Outcome(record.outcome).label,
+        "points": points_text(record.cost_micropoints),
+    }
+    request = [
+        *caller_rows(record.created_at, record.team, record.key, record.client_address),
+        row(_("what"), target_text(record.endpoint, record.app, record.model)),
+        row(_("answer"), answer_text(record)),
+        *provider_rows(record),
+    ]
+    sections = [
+        (title, request),
+        (_("Rule"), [str(OUTCOMES[Outcome(record.outcome)])]),
+        (_("Price"), [row(_("tokens"), tokens_text(record)), *price_rows(record)]),
+        (_("Limits"), [line for limit in limits for line in charge_lines(limit)] or [_("None applied.")]),
+    ]
+    return Explanation(charge_facts(record, limits), sections)
+
+
+def charge_facts(record: UsageRecord, limits: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
         "id": record.pk,
         "state": "charged",
         "outcome": record.outcome,
@@ -89,47 +110,23 @@ def explain_charge(record: UsageRecord) -> Explanation:
         "cost_micropoints": record.cost_micropoints,
         "limits": limits,
     }
-    ttfb = record.time_to_first_byte_ms
-    sections = [
-        (
-            _("Request %(id)s: %(outcome)s, charged %(points)s points")
-            % {
-                "id": record.pk,
-                "outcome": Outcome(record.outcome).label,
-                "points": points_text(record.cost_micropoints),
-            },
-            [
-                *caller_rows(record.created_at, record.team, record.key, record.client_address),
-                row(_("what"), target_text(record.endpoint, record.app, record.model)),
-                row(
-                    _("answer"),
-                    _("status %(status)s after %(ms)s ms") % {"status": record.status, "ms": f"{record.duration_ms:,}"}
-                    + ("" if ttfb is None else _(", first byte after %(ms)s ms") % {"ms": f"{ttfb:,}"}),
-                ),
-                *provider_rows(record),
-            ],
-        ),
-        (_("Rule"), [str(OUTCOMES[Outcome(record.outcome)])]),
-        (
-            _("Price"),
-            [
-                row(
-                    _("tokens"),
-                    _("%(prompt)s prompt + %(completion)s completion = %(all)s, %(source)s")
-                    % {
-                        "prompt": f"{record.prompt_tokens:,}",
-                        "completion": f"{record.completion_tokens:,}",
-                        "all": f"{record.prompt_tokens + record.completion_tokens:,}",
-                        "source": SOURCES[record.token_source],
-                    }
-                    + details_text(record.details or {}),
-                ),
-                *price_rows(record),
-            ],
-        ),
-        (_("Limits"), [line for limit in limits for line in charge_lines(limit)] or [_("None applied.")]),
-    ]
-    return Explanation(facts, sections)
+
+
+def answer_text(record: UsageRecord) -> str:
+    answer = _("status %(status)s after %(ms)s ms") % {"status": record.status, "ms": f"{record.duration_ms:,}"}
+    first = record.time_to_first_byte_ms
+    return answer if first is None else answer + _(", first byte after %(ms)s ms") % {"ms": f"{first:,}"}
+
+
+def tokens_text(record: UsageRecord) -> str:
+    counts = {
+        "prompt": f"{record.prompt_tokens:,}",
+        "completion": f"{record.completion_tokens:,}",
+        "all": f"{record.prompt_tokens + record.completion_tokens:,}",
+        "source": SOURCES[record.token_source],
+    }
+    text = _("%(prompt)s prompt + %(completion)s completion = %(all)s, %(source)s") % counts
+    return text + details_text(record.details or {})
 
 
 def provider_rows(record: UsageRecord) -> list[str]:
