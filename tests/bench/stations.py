@@ -36,7 +36,7 @@ STATIONS = {
     # Calls and answers alike: see the outbox.
     "send": ["apikeys/outbound/outbox.py"],
     "call the provider": [
-        *("completions/provider_calls.py", "completions/provider_answers.py", "completions/provider_habits.py"),
+        *("completions/provider_calls.py", "completions/provider_answers.py", "chat/routing/"),
         "apikeys/outbound/",
     ],
     "record": [
