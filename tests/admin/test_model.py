@@ -3,6 +3,7 @@
 import pytest
 from django.urls import reverse
 
+from apikeys.audit.models import AuditEntry
 from chat.catalog import CatalogModel, Route
 from chat.models import App
 from tests.support import factories
@@ -50,6 +51,14 @@ def test_it_works(provider, client):
     )
     assert 'value="1.5"' in text(client.get(page_of(model)))
     assert "gpt-x" in text(client.get(url(CatalogModel, "changelist")))
+
+
+def test_changes_are_in_the_audit(provider, client):
+    client.post(url(CatalogModel, "add"), model_form({"provider": provider.pk}, team=provider.team_id))
+    model = CatalogModel.objects.get(team=provider.team)
+    for row in (model, model.routes.get()):
+        entry = AuditEntry.objects.filter(object_pk=str(row.pk), content_type__model=row._meta.model_name).latest("pk")
+        assert (entry.team, entry.get_action_display()) == (provider.team, "create")
 
 
 def test_routes_of_one_provider_and_name(provider, client):
